@@ -1,0 +1,33 @@
+//! Ctrl-C ends the benchmark in order: the running server is ended, then this process.
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Result, bail};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+static ASKED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+
+/// From now on SIGINT and SIGTERM are noted and found by [`check`]; a second one ends the process at once.
+pub(crate) fn watch() -> Result<()> {
+    let asked = ASKED.get_or_init(Arc::default);
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(asked))?;
+        signal_hook::flag::register(signal, Arc::clone(asked))?;
+    }
+    Ok(())
+}
+
+/// Whether the user asked to end.
+pub(crate) fn asked() -> bool {
+    ASKED.get().is_some_and(|asked| asked.load(Ordering::Relaxed))
+}
+
+/// An error once the user asked to end. Called wherever there may be something to wait for.
+pub(crate) fn check() -> Result<()> {
+    if asked() {
+        bail!("interrupted");
+    }
+    Ok(())
+}

@@ -1,0 +1,121 @@
+//! Closed loop: every connection keeps a fixed number of packets under way.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use anyhow::Result;
+use mio::Events;
+
+use super::crowd::Crowd;
+use super::patience::Patience;
+use super::{EVENTS, Latencies, Session};
+
+pub(super) struct Closed {
+    crowd: Crowd,
+    depth: u64,
+    /// For every connection: up to which frame packets were sent, and when.
+    marks: Vec<VecDeque<(u64, Instant)>>,
+}
+
+impl Closed {
+    pub(super) fn connect(
+        address: SocketAddr,
+        connections: usize,
+        payload: usize,
+        depth: u64,
+    ) -> Result<Self> {
+        let mut crowd = Crowd::new(address, payload)?;
+        crowd.grow(connections)?;
+        Ok(Self { crowd, depth, marks: vec![VecDeque::new(); connections] })
+    }
+
+    /// Sends so many packets more on one connection.
+    fn say(&mut self, at: usize, packets: u64, now: Instant) -> Result<()> {
+        let Crowd { lanes, pattern, .. } = &mut self.crowd;
+        if packets > 0 {
+            lanes[at].allow(packets * pattern.frame());
+            self.marks[at].push_back((lanes[at].target() / pattern.frame(), now));
+        }
+        lanes[at].send(pattern)
+    }
+
+    /// Receives on one connection. Gives the number of packets answered.
+    fn hear(&mut self, at: usize, to_the_end: bool, latencies: &mut Latencies) -> Result<u64> {
+        let Crowd { lanes, pattern, input, .. } = &mut self.crowd;
+        let before = lanes[at].received() / pattern.frame();
+        lanes[at].receive(pattern, input, to_the_end)?;
+        let after = lanes[at].received() / pattern.frame();
+        record(&mut self.marks[at], before, after, latencies);
+        Ok(after - before)
+    }
+}
+
+/// Records how long the frames from `before` to `after` took, and forgets the marks that are done with.
+fn record(
+    marks: &mut VecDeque<(u64, Instant)>,
+    before: u64,
+    after: u64,
+    latencies: &mut Latencies,
+) {
+    let now = Instant::now();
+    let mut frame = before;
+    while frame < after
+        && let Some(&(end, sent)) = marks.front()
+    {
+        let upto = end.min(after);
+        latencies.saturating_record_n(now.duration_since(sent).as_nanos() as u64, upto - frame);
+        frame = upto;
+        if upto == end {
+            marks.pop_front();
+        }
+    }
+}
+
+impl Session for Closed {
+    fn run(&mut self, packets: u64, latencies: &mut Latencies) -> Result<()> {
+        let (mut patience, mut events) = (Patience::new(), Events::with_capacity(EVENTS));
+        let (mut unsent, mut unanswered) = (packets, packets);
+        for at in 0..self.crowd.lanes.len() {
+            let first = unsent.min(self.depth);
+            unsent -= first;
+            self.say(at, first, Instant::now())?;
+        }
+        while unanswered > 0 {
+            patience.wait(&mut self.crowd.poll, &mut events, None)?;
+            for event in &events {
+                let at = event.token().0;
+                let answered = if event.is_readable() || event.is_error() {
+                    self.hear(at, event.is_read_closed(), latencies)?
+                } else {
+                    0
+                };
+                unanswered -= answered;
+                let next = unsent.min(answered);
+                unsent -= next;
+                self.say(at, next, Instant::now())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn every_frame_is_recorded_once_with_its_own_time() {
+        let now = Instant::now();
+        let (old, new) = (now - Duration::from_secs(10), now - Duration::from_secs(1));
+        let mut marks = VecDeque::from([(3, old), (5, new)]);
+        let mut latencies = crate::load::latencies();
+        record(&mut marks, 0, 2, &mut latencies);
+        assert_eq!((latencies.len(), marks.len()), (2, 2));
+        record(&mut marks, 2, 5, &mut latencies);
+        assert_eq!((latencies.len(), marks.len()), (5, 0));
+        assert!(latencies.value_at_quantile(0.5) > 9_000_000_000);
+        assert!(latencies.min() < 2_000_000_000);
+    }
+}

@@ -1,0 +1,138 @@
+//! The end-to-end benchmark: builds echo servers, puts them under load in turn, reports what a packet cost.
+//!
+//! See the README beside this package for what the scenarios mean and how the figures are made.
+
+mod cli;
+mod compile;
+mod cores;
+mod interrupt;
+mod load;
+mod machine;
+mod measure;
+mod proc;
+mod process;
+mod report;
+mod rounds;
+mod scenario;
+mod servers;
+mod stats;
+
+use std::fs;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::cli::Cli;
+use crate::cores::Cores;
+use crate::machine::Machine;
+use crate::report::{Missing, Report, Settings};
+use crate::rounds::{Built, Plan};
+use crate::servers::Server;
+
+/// Descriptors that are not connections, in the server or here.
+const OTHER_DESCRIPTORS: usize = 300;
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether everything that was asked for has figures.
+fn run(cli: &Cli) -> Result<bool> {
+    interrupt::watch()?;
+    let out = match &cli.out {
+        Some(out) => out.clone(),
+        None => compile::target_dir()?.join("bench-results"),
+    };
+    let logs = out.join("logs");
+    fs::create_dir_all(&logs).with_context(|| format!("cannot make {}", logs.display()))?;
+    let mut warnings = Vec::new();
+    let cores = Cores::find()?;
+    if cores.shared() {
+        warnings.push(
+            "Only one core may be used: server and generator share it, and the figures say little."
+                .to_owned(),
+        );
+    }
+    let idle_counts = affordable(cli.idle_counts(), &mut warnings);
+    let (servers, missing) = build(&cli.servers())?;
+    warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+    let machine = Machine::describe(&cli.servers());
+    cores::pin(cores.generator)?;
+    let scenarios = cli.scenarios();
+    let plan = Plan {
+        scenarios: &scenarios,
+        servers: &servers,
+        rounds: cli.rounds(),
+        round: cli.round(),
+        idle_counts: &idle_counts,
+        cores,
+        logs: &logs,
+    };
+    let results = plan.run();
+    let settings = Settings {
+        rounds: plan.rounds,
+        round_ms: plan.round.as_millis() as u64,
+        server_core: cores.server,
+        generator_core: cores.generator,
+        complete: !interrupt::asked(),
+    };
+    let report = Report::new(machine, settings, missing, warnings, &results);
+    println!("{}", report::markdown(&report));
+    for path in report::write(&report, &out)? {
+        println!("wrote {}", path.display());
+    }
+    Ok(report.settings.complete && report.missing.is_empty() && report.failures.is_empty())
+}
+
+/// Builds every server, and says which cannot be.
+fn build(wanted: &[&'static Server]) -> Result<(Vec<Built>, Vec<Missing>)> {
+    let bar = ProgressBar::new(wanted.len() as u64)
+        .with_style(ProgressStyle::with_template("{bar:30} {pos}/{len}  {wide_msg}")?);
+    let (mut built, mut missing) = (Vec::new(), Vec::new());
+    for &server in wanted {
+        bar.set_message(format!("building {}", server.name));
+        match compile::build(server) {
+            Ok(program) => built.push(Built { server, program }),
+            Err(error) => {
+                let why = format!("{error:#}");
+                let loss = if server.is_reference() { " (there will be no ratios)" } else { "" };
+                bar.suspend(|| eprintln!("warning: {} is left out{loss}: {why}", server.name));
+                missing.push(Missing { server: server.name, scenario: None, why });
+            }
+        }
+        interrupt::check()?;
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    if built.is_empty() {
+        bail!("no server could be built");
+    }
+    Ok((built, missing))
+}
+
+/// Raises the limit on open files as far as that goes, and leaves out the numbers of connections that it does not allow.
+fn affordable(counts: &[usize], warnings: &mut Vec<String>) -> Vec<usize> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised =
+        setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    let files = if raised.is_ok() { limit.maximum } else { limit.current }
+        .map_or(usize::MAX, |files| files as usize);
+    let (within, beyond): (Vec<usize>, Vec<usize>) =
+        counts.iter().partition(|count| **count + OTHER_DESCRIPTORS <= files);
+    if !beyond.is_empty() {
+        warnings.push(format!(
+            "A process may open {files} files here: left out are idle connections at {beyond:?}."
+        ));
+    }
+    within
+}

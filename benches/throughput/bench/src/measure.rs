@@ -1,0 +1,124 @@
+//! One measurement: a fresh server, a warm-up, a counted load.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::load::{self, Crowd, Latencies, Session};
+use crate::proc;
+use crate::process::{Launch, Running};
+use crate::scenario::Load;
+
+/// Between a load and the reading of the counters: the server goes to sleep, its scheduler account is brought up to date.
+const SETTLE: Duration = Duration::from_millis(5);
+/// Memory is read this long after the last answer.
+const REST: Duration = Duration::from_millis(300);
+
+/// What one round of load cost.
+#[derive(Debug)]
+pub(crate) struct Sample {
+    pub(crate) packets: u64,
+    pub(crate) wall: Duration,
+    /// CPU time of the server.
+    pub(crate) server: Duration,
+    pub(crate) generator: Duration,
+    pub(crate) latencies: Latencies,
+    pub(crate) io: &'static str,
+}
+
+/// Resident memory of a server with so many idle connections.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Resident {
+    pub(crate) connections: usize,
+    pub(crate) bytes: u64,
+}
+
+/// Memory of one server as connections are added; the first entry is the server with one connection.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    pub(crate) steps: Vec<Resident>,
+    pub(crate) io: &'static str,
+}
+
+/// Puts a fresh server under load. Without a number of packets, as many as take about `round`; the sample says how many that is.
+pub(crate) fn loaded(
+    launch: &Launch<'_>,
+    load: Load,
+    round: Duration,
+    packets: Option<u64>,
+) -> Result<Sample> {
+    let mut server = Running::start(launch, load)?;
+    let result = (|| {
+        let mut session = load::open(load, server.address())?;
+        let packets = match packets.or(load.fixed_packets(round)) {
+            Some(packets) => {
+                session.run(whole_portions(load, packets / 5), &mut load::latencies())?;
+                packets
+            }
+            None => find_number(load, session.as_mut(), round)?,
+        };
+        count(&server, session.as_mut(), packets)
+    })();
+    result.map_err(|error| server.explain(error))
+}
+
+/// Warms up with more and more packets until that takes long enough to tell how many fill a round.
+fn find_number(load: Load, session: &mut dyn Session, round: Duration) -> Result<u64> {
+    let mut packets = load.fewest_packets();
+    loop {
+        let start = Instant::now();
+        session.run(packets, &mut load::latencies())?;
+        let took = start.elapsed();
+        if took * 5 >= round {
+            let fill = packets as f64 * round.as_secs_f64() / took.as_secs_f64();
+            return Ok(whole_portions(load, fill as u64));
+        }
+        packets *= 2;
+    }
+}
+
+fn whole_portions(load: Load, packets: u64) -> u64 {
+    packets.max(load.fewest_packets()).next_multiple_of(load.portion())
+}
+
+fn count(server: &Running, session: &mut dyn Session, packets: u64) -> Result<Sample> {
+    let mut latencies = load::latencies();
+    thread::sleep(SETTLE);
+    let before = (proc::cpu_time(server.pid())?, proc::own_cpu_time()?, Instant::now());
+    session.run(packets, &mut latencies)?;
+    let wall = before.2.elapsed();
+    let generator = proc::own_cpu_time()? - before.1;
+    thread::sleep(SETTLE);
+    let cpu = proc::cpu_time(server.pid())?.saturating_sub(before.0);
+    Ok(Sample {
+        packets,
+        wall,
+        server: cpu,
+        generator,
+        latencies,
+        io: proc::kind_of_io(server.pid())?,
+    })
+}
+
+/// Opens more and more connections to a fresh server, has one packet answered on each, and reads its resident memory.
+pub(crate) fn idle(
+    launch: &Launch<'_>,
+    load: Load,
+    payload: usize,
+    counts: &[usize],
+) -> Result<Memory> {
+    let mut server = Running::start(launch, load)?;
+    let result = (|| {
+        let mut crowd = Crowd::new(server.address(), payload)?;
+        let mut steps = Vec::new();
+        for &connections in [1].iter().chain(counts) {
+            crowd.grow(connections)?;
+            thread::sleep(REST);
+            steps.push(Resident { connections, bytes: proc::resident(server.pid())? });
+        }
+        Ok(Memory { steps, io: proc::kind_of_io(server.pid())? })
+    })();
+    result.map_err(|error| server.explain(error))
+}

@@ -1,0 +1,34 @@
+//! From rounds to figures, and from figures to files.
+
+mod markdown;
+mod plot;
+mod table;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+pub(crate) use table::{Missing, Report, Settings};
+
+/// Writes the table, the JSON file and the plot, and gives their paths.
+pub(crate) fn write(report: &Report, directory: &Path) -> Result<Vec<PathBuf>> {
+    let files = [
+        ("throughput.md", markdown::text(report)),
+        ("throughput.json", serde_json::to_string_pretty(report)? + "\n"),
+        ("throughput.svg", plot::svg(report)?),
+    ];
+    files
+        .into_iter()
+        .map(|(name, text)| {
+            let path = directory.join(name);
+            fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+            Ok(path)
+        })
+        .collect()
+}
+
+/// The table alone, for the terminal.
+pub(crate) fn markdown(report: &Report) -> String {
+    markdown::text(report)
+}

@@ -1,0 +1,150 @@
+//! Paired rounds: in every round each server runs the scenario once, in turn, so that what slows the machine slows all of them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Result;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::cores::Cores;
+use crate::interrupt;
+use crate::measure::{self, Memory, Sample};
+use crate::process::Launch;
+use crate::scenario::{Load, Scenario};
+use crate::servers::Server;
+
+/// Memory hardly varies between rounds: more than this many tell nothing new.
+const MEMORY_ROUNDS: u32 = 3;
+
+/// A server that has been built.
+#[derive(Debug)]
+pub(crate) struct Built {
+    pub(crate) server: &'static Server,
+    pub(crate) program: PathBuf,
+}
+
+/// What is to be run.
+#[derive(Debug)]
+pub(crate) struct Plan<'a> {
+    pub(crate) scenarios: &'a [&'static Scenario],
+    pub(crate) servers: &'a [Built],
+    pub(crate) rounds: u32,
+    pub(crate) round: Duration,
+    pub(crate) idle_counts: &'a [usize],
+    pub(crate) cores: Cores,
+    /// Where the servers' standard errors go.
+    pub(crate) logs: &'a Path,
+}
+
+/// What one server did in one scenario, round by round.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) server: &'static Server,
+    /// By round.
+    pub(crate) samples: BTreeMap<u32, Sample>,
+    pub(crate) memory: Vec<Memory>,
+    /// Why there are no more.
+    pub(crate) failure: Option<String>,
+}
+
+/// What all servers did in one scenario.
+#[derive(Debug)]
+pub(crate) struct Results {
+    pub(crate) scenario: &'static Scenario,
+    pub(crate) outcomes: Vec<Outcome>,
+}
+
+impl Plan<'_> {
+    /// Runs everything. Ends early, with what there is, when the user says so.
+    pub(crate) fn run(&self) -> Vec<Results> {
+        let bar = self.bar();
+        let mut all = Vec::new();
+        for &scenario in self.scenarios {
+            all.push(self.run_scenario(scenario, &bar));
+            if interrupt::asked() {
+                break;
+            }
+        }
+        bar.finish_and_clear();
+        all
+    }
+
+    fn bar(&self) -> ProgressBar {
+        let measurements = self.scenarios.iter().map(|scenario| {
+            self.participants(scenario).count() as u64 * u64::from(self.rounds_of(scenario))
+        });
+        let style = ProgressStyle::with_template(
+            "{bar:30} {pos}/{len}  {elapsed} of about {duration}  {wide_msg}",
+        )
+        .expect("this template is valid");
+        ProgressBar::new(measurements.sum()).with_style(style)
+    }
+
+    fn rounds_of(&self, scenario: &Scenario) -> u32 {
+        if scenario.load.is_idle() { self.rounds.min(MEMORY_ROUNDS) } else { self.rounds }
+    }
+
+    fn participants(&self, scenario: &Scenario) -> impl Iterator<Item = &Built> {
+        let broadcast = scenario.load.is_broadcast();
+        self.servers.iter().filter(move |built| built.server.broadcasts || !broadcast)
+    }
+
+    fn run_scenario(&self, scenario: &'static Scenario, bar: &ProgressBar) -> Results {
+        let participants: Vec<&Built> = self.participants(scenario).collect();
+        let mut outcomes: Vec<Outcome> =
+            participants.iter().map(|built| Outcome::new(built.server)).collect();
+        let rounds = self.rounds_of(scenario);
+        for round in 0..rounds {
+            for turn in 0..participants.len() {
+                // Each round begins with another server: none is always the one after the heaviest.
+                let at = (turn + round as usize) % participants.len();
+                let (built, outcome) = (participants[at], &mut outcomes[at]);
+                bar.set_message(format!(
+                    "{}, round {} of {rounds}: {}",
+                    scenario.name,
+                    round + 1,
+                    built.server.name
+                ));
+                if outcome.failure.is_none()
+                    && let Err(error) = self.measure(scenario.load, built, round, outcome)
+                    && !interrupt::asked()
+                {
+                    outcome.failure = Some(format!("{error:#}"));
+                    bar.suspend(|| {
+                        eprintln!("{} in {}: {error:#}", built.server.name, scenario.name)
+                    });
+                }
+                bar.inc(1);
+                if interrupt::asked() {
+                    return Results { scenario, outcomes };
+                }
+            }
+        }
+        Results { scenario, outcomes }
+    }
+
+    fn measure(&self, load: Load, built: &Built, round: u32, outcome: &mut Outcome) -> Result<()> {
+        let most = self.idle_counts.iter().copied().max().unwrap_or(0).max(1000);
+        let launch = Launch {
+            server: built.server,
+            program: &built.program,
+            max_connections: most + 100,
+            cores: self.cores,
+            errors: self.logs.join(format!("{}.stderr", built.server.name)),
+        };
+        if let Load::Idle { payload } = load {
+            outcome.memory.push(measure::idle(&launch, load, payload, self.idle_counts)?);
+        } else {
+            let packets = outcome.samples.values().next().map(|sample| sample.packets);
+            outcome.samples.insert(round, measure::loaded(&launch, load, self.round, packets)?);
+        }
+        Ok(())
+    }
+}
+
+impl Outcome {
+    fn new(server: &'static Server) -> Self {
+        Self { server, samples: BTreeMap::new(), memory: Vec::new(), failure: None }
+    }
+}

@@ -1,0 +1,120 @@
+//! What is done to a server, and how much of it.
+
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+/// The kinds of load. Payload sizes are in bytes, without the 2-byte length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Load {
+    /// Every connection keeps `depth` packets under way: an answer is followed by the next packet.
+    Closed { connections: usize, payload: usize, depth: u64 },
+    /// Packets leave at fixed times, `rate` a second over all connections, whether or not answers came.
+    Open { connections: usize, payload: usize, rate: u64 },
+    /// Connect, one packet, check the answer, reset; `at_once` connections at a time.
+    Churn { at_once: usize, payload: usize },
+    /// One connection speaks, all hear; `depth` packets under way. A packet counts once for every connection that hears it.
+    Broadcast { connections: usize, payload: usize, depth: u64 },
+    /// Connections that had one packet answered and then say nothing.
+    Idle { payload: usize },
+}
+
+/// A load with a name.
+#[derive(Debug)]
+pub(crate) struct Scenario {
+    pub(crate) name: &'static str,
+    pub(crate) what: &'static str,
+    pub(crate) load: Load,
+}
+
+pub(crate) static SCENARIOS: [&Scenario; 9] = [
+    &Scenario {
+        name: "depth1",
+        what: "depth 1, 200 connections, 64 B",
+        load: Load::Closed { connections: 200, payload: 64, depth: 1 },
+    },
+    &Scenario {
+        name: "depth64",
+        what: "depth 64, 50 connections, 64 B",
+        load: Load::Closed { connections: 50, payload: 64, depth: 64 },
+    },
+    &Scenario {
+        name: "depth512",
+        what: "depth 512, 50 connections, 8 B",
+        load: Load::Closed { connections: 50, payload: 8, depth: 512 },
+    },
+    &Scenario {
+        name: "large",
+        what: "depth 4, 20 connections, 60,000 B",
+        load: Load::Closed { connections: 20, payload: 60_000, depth: 4 },
+    },
+    &Scenario {
+        name: "churn",
+        what: "connect, one packet, reset",
+        load: Load::Churn { at_once: 50, payload: 64 },
+    },
+    &Scenario {
+        name: "single",
+        what: "one connection at depth 1, 64 B",
+        load: Load::Closed { connections: 1, payload: 64, depth: 1 },
+    },
+    &Scenario {
+        name: "open",
+        what: "open loop, 20,000 packets a second, 100 connections, 64 B",
+        load: Load::Open { connections: 100, payload: 64, rate: 20_000 },
+    },
+    &Scenario {
+        name: "broadcast",
+        what: "broadcast, 100 connections, 64 B",
+        load: Load::Broadcast { connections: 100, payload: 64, depth: 8 },
+    },
+    &Scenario { name: "idle", what: "idle connections", load: Load::Idle { payload: 64 } },
+];
+
+impl Load {
+    pub(crate) fn is_idle(self) -> bool {
+        matches!(self, Self::Idle { .. })
+    }
+
+    pub(crate) fn is_broadcast(self) -> bool {
+        matches!(self, Self::Broadcast { .. })
+    }
+
+    /// Packets of one round where the load itself says how many that is.
+    pub(crate) fn fixed_packets(self, round: Duration) -> Option<u64> {
+        match self {
+            Self::Open { rate, .. } => Some((rate as f64 * round.as_secs_f64()) as u64),
+            _ => None,
+        }
+    }
+
+    /// The fewest packets that put every connection to work a few times.
+    pub(crate) fn fewest_packets(self) -> u64 {
+        match self {
+            Self::Closed { connections, depth, .. } => 4 * connections as u64 * depth,
+            Self::Broadcast { connections, depth, .. } => 4 * connections as u64 * depth,
+            Self::Open { connections, .. } => connections as u64,
+            Self::Churn { at_once, .. } => 4 * at_once as u64,
+            Self::Idle { .. } => 0,
+        }
+    }
+
+    /// Packets are counted in portions of this many.
+    pub(crate) fn portion(self) -> u64 {
+        match self {
+            Self::Broadcast { connections, .. } => connections as u64,
+            _ => 1,
+        }
+    }
+}
+
+/// A scenario on the command line.
+impl ValueEnum for &'static Scenario {
+    fn value_variants<'a>() -> &'a [Self] {
+        &SCENARIOS
+    }
+
+    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+        Some(clap::builder::PossibleValue::new(self.name).help(self.what))
+    }
+}

@@ -1,0 +1,243 @@
+/*
+ * The reference: what a careful C programmer would write for this one job, and nothing else.
+ *
+ * One thread, edge-triggered epoll, each socket registered once. One read buffer shared by all peers, one recv and one send per
+ * event, whole frames sent straight from the read buffer. A frame is a 2-byte big-endian length and its payload; the answer is
+ * the same frame. With --broadcast every frame goes to every peer instead.
+ *
+ * Correct for partial frames (what is left after a read is held until the rest comes), for short writes (what the kernel did not
+ * take is queued, and the peer is not read until it is gone) and for half-close (what was received is answered first).
+ * No handler, no timeouts, no limits but --max-connections.
+ *
+ * usage: echo-c --listen 127.0.0.1:0 [--max-connections N] [--broadcast]
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { PREFIX = 2, BUFFER = 64 * 1024 + PREFIX, EVENTS = 1024, BACKLOG = 1024, SPARE_FDS = 64 };
+
+/* One peer, found by its file descriptor. 40 bytes; no heap unless something is held or queued. */
+struct peer {
+    uint8_t *held;  /* a partial frame, malloc'd */
+    uint8_t *queue; /* output the kernel did not take, malloc'd */
+    uint32_t held_len;
+    uint32_t queue_at, queue_len, queue_size;
+    bool open : 1, ended : 1; /* ended: the peer sent FIN; close when the queue is empty */
+};
+
+static uint8_t buffer[BUFFER];
+static struct peer *peers;
+static int peer_limit, highest, epoll_fd, listen_fd;
+static bool broadcast;
+
+static void die(const char *what) {
+    perror(what);
+    exit(1);
+}
+
+static void *must(void *memory) {
+    if (!memory) die("out of memory");
+    return memory;
+}
+
+static void close_peer(int fd) {
+    struct peer *p = &peers[fd];
+    free(p->held);
+    free(p->queue);
+    memset(p, 0, sizeof *p);
+    close(fd);
+}
+
+static void enqueue(struct peer *p, const uint8_t *bytes, size_t len) {
+    if (p->queue_len + len > p->queue_size) {
+        size_t size = p->queue_size ? p->queue_size : 4096;
+        while (size < p->queue_len + len) size *= 2;
+        p->queue = must(realloc(p->queue, size));
+        p->queue_size = size;
+    }
+    memcpy(p->queue + p->queue_len, bytes, len);
+    p->queue_len += len;
+}
+
+/* Sends now what the kernel takes and queues the rest. False when the connection is broken. */
+static bool put(int fd, const uint8_t *bytes, size_t len) {
+    struct peer *p = &peers[fd];
+    if (!p->queue_len) {
+        ssize_t n = send(fd, bytes, len, MSG_NOSIGNAL);
+        if (n == (ssize_t)len) return true;
+        if (n < 0 && errno != EAGAIN && errno != EINTR) return false;
+        if (n > 0) bytes += n, len -= n;
+    }
+    enqueue(p, bytes, len);
+    return true;
+}
+
+/* Writes the queue until it is empty or the kernel is full. False when the connection is broken. */
+static bool flush(int fd) {
+    struct peer *p = &peers[fd];
+    while (p->queue_at < p->queue_len) {
+        ssize_t n = send(fd, p->queue + p->queue_at, p->queue_len - p->queue_at, MSG_NOSIGNAL);
+        if (n < 0) return errno == EAGAIN || errno == EINTR;
+        p->queue_at += n;
+    }
+    free(p->queue);
+    p->queue = NULL;
+    p->queue_at = p->queue_len = p->queue_size = 0;
+    return true;
+}
+
+static size_t whole_frames(const uint8_t *bytes, size_t len) {
+    size_t at = 0;
+    while (len - at >= PREFIX) {
+        size_t frame = PREFIX + ((size_t)bytes[at] << 8 | bytes[at + 1]);
+        if (len - at < frame) break;
+        at += frame;
+    }
+    return at;
+}
+
+static void hold(struct peer *p, const uint8_t *bytes, size_t len) {
+    if (!len) {
+        if (p->held) free(p->held), p->held = NULL;
+    } else {
+        if (p->held_len != len) p->held = must(realloc(p->held, len));
+        memcpy(p->held, bytes, len);
+    }
+    p->held_len = len;
+}
+
+static bool answer(int fd, const uint8_t *frames, size_t len) {
+    if (!broadcast) return put(fd, frames, len);
+    for (int other = 0; other <= highest; other++)
+        if (peers[other].open) put(other, frames, len); /* a broken one is closed by its own event */
+    return true;
+}
+
+/*
+ * Reads until the socket is drained, or until a peer that does not read its answers has something queued. A short read means
+ * drained, but not when the end of the stream was announced: that happens once, so it is read up to.
+ */
+static void receive(int fd, bool to_the_end) {
+    struct peer *p = &peers[fd];
+    while (!p->queue_len && !p->ended) {
+        if (p->held_len) memcpy(buffer, p->held, p->held_len);
+        size_t space = BUFFER - p->held_len;
+        ssize_t n = recv(fd, buffer + p->held_len, space, 0);
+        if (n < 0) {
+            if (errno == EINTR) continue;
+            if (errno != EAGAIN) close_peer(fd);
+            return;
+        }
+        if (n == 0) {
+            p->ended = true;
+            break;
+        }
+        size_t have = p->held_len + n, whole = whole_frames(buffer, have);
+        hold(p, buffer + whole, have - whole);
+        if (whole && !answer(fd, buffer, whole)) {
+            close_peer(fd);
+            return;
+        }
+        if ((size_t)n < space && !to_the_end) return;
+    }
+    if (p->ended && !p->queue_len) close_peer(fd);
+}
+
+static void serve(int fd, uint32_t events) {
+    bool was_full = peers[fd].queue_len > 0;
+    bool to_the_end = events & (EPOLLRDHUP | EPOLLERR | EPOLLHUP);
+    if (was_full && !flush(fd)) close_peer(fd);
+    else if (was_full || to_the_end || (events & EPOLLIN)) receive(fd, to_the_end);
+}
+
+static void accept_all(void) {
+    for (;;) {
+        int fd = accept4(listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd < 0) {
+            if (errno == EAGAIN) return;
+            if (errno == EINTR || errno == ECONNABORTED || errno == EPROTO) continue;
+            die("accept");
+        }
+        if (fd >= peer_limit) {
+            close(fd);
+            continue;
+        }
+        struct epoll_event e = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.fd = fd};
+        if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &e)) die("epoll_ctl");
+        peers[fd].open = true;
+        if (fd > highest) highest = fd;
+    }
+}
+
+static void listen_on(const char *where) {
+    char host[64];
+    const char *colon = strrchr(where, ':');
+    struct sockaddr_in address = {.sin_family = AF_INET};
+    socklen_t size = sizeof address;
+    int on = 1;
+    if (!colon || (size_t)(colon - where) >= sizeof host) {
+        fprintf(stderr, "--listen wants ADDRESS:PORT, not %s\n", where);
+        exit(2);
+    }
+    memcpy(host, where, colon - where);
+    host[colon - where] = 0;
+    if (inet_pton(AF_INET, host, &address.sin_addr) != 1) {
+        fprintf(stderr, "not an IPv4 address: %s\n", host);
+        exit(2);
+    }
+    address.sin_port = htons(atoi(colon + 1));
+    listen_fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (listen_fd < 0) die("socket");
+    setsockopt(listen_fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    setsockopt(listen_fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* accepted sockets inherit it */
+    if (bind(listen_fd, (struct sockaddr *)&address, size)) die("bind");
+    if (listen(listen_fd, BACKLOG)) die("listen");
+    if (getsockname(listen_fd, (struct sockaddr *)&address, &size)) die("getsockname");
+    printf("listening on %s:%d\n", host, ntohs(address.sin_port));
+    fflush(stdout);
+}
+
+int main(int argc, char **argv) {
+    const char *where = "127.0.0.1:0";
+    struct epoll_event events[EVENTS];
+    int max_connections = 20000;
+    for (int i = 1; i < argc; i++) {
+        if (!strcmp(argv[i], "--broadcast")) broadcast = true;
+        else if (!strcmp(argv[i], "--listen") && i + 1 < argc) where = argv[++i];
+        else if (!strcmp(argv[i], "--max-connections") && i + 1 < argc) max_connections = atoi(argv[++i]);
+        else {
+            fprintf(stderr, "unknown or incomplete argument: %s\n", argv[i]);
+            return 2;
+        }
+    }
+    prctl(PR_SET_PDEATHSIG, SIGKILL); /* end with the benchmark, whatever ends that */
+    peer_limit = max_connections + SPARE_FDS;
+    peers = must(calloc(peer_limit, sizeof *peers));
+    epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (epoll_fd < 0) die("epoll_create1");
+    listen_on(where);
+    struct epoll_event e = {.events = EPOLLIN | EPOLLET, .data.fd = listen_fd};
+    if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, listen_fd, &e)) die("epoll_ctl");
+    for (;;) {
+        int n = epoll_wait(epoll_fd, events, EVENTS, -1);
+        if (n < 0 && errno != EINTR) die("epoll_wait");
+        for (int i = 0; i < n; i++) {
+            int fd = events[i].data.fd;
+            if (fd == listen_fd) accept_all();
+            else if (peers[fd].open) serve(fd, events[i].events);
+        }
+    }
+}

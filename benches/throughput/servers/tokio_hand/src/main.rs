@@ -1,0 +1,27 @@
+//! Tokio on the current thread, framed by hand: one read buffer shared by all tasks, whole frames written straight out of it.
+//!
+//! A task owns memory only for a partial frame and for output the kernel did not take.
+
+mod broadcast;
+mod echo;
+
+use std::io;
+
+use common::Options;
+use tokio::net::TcpListener;
+
+fn main() -> io::Result<()> {
+    let options = Options::from_command_line();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    if options.broadcast {
+        tokio::task::LocalSet::new().block_on(&runtime, broadcast::run(&options))
+    } else {
+        runtime.block_on(echo::run(&options))
+    }
+}
+
+fn listen(options: &Options) -> io::Result<TcpListener> {
+    let listener = TcpListener::from_std(common::listener(options.listen)?)?;
+    common::announce(listener.local_addr()?)?;
+    Ok(listener)
+}
