@@ -1,0 +1,412 @@
+//! A query's bytes in, an answer's bytes out. No sockets here.
+//!
+//! Almost every query asks about a name as the zone file spells it, or about one that does not
+//! exist. What follows the question in such an answer depends on nothing but name and type, down to
+//! its compression pointers, which count from the question's fixed place. So those *tails* are made
+//! once, by the general way that any other query takes ([`Answers::tail`], messages built by the
+//! `domain` crate), and an answer is then a header, the question and a copy: 0.1 µs instead of
+//! 1 µs. That is also why the query is taken apart by hand: one question and at most an OPT record
+//! is all that a query is made of, and parsing it into objects would cost more than answering it.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use domain::base::iana::{Class, Rcode, Rtype};
+use domain::base::message_builder::{MessageBuilder, PushError, StaticCompressor};
+
+use crate::zone::{Finding, Name, Node, Zone, ZoneError};
+
+const HEADER_LEN: usize = 12;
+/// What is advertised in OPT: nothing that matters over TCP.
+const UDP_PAYLOAD_LEN: u16 = 1232;
+const OPT_LEN: usize = 11;
+
+/// What to do with a packet.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub(crate) enum Reply {
+    /// Send what is in the buffer.
+    Send,
+    /// It is an answer itself: never answered.
+    Ignore,
+    /// Too short to have an id that an answer could name.
+    HangUp,
+}
+
+/// All that follows the question in an answer, and the header's part of it.
+#[derive(Debug)]
+struct Tail {
+    rcode: Rcode,
+    authoritative: bool,
+    /// Answer, authority, additional; in network order.
+    counts: [[u8; 2]; 3],
+    records: Box<[u8]>,
+}
+
+impl Tail {
+    fn empty(rcode: Rcode) -> Self {
+        Self { rcode, authoritative: false, counts: [[0; 2]; 3], records: Box::default() }
+    }
+}
+
+/// What a name that exists answers without looking further.
+#[derive(Debug)]
+struct Ready {
+    tails: Vec<(Rtype, Tail)>,
+    /// Types that are not in `tails` do not exist, and that is the whole answer.
+    rest_is_nodata: bool,
+}
+
+/// A zone with its answers made ready.
+#[derive(Debug)]
+pub(crate) struct Answers {
+    zone: Zone,
+    ready: HashMap<Box<[u8]>, Ready>,
+    /// The tail of negative answers, as if the question's name were the apex.
+    negative: Tail,
+    /// Where `negative` has its compression pointers: they move with the question's length.
+    pointers: Vec<usize>,
+}
+
+impl Answers {
+    pub(crate) fn new(zone: Zone) -> Result<Self, ZoneError> {
+        let nodata = Rtype::from_int(65280); // for private use, and in no zone file
+        let negative = tail_of(zone.origin(), nodata, &zone.answer(zone.origin(), nodata))
+            .map_err(|_| ZoneError::TooLong(zone.origin().clone(), Rtype::SOA))?;
+        let pointers = soa_pointers(&negative.records);
+        let mut answers = Self { ready: HashMap::new(), negative, pointers, zone };
+        for (name, node) in answers.zone.nodes() {
+            let ready = answers.prepare(name, node)?;
+            answers.ready.insert(name.into(), ready);
+        }
+        Ok(answers)
+    }
+
+    fn prepare(&self, name: &[u8], node: &Node) -> Result<Ready, ZoneError> {
+        let rest_is_nodata = node.is_plain();
+        let mut types: Vec<Rtype> = node.sets.iter().map(|set| set.rtype).collect();
+        if !rest_is_nodata {
+            types.extend([Rtype::A, Rtype::AAAA]); // aliases and delegations are asked for these
+        }
+        types.sort_unstable();
+        types.dedup();
+        let name = Name::from_octets(Bytes::copy_from_slice(name)).unwrap_or_else(|_| Name::root());
+        let ready = |rtype| match tail_of(&name, rtype, &self.zone.answer(&name, rtype)) {
+            Ok(tail) => Ok((rtype, tail)),
+            Err(_) => Err(ZoneError::TooLong(name.clone(), rtype)),
+        };
+        let tails = types.into_iter().map(ready).collect::<Result<_, _>>()?;
+        Ok(Ready { tails, rest_is_nodata })
+    }
+
+    /// Answers `query` into `out`.
+    pub(crate) fn answer(&self, query: &[u8], out: &mut Vec<u8>) -> Reply {
+        out.clear();
+        let Some(header) = query.first_chunk::<HEADER_LEN>() else {
+            return answer_stump(query, out);
+        };
+        if header[2] & 0x80 != 0 {
+            return Reply::Ignore;
+        }
+        let [questions, counts @ ..] = counts(header);
+        let question = Question::parse(&query[HEADER_LEN..]).filter(|_| questions == 1);
+        if header[2] & 0x78 != 0 {
+            // A query is all that this server is asked for.
+            let wire = question.as_ref().map_or(&[][..], |question| question.wire);
+            write(out, header, wire, &Tail::empty(Rcode::NOTIMP), None);
+            return Reply::Send;
+        }
+        let Some(question) = question else {
+            write(out, header, &[], &Tail::empty(Rcode::FORMERR), None);
+            return Reply::Send;
+        };
+        let edns = match Edns::parse(&query[HEADER_LEN + question.wire.len()..], counts) {
+            Ok(edns) => edns,
+            Err(Malformed) => {
+                write(out, header, question.wire, &Tail::empty(Rcode::FORMERR), None);
+                return Reply::Send;
+            }
+        };
+        self.answer_question(header, &question, edns, out);
+        Reply::Send
+    }
+
+    fn answer_question(
+        &self,
+        header: &[u8; HEADER_LEN],
+        question: &Question<'_>,
+        edns: Option<Edns>,
+        out: &mut Vec<u8>,
+    ) {
+        if edns.as_ref().is_some_and(|edns| edns.version != 0) {
+            return write(out, header, question.wire, &Tail::empty(BADVERS), edns);
+        }
+        let transfer = matches!(question.rtype, Rtype::AXFR | Rtype::IXFR);
+        if question.class != Class::IN || transfer {
+            return write(out, header, question.wire, &Tail::empty(Rcode::REFUSED), edns);
+        }
+        let name = question.name();
+        match self.ready.get(name) {
+            Some(ready) => {
+                if let Some((_, tail)) = ready.tails.iter().find(|(r, _)| *r == question.rtype) {
+                    return write(out, header, question.wire, tail, edns);
+                }
+                if ready.rest_is_nodata && question.rtype != Rtype::ANY {
+                    return self.write_negative(out, header, question, Rcode::NOERROR, edns);
+                }
+            }
+            None if self.zone.is_nowhere(name) => {
+                return self.write_negative(out, header, question, Rcode::NXDOMAIN, edns);
+            }
+            None => {}
+        }
+        write(out, header, question.wire, &self.tail(question), edns);
+    }
+
+    /// The general way: wildcards, delegations, aliases, ANY, and names that are not ours.
+    fn tail(&self, question: &Question<'_>) -> Tail {
+        // Spelled as the client spells it, so that its own spelling comes back.
+        let wire = &question.wire[..question.name_len];
+        let Ok(name) = Name::from_octets(Bytes::copy_from_slice(wire)) else {
+            return Tail::empty(Rcode::FORMERR);
+        };
+        tail_of(&name, question.rtype, &self.zone.answer(&name, question.rtype))
+            .unwrap_or_else(|_| Tail::empty(Rcode::SERVFAIL))
+    }
+
+    fn write_negative(
+        &self,
+        out: &mut Vec<u8>,
+        header: &[u8; HEADER_LEN],
+        question: &Question<'_>,
+        rcode: Rcode,
+        edns: Option<Edns>,
+    ) {
+        write(out, header, question.wire, &self.negative, edns);
+        out[3] = rcode.to_int();
+        // Both are below 256; the apex moved back by what the name is longer.
+        let moved = u16::try_from(question.name_len - self.zone.apex().len()).unwrap_or(0);
+        let start = HEADER_LEN + question.wire.len();
+        for at in &self.pointers {
+            let pointer = &mut out[start + at..start + at + 2];
+            let moved = u16::from_be_bytes([pointer[0], pointer[1]]) + moved;
+            pointer.copy_from_slice(&moved.to_be_bytes());
+        }
+    }
+}
+
+/// An extended code: its low four bits go into the header, the rest into OPT.
+const BADVERS: Rcode = Rcode::NOERROR;
+
+/// Less than a header, from which the id may still be read.
+fn answer_stump(query: &[u8], out: &mut Vec<u8>) -> Reply {
+    match *query {
+        [] | [_] => Reply::HangUp,
+        [_, _, flags, ..] if flags & 0x80 != 0 => Reply::Ignore,
+        [id0, id1, ..] => {
+            let mut header = [0; HEADER_LEN];
+            header[..2].copy_from_slice(&[id0, id1]);
+            write(out, &header, &[], &Tail::empty(Rcode::FORMERR), None);
+            Reply::Send
+        }
+    }
+}
+
+/// The four counts of a header: questions, answers, authorities, additionals.
+fn counts(header: &[u8; HEADER_LEN]) -> [u16; 4] {
+    std::array::from_fn(|i| u16::from_be_bytes([header[4 + 2 * i], header[5 + 2 * i]]))
+}
+
+/// Writes an answer. The one place that knows what a header looks like.
+#[inline]
+fn write(
+    out: &mut Vec<u8>,
+    query: &[u8; HEADER_LEN],
+    question: &[u8],
+    tail: &Tail,
+    edns: Option<Edns>,
+) {
+    let [answers, authorities, mut additionals] = tail.counts;
+    if edns.is_some() {
+        additionals = (u16::from_be_bytes(additionals) + 1).to_be_bytes();
+    }
+    let authoritative = if tail.authoritative { 0x04 } else { 0 };
+    let mut header = [0_u8; HEADER_LEN];
+    header[..2].copy_from_slice(&query[..2]);
+    header[2] = 0x80 | (query[2] & 0x79) | authoritative; // an answer; opcode and RD as asked
+    header[3] = tail.rcode.to_int();
+    header[5] = u8::from(!question.is_empty());
+    header[6..8].copy_from_slice(&answers);
+    header[8..10].copy_from_slice(&authorities);
+    header[10..].copy_from_slice(&additionals);
+    out.reserve(HEADER_LEN + question.len() + tail.records.len() + OPT_LEN);
+    out.extend_from_slice(&header);
+    out.extend_from_slice(question);
+    out.extend_from_slice(&tail.records);
+    if let Some(edns) = edns {
+        let [size0, size1] = UDP_PAYLOAD_LEN.to_be_bytes();
+        let extended = u8::from(edns.version != 0); // BADVERS is 16: 1 here, 0 in the header
+        let flags = if edns.dnssec_ok { 0x80 } else { 0 };
+        out.extend_from_slice(&[0, 0, 41, size0, size1, extended, 0, flags, 0, 0, 0]);
+    }
+}
+
+/// Builds the message for `finding` and keeps what follows the question.
+fn tail_of(name: &Name, rtype: Rtype, finding: &Finding<'_>) -> Result<Tail, PushError> {
+    let target = StaticCompressor::new(Vec::with_capacity(512));
+    let mut message = MessageBuilder::from_target(target).map_err(|_| PushError::ShortBuf)?;
+    message.set_push_limit(usize::from(u16::MAX) - OPT_LEN);
+    let mut question = message.question();
+    question.push((name, rtype))?;
+    let mut answer = question.answer();
+    for (owner, set) in &finding.answer {
+        for data in &set.data {
+            answer.push((owner, set.ttl, data))?;
+        }
+    }
+    let mut authority = answer.authority();
+    if let Some(set) = finding.authority {
+        for data in &set.data {
+            authority.push((&set.owner, set.ttl, data))?;
+        }
+    }
+    let mut additional = authority.additional();
+    for set in &finding.additional {
+        for data in &set.data {
+            additional.push((&set.owner, set.ttl, data))?;
+        }
+    }
+    let counts = additional.counts();
+    let message = additional.finish().into_target();
+    Ok(Tail {
+        rcode: finding.rcode,
+        authoritative: finding.authoritative,
+        counts: [counts.ancount(), counts.nscount(), counts.arcount()].map(u16::to_be_bytes),
+        records: message[HEADER_LEN + name.len() + 4..].into(),
+    })
+}
+
+/// The places of the compression pointers in one SOA record: in its owner and its two names.
+fn soa_pointers(record: &[u8]) -> Vec<usize> {
+    let mut pointers = Vec::new();
+    let mut at = skip_labels(record, 0, &mut pointers) + 10; // type, class, time to live, length
+    at = skip_labels(record, at, &mut pointers);
+    skip_labels(record, at, &mut pointers);
+    pointers
+}
+
+fn skip_labels(record: &[u8], mut at: usize, pointers: &mut Vec<usize>) -> usize {
+    loop {
+        match record[at] {
+            0 => return at + 1,
+            len if len >= 0xc0 => {
+                pointers.push(at);
+                return at + 2;
+            }
+            len => at += 1 + usize::from(len),
+        }
+    }
+}
+
+/// The one question of a query.
+struct Question<'q> {
+    /// As it came.
+    wire: &'q [u8],
+    /// The name in lower case, the first `name_len` bytes.
+    lower: [u8; 255],
+    name_len: usize,
+    rtype: Rtype,
+    class: Class,
+}
+
+impl<'q> Question<'q> {
+    /// `None` unless there is a whole question of plain labels: nothing comes before it that a
+    /// compression pointer could point to.
+    fn parse(bytes: &'q [u8]) -> Option<Self> {
+        let mut end = 0;
+        loop {
+            let len = usize::from(*bytes.get(end)?);
+            if len > 63 {
+                return None;
+            }
+            end += 1 + len;
+            if len == 0 {
+                break;
+            }
+        }
+        let mut lower = [0; 255];
+        let name = lower.get_mut(..end)?;
+        name.copy_from_slice(bytes.get(..end)?);
+        name.make_ascii_lowercase();
+        let &[t0, t1, c0, c1] = bytes[end..].first_chunk()?;
+        Some(Self {
+            wire: &bytes[..end + 4],
+            lower,
+            name_len: end,
+            rtype: Rtype::from_int(u16::from_be_bytes([t0, t1])),
+            class: Class::from_int(u16::from_be_bytes([c0, c1])),
+        })
+    }
+
+    fn name(&self) -> &[u8] {
+        &self.lower[..self.name_len]
+    }
+}
+
+/// A query that breaks the rules of RFC 1035 or RFC 6891.
+#[derive(Debug, PartialEq, Eq)]
+struct Malformed;
+
+/// What matters of a query's OPT record.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+struct Edns {
+    version: u8,
+    dnssec_ok: bool,
+}
+
+impl Edns {
+    /// Reads whatever follows the question: other records are skipped, OPT may be there once, and
+    /// nothing may be left.
+    fn parse(mut rest: &[u8], counts: [u16; 3]) -> Result<Option<Self>, Malformed> {
+        let mut edns = None;
+        for (section, count) in counts.into_iter().enumerate() {
+            for _ in 0..count {
+                let owner = skip_name(rest).ok_or(Malformed)?;
+                let (fixed, data) = rest[owner..].split_first_chunk::<10>().ok_or(Malformed)?;
+                let len = usize::from(u16::from_be_bytes([fixed[8], fixed[9]]));
+                let (data, after) = data.split_at_checked(len).ok_or(Malformed)?;
+                if fixed[..2] == [0, 41] {
+                    if section != 2 || owner != 1 || edns.is_some() || !are_options(data) {
+                        return Err(Malformed);
+                    }
+                    edns = Some(Self { version: fixed[5], dnssec_ok: fixed[6] & 0x80 != 0 });
+                }
+                rest = after;
+            }
+        }
+        if rest.is_empty() { Ok(edns) } else { Err(Malformed) }
+    }
+}
+
+/// Where the name ends that `bytes` begin with.
+fn skip_name(bytes: &[u8]) -> Option<usize> {
+    let mut end = 0;
+    loop {
+        match *bytes.get(end)? {
+            0 => return Some(end + 1),
+            len if len >= 0xc0 => return (end + 2 <= bytes.len()).then_some(end + 2),
+            len if len > 63 => return None,
+            len => end += 1 + usize::from(len),
+        }
+    }
+}
+
+/// Whether `data` is a list of whole options: code, length, value.
+fn are_options(mut data: &[u8]) -> bool {
+    while !data.is_empty() {
+        let Some((head, value)) = data.split_first_chunk::<4>() else { return false };
+        let len = usize::from(u16::from_be_bytes([head[2], head[3]]));
+        let Some(after) = value.get(len..) else { return false };
+        data = after;
+    }
+    true
+}

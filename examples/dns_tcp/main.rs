@@ -1,0 +1,133 @@
+//! An authoritative name server over TCP (RFC 7766): two-byte lengths in front of packets, in the
+//! field since 1987.
+//!
+//! ```text
+//! cargo run --release --example dns_tcp -- --zone examples/sample.zone
+//! dig @127.0.0.1 -p 5300 +tcp www.example.org
+//! dig @127.0.0.1 -p 5300 +tcp +short chain1.example.org AAAA
+//! dig @127.0.0.1 -p 5300 +tcp nothing.example.org          # NXDOMAIN, with the SOA record
+//! ```
+//!
+//! What it shows: pipelined queries are answered in one write, whatever the cuts; a handler that
+//! borrows its answer from itself; idle connections that are closed, so that silent clients do not
+//! hold their slots; a drain on SIGTERM that leaves no query unanswered.
+//!
+//! `zone.rs` is what the zone says, `answer.rs` turns that into messages; neither knows a socket,
+//! and their tests need none. Here is all the server there is.
+
+use std::error::Error;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser;
+use condor::{
+    Action, CloseReason, Context, Handle, Handler, LengthField, ListenerOptions, Reactor,
+};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::answer::{Answers, Reply};
+use crate::zone::Zone;
+
+mod answer;
+mod zone;
+
+/// An authoritative name server over TCP.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// The zone file to serve
+    #[arg(long, value_name = "FILE")]
+    zone: PathBuf,
+    /// Where to listen
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:5300")]
+    listen: SocketAddr,
+    /// Reactors, each with a thread of its own
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    shards: usize,
+    /// How long a client may be silent before its connection is closed
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 10_000)]
+    idle: u64,
+    /// Connections at once; further clients wait
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    max_connections: usize,
+    /// Print counters this often
+    #[arg(long, value_name = "SECONDS")]
+    stats: Option<u64>,
+}
+
+/// One client's connection.
+struct Client {
+    answers: Arc<Answers>,
+    /// The answer being made. It keeps its room from query to query.
+    out: Vec<u8>,
+}
+
+impl Client {
+    /// More than an answer usually takes; what is beyond is given back.
+    const KEPT: usize = 4096;
+}
+
+impl Handler for Client {
+    type Message = ();
+
+    fn handle_packet<'a>(&'a mut self, packet: &'a [u8], _: &mut Context<'_, ()>) -> Action<'a> {
+        if self.out.capacity() > Self::KEPT {
+            self.out = Vec::new();
+        }
+        match self.answers.answer(packet, &mut self.out) {
+            Reply::Send => Action::send(&self.out),
+            Reply::Ignore => Action::Continue,
+            Reply::HangUp => Action::stop(CloseReason::Custom("a message without an id")),
+        }
+    }
+}
+
+fn main() {
+    if let Err(error) = run(&Arguments::parse()) {
+        eprintln!("dns_tcp: {error}");
+        std::process::exit(1);
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    if arguments.shards != 1 {
+        return Err("--shards: only 1 is possible yet".into());
+    }
+    let answers = Arc::new(Answers::new(Zone::load(&arguments.zone)?)?);
+    raise_fd_limit()?;
+    let options = ListenerOptions::new(arguments.listen)
+        .framing(LengthField::U16)
+        .idle_timeout(Duration::from_millis(arguments.idle))
+        .max_connections(arguments.max_connections)
+        .max_queued(256 * 1024); // answers are small: who leaves more than that has gone away
+    let mut reactor = Reactor::new()?;
+    let listener = reactor.start_listener("dns", options, move |_| Client {
+        answers: Arc::clone(&answers),
+        out: Vec::new(),
+    })?;
+    stop_on_signals(reactor.handle())?;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "listening on {}", listener.local_addr())?;
+    out.flush()?;
+    drop(out);
+    reactor.run()?;
+    Ok(())
+}
+
+/// Ten thousand connections are ten thousand descriptors.
+fn raise_fd_limit() -> std::io::Result<()> {
+    rlimit::increase_nofile_limit(u64::MAX).map(drop)
+}
+
+fn stop_on_signals(handle: Handle) -> std::io::Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    std::thread::spawn(move || {
+        if signals.forever().next().is_some() {
+            drop(handle.shutdown()); // `run` returns when it is done
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,386 @@
+//! The zone: the records of one zone file, and what they say about a question.
+//!
+//! [`Zone::find`] is the algorithm of RFC 1034 §4.3.2 with the wildcards of RFC 4592: from the apex
+//! down towards the name, until there is a delegation, the name itself, or nothing. Names are kept
+//! as keys in wire format and lower case, so that one hash of a slice answers "does it exist?".
+//!
+//! The `domain` crate reads the file and knows each record type; no type is special here except
+//! those that change where the search goes: CNAME, NS, DS and SOA.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use bytes::Bytes;
+use domain::base::iana::{Class, Rcode, Rtype};
+use domain::base::name::FlattenInto;
+use domain::base::{Record, Ttl};
+use domain::rdata::ZoneRecordData;
+use domain::zonefile::inplace::{self, Zonefile};
+
+pub(crate) type Name = domain::base::Name<Bytes>;
+pub(crate) type Data = ZoneRecordData<Bytes, Name>;
+
+/// The longest chain of aliases that is followed for one question.
+const CHAIN_MAX: usize = 32;
+
+/// Why a zone file is not served.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ZoneError {
+    #[error("cannot read {}: {source}", .path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{}:{error}", .path.display())]
+    Syntax { path: PathBuf, error: inplace::Error },
+    #[error("$INCLUDE {0}: not supported, put the records into one file")]
+    Include(String),
+    #[error("{0}: only class IN is served")]
+    Class(Name),
+    #[error("{0}: DNAME is not supported")]
+    Dname(Name),
+    #[error("a zone needs one SOA record, this file has {0}")]
+    Soa(usize),
+    #[error("{0} is not in the zone {1}")]
+    Outside(Name, Name),
+    #[error("{0}: a CNAME allows no other records beside it")]
+    CnameAndOther(Name),
+    #[error("{0}: a delegation cannot be a wildcard")]
+    WildcardCut(Name),
+    #[error("{0} {1}: the answer would not fit into a message")]
+    TooLong(Name, Rtype),
+}
+
+/// All records of one name and type.
+#[derive(Debug)]
+pub(crate) struct RecordSet {
+    pub(crate) owner: Name,
+    pub(crate) rtype: Rtype,
+    pub(crate) ttl: Ttl,
+    pub(crate) data: Vec<Data>,
+}
+
+impl RecordSet {
+    /// The names whose addresses a client is going to ask for next.
+    fn targets(&self) -> impl Iterator<Item = &Name> {
+        self.data.iter().filter_map(|data| match data {
+            Data::Ns(ns) => Some(ns.nsdname()),
+            Data::Mx(mx) => Some(mx.exchange()),
+            Data::Srv(srv) => Some(srv.target()),
+            _ => None,
+        })
+    }
+
+    fn alias(&self) -> Option<&Name> {
+        match self.data.first() {
+            Some(Data::Cname(cname)) => Some(cname.cname()),
+            _ => None,
+        }
+    }
+}
+
+/// What belongs to one name; nothing, for a name that only has names below it.
+#[derive(Debug, Default)]
+pub(crate) struct Node {
+    /// By type number, which makes the first one the answer to ANY (RFC 8482).
+    pub(crate) sets: Vec<RecordSet>,
+    cut: bool,
+    /// Below a cut: the parent's side knows these records only as glue.
+    occluded: bool,
+}
+
+impl Node {
+    pub(crate) fn set(&self, rtype: Rtype) -> Option<&RecordSet> {
+        self.sets.iter().find(|set| set.rtype == rtype)
+    }
+
+    /// Whether this zone alone decides what the name says, and says it of no other name.
+    pub(crate) fn is_plain(&self) -> bool {
+        !self.cut && !self.occluded && self.set(Rtype::CNAME).is_none()
+    }
+}
+
+/// One zone, loaded and checked.
+#[derive(Debug)]
+pub(crate) struct Zone {
+    /// In lower case, in wire format.
+    apex: Vec<u8>,
+    nodes: HashMap<Box<[u8]>, Node>,
+    /// With the time to live of a negative answer (RFC 2308 §3).
+    negative: RecordSet,
+}
+
+/// Where the search for a name ended.
+enum Found<'z> {
+    /// At the name, or at the wildcard that stands for it.
+    Node(&'z Node),
+    /// At the name servers of somebody else's zone.
+    Cut(&'z RecordSet),
+    /// In this zone, at nothing.
+    Nothing,
+    Outside,
+}
+
+/// What an answer says, before it is a message: owners and record sets, section by section.
+#[derive(Debug)]
+pub(crate) struct Finding<'z> {
+    pub(crate) rcode: Rcode,
+    pub(crate) authoritative: bool,
+    pub(crate) answer: Vec<(Name, &'z RecordSet)>,
+    pub(crate) authority: Option<&'z RecordSet>,
+    pub(crate) additional: Vec<&'z RecordSet>,
+}
+
+impl Zone {
+    pub(crate) fn load(path: &Path) -> Result<Self, ZoneError> {
+        let read = |source| ZoneError::Read { path: path.into(), source };
+        Self::parse(&fs::read(path).map_err(read)?, path)
+    }
+
+    /// Reads a zone from the text of its file; `path` is for messages.
+    pub(crate) fn parse(text: &[u8], path: &Path) -> Result<Self, ZoneError> {
+        let mut file = Zonefile::with_capacity(text.len() + 1);
+        file.extend_from_slice(text);
+        if !text.ends_with(b"\n") {
+            file.extend_from_slice(b"\n");
+        }
+        let mut records = Vec::new();
+        for entry in file {
+            match entry.map_err(|error| ZoneError::Syntax { path: path.into(), error })? {
+                inplace::Entry::Record(record) => records.push(record.flatten_into()),
+                inplace::Entry::Include { path, .. } => {
+                    return Err(ZoneError::Include(path.to_string()));
+                }
+            }
+        }
+        Self::build(records)
+    }
+
+    fn build(records: Vec<Record<Name, Data>>) -> Result<Self, ZoneError> {
+        let soas: Vec<_> = records.iter().filter(|record| record.rtype() == Rtype::SOA).collect();
+        let [soa] = soas[..] else { return Err(ZoneError::Soa(soas.len())) };
+        let (origin, data) = (soa.owner().clone(), soa.data().clone());
+        let minimum = match &data {
+            Data::Soa(soa) => soa.minimum(),
+            _ => soa.ttl(),
+        };
+        let negative = RecordSet {
+            owner: origin.clone(),
+            rtype: Rtype::SOA,
+            ttl: soa.ttl().min(minimum),
+            data: vec![data],
+        };
+        let mut zone = Self { apex: key(&origin), nodes: HashMap::new(), negative };
+        for record in records {
+            zone.insert(record, &origin)?;
+        }
+        zone.settle()?;
+        Ok(zone)
+    }
+
+    fn insert(&mut self, record: Record<Name, Data>, origin: &Name) -> Result<(), ZoneError> {
+        let (rtype, ttl) = (record.rtype(), record.ttl());
+        let class = record.class();
+        let (owner, data) = record.into_owner_and_data();
+        if class != Class::IN {
+            return Err(ZoneError::Class(owner));
+        }
+        if rtype == Rtype::DNAME {
+            return Err(ZoneError::Dname(owner));
+        }
+        if !owner.ends_with(origin) {
+            return Err(ZoneError::Outside(owner, origin.clone()));
+        }
+        let name = key(&owner);
+        if rtype == Rtype::NS && name.starts_with(b"\x01*") {
+            return Err(ZoneError::WildcardCut(owner));
+        }
+        // Every name between this one and the apex exists, be it without records (RFC 4592 §2.2.2).
+        for suffix in suffixes(&name, self.apex.len()).skip(1) {
+            match self.nodes.entry(suffix.into()) {
+                Entry::Occupied(_) => break,
+                Entry::Vacant(vacant) => vacant.insert(Node::default()),
+            };
+        }
+        let at_apex = name == self.apex;
+        let node = self.nodes.entry(name.into()).or_default();
+        node.cut |= rtype == Rtype::NS && !at_apex;
+        match node.sets.iter_mut().find(|set| set.rtype == rtype) {
+            Some(set) if set.data.contains(&data) => {}
+            Some(set) => {
+                set.ttl = set.ttl.min(ttl); // RFC 2181 §5.2: one time to live for the whole set
+                set.data.push(data);
+            }
+            None => node.sets.push(RecordSet { owner, rtype, ttl, data: vec![data] }),
+        }
+        Ok(())
+    }
+
+    /// What can be told only when all records are there.
+    fn settle(&mut self) -> Result<(), ZoneError> {
+        let cuts: HashSet<Box<[u8]>> =
+            self.nodes.iter().filter(|(_, node)| node.cut).map(|(name, _)| name.clone()).collect();
+        for (name, node) in &mut self.nodes {
+            node.sets.sort_by_key(|set| set.rtype.to_int());
+            node.occluded =
+                suffixes(name, self.apex.len()).skip(1).any(|above| cuts.contains(above));
+            if let Some(cname) = node.set(Rtype::CNAME)
+                && (node.sets.len() > 1 || cname.data.len() > 1)
+            {
+                return Err(ZoneError::CnameAndOther(cname.owner.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn apex(&self) -> &[u8] {
+        &self.apex
+    }
+
+    pub(crate) fn origin(&self) -> &Name {
+        &self.negative.owner
+    }
+
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = (&[u8], &Node)> {
+        self.nodes.iter().map(|(name, node)| (&**name, node))
+    }
+
+    /// Whether nothing at all can be said about `name` (a key in lower case) but that it does not
+    /// exist. The walk of [`answer`](Self::answer) without its allocations: random names are what
+    /// attacks are made of.
+    pub(crate) fn is_nowhere(&self, name: &[u8]) -> bool {
+        matches!(self.find(name, Rtype::A), Found::Nothing)
+    }
+
+    /// What the zone says about `name` and `rtype`, aliases followed while they stay in the zone.
+    pub(crate) fn answer(&self, name: &Name, rtype: Rtype) -> Finding<'_> {
+        let mut finding = Finding {
+            rcode: Rcode::NOERROR,
+            authoritative: true,
+            answer: Vec::new(),
+            authority: None,
+            additional: Vec::new(),
+        };
+        let mut owner = name.clone();
+        while finding.answer.len() < CHAIN_MAX {
+            match self.find(&key(&owner), rtype) {
+                Found::Node(node) => match self.take(node, rtype, &owner, &mut finding) {
+                    Some(target) => owner = target,
+                    None => return finding,
+                },
+                Found::Cut(servers) => {
+                    finding.authoritative = !finding.answer.is_empty();
+                    finding.authority = Some(servers);
+                    self.add_addresses(servers, &mut finding.additional);
+                    return finding;
+                }
+                Found::Nothing => {
+                    finding.rcode = Rcode::NXDOMAIN; // of the last name of a chain: RFC 6604 §3
+                    finding.authority = Some(&self.negative);
+                    return finding;
+                }
+                Found::Outside => {
+                    if finding.answer.is_empty() {
+                        (finding.rcode, finding.authoritative) = (Rcode::REFUSED, false);
+                    }
+                    return finding;
+                }
+            }
+        }
+        finding
+    }
+
+    /// Takes what `node` has to say; the name to go on with if that is an alias.
+    fn take<'z>(
+        &'z self,
+        node: &'z Node,
+        rtype: Rtype,
+        owner: &Name,
+        finding: &mut Finding<'z>,
+    ) -> Option<Name> {
+        let set = if rtype == Rtype::ANY { node.sets.first() } else { node.set(rtype) };
+        if let Some(set) = set {
+            finding.answer.push((owner.clone(), set));
+            self.add_addresses(set, &mut finding.additional);
+            return None;
+        }
+        let Some(cname) = node.set(Rtype::CNAME) else {
+            finding.authority = Some(&self.negative);
+            return None;
+        };
+        finding.answer.push((owner.clone(), cname));
+        let target = cname.alias()?;
+        let circle = finding.answer.iter().any(|(seen, _)| seen == target);
+        (!circle).then(|| target.clone())
+    }
+
+    /// Adds the addresses of the names that `set` points to. Records below a cut are glue: they are
+    /// given away with a delegation and with nothing else.
+    fn add_addresses<'z>(&'z self, set: &RecordSet, additional: &mut Vec<&'z RecordSet>) {
+        for target in set.targets() {
+            let Some(node) = self.nodes.get(&*key(target)) else { continue };
+            if node.occluded && set.rtype != Rtype::NS {
+                continue;
+            }
+            let addresses = [Rtype::A, Rtype::AAAA].into_iter().filter_map(|rtype| node.set(rtype));
+            for address in addresses {
+                if !additional.iter().any(|seen| std::ptr::eq(*seen, address)) {
+                    additional.push(address);
+                }
+            }
+        }
+    }
+
+    fn find(&self, name: &[u8], rtype: Rtype) -> Found<'_> {
+        if !is_below(name, &self.apex) {
+            return Found::Outside;
+        }
+        let mut starts = [0_u8; 128]; // a name has at most 127 labels and the root
+        let mut depth = 0;
+        for suffix in suffixes(name, self.apex.len()) {
+            starts[depth] = u8::try_from(name.len() - suffix.len()).unwrap_or(u8::MAX);
+            depth += 1;
+        }
+        let mut found = None;
+        for &start in starts[..depth].iter().rev() {
+            let suffix = &name[usize::from(start)..];
+            let Some(node) = self.nodes.get(suffix) else {
+                return self.wildcard(&name[name.len() - found.map_or(0, |(len, _)| len)..]);
+            };
+            // The DS record of a delegation belongs to the side of the parent.
+            let at_parent = rtype == Rtype::DS && start == 0;
+            if node.cut && !at_parent {
+                return node.set(Rtype::NS).map_or(Found::Nothing, Found::Cut);
+            }
+            found = Some((suffix.len(), node));
+        }
+        found.map_or(Found::Nothing, |(_, node)| Found::Node(node))
+    }
+
+    /// The wildcard right below `encloser`, the longest part of the name that exists.
+    fn wildcard(&self, encloser: &[u8]) -> Found<'_> {
+        let mut name = [0_u8; 2 + 255];
+        name[..2].copy_from_slice(b"\x01*");
+        name[2..2 + encloser.len()].copy_from_slice(encloser);
+        self.nodes.get(&name[..2 + encloser.len()]).map_or(Found::Nothing, Found::Node)
+    }
+}
+
+/// A name as it is looked up: wire format in lower case. (The bytes of lengths are below 64 and no
+/// letters.)
+pub(crate) fn key(name: &Name) -> Vec<u8> {
+    name.as_slice().to_ascii_lowercase()
+}
+
+/// `name`, the name above it, and so on up to the one whose wire format has `stop` bytes.
+fn suffixes(name: &[u8], stop: usize) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(name);
+    std::iter::from_fn(move || {
+        let here = rest?;
+        rest = (here.len() > stop).then(|| &here[1 + usize::from(here[0])..]);
+        Some(here)
+    })
+}
+
+fn is_below(name: &[u8], apex: &[u8]) -> bool {
+    name.ends_with(apex) && suffixes(name, apex.len()).any(|suffix| suffix.len() == apex.len())
+}

@@ -1,0 +1,403 @@
+//! Collects dnstap: what a DNS resolver saw, as Protocol Buffers in Frame Streams, over TCP.
+//!
+//! ```text
+//! cargo run --release --example dnstap_collector -- --listen 127.0.0.1:6000
+//!
+//! # unbound.conf
+//! dnstap:
+//!     dnstap-enable: yes
+//!     dnstap-ip: "127.0.0.1@6000"
+//!     dnstap-tls: no
+//!     dnstap-log-client-query-messages: yes
+//!     dnstap-log-client-response-messages: yes
+//! ```
+//!
+//! It prints who sends, once a second how many messages of which type have come if there are new
+//! ones, and the total on SIGTERM or Ctrl-C.
+//!
+//! What it shows: a [`Framer`] of one's own. Frame Streams put four bytes of length in front of
+//! each frame, and a length of zero escapes to a control frame, which has its own length. And a
+//! protocol with states: READY is answered by ACCEPT, then START, frames, and STOP is answered by
+//! FINISH; a sender may also begin with START and wait for nothing.
+
+use std::array;
+use std::error::Error;
+use std::fmt;
+use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+
+use clap::Parser;
+use condor::{
+    Action, CloseReason, Context, Decode, FrameError, Framer, Framing, Handler, ListenerOptions,
+    Output, Reactor,
+};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+const CONTENT_TYPE: &[u8] = b"protobuf:dnstap.Dnstap";
+/// A message holds a query and an answer of up to 64 KiB each, and a little about them.
+const MAX_FRAME: usize = 256 * 1024;
+const MAX_CONTROL: usize = 512;
+
+/// Collects dnstap messages and counts them.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Where to listen
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:6000")]
+    listen: SocketAddr,
+}
+
+/// Frame Streams. A packet is a whole frame with its length, since only that tells whether it is a
+/// control frame; what is sent are control frames.
+struct FrameStreams;
+
+impl Framer for FrameStreams {
+    fn decode(&self, input: &[u8], _scanned: usize) -> Result<Decode, FrameError> {
+        let total = match lengths(input) {
+            (Some(0), None) => return Ok(Decode::Need(Some(8))),
+            (Some(0), Some(control)) if control > MAX_CONTROL => {
+                return Err(FrameError::TooLarge { len: control, max: MAX_CONTROL });
+            }
+            (Some(0), Some(control)) => 8 + control,
+            (Some(len), _) => 4 + len,
+            (None, _) => return Ok(Decode::Need(None)),
+        };
+        if total > input.len() {
+            return Ok(Decode::Need(Some(total)));
+        }
+        Ok(Decode::Frame { payload: 0..total, consumed: total })
+    }
+
+    fn encode(&self, control: &[u8], out: &mut Output<'_>) -> Result<(), FrameError> {
+        let len = u32::try_from(control.len()).map_err(|_| FrameError::Bad("too long"))?;
+        out.put(&[0; 4]);
+        out.put(&len.to_be_bytes());
+        out.put(control);
+        Ok(())
+    }
+}
+
+/// The first two words of a frame: its length, and that of a control frame if the first is zero.
+fn lengths(input: &[u8]) -> (Option<usize>, Option<usize>) {
+    let word = |at: usize| input.get(at..)?.first_chunk().map(|word| u32::from_be_bytes(*word));
+    (word(0).map(|len| len as usize), word(4).map(|len| len as usize))
+}
+
+/// A control frame's type.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+#[repr(u8)]
+enum Control {
+    Accept = 1,
+    Start = 2,
+    Stop = 3,
+    Ready = 4,
+    Finish = 5,
+}
+
+impl Control {
+    /// The type, and whether our content type is among those named; naming none is allowed.
+    fn parse(control: &[u8]) -> Option<(Self, bool)> {
+        let (kind, mut fields) = split_word(control)?;
+        let kind = [Self::Accept, Self::Start, Self::Stop, Self::Ready, Self::Finish]
+            .into_iter()
+            .find(|known| *known as u32 == kind)?;
+        let mut ours = fields.is_empty();
+        while !fields.is_empty() {
+            let (field, rest) = split_word(fields)?;
+            let (len, rest) = split_word(rest)?;
+            let (value, rest) = rest.split_at_checked(len as usize)?;
+            ours |= field == 1 && value == CONTENT_TYPE;
+            fields = rest;
+        }
+        Some((kind, ours))
+    }
+
+    /// The frame's bytes, with or without our content type.
+    fn bytes(self, with_type: bool) -> Vec<u8> {
+        let mut bytes = vec![0, 0, 0, self as u8];
+        if with_type {
+            bytes.extend([0, 0, 0, 1, 0, 0, 0, 22]);
+            bytes.extend(CONTENT_TYPE);
+        }
+        bytes
+    }
+}
+
+fn split_word(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    bytes.split_first_chunk().map(|(word, rest)| (u32::from_be_bytes(*word), rest))
+}
+
+/// Names of the message types, by their numbers; 0 is for what has none.
+const TYPES: [&str; 15] = [
+    "UNKNOWN",
+    "AUTH_QUERY",
+    "AUTH_RESPONSE",
+    "RESOLVER_QUERY",
+    "RESOLVER_RESPONSE",
+    "CLIENT_QUERY",
+    "CLIENT_RESPONSE",
+    "FORWARDER_QUERY",
+    "FORWARDER_RESPONSE",
+    "STUB_QUERY",
+    "STUB_RESPONSE",
+    "TOOL_QUERY",
+    "TOOL_RESPONSE",
+    "UPDATE_QUERY",
+    "UPDATE_RESPONSE",
+];
+
+/// The type of the message in a `Dnstap` of Protocol Buffers: field 1 of its field 14. That is all
+/// that is counted, so these few lines stand for a decoder.
+fn message_type(dnstap: &[u8]) -> Option<usize> {
+    match field(field(dnstap, 14)?.bytes()?, 1)? {
+        Value::Number(number) => usize::try_from(number).ok().filter(|kind| *kind < TYPES.len()),
+        Value::Bytes(_) => None,
+    }
+}
+
+enum Value<'a> {
+    Number(u64),
+    Bytes(&'a [u8]),
+}
+
+impl<'a> Value<'a> {
+    fn bytes(self) -> Option<&'a [u8]> {
+        match self {
+            Self::Bytes(bytes) => Some(bytes),
+            Self::Number(_) => None,
+        }
+    }
+}
+
+/// The first field of this number.
+fn field(mut message: &[u8], wanted: u64) -> Option<Value<'_>> {
+    loop {
+        let tag = varint(&mut message)?;
+        let value = match tag & 7 {
+            0 => Value::Number(varint(&mut message)?),
+            1 => Value::Bytes(message.split_off(..8)?),
+            2 => {
+                let len = usize::try_from(varint(&mut message)?).ok()?;
+                Value::Bytes(message.split_off(..len)?)
+            }
+            5 => Value::Bytes(message.split_off(..4)?),
+            _ => return None,
+        };
+        if tag >> 3 == wanted {
+            return Some(value);
+        }
+    }
+}
+
+fn varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let byte = *bytes.split_off_first()?;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+/// Messages by type, for the line that is printed.
+#[derive(Debug)]
+struct Counts([AtomicU64; TYPES.len()]);
+
+impl Counts {
+    fn new() -> Self {
+        Self(array::from_fn(|_| AtomicU64::new(0)))
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts = self.0.each_ref().map(|count| count.load(Relaxed));
+        write!(f, "{} frames", counts.iter().sum::<u64>())?;
+        let mut before = ": ";
+        for (name, count) in TYPES.iter().zip(counts).filter(|(_, count)| *count > 0) {
+            write!(f, "{before}{name} {count}")?;
+            before = ", ";
+        }
+        Ok(())
+    }
+}
+
+/// How far a sender has come.
+#[derive(Debug, PartialEq, Eq)]
+enum State {
+    New,
+    Accepted,
+    Started,
+}
+
+/// One sender.
+struct Sender {
+    counts: Arc<Counts>,
+    peer: SocketAddr,
+    state: State,
+    /// It said READY, so it waits for ACCEPT and FINISH.
+    waits: bool,
+}
+
+impl Handler for Sender {
+    type Message = ();
+
+    fn handle_packet<'a>(&'a mut self, frame: &'a [u8], _: &mut Context<'_, ()>) -> Action<'a> {
+        match frame.split_first_chunk() {
+            Some(([0, 0, 0, 0], control)) => self.handle_control(&control[4..]),
+            Some((_, dnstap)) if self.state == State::Started => {
+                let kind = message_type(dnstap).unwrap_or(0);
+                self.counts.0[kind].fetch_add(1, Relaxed);
+                Action::Continue
+            }
+            _ => Action::stop(CloseReason::Custom("a frame before START")),
+        }
+    }
+
+    fn terminate(self, reason: CloseReason) {
+        let how = match reason {
+            CloseReason::Normal => String::from("finished"),
+            other => other.to_string(),
+        };
+        tell(&format!("{}: {how}", self.peer));
+    }
+}
+
+impl Sender {
+    fn handle_control(&mut self, control: &[u8]) -> Action<'static> {
+        let Some((kind, ours)) = Control::parse(control) else {
+            return Action::stop(CloseReason::Custom("a control frame that makes no sense"));
+        };
+        match (kind, &self.state) {
+            (Control::Ready | Control::Start, State::New) if !ours => {
+                Action::stop(CloseReason::Custom("it has no dnstap to send"))
+            }
+            (Control::Ready, State::New) => {
+                (self.state, self.waits) = (State::Accepted, true);
+                Action::send(Control::Accept.bytes(true))
+            }
+            (Control::Start, State::New | State::Accepted) => {
+                self.state = State::Started;
+                tell(&format!("{}: sends dnstap", self.peer));
+                Action::Continue
+            }
+            (Control::Stop, State::Started) if self.waits => {
+                Action::send_and_stop(Control::Finish.bytes(false), CloseReason::Normal)
+            }
+            (Control::Stop, State::Started) => Action::stop(CloseReason::Normal),
+            _ => Action::stop(CloseReason::Custom("a control frame out of order")),
+        }
+    }
+}
+
+/// Prints a line; nobody is left to tell if that fails.
+fn tell(line: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+fn main() {
+    if let Err(error) = run(&Arguments::parse()) {
+        eprintln!("dnstap_collector: {error}");
+        std::process::exit(1);
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    let counts = Arc::new(Counts::new());
+    let options = ListenerOptions::new(arguments.listen)
+        .framing(Framing::custom(FrameStreams))
+        .max_packet(MAX_FRAME);
+    let mut reactor = Reactor::new()?;
+    let shared = Arc::clone(&counts);
+    let listener = reactor.start_listener("dnstap", options, move |accepted| Sender {
+        counts: Arc::clone(&shared),
+        peer: accepted.peer_addr(),
+        state: State::New,
+        waits: false,
+    })?;
+    let handle = reactor.handle();
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    std::thread::spawn(move || {
+        if signals.forever().next().is_some() {
+            drop(handle.shutdown()); // `run` returns when it is done
+        }
+    });
+    tell(&format!("listening on {}", listener.local_addr()));
+    let (stop, stopped) = mpsc::channel();
+    let shared = Arc::clone(&counts);
+    let live = std::thread::spawn(move || show(&shared, &stopped));
+    reactor.run()?;
+    drop(stop);
+    let _ = live.join(); // it cannot have panicked: it only prints
+    tell(&format!("total {counts}"));
+    Ok(())
+}
+
+/// Shows the counts once a second, if they have changed: over and over on one line of a terminal,
+/// else on a line each.
+fn show(counts: &Counts, stopped: &mpsc::Receiver<()>) {
+    let mut last = counts.to_string();
+    while stopped.recv_timeout(Duration::from_secs(1)) == Err(RecvTimeoutError::Timeout) {
+        let line = counts.to_string();
+        if line == last {
+            continue;
+        }
+        if std::io::stdout().is_terminal() {
+            let mut out = std::io::stdout().lock();
+            let _ = write!(out, "{line}\r").and_then(|()| out.flush());
+        } else {
+            tell(&line);
+        }
+        last = line;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_and_control_frames_are_told_apart() {
+        let wire = b"\0\0\0\x03abc\0\0\0\0\0\0\0\x04\0\0\0\x02";
+        for len in 0..7 {
+            let found = FrameStreams.decode(&wire[..len], 0).unwrap();
+            assert!(matches!(found, Decode::Need(_)), "{len} bytes: {found:?}");
+        }
+        let found = FrameStreams.decode(wire, 0);
+        assert_eq!(found, Ok(Decode::Frame { payload: 0..7, consumed: 7 }));
+        let control = &wire[7..];
+        assert_eq!(FrameStreams.decode(&control[..7], 0), Ok(Decode::Need(Some(8))));
+        assert_eq!(FrameStreams.decode(&control[..11], 0), Ok(Decode::Need(Some(12))));
+        let found = FrameStreams.decode(control, 0);
+        assert_eq!(found, Ok(Decode::Frame { payload: 0..12, consumed: 12 }));
+        assert_eq!(Control::parse(&control[8..]), Some((Control::Start, true)));
+    }
+
+    #[test]
+    fn control_frames_name_their_content_type() {
+        let accept = Control::Accept.bytes(true);
+        assert_eq!(Control::parse(&accept), Some((Control::Accept, true)));
+        let other = b"\0\0\0\x04\0\0\0\x01\0\0\0\x03abc";
+        assert_eq!(Control::parse(other), Some((Control::Ready, false)));
+        assert_eq!(Control::parse(&other[..14]), None, "a field cut short");
+        assert_eq!(Control::parse(b"\0\0\0\x09"), None, "no such type");
+    }
+
+    #[test]
+    fn the_type_is_found_behind_other_fields() {
+        // identity "id"; message { type CLIENT_RESPONSE, socket family 1 }; type MESSAGE
+        let dnstap = b"\x0a\x02id\x72\x04\x08\x06\x10\x01\x78\x01";
+        assert_eq!(message_type(dnstap), Some(6));
+        for len in 0..8 {
+            assert_eq!(message_type(&dnstap[..len]), None, "{len} bytes");
+        }
+        assert_eq!(message_type(b"\x72\x03\x08\xac\x02"), None, "type 300");
+    }
+}

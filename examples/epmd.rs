@@ -1,0 +1,262 @@
+//! Erlang's port mapper: nodes register their names and ports, and ask for each other's.
+//!
+//! ```text
+//! cargo run --release --example epmd -- --listen 127.0.0.1:4370 &
+//! export ERL_EPMD_PORT=4370
+//! erl -start_epmd false -name one@127.0.0.1 -setcookie demo     # in one terminal
+//! erl -start_epmd false -name two@127.0.0.1 -setcookie demo     # in another, and there:
+//! (two@127.0.0.1)1> net_adm:ping('one@127.0.0.1').              # pong
+//! epmd -port 4370 -names                                        # both of them
+//! ```
+//!
+//! What it shows: requests behind a two-byte length and answers without any (`Framing::split`), and
+//! a registration that lives exactly as long as its connection, since `terminate` is called exactly
+//! once whatever the end: leave one of the shells and its name is gone.
+//!
+//! The protocol is in the Erlang documentation, "Distribution Protocol", section "EPMD Protocol".
+//! Nodes of OTP 23 and later are served; KILL and STOP are refused, since anybody may ask.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use clap::Parser;
+use condor::{
+    Action, CloseReason, Context, Framing, Handler, LengthField, ListenerOptions, Raw, Reactor,
+};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+mod request {
+    pub(super) const NAMES: u8 = 110;
+    pub(super) const KILL: u8 = 107;
+    pub(super) const STOP: u8 = 115;
+    pub(super) const ALIVE2: u8 = 120;
+    pub(super) const PORT_PLEASE2: u8 = 122;
+}
+
+mod answer {
+    pub(super) const ALIVE2_X: u8 = 118;
+    pub(super) const PORT2: u8 = 119;
+    pub(super) const ALIVE2: u8 = 121;
+}
+
+/// Nodes that speak this version of the distribution get a creation of four bytes.
+const LARGE_CREATION: u16 = 6;
+
+/// Erlang's port mapper.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Where to listen
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:4369")]
+    listen: SocketAddr,
+}
+
+/// What a node says of itself, as it is sent to others: port, type, protocol, versions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Node {
+    port: u16,
+    about: [u8; 6],
+    extra: Vec<u8>,
+}
+
+#[derive(Debug, Default)]
+struct Registry {
+    nodes: BTreeMap<String, Node>,
+    registrations: u32,
+}
+
+impl Registry {
+    /// The node's creation, which tells its lives apart; `None` if the name is taken.
+    fn register(&mut self, name: &str, node: Node) -> Option<u32> {
+        if self.nodes.contains_key(name) {
+            return None;
+        }
+        self.nodes.insert(name.into(), node);
+        self.registrations = self.registrations.wrapping_add(1);
+        Some(self.registrations.max(1) + 3) // 0 to 3 are those of old nodes
+    }
+}
+
+/// One connection: a node for as long as it lives, or somebody with one question.
+struct Client {
+    registry: Arc<Mutex<Registry>>,
+    /// Where this mapper listens, which some answers tell.
+    port: u16,
+    registered: Option<String>,
+}
+
+impl Handler for Client {
+    type Message = ();
+
+    fn handle_packet<'a>(&'a mut self, packet: &'a [u8], ctx: &mut Context<'_, ()>) -> Action<'a> {
+        if self.registered.is_some() {
+            return Action::stop(CloseReason::Custom("a registered node has nothing to ask"));
+        }
+        match packet {
+            [request::ALIVE2, rest @ ..] => self.alive(rest, ctx),
+            [request::PORT_PLEASE2, name @ ..] => done(self.port_of(name)),
+            [request::NAMES] => done(self.names()),
+            [request::KILL | request::STOP, ..] => done(b"NO".to_vec()),
+            _ => Action::stop(CloseReason::Custom("not a request of the port mapper")),
+        }
+    }
+
+    fn terminate(self, _reason: CloseReason) {
+        if let Some(name) = &self.registered {
+            self.registry().nodes.remove(name);
+        }
+    }
+}
+
+/// Every question but a registration is the only one on its connection.
+fn done(answer: Vec<u8>) -> Action<'static> {
+    Action::send_and_stop(answer, CloseReason::Normal)
+}
+
+impl Client {
+    fn registry(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn alive(&mut self, request: &[u8], ctx: &mut Context<'_, ()>) -> Action<'static> {
+        let Some((name, node)) = parse_alive(request) else {
+            return Action::stop(CloseReason::Custom("a registration that makes no sense"));
+        };
+        let highest = u16::from_be_bytes([node.about[2], node.about[3]]);
+        let creation = self.registry().register(name, node);
+        let failed = u8::from(creation.is_none());
+        let creation = creation.unwrap_or(99).to_be_bytes();
+        let mut answer = Vec::new();
+        if highest >= LARGE_CREATION {
+            answer.extend([answer::ALIVE2_X, failed]);
+            answer.extend(creation);
+        } else {
+            answer.extend([answer::ALIVE2, failed]);
+            answer.extend(&creation[2..]);
+        }
+        if failed == 1 {
+            return done(answer);
+        }
+        self.registered = Some(name.into());
+        ctx.set_idle_timeout(None); // from now on silence is what is expected
+        Action::send(answer)
+    }
+
+    fn port_of(&self, name: &[u8]) -> Vec<u8> {
+        let registry = self.registry();
+        let name = std::str::from_utf8(name).unwrap_or_default();
+        let Some(node) = registry.nodes.get(name) else {
+            return vec![answer::PORT2, 1];
+        };
+        let mut answer = vec![answer::PORT2, 0];
+        answer.extend(node.port.to_be_bytes());
+        answer.extend(node.about);
+        extend_with_length(&mut answer, name.as_bytes());
+        extend_with_length(&mut answer, &node.extra);
+        answer
+    }
+
+    fn names(&self) -> Vec<u8> {
+        let mut lines = String::new();
+        for (name, node) in &self.registry().nodes {
+            let _ = writeln!(lines, "name {name} at port {}", node.port); // a string takes it all
+        }
+        let mut answer = u32::from(self.port).to_be_bytes().to_vec();
+        answer.extend(lines.as_bytes());
+        answer
+    }
+}
+
+/// Port, node type, protocol, highest and lowest version, then name and extra with their lengths.
+fn parse_alive(request: &[u8]) -> Option<(&str, Node)> {
+    let (port, rest) = request.split_first_chunk::<2>()?;
+    let (about, rest) = rest.split_first_chunk::<6>()?;
+    let (name, rest) = split_with_length(rest)?;
+    let (extra, rest) = split_with_length(rest)?;
+    let name = std::str::from_utf8(name).ok()?;
+    if name.is_empty() || name.contains(char::is_control) || !rest.is_empty() {
+        return None;
+    }
+    let port = u16::from_be_bytes(*port);
+    Some((name, Node { port, about: *about, extra: extra.to_vec() }))
+}
+
+fn split_with_length(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (len, rest) = bytes.split_first_chunk()?;
+    rest.split_at_checked(usize::from(u16::from_be_bytes(*len)))
+}
+
+/// `bytes` came in a request of less than 64 KiB.
+fn extend_with_length(answer: &mut Vec<u8>, bytes: &[u8]) {
+    answer.extend(u16::try_from(bytes.len()).unwrap_or(u16::MAX).to_be_bytes());
+    answer.extend(bytes);
+}
+
+fn main() {
+    if let Err(error) = run(&Arguments::parse()) {
+        eprintln!("epmd: {error}");
+        std::process::exit(1);
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    let registry = Arc::new(Mutex::new(Registry::default()));
+    let port = arguments.listen.port();
+    let options = ListenerOptions::new(arguments.listen)
+        .framing(Framing::split(LengthField::U16.max_packet(1024), Raw))
+        .idle_timeout(Duration::from_secs(60))
+        .max_connections(1000);
+    let mut reactor = Reactor::new()?;
+    let listener = reactor.start_listener("epmd", options, move |_| Client {
+        registry: Arc::clone(&registry),
+        port,
+        registered: None,
+    })?;
+    let handle = reactor.handle();
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    std::thread::spawn(move || {
+        if signals.forever().next().is_some() {
+            drop(handle.shutdown()); // `run` returns when it is done
+        }
+    });
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "listening on {}", listener.local_addr())?;
+    out.flush()?;
+    drop(out);
+    reactor.run()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A registration as `erl` of OTP 25 sends it.
+    const ALIVE: &[u8] = b"\x90\x25M\0\0\x06\0\x05\0\x03one\0\0";
+
+    #[test]
+    fn a_registration_is_read_whole_or_not_at_all() {
+        let (name, node) = parse_alive(ALIVE).unwrap();
+        assert_eq!((name, node.port, &node.about), ("one", 0x9025, b"M\0\0\x06\0\x05"));
+        for len in 0..ALIVE.len() {
+            assert_eq!(parse_alive(&ALIVE[..len]), None, "{len} bytes");
+        }
+        assert_eq!(parse_alive(&[ALIVE, b"x"].concat()), None, "a byte too many");
+    }
+
+    #[test]
+    fn a_name_is_taken_until_it_is_given_back() {
+        let mut registry = Registry::default();
+        let (name, node) = parse_alive(ALIVE).unwrap();
+        let first = registry.register(name, node.clone());
+        assert!(first.is_some());
+        assert_eq!(registry.register(name, node.clone()), None);
+        registry.nodes.remove(name);
+        assert_ne!(registry.register(name, node), first, "another life, another creation");
+    }
+}

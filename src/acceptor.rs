@@ -1,0 +1,169 @@
+//! The listening socket: how it is made, and what its errors mean.
+
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, SocketAddr};
+
+use mio::net::{TcpListener, TcpStream};
+use mio::{Interest, Registry, Token};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+
+use crate::error::Error;
+use crate::options::{ListenerOptions, Origin};
+use crate::peer::Stream;
+
+/// Where connections come from: a listening socket, or a script in tests.
+pub(crate) trait Acceptor {
+    type Stream: Stream;
+
+    /// The next connection, with what `options` say of its socket set.
+    fn accept(&mut self, options: &ListenerOptions) -> io::Result<(Self::Stream, SocketAddr)>;
+    fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()>;
+}
+
+impl Acceptor for TcpListener {
+    type Stream = TcpStream;
+
+    fn accept(&mut self, options: &ListenerOptions) -> io::Result<(TcpStream, SocketAddr)> {
+        let accepted = Self::accept(self)?;
+        if !INHERITED {
+            configure(&SockRef::from(&accepted.0), options);
+        }
+        Ok(accepted)
+    }
+
+    fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        registry.register(self, token, Interest::READABLE)
+    }
+}
+
+/// Whether accepted sockets have the options of the listening one: then setting them costs nothing.
+const INHERITED: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
+/// What to do after an error of `accept`, by what accept(2) says and what HAProxy and Ranch make
+/// of it.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub(crate) enum AcceptFault {
+    /// Nobody waits.
+    Empty,
+    /// That one connection is no more; the next may be.
+    Connection,
+    /// No descriptors, no memory, or something unknown: leave it alone for a while.
+    Resources,
+    /// The listening socket itself is no good.
+    Listener,
+}
+
+impl From<&io::Error> for AcceptFault {
+    fn from(error: &io::Error) -> Self {
+        // Errors that the standard library has no name for.
+        const EBADF: i32 = 9;
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        const ENOTSOCK_EPROTO: (i32, i32) = (88, 71);
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        const ENOTSOCK_EPROTO: (i32, i32) = (38, 100);
+        let code = error.raw_os_error();
+        if code == Some(EBADF) || code == Some(ENOTSOCK_EPROTO.0) {
+            return Self::Listener;
+        }
+        if code == Some(ENOTSOCK_EPROTO.1) {
+            return Self::Connection;
+        }
+        match error.kind() {
+            ErrorKind::WouldBlock => Self::Empty,
+            ErrorKind::InvalidInput => Self::Listener,
+            ErrorKind::Interrupted
+            | ErrorKind::ConnectionAborted
+            | ErrorKind::ConnectionReset
+            | ErrorKind::TimedOut
+            | ErrorKind::NetworkDown
+            | ErrorKind::NetworkUnreachable
+            | ErrorKind::HostUnreachable
+            | ErrorKind::PermissionDenied => Self::Connection,
+            _ => Self::Resources,
+        }
+    }
+}
+
+/// Makes the listening socket.
+pub(crate) fn listen(name: &str, options: &ListenerOptions) -> Result<TcpListener, Error> {
+    let (addr, made) = match &options.origin {
+        Origin::Bind(addr) => (*addr, bind(*addr, options)),
+        Origin::Inherited(listener) => match listener.local_addr() {
+            Ok(addr) => (addr, inherit(listener, options)),
+            Err(error) => (SocketAddr::from(([0, 0, 0, 0], 0)), Err(error)),
+        },
+    };
+    made.map_err(|source| {
+        let name = name.to_owned();
+        match source.kind() {
+            ErrorKind::AddrInUse => Error::AddressInUse { name, addr },
+            ErrorKind::PermissionDenied => Error::Permission { name, addr },
+            ErrorKind::AddrNotAvailable => Error::NotLocal { name, addr },
+            _ => Error::Listen { name, addr, source },
+        }
+    })
+}
+
+fn bind(addr: SocketAddr, options: &ListenerOptions) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if let IpAddr::V6(_) = addr.ip() {
+        socket.set_only_v6(options.v6_only)?;
+    }
+    configure(&SockRef::from(&socket), options);
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
+    Ok(TcpListener::from_std(socket.into()))
+}
+
+fn inherit(listener: &std::net::TcpListener, options: &ListenerOptions) -> io::Result<TcpListener> {
+    let listener = listener.try_clone()?;
+    listener.set_nonblocking(true)?;
+    configure(&SockRef::from(&listener), options);
+    Ok(TcpListener::from_std(listener))
+}
+
+/// Niceties: a socket that refuses them still serves.
+fn configure(socket: &SockRef<'_>, options: &ListenerOptions) {
+    if let Err(error) = socket.set_tcp_nodelay(options.nodelay) {
+        log::warn!("cannot set TCP_NODELAY: {error}");
+    }
+    if let Some(idle) = options.keepalive
+        && let Err(error) = socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle))
+    {
+        log::warn!("cannot set SO_KEEPALIVE: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: each class as accept(2) has it. Method: the errors themselves, by number on Linux.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn accept_errors_are_sorted_by_whom_they_concern() {
+        use AcceptFault::{Connection, Empty, Listener, Resources};
+        for (code, fault) in [
+            (11, Empty),       // EAGAIN
+            (4, Connection),   // EINTR
+            (103, Connection), // ECONNABORTED
+            (71, Connection),  // EPROTO
+            (1, Connection),   // EPERM: a firewall rule
+            (100, Connection), // ENETDOWN
+            (113, Connection), // EHOSTUNREACH
+            (24, Resources),   // EMFILE
+            (23, Resources),   // ENFILE
+            (105, Resources),  // ENOBUFS
+            (12, Resources),   // ENOMEM
+            (28, Resources),   // ENOSPC: anything unknown
+            (9, Listener),     // EBADF
+            (22, Listener),    // EINVAL
+            (88, Listener),    // ENOTSOCK
+        ] {
+            let error = io::Error::from_raw_os_error(code);
+            assert_eq!(AcceptFault::from(&error), fault, "{error}");
+        }
+    }
+}

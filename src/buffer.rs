@@ -1,0 +1,253 @@
+//! Bytes that have to wait: partial packets on their way in, refused output on its way out.
+//!
+//! ```text
+//!   Buffer   consumed │ waiting ............ │ spare capacity      one piece, grows as bytes arrive
+//!   Queue    Buffer ─ Buffer ─ Bytes ─ Buffer                      output, in order, in pieces
+//!   Pool     empty Buffers and Queues, bounded in number and size
+//! ```
+//!
+//! A connection that owes and awaits nothing owns neither. Both are boxed, so that not owning one
+//! costs eight bytes, and both return to the [`Pool`], so that in the steady state nothing is
+//! allocated.
+
+use std::collections::VecDeque;
+
+use bytes::{Buf, Bytes};
+
+use crate::wheel::Tick;
+
+/// A first-in, first-out run of bytes in one piece.
+#[derive(Debug, Default)]
+pub struct Buffer {
+    bytes: Vec<u8>,
+    /// Invariant: `start <= bytes.len()`.
+    start: usize,
+    /// Bytes of `as_slice` that the framing has looked at in vain. Invariant: `<= len()`.
+    pub(crate) scanned: usize,
+    /// Bytes from the front that make the next attempt at a packet worthwhile, if known.
+    pub(crate) need: Option<usize>,
+}
+
+impl Buffer {
+    /// The bytes that wait.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+
+    /// How many bytes wait.
+    pub fn len(&self) -> usize {
+        self.bytes.len() - self.start
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.bytes.len()
+    }
+
+    /// Bytes of memory held.
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// Puts `bytes` behind what waits. Memory grows with what arrives, by doubling, and consumed
+    /// space is used again once it is more than what waits: each byte moves O(1) times.
+    pub fn append(&mut self, bytes: &[u8]) {
+        if self.start > self.len() {
+            self.bytes.drain(..self.start);
+            self.start = 0;
+        }
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Drops `count` bytes from the front.
+    ///
+    /// # Panics
+    ///
+    /// If fewer bytes wait.
+    pub fn consume(&mut self, count: usize) {
+        assert!(count <= self.len(), "{count} bytes consumed of {}", self.len());
+        self.start += count;
+        self.scanned = self.scanned.saturating_sub(count);
+        if self.is_empty() {
+            self.bytes.clear();
+            self.start = 0;
+        }
+    }
+
+    /// How many more bytes make the next attempt at a packet worthwhile. If that is not known, as
+    /// many as there are, so that the attempts stay few and the bytes taken too far stay few, too.
+    pub(crate) fn missing(&self) -> usize {
+        self.need.map_or(self.len().max(64), |need| need.saturating_sub(self.len()))
+    }
+
+    fn reset(&mut self) {
+        *self = Self { bytes: std::mem::take(&mut self.bytes), ..Self::default() };
+        self.bytes.clear();
+    }
+}
+
+/// A piece of queued output.
+#[derive(Debug)]
+enum Segment {
+    Copied(Box<Buffer>),
+    Shared(Bytes),
+}
+
+impl Segment {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Copied(buffer) => buffer.as_slice(),
+            Self::Shared(bytes) => bytes,
+        }
+    }
+}
+
+/// Output that the kernel has not taken yet, oldest first.
+#[derive(Debug)]
+pub struct Queue {
+    segments: VecDeque<Segment>,
+    /// Invariant: the sum of the segments' lengths; no segment is empty.
+    len: usize,
+    /// When the peer last took a byte, or when the queue began.
+    pub(crate) progress: Tick,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self { segments: VecDeque::new(), len: 0, progress: Tick(0) }
+    }
+}
+
+impl Queue {
+    /// Copied output is cut into pieces of about this many bytes, so that a long queue neither
+    /// moves as it grows nor stays allocated as it drains.
+    pub const SEGMENT_LEN: usize = 64 * 1024;
+
+    /// Bytes that wait.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The oldest piece, never empty.
+    pub fn front(&self) -> Option<&[u8]> {
+        self.segments.front().map(Segment::as_slice)
+    }
+
+    /// Copies `bytes` to the end.
+    pub fn append(&mut self, mut bytes: &[u8], pool: &mut Pool) {
+        self.len += bytes.len();
+        while !bytes.is_empty() {
+            let room = match self.segments.back_mut() {
+                Some(Segment::Copied(last)) if last.len() < Self::SEGMENT_LEN => last,
+                _ => {
+                    self.segments.push_back(Segment::Copied(pool.take_buffer()));
+                    continue;
+                }
+            };
+            let (now, later) = bytes.split_at(bytes.len().min(Self::SEGMENT_LEN - room.len()));
+            room.append(now);
+            bytes = later;
+        }
+    }
+
+    /// Puts `bytes` at the end without copying them.
+    pub fn append_shared(&mut self, bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.len += bytes.len();
+            self.segments.push_back(Segment::Shared(bytes));
+        }
+    }
+
+    /// Drops `count` bytes from the front: the kernel has them.
+    ///
+    /// # Panics
+    ///
+    /// If fewer bytes wait.
+    pub fn consume(&mut self, mut count: usize, pool: &mut Pool) {
+        assert!(count <= self.len, "{count} bytes written of {}", self.len);
+        self.len -= count;
+        while count > 0 {
+            let Some(front) = self.segments.front_mut() else { break };
+            let now = count.min(front.as_slice().len());
+            match front {
+                Segment::Copied(buffer) => buffer.consume(now),
+                Segment::Shared(bytes) => bytes.advance(now),
+            }
+            count -= now;
+            if front.as_slice().is_empty()
+                && let Some(Segment::Copied(buffer)) = self.segments.pop_front()
+            {
+                pool.give_buffer(buffer);
+            }
+        }
+    }
+
+    /// Drops everything.
+    pub(crate) fn clear(&mut self, pool: &mut Pool) {
+        self.consume(self.len, pool);
+    }
+}
+
+/// Empty buffers and queues, kept for the next connection that needs one.
+///
+/// What it may hold is bounded in number and in bytes; the rest goes back to the allocator.
+#[derive(Debug, Default)]
+#[expect(clippy::vec_box, reason = "the boxes themselves are what is pooled")]
+pub struct Pool {
+    buffers: Vec<Box<Buffer>>,
+    queues: Vec<Box<Queue>>,
+    /// Capacity of `buffers` in bytes.
+    held: usize,
+}
+
+impl Pool {
+    /// The most buffers, and the most queues, that are kept.
+    pub const MAX_COUNT: usize = 1024;
+    /// The most bytes of capacity that the kept buffers have together.
+    pub const MAX_HELD: usize = 4 * 1024 * 1024;
+    /// A buffer that grew beyond this is not kept.
+    pub const MAX_EACH: usize = 128 * 1024;
+
+    /// An empty buffer, with the memory of an earlier one if there is any.
+    pub fn take_buffer(&mut self) -> Box<Buffer> {
+        let Some(buffer) = self.buffers.pop() else { return Box::default() };
+        self.held -= buffer.capacity();
+        buffer
+    }
+
+    /// Takes a buffer back, whatever it holds.
+    pub fn give_buffer(&mut self, mut buffer: Box<Buffer>) {
+        let capacity = buffer.capacity();
+        if capacity <= Self::MAX_EACH
+            && self.held + capacity <= Self::MAX_HELD
+            && self.buffers.len() < Self::MAX_COUNT
+        {
+            buffer.reset();
+            self.held += capacity;
+            self.buffers.push(buffer);
+        }
+    }
+
+    /// An empty queue.
+    pub fn take_queue(&mut self) -> Box<Queue> {
+        self.queues.pop().unwrap_or_default()
+    }
+
+    /// Takes a queue back, whatever it holds.
+    pub fn give_queue(&mut self, mut queue: Box<Queue>) {
+        queue.clear(self);
+        if self.queues.len() < Self::MAX_COUNT && queue.segments.capacity() <= 64 {
+            self.queues.push(queue);
+        }
+    }
+
+    /// Bytes of buffer capacity kept at the moment.
+    pub fn held(&self) -> usize {
+        self.held
+    }
+}

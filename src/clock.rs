@@ -1,0 +1,121 @@
+//! Where time enters: monotonic nanoseconds since the reactor's start, and ticks made of them.
+//!
+//! Everything below this room takes time as an argument. A deadline is *armed* from a time rounded
+//! up to a tick and *judged* against a time rounded down, so that it never fires early, whatever
+//! the rounding of the system's timers.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::wheel::Tick;
+
+const NANOS_PER_TICK: u64 = 1_000_000;
+
+/// A moment: nanoseconds since the clock's origin.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Nanos(pub(crate) u64);
+
+impl Nanos {
+    /// The tick a deadline is counted from.
+    pub(crate) fn round_up(self) -> Tick {
+        Tick(self.0.div_ceil(NANOS_PER_TICK))
+    }
+
+    /// The tick a deadline is judged against.
+    pub(crate) fn round_down(self) -> Tick {
+        Tick(self.0 / NANOS_PER_TICK)
+    }
+
+    /// How long from here until `tick` begins; zero if it has begun.
+    pub(crate) fn until(self, tick: Tick) -> Duration {
+        Duration::from_nanos(tick.0.saturating_mul(NANOS_PER_TICK).saturating_sub(self.0))
+    }
+}
+
+/// The reactor's source of time: the system's monotonic clock, or a hand that moves it.
+#[derive(Debug)]
+pub(crate) struct Clock {
+    origin: Instant,
+    last: Cell<u64>,
+    by_hand: Option<ManualClock>,
+}
+
+impl Clock {
+    pub(crate) fn monotonic() -> Self {
+        Self { origin: system_now(), last: Cell::new(0), by_hand: None }
+    }
+
+    pub(crate) fn manual(hand: ManualClock) -> Self {
+        Self { by_hand: Some(hand), ..Self::monotonic() }
+    }
+
+    /// The present. Never less than what was returned before, whatever the source says.
+    pub(crate) fn now(&self) -> Nanos {
+        let read = match &self.by_hand {
+            None => nanos(system_now().saturating_duration_since(self.origin)),
+            Some(hand) => hand.0.get(),
+        };
+        self.last.set(read.max(self.last.get()));
+        Nanos(self.last.get())
+    }
+
+    /// The same moment in the standard library's terms.
+    pub(crate) fn instant(&self, now: Nanos) -> Instant {
+        self.origin + Duration::from_nanos(now.0)
+    }
+}
+
+/// A clock that stands still until somebody moves it. Clones share the time.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ManualClock(Rc<Cell<u64>>);
+
+impl ManualClock {
+    pub(crate) fn advance(&self, by: Duration) {
+        self.0.set(self.0.get().saturating_add(nanos(by)));
+    }
+
+    pub(crate) fn set_back(&self, by: Duration) {
+        self.0.set(self.0.get().saturating_sub(nanos(by)));
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        Duration::from_nanos(self.0.get())
+    }
+}
+
+/// Saturates after 584 years.
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one door through which time enters")]
+fn system_now() -> Instant {
+    Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a source that goes back does not take time with it.
+    #[test]
+    fn a_clock_set_back_stands_still() {
+        let hand = ManualClock::default();
+        let clock = Clock::manual(hand.clone());
+        hand.advance(Duration::from_millis(5));
+        assert_eq!(clock.now(), Nanos(5_000_000));
+        hand.set_back(Duration::from_millis(3));
+        assert_eq!(clock.now(), Nanos(5_000_000));
+    }
+
+    /// Goal: never early. Method: arm from any moment, judge one nanosecond before the end.
+    #[test]
+    fn rounding_never_fires_early() {
+        for start in [0, 1, 999_999, 1_000_000, 1_000_001] {
+            let deadline = Nanos(start).round_up().after(Duration::from_millis(2));
+            assert!(Nanos(start + 2_000_000 - 1).round_down() < deadline, "from {start}");
+            assert!(Nanos(start + 4_000_000).round_down() >= deadline, "two ticks late at most");
+        }
+    }
+}

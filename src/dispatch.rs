@@ -1,0 +1,240 @@
+//! Where the user's code is called: one guarded call for everything that is not a packet, one
+//! guarded loop for packets.
+//!
+//! A panic is caught once per call or per batch. It ends that one connection; what was framed for
+//! earlier packets still goes out.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::connection::flag;
+use crate::error::{CloseReason, SendError};
+use crate::framing::{Decode, Deframe, Enframe, Shape};
+use crate::handler::{Action, Context, Handler, Packet};
+use crate::listener::Desk;
+use crate::logging::Cause;
+use crate::options::ReactorOptions;
+use crate::peer::{Peer, Stream};
+
+/// Room for the longest length prefix there is.
+const PREFIX_MAX: usize = 8;
+
+/// Why a batch of packets ended.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// What is left is no whole packet; so many bytes make one, if that is known.
+    Partial(Option<usize>),
+    /// The framing was changed: what is left is to be looked at afresh.
+    Reframed,
+    /// Much output: write before going on.
+    Full,
+    /// As many packets as one turn may deliver.
+    Budget,
+    /// Paused, or at an end.
+    Blocked,
+}
+
+/// How far a batch got.
+#[derive(Debug, Default)]
+struct Progress {
+    consumed: usize,
+    packets: u32,
+}
+
+impl<H: Handler, S: Stream> Peer<H, S> {
+    /// Makes one call of the user's code, unless the end was decided.
+    pub(crate) fn dispatch(
+        &mut self,
+        desk: &mut Desk<'_, H::Message>,
+        call: impl FnOnce(&mut H, &mut Context<'_, H::Message>),
+    ) {
+        if self.conn.has(flag::CLOSING) {
+            return;
+        }
+        let Some(handler) = &mut self.handler else { return };
+        let mut ctx = Context {
+            conn: &mut self.conn,
+            turn: desk.turn,
+            timers: desk.timers,
+            profile: desk.profile,
+            seat: self.seat,
+            stream: &self.stream,
+            framed: 0,
+        };
+        let caught = catch_unwind(AssertUnwindSafe(|| call(handler, &mut ctx)));
+        desk.profile.counters.packets_out.add(ctx.framed);
+        if let Err(payload) = caught {
+            self.panicked(desk, payload);
+        }
+    }
+
+    /// Hands the packets at the front of `input` to the handler, at most `budget` of them.
+    ///
+    /// Returns the bytes consumed, and why it stopped.
+    pub(crate) fn deliver(
+        &mut self,
+        desk: &mut Desk<'_, H::Message>,
+        input: &[u8],
+        scanned: usize,
+        budget: &mut u32,
+    ) -> (usize, Verdict) {
+        let Some(handler) = &mut self.handler else { return (0, Verdict::Blocked) };
+        let own = self.conn.own_framing().cloned();
+        let framing = own.as_ref().unwrap_or(&desk.profile.framing);
+        let mut ctx = Context {
+            conn: &mut self.conn,
+            turn: desk.turn,
+            timers: desk.timers,
+            profile: desk.profile,
+            seat: self.seat,
+            stream: &self.stream,
+            framed: 0,
+        };
+        let mut progress = Progress::default();
+        let batch = &mut progress;
+        let caught = catch_unwind(AssertUnwindSafe(|| match framing.shape() {
+            Shape::U8(de, en) => pump(handler, &mut ctx, &de, &en, input, scanned, *budget, batch),
+            Shape::U16(de, en) => pump(handler, &mut ctx, &de, &en, input, scanned, *budget, batch),
+            Shape::U32(de, en) => pump(handler, &mut ctx, &de, &en, input, scanned, *budget, batch),
+            Shape::Other(any) => pump(handler, &mut ctx, any, any, input, scanned, *budget, batch),
+        }));
+        desk.profile.counters.packets_out.add(ctx.framed);
+        desk.profile.counters.packets_in.add(progress.packets.into());
+        *budget -= progress.packets;
+        if progress.packets > 0 {
+            self.conn.delivered();
+        }
+        let verdict = caught.unwrap_or_else(|payload| {
+            self.panicked(desk, payload);
+            Verdict::Blocked
+        });
+        (progress.consumed, verdict)
+    }
+
+    /// Calls `terminate`, once: the handler is gone afterwards.
+    pub(crate) fn terminate(&mut self, desk: &mut Desk<'_, H::Message>, reason: CloseReason) {
+        let Some(handler) = self.handler.take() else { return };
+        let counters = &desk.profile.counters;
+        counters.terminated.add(1);
+        counters.closed[crate::stats::CloseKind::from(reason) as usize].add(1);
+        log::debug!("{}: {} ended: {reason}", desk.profile.name, self.seat.peer_addr);
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| handler.terminate(reason))) {
+            self.panicked(desk, payload);
+        }
+    }
+
+    fn panicked(&mut self, desk: &mut Desk<'_, H::Message>, payload: Box<dyn Any + Send>) {
+        desk.profile.counters.panics.add(1);
+        if desk.gate.opens(Cause::Panic, desk.turn.nanos()) {
+            log::error!(
+                "{}: a callback of {} panicked: {}",
+                desk.profile.name,
+                self.seat.peer_addr,
+                panic_text(payload.as_ref())
+            );
+        }
+        drop_guarded(payload);
+        self.conn.close(CloseReason::Panicked);
+    }
+}
+
+/// The tight loop, made once for each plain prefix and once for everything else.
+///
+/// The common case, a packet answered with borrowed bytes, costs one look at the flags and no call
+/// but the handler's; everything else goes through [`Context::apply`].
+#[expect(clippy::too_many_arguments, reason = "a loop's locals, passed in registers")]
+fn pump<H: Handler, D: Deframe, E: Enframe>(
+    handler: &mut H,
+    ctx: &mut Context<'_, H::Message>,
+    deframe: &D,
+    enframe: &E,
+    input: &[u8],
+    mut scanned: usize,
+    budget: u32,
+    progress: &mut Progress,
+) -> Verdict {
+    let room = ctx.profile.options.max_queued.saturating_sub(ctx.conn.queued() + PREFIX_MAX);
+    let mut rest = input;
+    while progress.packets < budget {
+        let (payload, consumed) = match deframe.next(rest, scanned) {
+            Ok(Decode::Frame { payload, consumed }) => (payload, consumed),
+            Ok(Decode::Need(need)) => return Verdict::Partial(need),
+            Err(error) => {
+                ctx.conn.close(error.into());
+                return Verdict::Blocked;
+            }
+        };
+        if !D::TRUSTED
+            && (consumed == 0 || consumed > rest.len() || payload.start > payload.end)
+            | (payload.end > rest.len())
+        {
+            ctx.conn.close(CloseReason::FramerBug);
+            return Verdict::Blocked;
+        }
+        let packet = &rest[payload];
+        rest = &rest[consumed..];
+        scanned = 0;
+        progress.consumed += consumed;
+        progress.packets += 1;
+        match handler.handle_packet(packet, ctx) {
+            Action::Continue => {}
+            Action::Send(Packet::Borrowed(bytes))
+                if !ctx.conn.has(flag::INTERRUPTS)
+                    && bytes.len() <= room.saturating_sub(ctx.turn.out.len()) =>
+            {
+                match enframe.frame(bytes, &mut ctx.turn.out) {
+                    Ok(()) => ctx.framed += 1,
+                    Err(error) => {
+                        ctx.profile.counters.refused_sends.add(1);
+                        ctx.conn.close(SendError::from(error).into());
+                    }
+                }
+            }
+            action => ctx.apply(action),
+        }
+        if ctx.conn.has(flag::INTERRUPTS) {
+            let blocked = ctx.conn.has(flag::BLOCKS);
+            return if blocked { Verdict::Blocked } else { Verdict::Reframed };
+        }
+        if ctx.turn.out.len() >= ReactorOptions::FLUSH_AT {
+            return Verdict::Full;
+        }
+    }
+    Verdict::Budget
+}
+
+/// Makes a handler. A factory that panics makes none.
+pub(crate) fn make<H>(factory: impl FnOnce() -> H) -> Result<H, String> {
+    catch_unwind(AssertUnwindSafe(factory)).map_err(|payload| {
+        let text = panic_text(payload.as_ref()).to_owned();
+        drop_guarded(payload);
+        text
+    })
+}
+
+/// Runs code of the user that must not take the loop down: a clone or a drop of a message.
+pub(crate) fn guarded<T>(call: impl FnOnce() -> T) -> Option<T> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(value) => Some(value),
+        Err(payload) => {
+            drop_guarded(payload);
+            None
+        }
+    }
+}
+
+/// Drops a panic's payload, whose own drop may panic. The payload of *that* panic is leaked: there
+/// has to be an end.
+fn drop_guarded(payload: Box<dyn Any + Send>) {
+    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        std::mem::forget(again);
+    }
+}
+
+pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> &str {
+    payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("(no text)")
+}

@@ -1,0 +1,387 @@
+//! Packets out of bytes, and bytes out of packets.
+//!
+//! ```text
+//!   +-------+-----------------------+-------+-----------------------+---
+//!   |  Len  |        Packet         |  Len  |        Packet         |  ...
+//!   +-------+-----------------------+-------+-----------------------+---
+//! ```
+//!
+//! [`LengthField`] is that picture in all its variations, [`Lines`] and [`Raw`] are for services
+//! without lengths, and a [`Framer`] is anything else. A [`Framing`] is one of them for the bytes
+//! that come and one for those that go.
+//!
+//! This room knows no socket, no clock and no handler. Bytes go in, the bounds of packets come
+//! out; it copies nothing on the way in and owns no buffer.
+//!
+//! **Invariant:** the same bytes give the same packets however the network cut them up. ([`Raw`]
+//! has no packets, only what has arrived.) Held by `tests/framing_model.rs` and
+//! `fuzz/src/framing.rs` against a naive decoder.
+//!
+//! The driver's tight loop is generic over [`Deframe`] and [`Enframe`]. It matches
+//! [`Framing::shape`] once per batch, so that plain prefixes are compiled into the loop and pay
+//! for none of the other framings.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::error::FrameError;
+
+mod framer;
+mod length_field;
+mod lines;
+
+pub use framer::{Decode, Framer, Output, Raw};
+pub use length_field::{LengthField, Prefix};
+pub use lines::Lines;
+
+/// How a connection's bytes are cut into packets, in both directions. Cheap to clone.
+///
+/// Made from a [`LengthField`], [`Lines`] or [`Raw`] with `into()`, from anything else with
+/// [`custom`](Self::custom). The default is [`LengthField::U16`].
+#[derive(Clone)]
+pub struct Framing {
+    input: Side,
+    output: Side,
+}
+
+#[derive(Clone)]
+enum Side {
+    Field(LengthField),
+    Lines(Lines),
+    Raw,
+    Custom(Custom),
+}
+
+#[derive(Clone)]
+struct Custom {
+    framer: Arc<dyn Framer>,
+    max: usize,
+}
+
+impl Framing {
+    /// A framing of one's own.
+    ///
+    /// The listener's [`max_packet`](crate::ListenerOptions::max_packet), else
+    /// [`DEFAULT_MAX_PACKET`](LengthField::DEFAULT_MAX_PACKET), bounds the *whole frame* in both
+    /// directions, since only the framer knows what in it is header. More than that, announced or
+    /// there, is [`FrameError::TooLarge`].
+    pub fn custom(framer: impl Framer + 'static) -> Self {
+        let framer = Arc::new(framer);
+        Self::both(Side::Custom(Custom { framer, max: LengthField::DEFAULT_MAX_PACKET }))
+    }
+
+    /// The peer's bytes are framed as in `input`, the handler's packets as in `output`.
+    ///
+    /// ```
+    /// use condor::{Framing, LengthField, Raw};
+    ///
+    /// // Requests behind a length, answers without any, as Erlang's port mapper has it.
+    /// let epmd = Framing::split(LengthField::U16, Raw);
+    /// // Short requests, long answers.
+    /// let lookup = Framing::split(LengthField::U32.max_packet(512), LengthField::U32);
+    /// ```
+    pub fn split(input: impl Into<Self>, output: impl Into<Self>) -> Self {
+        Self { input: input.into().input, output: output.into().output }
+    }
+
+    /// No framing at all; see [`Raw`].
+    pub fn raw() -> Self {
+        Self::both(Side::Raw)
+    }
+
+    /// Finds the first packet of `input`, of which the last call has seen `scanned` bytes.
+    ///
+    /// # Errors
+    ///
+    /// Bytes that can never become a packet, or a packet above the maximum.
+    #[inline]
+    pub fn decode(&self, input: &[u8], scanned: usize) -> Result<Decode, FrameError> {
+        match &self.input {
+            Side::Field(field) => field.decode(input),
+            Side::Lines(lines) => lines.find(input, scanned),
+            Side::Raw => Raw.decode(input, scanned),
+            Side::Custom(custom) => custom.decode(input, scanned),
+        }
+    }
+
+    /// Appends `payload` as one frame to `out`.
+    ///
+    /// # Errors
+    ///
+    /// A payload that cannot be framed, or is above the maximum. `out` is then as it was, and so
+    /// it is after a panic of a [`Framer`].
+    #[inline]
+    pub fn encode(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
+        match &self.output {
+            Side::Field(field) => match field.plain() {
+                (1, max) => Prefix::<1>::new(max).frame(payload, out),
+                (2, max) => Prefix::<2>::new(max).frame(payload, out),
+                (4, max) => Prefix::<4>::new(max).frame(payload, out),
+                _ => field.encode(payload, out),
+            },
+            Side::Lines(lines) => lines.append(payload, out),
+            Side::Raw => {
+                out.extend_from_slice(payload);
+                Ok(())
+            }
+            Side::Custom(custom) => custom.encode(payload, out),
+        }
+    }
+
+    /// Appends only what goes before a payload of `len` bytes. False if there is more to this
+    /// framing than that, and nothing was appended.
+    ///
+    /// # Errors
+    ///
+    /// As [`encode`](Self::encode).
+    pub(crate) fn encode_header(&self, len: usize, out: &mut Vec<u8>) -> Result<bool, FrameError> {
+        match &self.output {
+            Side::Field(field) => field.encode_header(len, out),
+            Side::Raw => Ok(true),
+            Side::Lines(_) | Side::Custom(_) => Ok(false),
+        }
+    }
+
+    /// The largest packet in bytes that the handler is given, if there is a limit. For a custom
+    /// framer it is the largest frame.
+    pub fn max_packet_in(&self) -> Option<usize> {
+        self.input.max()
+    }
+
+    /// The largest packet in bytes that can be sent, if there is a limit. For a custom framer it
+    /// is the largest frame.
+    pub fn max_packet_out(&self) -> Option<usize> {
+        self.output.max()
+    }
+
+    /// Bytes that the largest packet takes in the queue of output, its header included, if there
+    /// is a limit.
+    pub fn max_frame_out(&self) -> Option<usize> {
+        let overhead = match &self.output {
+            Side::Field(field) => field.overhead(),
+            Side::Lines(_) => 2,
+            Side::Raw | Side::Custom(_) => 0,
+        };
+        self.output.max().map(|max| max.saturating_add(overhead))
+    }
+
+    /// Whether the framing makes sense. Listeners ask this before they listen.
+    ///
+    /// # Errors
+    ///
+    /// What [`LengthField::check`] finds, of the input first.
+    pub fn check(&self) -> Result<(), FramingProblem> {
+        self.input.check()?;
+        self.output.check()
+    }
+
+    /// Whether the listener's maximum, if there is one, makes sense for this framing: the peer's
+    /// length field has to be able to express it. (The other direction is clamped.)
+    #[doc(hidden)]
+    pub fn check_max(&self, max: Option<usize>) -> Result<(), FramingProblem> {
+        let Some(max) = max else {
+            return Ok(());
+        };
+        if let Side::Field(field) = &self.input {
+            field.check_max(max)?;
+        }
+        self.clone().with_max(max).check()
+    }
+
+    /// The same framing with the listener's maximum wherever it has none of its own, clamped to
+    /// what the framing can express.
+    #[doc(hidden)]
+    pub fn with_max(self, max: usize) -> Self {
+        Self { input: self.input.with_max(max), output: self.output.with_max(max) }
+    }
+
+    /// What the driver matches once per batch.
+    #[doc(hidden)]
+    #[inline]
+    pub fn shape(&self) -> Shape<'_> {
+        let (Side::Field(input), Side::Field(output)) = (&self.input, &self.output) else {
+            return Shape::Other(self);
+        };
+        match (input.plain(), output.plain()) {
+            ((1, input), (1, output)) => Shape::U8(Prefix::new(input), Prefix::new(output)),
+            ((2, input), (2, output)) => Shape::U16(Prefix::new(input), Prefix::new(output)),
+            ((4, input), (4, output)) => Shape::U32(Prefix::new(input), Prefix::new(output)),
+            _ => Shape::Other(self),
+        }
+    }
+
+    fn both(side: Side) -> Self {
+        Self { input: side.clone(), output: side }
+    }
+}
+
+impl Side {
+    fn max(&self) -> Option<usize> {
+        match self {
+            Self::Field(field) => Some(field.effective_max()),
+            Self::Lines(lines) => Some(lines.max()),
+            Self::Raw => None,
+            Self::Custom(custom) => Some(custom.max),
+        }
+    }
+
+    fn with_max(self, max: usize) -> Self {
+        match self {
+            Self::Field(field) => Self::Field(field.or_max(max)),
+            Self::Custom(custom) => Self::Custom(Custom { max, ..custom }),
+            other => other,
+        }
+    }
+
+    fn check(&self) -> Result<(), FramingProblem> {
+        match self {
+            Self::Field(field) => field.check(),
+            Self::Lines(_) | Self::Raw | Self::Custom(_) => Ok(()),
+        }
+    }
+}
+
+impl Custom {
+    fn decode(&self, input: &[u8], scanned: usize) -> Result<Decode, FrameError> {
+        let found = self.framer.decode(input, scanned)?;
+        match found {
+            Decode::Frame { consumed, .. } => self.within(consumed)?,
+            Decode::Need(total) => self.within(total.unwrap_or(0).max(input.len()))?,
+        }
+        Ok(found)
+    }
+
+    fn encode(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
+        self.within(payload.len())?;
+        let mut output = Output::new(out);
+        self.framer.encode(payload, &mut output)?;
+        self.within(output.len())?;
+        output.finish();
+        Ok(())
+    }
+
+    fn within(&self, len: usize) -> Result<(), FrameError> {
+        if len > self.max { Err(FrameError::TooLarge { len, max: self.max }) } else { Ok(()) }
+    }
+}
+
+impl Default for Framing {
+    fn default() -> Self {
+        Self::from(LengthField::U16)
+    }
+}
+
+impl From<LengthField> for Framing {
+    fn from(field: LengthField) -> Self {
+        Self::both(Side::Field(field))
+    }
+}
+
+impl From<Lines> for Framing {
+    fn from(lines: Lines) -> Self {
+        Self::both(Side::Lines(lines))
+    }
+}
+
+impl From<Raw> for Framing {
+    fn from(_: Raw) -> Self {
+        Self::raw()
+    }
+}
+
+impl fmt::Debug for Framing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Framing").field("input", &self.input).field("output", &self.output).finish()
+    }
+}
+
+impl fmt::Debug for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Field(field) => field.fmt(f),
+            Self::Lines(lines) => lines.fmt(f),
+            Self::Raw => Raw.fmt(f),
+            Self::Custom(custom) => f.debug_struct("Custom").field("max", &custom.max).finish(),
+        }
+    }
+}
+
+/// A framing that can never work. The options of a listener are refused because of it.
+#[derive(Debug, Copy, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FramingProblem {
+    /// The field has a width in bytes that is not allowed.
+    #[error("a length field has 1, 2, 3, 4 or 8 bytes, not {0}")]
+    Width(u8),
+    /// The adjustment in bytes makes every length negative.
+    #[error("an adjustment of {0} makes every length negative")]
+    Adjustment(i32),
+    /// The maximum is more than the field can express.
+    #[error("a maximum of {max} bytes exceeds the {capacity} that the length field can express")]
+    MaxTooLarge {
+        /// The maximum asked for, in bytes.
+        max: usize,
+        /// [`LengthField::capacity`], in bytes.
+        capacity: usize,
+    },
+    /// The maximum is less than the shortest packet there can be.
+    #[error("a maximum of {max} bytes is below the shortest packet, which has {least}")]
+    MaxTooSmall {
+        /// The maximum in force, in bytes.
+        max: usize,
+        /// The shortest packet that can be expressed, in bytes.
+        least: usize,
+    },
+}
+
+/// Finds packets, as [`Framer::decode`] does: what the driver's loop is generic over.
+pub trait Deframe {
+    /// Whether every answer is valid by construction, so that the loop need not look.
+    const TRUSTED: bool;
+
+    /// Finds the first packet of `input`, of which the last call has seen `scanned` bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Framing::decode`].
+    fn next(&self, input: &[u8], scanned: usize) -> Result<Decode, FrameError>;
+}
+
+/// Appends packets: what the driver's loop is generic over.
+pub trait Enframe {
+    /// Appends `payload` as one frame to `out`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Framing::encode`]: `out` is then as it was.
+    fn frame(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError>;
+}
+
+impl Deframe for Framing {
+    const TRUSTED: bool = false;
+
+    #[inline]
+    fn next(&self, input: &[u8], scanned: usize) -> Result<Decode, FrameError> {
+        self.decode(input, scanned)
+    }
+}
+
+impl Enframe for Framing {
+    #[inline]
+    fn frame(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
+        self.encode(payload, out)
+    }
+}
+
+/// A [`Framing`] by what the compiler can know about it: its input, then its output.
+#[derive(Debug)]
+pub enum Shape<'a> {
+    /// Plain one-byte prefixes.
+    U8(Prefix<1>, Prefix<1>),
+    /// Plain two-byte prefixes.
+    U16(Prefix<2>, Prefix<2>),
+    /// Plain four-byte prefixes.
+    U32(Prefix<4>, Prefix<4>),
+    /// Anything else; the framing itself is both.
+    Other(&'a Framing),
+}

@@ -1,0 +1,431 @@
+//! Packets behind a length: the general [`LengthField`], and [`Prefix`] for the plain ones.
+
+use super::{Decode, Deframe, Enframe, Framer, FramingProblem, Output};
+use crate::error::FrameError;
+
+const WIDTH: &str = "the width of the length field must be 1, 2, 3, 4 or 8 bytes";
+const NEGATIVE: &str = "the length field announces less than its own header";
+const SHORT: &str = "the payload is shorter than the least the length field can express";
+const NO_HEADER: &str = "the payload is shorter than the header it has to begin with";
+
+/// A number in front of each packet that tells how long it is.
+///
+/// ```text
+///   |<------ header ------->|<------- the field's value + adjustment ------->|
+///   +------------+----------+-------------------------------------------------+
+///   |  `offset`  | `width`  |                     Packet                      |
+///   +------------+----------+-------------------------------------------------+
+///   |<- with `keep_header`, the packet begins here                            |
+/// ```
+///
+/// [`U8`](Self::U8), [`U16`](Self::U16) and [`U32`](Self::U32) are the plain prefixes: big-endian,
+/// in front, counting the packet alone, and not delivered. `U16` is what DNS over TCP uses
+/// (RFC 1035 §4.2.2). Everything else is said by what is added to [`new`](Self::new); the setters
+/// mean what they mean in Netty's `LengthFieldBasedFrameDecoder`.
+///
+/// On the way out the field is computed, so that a packet which is sent is decoded to itself:
+///
+/// - without [`keep_header`](Self::keep_header) the `offset` bytes before the field are zeros;
+/// - with it, a payload has to begin with a header, and the field in it is overwritten.
+///
+/// # Examples
+///
+/// Kafka: 4 bytes, big-endian, the packet alone.
+///
+/// ```
+/// use condor::{Decode, LengthField};
+///
+/// let request = b"\0\0\0\x0a\0\x12\0\x03\0\0\0\x01\xff\xff";   // ApiVersions, no client id
+/// let whole = Decode::Frame { payload: 4..14, consumed: 14 };
+/// assert_eq!(LengthField::U32.decode(request)?, whole);
+/// assert_eq!(LengthField::U32.decode(&request[..5])?, Decode::Need(Some(14)));
+/// # Ok::<(), condor::FrameError>(())
+/// ```
+///
+/// SMPP: 4 bytes, big-endian, and the length includes itself.
+///
+/// ```
+/// # use condor::{Decode, LengthField};
+/// let smpp = LengthField::U32.adjustment(-4);
+/// let enquire_link = b"\0\0\0\x10\0\0\0\x15\0\0\0\0\0\0\0\x01";
+/// assert_eq!(smpp.decode(enquire_link)?, Decode::Frame { payload: 4..16, consumed: 16 });
+///
+/// let mut out = Vec::new();
+/// smpp.encode(&enquire_link[4..], &mut out)?;
+/// assert_eq!(out, enquire_link);
+/// assert!(smpp.decode(b"\0\0\0\x03").is_err(), "shorter than itself");
+/// # Ok::<(), condor::FrameError>(())
+/// ```
+///
+/// Modbus TCP: 2 bytes behind the transaction and the protocol. The header is kept, since the
+/// answer has to repeat the transaction.
+///
+/// ```
+/// # use condor::{Decode, LengthField};
+/// let modbus = LengthField::U16.offset(4).keep_header().max_packet(260);
+/// let read_holding = b"\x15\x01\0\0\0\x06\x01\x03\0\x6b\0\x03";
+/// assert_eq!(modbus.decode(read_holding)?, Decode::Frame { payload: 0..12, consumed: 12 });
+///
+/// let mut out = Vec::new();
+/// modbus.encode(b"\x15\x01\0\0??\x01\x03\x02\x02\x2b", &mut out)?;
+/// assert_eq!(out, b"\x15\x01\0\0\0\x05\x01\x03\x02\x02\x2b");
+/// # Ok::<(), condor::FrameError>(())
+/// ```
+///
+/// TLS records (RFC 8446 §5): 2 bytes behind the type and the version; the type is needed, so
+/// the header is kept.
+///
+/// ```
+/// # use condor::{Decode, LengthField};
+/// let tls = LengthField::U16.offset(3).keep_header().max_packet(5 + 16_384 + 256);
+/// let alert = b"\x15\x03\x03\0\x02\x02\x28";
+/// assert_eq!(tls.decode(alert)?, Decode::Frame { payload: 0..7, consumed: 7 });
+/// assert!(tls.decode(b"\x16\x03\x01\xff\xff").is_err(), "decided on the header alone");
+/// # Ok::<(), condor::FrameError>(())
+/// ```
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct LengthField {
+    max: usize,
+    adjustment: i32,
+    offset: u16,
+    width: u8,
+    little_endian: bool,
+    keep_header: bool,
+    own_max: bool,
+}
+
+impl LengthField {
+    /// One byte: packets of 0 to 255 bytes.
+    pub const U8: Self = Self::new(1);
+    /// Two bytes, big-endian: packets of 0 to 65,535 bytes.
+    pub const U16: Self = Self::new(2);
+    /// Four bytes, big-endian: packets of 0 to [`DEFAULT_MAX_PACKET`](Self::DEFAULT_MAX_PACKET)
+    /// bytes, unless [`max_packet`](Self::max_packet) says otherwise.
+    pub const U32: Self = Self::new(4);
+
+    /// The largest packet where nobody says otherwise: 1 MiB.
+    pub const DEFAULT_MAX_PACKET: usize = 1 << 20;
+
+    /// A field of `width` bytes: 1, 2, 3, 4 or 8.
+    ///
+    /// Big-endian, at the start of the frame, counting what follows it, not delivered. With any
+    /// other width [`check`](Self::check) fails, and nothing can be decoded or encoded.
+    pub const fn new(width: u8) -> Self {
+        Self {
+            max: Self::DEFAULT_MAX_PACKET,
+            adjustment: 0,
+            offset: 0,
+            width,
+            little_endian: false,
+            keep_header: false,
+            own_max: false,
+        }
+    }
+
+    /// The field's first byte is its lowest. Default: big-endian.
+    pub const fn little_endian(mut self) -> Self {
+        self.little_endian = true;
+        self
+    }
+
+    /// Bytes in front of the field; they belong to the header. Default: 0.
+    pub const fn offset(mut self, bytes: u16) -> Self {
+        self.offset = bytes;
+        self
+    }
+
+    /// Added to the field's value to get the number of bytes that follow the field. Default: 0.
+    ///
+    /// Where the value counts the whole frame, it is minus the header's length. A value that is
+    /// negative after that ends the connection with
+    /// [`CloseReason::BadFrame`](crate::CloseReason::BadFrame).
+    pub const fn adjustment(mut self, bytes: i32) -> Self {
+        self.adjustment = bytes;
+        self
+    }
+
+    /// Packets include their header: every byte from the frame's start. Default: the header is
+    /// not delivered.
+    pub const fn keep_header(mut self) -> Self {
+        self.keep_header = true;
+        self
+    }
+
+    /// The largest packet in bytes, in both directions, instead of the listener's
+    /// [`max_packet`](crate::ListenerOptions::max_packet).
+    ///
+    /// Counted is what the handler is given or gives: without the header, or with it after
+    /// [`keep_header`](Self::keep_header). The peer's buffered input grows with what has arrived,
+    /// up to this and a header. Use [`Framing::split`](crate::Framing::split) where the two
+    /// directions differ.
+    pub const fn max_packet(mut self, bytes: usize) -> Self {
+        self.max = bytes;
+        self.own_max = true;
+        self
+    }
+
+    /// The largest packet in bytes that the field can express, counted as
+    /// [`max_packet`](Self::max_packet) counts.
+    ///
+    /// Never so large that the frame's length would not be below `usize::MAX`.
+    pub fn capacity(&self) -> usize {
+        let header = self.header();
+        let most = i128::from(self.field_max()) + i128::from(self.adjustment);
+        let rest = usize::try_from(most.max(0)).unwrap_or(usize::MAX).min(usize::MAX - 1 - header);
+        if self.keep_header { header + rest } else { rest }
+    }
+
+    /// The maximum in force, in bytes: [`max_packet`](Self::max_packet), else the listener's, else
+    /// [`DEFAULT_MAX_PACKET`](Self::DEFAULT_MAX_PACKET); never above
+    /// [`capacity`](Self::capacity).
+    pub fn effective_max(&self) -> usize {
+        self.max.min(self.capacity())
+    }
+
+    /// Whether the field makes sense. Listeners ask this before they listen.
+    ///
+    /// # Errors
+    ///
+    /// A width that is not allowed, an adjustment that makes every length negative, a
+    /// [`max_packet`](Self::max_packet) that the field cannot express, or a maximum below the
+    /// shortest packet there can be.
+    pub fn check(&self) -> Result<(), FramingProblem> {
+        if !matches!(self.width, 1..=4 | 8) {
+            return Err(FramingProblem::Width(self.width));
+        }
+        if i128::from(self.field_max()) + i128::from(self.adjustment) < 0 {
+            return Err(FramingProblem::Adjustment(self.adjustment));
+        }
+        let (max, capacity) = (self.max, self.capacity());
+        if self.own_max && max > capacity {
+            return Err(FramingProblem::MaxTooLarge { max, capacity });
+        }
+        let kept = if self.keep_header { self.header() } else { 0 };
+        let least = kept.saturating_add(usize::try_from(self.adjustment).unwrap_or(0));
+        if max < least {
+            return Err(FramingProblem::MaxTooSmall { max, least });
+        }
+        Ok(())
+    }
+
+    /// Finds the first packet of `input`. Oversize is found out as soon as the header is there.
+    ///
+    /// # Errors
+    ///
+    /// [`FrameError::TooLarge`] above [`effective_max`](Self::effective_max);
+    /// [`FrameError::Bad`] for a negative length, or if the width is not allowed.
+    #[inline]
+    pub fn decode(&self, input: &[u8]) -> Result<Decode, FrameError> {
+        let header = self.header();
+        let Some(field) = input.get(usize::from(self.offset)..header) else {
+            return Ok(Decode::Need(None));
+        };
+        let value = self.read(field)?;
+        let rest = match value.checked_add_signed(i64::from(self.adjustment)) {
+            Some(rest) => usize::try_from(rest).unwrap_or(usize::MAX),
+            None if self.adjustment < 0 => return Err(FrameError::Bad(NEGATIVE)),
+            None => usize::MAX,
+        };
+        let end = header.saturating_add(rest);
+        let (start, len) = if self.keep_header { (0, end) } else { (header, rest) };
+        if len > self.max || end == usize::MAX {
+            return Err(self.too_large(len));
+        }
+        if end > input.len() {
+            return Ok(Decode::Need(Some(end)));
+        }
+        Ok(Decode::Frame { payload: start..end, consumed: end })
+    }
+
+    /// Appends `payload` as one frame to `out`.
+    ///
+    /// # Errors
+    ///
+    /// `out` is then as it was. [`FrameError::TooLarge`] above
+    /// [`effective_max`](Self::effective_max); [`FrameError::Bad`] for a payload shorter than a
+    /// positive adjustment, shorter than the header that is kept, or if the width is not allowed.
+    #[inline]
+    pub fn encode(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
+        let len = payload.len();
+        if len > self.max {
+            return Err(self.too_large(len));
+        }
+        let (offset, header) = (usize::from(self.offset), self.header());
+        let (before, rest) = if self.keep_header {
+            let Some((head, rest)) = payload.split_at_checked(header) else {
+                return Err(FrameError::Bad(NO_HEADER));
+            };
+            (head.get(..offset), rest)
+        } else {
+            (None, payload)
+        };
+        let value = (rest.len() as u64).checked_add_signed(-i64::from(self.adjustment));
+        let Some(value) = value else {
+            return Err(FrameError::Bad(SHORT));
+        };
+        if value > self.field_max() {
+            return Err(self.too_large(len));
+        }
+        let (big, little) = (value.to_be_bytes(), value.to_le_bytes());
+        let width = usize::from(self.width);
+        let field = match (self.width, self.little_endian) {
+            (1..=4 | 8, false) => &big[8 - width..],
+            (1..=4 | 8, true) => &little[..width],
+            _ => return Err(FrameError::Bad(WIDTH)),
+        };
+        match before {
+            Some(before) => out.extend_from_slice(before),
+            None if offset > 0 => out.resize(out.len() + offset, 0),
+            None => {}
+        }
+        out.extend_from_slice(field);
+        out.extend_from_slice(rest);
+        Ok(())
+    }
+
+    /// Appends a plain prefix; false if this is not one.
+    pub(super) fn encode_header(&self, len: usize, out: &mut Vec<u8>) -> Result<bool, FrameError> {
+        let (width @ 1..=8, _) = self.plain() else { return Ok(false) };
+        if len > self.effective_max() {
+            return Err(self.too_large(len));
+        }
+        out.extend_from_slice(&(len as u64).to_be_bytes()[8 - usize::from(width)..]);
+        Ok(true)
+    }
+
+    /// Whether the field can express the listener's maximum, if that counts at all.
+    pub(super) fn check_max(&self, max: usize) -> Result<(), FramingProblem> {
+        let capacity = self.capacity();
+        if self.own_max || max <= capacity {
+            return Ok(());
+        }
+        Err(FramingProblem::MaxTooLarge { max, capacity })
+    }
+
+    /// The same field with the listener's maximum, unless it has one of its own.
+    pub(super) fn or_max(mut self, max: usize) -> Self {
+        if !self.own_max {
+            self.max = max.min(self.capacity());
+        }
+        self
+    }
+
+    /// The width of a plain prefix (0 if it is not one) and the maximum as it was asked for.
+    #[inline]
+    pub(super) const fn plain(&self) -> (u8, usize) {
+        let plain =
+            self.offset == 0 && self.adjustment == 0 && !self.little_endian && !self.keep_header;
+        (if plain { self.width } else { 0 }, self.max)
+    }
+
+    /// Bytes that a frame has beyond its packet.
+    pub(super) fn overhead(&self) -> usize {
+        if self.keep_header { 0 } else { self.header() }
+    }
+
+    #[inline]
+    fn header(&self) -> usize {
+        usize::from(self.offset) + usize::from(self.width)
+    }
+
+    #[inline]
+    fn field_max(&self) -> u64 {
+        match self.width {
+            0 => 0,
+            width @ 1..8 => (1 << (8 * u32::from(width))) - 1,
+            _ => u64::MAX,
+        }
+    }
+
+    #[inline]
+    fn read(&self, field: &[u8]) -> Result<u64, FrameError> {
+        let value = match *field {
+            [a] => u64::from(a),
+            [a, b] => u64::from(u16::from_be_bytes([a, b])),
+            [a, b, c] => u64::from(u32::from_be_bytes([0, a, b, c])),
+            [a, b, c, d] => u64::from(u32::from_be_bytes([a, b, c, d])),
+            [a, b, c, d, e, f, g, h] => u64::from_be_bytes([a, b, c, d, e, f, g, h]),
+            _ => return Err(FrameError::Bad(WIDTH)),
+        };
+        Ok(if self.little_endian { value.swap_bytes() >> (64 - 8 * field.len()) } else { value })
+    }
+
+    #[cold]
+    fn too_large(&self, len: usize) -> FrameError {
+        FrameError::TooLarge { len, max: self.effective_max() }
+    }
+}
+
+impl Framer for LengthField {
+    fn decode(&self, input: &[u8], _scanned: usize) -> Result<Decode, FrameError> {
+        Self::decode(self, input)
+    }
+
+    fn encode(&self, payload: &[u8], out: &mut Output<'_>) -> Result<(), FrameError> {
+        Self::encode(self, payload, out.bytes())
+    }
+}
+
+/// A plain prefix of 1, 2 or 4 bytes, known to the compiler: what the tight loop is made for.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Prefix<const WIDTH: usize> {
+    max: usize,
+}
+
+impl<const WIDTH: usize> Prefix<WIDTH> {
+    /// The most that the field can express, on any target.
+    const CAPACITY: usize = {
+        assert!(matches!(WIDTH, 1 | 2 | 4), "plain prefixes have 1, 2 or 4 bytes");
+        let most = u32::MAX >> (32 - 8 * WIDTH);
+        let room = usize::MAX - WIDTH;
+        if room as u64 <= most as u64 { room } else { most as usize }
+    };
+
+    /// Packets of at most `max` bytes, or of what the field can express if that is less.
+    #[inline(always)]
+    pub const fn new(max: usize) -> Self {
+        Self { max: if max < Self::CAPACITY { max } else { Self::CAPACITY } }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn too_large(&self, len: usize) -> FrameError {
+        FrameError::TooLarge { len, max: self.max }
+    }
+}
+
+impl<const WIDTH: usize> Deframe for Prefix<WIDTH> {
+    const TRUSTED: bool = true;
+
+    #[inline(always)]
+    fn next(&self, input: &[u8], _scanned: usize) -> Result<Decode, FrameError> {
+        let Some(field) = input.first_chunk::<WIDTH>() else {
+            return Ok(Decode::Need(None));
+        };
+        let len = field.iter().fold(0, |len, byte| len << 8 | usize::from(*byte));
+        if len > self.max {
+            return Err(self.too_large(len));
+        }
+        // `max` is at most `usize::MAX - WIDTH`.
+        let end = WIDTH + len;
+        if end > input.len() {
+            return Ok(Decode::Need(Some(end)));
+        }
+        Ok(Decode::Frame { payload: WIDTH..end, consumed: end })
+    }
+}
+
+impl<const WIDTH: usize> Enframe for Prefix<WIDTH> {
+    #[inline(always)]
+    fn frame(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
+        let len = payload.len();
+        if len > self.max {
+            return Err(self.too_large(len));
+        }
+        if let Some(field) = len.to_be_bytes().last_chunk::<WIDTH>() {
+            out.extend_from_slice(field);
+        }
+        out.extend_from_slice(payload);
+        Ok(())
+    }
+}

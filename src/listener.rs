@@ -1,0 +1,663 @@
+//! One named listener: the acceptor, the slab of its peers, and who of them is to be worked on.
+//!
+//! A listener is typed by its handler. The reactor sees it through [`AnyListener`], one method per
+//! phase of the turn.
+//!
+//! ```text
+//!   acceptor ──► peers (slab; a generation per slot)
+//!                  ├─ run     packets, the socket          ◄─ events, backlog, resumed readers
+//!                  ├─ flush   output from messages, timers ◄─ deliver, expire
+//!                  └─ sweep   ends                         ◄─ whoever decides an end
+//! ```
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use slab::Slab;
+
+use crate::acceptor::{AcceptFault, Acceptor};
+use crate::connection::{Limits, flag};
+use crate::dispatch::{guarded, make};
+use crate::drain::Report;
+use crate::error::{CloseReason, Error};
+use crate::framing::Framing;
+use crate::handler::{Accepted, Handler, Info, canonical};
+use crate::logging::{Cause, LogGate};
+use crate::mailbox::{ConnectionId, Mail, Mailbox};
+use crate::options::ListenerOptions;
+use crate::peer::{Peer, Seat, Stream, Swept, mark};
+use crate::stats::Counters;
+use crate::sync::Arc;
+use crate::timers::Timers;
+use crate::token;
+use crate::turn::{Timer, Turn};
+use crate::wheel::TimerKey;
+
+/// How long accepting rests after the system had nothing to give.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// The clock is read again after so many peers of a long turn.
+const PEERS_PER_SAMPLE: usize = 32;
+
+/// What of a listener never changes while it runs.
+#[derive(Debug)]
+pub(crate) struct Profile<M> {
+    pub(crate) name: Arc<str>,
+    pub(crate) slot: u16,
+    pub(crate) serial: u32,
+    pub(crate) options: ListenerOptions,
+    pub(crate) framing: Framing,
+    pub(crate) limits: Limits,
+    pub(crate) mailbox: Arc<Mailbox<M>>,
+    pub(crate) counters: Arc<Counters>,
+}
+
+impl<M> Profile<M> {
+    pub(crate) fn limits(options: &ListenerOptions) -> Limits {
+        Limits {
+            packet_timeout: options.packet_timeout,
+            idle_timeout: options.idle_timeout,
+            write_stall_timeout: options.write_stall_timeout,
+            write_high_water: options.write_high_water,
+            write_low_water: options.write_low_water,
+        }
+    }
+}
+
+/// Bytes that a forced end threw away.
+#[derive(Debug, Default)]
+pub(crate) struct Lost {
+    pub(crate) input: usize,
+    pub(crate) output: usize,
+}
+
+impl Lost {
+    pub(crate) fn add(&mut self, (input, output): (usize, usize)) {
+        self.input += input;
+        self.output += output;
+    }
+}
+
+/// What a peer is lent while it is worked on.
+#[derive(Debug)]
+pub(crate) struct Desk<'a, M> {
+    pub(crate) turn: &'a mut Turn,
+    pub(crate) timers: &'a mut Timers<M>,
+    pub(crate) profile: &'a Profile<M>,
+    pub(crate) gate: &'a mut LogGate,
+    pub(crate) lost: &'a mut Lost,
+}
+
+/// A broadcast on its way through the slab.
+#[derive(Debug)]
+struct Broadcast<M> {
+    message: M,
+    clone: fn(&M) -> M,
+    next_key: u32,
+}
+
+/// Whether the listening socket may be asked.
+#[derive(Debug, Default)]
+struct Accepting {
+    /// It was announced readable, and has not said that it is empty.
+    ready: bool,
+    /// Resting after a fault; `NONE` if not.
+    pause: Option<TimerKey>,
+    /// A socket closed during this rest has allowed one early try already.
+    retried: bool,
+    /// The limit on connections keeps clients waiting.
+    full: bool,
+}
+
+/// What a drain has come to so far.
+#[derive(Debug, Default)]
+struct Draining {
+    deadline: Option<TimerKey>,
+    report: Report,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Listener<H: Handler, F, A: Acceptor> {
+    profile: Profile<H::Message>,
+    acceptor: Option<A>,
+    factory: F,
+    accepting: Accepting,
+    pub(crate) peers: Slab<Peer<H, A::Stream>>,
+    /// One per slot ever used; changes whenever the slot's owner does.
+    generations: Vec<u32>,
+    run: VecDeque<u32>,
+    flush: Vec<u32>,
+    sweep: Vec<u32>,
+    pub(crate) timers: Timers<H::Message>,
+    inbox: VecDeque<Mail<H::Message>>,
+    broadcast: Option<Broadcast<H::Message>>,
+    /// The doorbell was answered and the mailbox not looked into yet.
+    mail: bool,
+    gate: LogGate,
+    lost: Lost,
+    draining: Option<Draining>,
+}
+
+/// A listener, whatever its handler: one method per phase of the turn, and what commands ask for.
+pub(crate) trait AnyListener {
+    fn mark_acceptor(&mut self);
+    fn mark_peer(&mut self, key: u32, generation: u32, marks: u16);
+    fn accept(&mut self, turn: &mut Turn) -> Result<(), Error>;
+    fn work(&mut self, turn: &mut Turn, read: &mut [u8]);
+    fn deliver(&mut self, turn: &mut Turn, rung: bool);
+    fn expire(&mut self, turn: &mut Turn, timer: Timer);
+    fn flush(&mut self, turn: &mut Turn);
+    fn sweep(&mut self, turn: &mut Turn);
+    /// Whether there is something to do without waiting for an event.
+    fn is_busy(&self) -> bool;
+
+    fn serial(&self) -> u32;
+    fn name(&self) -> &str;
+    /// Decides the end of one connection, if it is still that one.
+    fn close(&mut self, id: ConnectionId);
+    fn drain(&mut self, turn: &mut Turn) -> Result<(), Error>;
+    /// Decides the end of all connections, without waiting for anything.
+    fn force(&mut self);
+    /// What the drain came to, once nobody is left.
+    fn finished(&self) -> Option<Report>;
+    /// Refuses all mail, and drops what nobody will read.
+    fn retire(&mut self, turn: &mut Turn);
+}
+
+impl<H, F, A> Listener<H, F, A>
+where
+    H: Handler,
+    F: FnMut(&Accepted<'_>) -> H,
+    A: Acceptor,
+{
+    pub(crate) fn new(profile: Profile<H::Message>, acceptor: A, factory: F) -> Self {
+        Self {
+            profile,
+            acceptor: Some(acceptor),
+            factory,
+            accepting: Accepting::default(),
+            peers: Slab::new(),
+            generations: Vec::new(),
+            run: VecDeque::new(),
+            flush: Vec::new(),
+            sweep: Vec::new(),
+            timers: Timers::new(),
+            inbox: VecDeque::new(),
+            broadcast: None,
+            mail: false,
+            gate: LogGate::default(),
+            lost: Lost::default(),
+            draining: None,
+        }
+    }
+
+    pub(crate) fn register(&mut self, turn: &Turn) -> std::io::Result<()> {
+        match (&mut self.acceptor, &turn.registry) {
+            (Some(acceptor), Some(registry)) => {
+                acceptor.register(registry, token::acceptor(self.profile.slot))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Works on one peer, and queues it wherever it belongs afterwards.
+    fn with_peer(
+        &mut self,
+        turn: &mut Turn,
+        key: u32,
+        work: impl FnOnce(&mut Peer<H, A::Stream>, &mut Desk<'_, H::Message>),
+    ) {
+        let Some(peer) = self.peers.get_mut(key as usize) else { return };
+        let mut desk = Desk {
+            turn,
+            timers: &mut self.timers,
+            profile: &self.profile,
+            gate: &mut self.gate,
+            lost: &mut self.lost,
+        };
+        work(peer, &mut desk);
+        debug_assert!(desk.turn.out.is_empty(), "output belongs to one peer at a time");
+        peer.conn.invariants();
+        self.queue(key);
+    }
+
+    /// Puts a peer into every list that it belongs to and is not in.
+    fn queue(&mut self, key: u32) {
+        let peer = &mut self.peers[key as usize];
+        if peer.wants_flush() && !peer.is_marked(mark::FLUSH) {
+            peer.marks |= mark::FLUSH;
+            self.flush.push(key);
+        }
+        if peer.conn.has(flag::CLOSING) && !peer.is_marked(mark::SWEEP) {
+            peer.marks |= mark::SWEEP;
+            self.sweep.push(key);
+        }
+        if peer.wants_work() && !peer.is_marked(mark::QUEUED) {
+            peer.marks |= mark::QUEUED;
+            self.run.push_back(key);
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.peers.len() < self.profile.options.max_connections
+    }
+
+    fn may_accept(&self) -> bool {
+        self.acceptor.is_some()
+            && self.accepting.ready
+            && self.accepting.pause.is_none()
+            && self.has_room()
+    }
+
+    /// Accepts at most `budget` connections. Returns whether the budget was the reason to stop.
+    fn accept_some(&mut self, turn: &mut Turn, budget: u32) -> Result<bool, Error> {
+        for _ in 0..budget {
+            if !self.may_accept() {
+                return Ok(false);
+            }
+            let Some(acceptor) = &mut self.acceptor else { return Ok(false) };
+            match acceptor.accept(&self.profile.options) {
+                Ok((stream, peer_addr)) => self.admit(turn, stream, peer_addr),
+                Err(error) => self.accept_failed(turn, error)?,
+            }
+        }
+        Ok(self.may_accept())
+    }
+
+    fn accept_failed(&mut self, turn: &mut Turn, error: std::io::Error) -> Result<(), Error> {
+        let fault = AcceptFault::from(&error);
+        if fault == AcceptFault::Empty {
+            self.accepting.ready = false;
+            return Ok(());
+        }
+        self.profile.counters.accept_errors.add(1);
+        match fault {
+            AcceptFault::Empty | AcceptFault::Connection => {
+                if self.gate.opens(Cause::AcceptError, turn.nanos()) {
+                    log::debug!("{}: a connection was lost in accept: {error}", self.profile.name);
+                }
+            }
+            AcceptFault::Resources => {
+                if self.gate.opens(Cause::AcceptPause, turn.nanos()) {
+                    let name = &self.profile.name;
+                    log::warn!("{name}: cannot accept, next try in {ACCEPT_PAUSE:?}: {error}");
+                }
+                self.profile.counters.accept_pauses.add(1);
+                let timer = Timer::Accept { listener: self.profile.slot };
+                let pause = turn.wheel.arm(turn.now().after(ACCEPT_PAUSE), timer);
+                self.accepting.pause = Some(pause);
+            }
+            AcceptFault::Listener => {
+                let name = self.profile.name.to_string();
+                return Err(Error::Accept { name, source: error });
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a connection a slot, its events, a handler, and `init`, in this order: who fails early
+    /// leaves nothing behind.
+    fn admit(&mut self, turn: &mut Turn, mut stream: A::Stream, peer_addr: SocketAddr) {
+        let counters = &self.profile.counters;
+        counters.accepted.add(1);
+        let slot = self.peers.vacant_key();
+        if slot == self.generations.len() {
+            self.generations.push(0);
+        }
+        let key = u32::try_from(slot).unwrap_or(u32::MAX);
+        let peer_addr = canonical(peer_addr);
+        let seat = Seat { key, generation: self.generations[slot], peer_addr };
+        if let Some(registry) = &turn.registry {
+            let token = token::peer(self.profile.slot, key, seat.generation);
+            if let Err(error) = stream.register(registry, token) {
+                counters.register_errors.add(1);
+                if self.gate.opens(Cause::RegisterError, turn.nanos()) {
+                    log::warn!("{}: cannot watch {peer_addr}: {error}", self.profile.name);
+                }
+                return;
+            }
+        }
+        let id = ConnectionId { serial: self.profile.serial, key, generation: seat.generation };
+        let accepted = Accepted { peer_addr, id, listener: &self.profile.name };
+        let handler = match make(|| (self.factory)(&accepted)) {
+            Ok(handler) => handler,
+            Err(text) => {
+                counters.panics.add(1);
+                if self.gate.opens(Cause::FactoryPanic, turn.nanos()) {
+                    log::error!("{}: the factory panicked: {text}", self.profile.name);
+                }
+                return;
+            }
+        };
+        counters.made.add(1);
+        counters.open.add(1);
+        self.peers.insert(Peer::new(stream, handler, seat, turn.now()));
+        log::debug!("{}: {peer_addr} connected", self.profile.name);
+        self.with_peer(turn, key, |peer, desk| {
+            peer.dispatch(desk, |handler, ctx| {
+                let action = handler.init(ctx);
+                ctx.apply(action);
+            });
+            peer.queue_out(desk, 0);
+            peer.settle(desk);
+        });
+    }
+
+    /// Delivers one message if its receiver is still there.
+    fn message(&mut self, turn: &mut Turn, key: u32, message: H::Message) {
+        self.profile.counters.messages.add(1);
+        self.with_peer(turn, key, |peer, desk| {
+            peer.dispatch(desk, |handler, ctx| {
+                let action = handler.handle_info(Info::Message(message), ctx);
+                ctx.apply(action);
+            });
+            peer.queue_out(desk, 0);
+            peer.settle(desk);
+        });
+    }
+
+    fn listens(&self, key: u32) -> bool {
+        self.peers
+            .get(key as usize)
+            .is_some_and(|peer| peer.handler.is_some() && !peer.conn.has(flag::CLOSING))
+    }
+
+    fn is_current(&self, key: u32, generation: u32) -> bool {
+        self.peers.get(key as usize).is_some_and(|peer| peer.seat.generation == generation)
+    }
+
+    fn deliver_one(&mut self, turn: &mut Turn, mail: Mail<H::Message>) {
+        match mail {
+            Mail::To { key, generation, message } => {
+                if self.is_current(key, generation) && self.listens(key) {
+                    self.message(turn, key, message);
+                } else {
+                    self.drop_message(turn, message);
+                }
+                self.profile.mailbox.delivered();
+            }
+            Mail::All { message, clone } => {
+                self.broadcast = Some(Broadcast { message, clone, next_key: 0 });
+            }
+        }
+    }
+
+    /// One recipient of the broadcast on its way. The bound on keys is taken from the slab each
+    /// time: who is accepted meanwhile may get it or not.
+    fn broadcast_one(&mut self, turn: &mut Turn, mut broadcast: Broadcast<H::Message>) {
+        while (broadcast.next_key as usize) < self.generations.len() {
+            let key = broadcast.next_key;
+            broadcast.next_key += 1;
+            if self.listens(key) {
+                match guarded(|| (broadcast.clone)(&broadcast.message)) {
+                    Some(message) => self.message(turn, key, message),
+                    None => self.profile.counters.panics.add(1),
+                }
+                self.broadcast = Some(broadcast);
+                return;
+            }
+        }
+        guarded(|| drop(broadcast.message));
+        self.profile.mailbox.delivered();
+    }
+
+    fn drop_message(&mut self, turn: &Turn, message: H::Message) {
+        self.profile.counters.dropped_messages.add(1);
+        if guarded(|| drop(message)).is_none() {
+            self.profile.counters.panics.add(1);
+            if self.gate.opens(Cause::DroppedMessage, turn.nanos()) {
+                log::error!("{}: the drop of a message panicked", self.profile.name);
+            }
+        }
+    }
+
+    /// A `send_after` has run out.
+    fn user_timer(&mut self, turn: &mut Turn, index: u32) {
+        let key = self.timers.owner(index);
+        let Some(first) = self.peers[key as usize].conn.first_timer() else { return };
+        let removed = self.timers.remove_at(index, first);
+        if self.listens(key) {
+            self.message(turn, key, removed.message);
+        } else {
+            self.drop_message(turn, removed.message);
+        }
+    }
+
+    fn remove(&mut self, turn: &mut Turn, key: u32) {
+        let peer = self.peers.remove(key as usize);
+        let generation = &mut self.generations[key as usize];
+        *generation = generation.wrapping_add(1);
+        self.profile.counters.open.sub(1);
+        if let Some(draining) = &mut self.draining {
+            match peer.conn.reason() {
+                Some(CloseReason::DrainForced) => draining.report.forced += 1,
+                _ => draining.report.drained += 1,
+            }
+        }
+        // A descriptor came free: one early try per rest, so that churn is no busy loop.
+        if !self.accepting.retried
+            && let Some(pause) = self.accepting.pause.take()
+        {
+            turn.wheel.cancel(pause);
+            self.accepting.retried = true;
+        }
+    }
+
+    fn stop_accepting(&mut self, turn: &mut Turn) {
+        self.acceptor = None;
+        self.accepting.ready = false;
+        if let Some(pause) = self.accepting.pause.take() {
+            turn.wheel.cancel(pause);
+        }
+    }
+}
+
+impl<H, F, A> AnyListener for Listener<H, F, A>
+where
+    H: Handler,
+    F: FnMut(&Accepted<'_>) -> H,
+    A: Acceptor,
+{
+    fn mark_acceptor(&mut self) {
+        self.accepting.ready = true;
+    }
+
+    fn mark_peer(&mut self, key: u32, generation: u32, marks: u16) {
+        if !self.is_current(key, generation) {
+            return;
+        }
+        let peer = &mut self.peers[key as usize];
+        peer.marks |= marks;
+        let wanted = peer.wants_work()
+            || peer.wants_flush()
+            || peer.conn.has(flag::CLOSING) && peer.is_marked(mark::READABLE);
+        if wanted && !peer.is_marked(mark::QUEUED) {
+            peer.marks |= mark::QUEUED;
+            self.run.push_back(key);
+        }
+    }
+
+    fn accept(&mut self, turn: &mut Turn) -> Result<(), Error> {
+        let budget = turn.options.accept_budget;
+        if self.accept_some(turn, budget)? {
+            self.profile.counters.accept_budget_hits.add(1);
+        }
+        let full = self.accepting.ready && !self.has_room();
+        if full && !self.accepting.full {
+            self.profile.counters.connection_limit_hits.add(1);
+        }
+        self.accepting.full = full;
+        Ok(())
+    }
+
+    fn work(&mut self, turn: &mut Turn, read: &mut [u8]) {
+        for count in 1..=self.run.len() {
+            let Some(key) = self.run.pop_front() else { break };
+            if let Some(peer) = self.peers.get_mut(key as usize) {
+                peer.marks &= !mark::QUEUED;
+            }
+            self.with_peer(turn, key, |peer, desk| peer.work(desk, read));
+            if count % PEERS_PER_SAMPLE == 0 {
+                turn.sample();
+            }
+        }
+    }
+
+    fn deliver(&mut self, turn: &mut Turn, rung: bool) {
+        self.mail |= rung;
+        if self.mail && self.inbox.is_empty() {
+            self.profile.mailbox.take(&mut self.inbox);
+            self.mail = false;
+        }
+        for _ in 0..turn.options.message_budget {
+            if let Some(broadcast) = self.broadcast.take() {
+                self.broadcast_one(turn, broadcast);
+            } else if let Some(mail) = self.inbox.pop_front() {
+                self.deliver_one(turn, mail);
+            } else {
+                return;
+            }
+        }
+        self.profile.counters.message_budget_hits.add(1);
+    }
+
+    fn expire(&mut self, turn: &mut Turn, timer: Timer) {
+        match timer {
+            Timer::Peer { key, .. } => self.with_peer(turn, key, Peer::expire),
+            Timer::User { index, .. } => self.user_timer(turn, index),
+            Timer::Accept { .. } => {
+                self.accepting.pause = None;
+                self.accepting.retried = false;
+            }
+            Timer::Drain { .. } => {
+                self.force();
+                self.draining.get_or_insert_default().deadline = None;
+            }
+        }
+    }
+
+    fn flush(&mut self, turn: &mut Turn) {
+        let mut flush = std::mem::take(&mut self.flush);
+        for key in flush.drain(..) {
+            if let Some(peer) = self.peers.get_mut(key as usize) {
+                peer.marks &= !mark::FLUSH;
+            }
+            self.with_peer(turn, key, |peer, desk| {
+                peer.flush(desk);
+                peer.settle(desk);
+            });
+        }
+        // Nothing is pushed here: what could be written has been offered.
+        if self.flush.is_empty() {
+            self.flush = flush;
+        }
+    }
+
+    fn sweep(&mut self, turn: &mut Turn) {
+        let mut sweep = std::mem::take(&mut self.sweep);
+        for key in sweep.drain(..) {
+            let mut desk = Desk {
+                turn,
+                timers: &mut self.timers,
+                profile: &self.profile,
+                gate: &mut self.gate,
+                lost: &mut self.lost,
+            };
+            let Some(peer) = self.peers.get_mut(key as usize) else { continue };
+            match peer.sweep(&mut desk) {
+                Swept::Gone => self.remove(turn, key),
+                Swept::Waits if peer.wants_work() && !peer.is_marked(mark::QUEUED) => {
+                    peer.marks |= mark::QUEUED;
+                    self.run.push_back(key);
+                }
+                Swept::Waits => {}
+            }
+        }
+        self.sweep = sweep;
+    }
+
+    fn is_busy(&self) -> bool {
+        !self.run.is_empty()
+            || !self.inbox.is_empty()
+            || self.broadcast.is_some()
+            || self.mail
+            || !self.flush.is_empty()
+            || !self.sweep.is_empty()
+            || self.may_accept()
+    }
+
+    fn serial(&self) -> u32 {
+        self.profile.serial
+    }
+
+    fn name(&self) -> &str {
+        &self.profile.name
+    }
+
+    fn close(&mut self, id: ConnectionId) {
+        if self.is_current(id.key, id.generation) {
+            self.peers[id.key as usize].conn.close(CloseReason::Shutdown);
+            self.queue(id.key);
+        }
+    }
+
+    fn drain(&mut self, turn: &mut Turn) -> Result<(), Error> {
+        if self.draining.is_some() {
+            return Ok(());
+        }
+        // Whoever has finished the handshake is served.
+        self.accepting.ready = true;
+        while self.accept_some(turn, turn.options.accept_budget)? {}
+        self.stop_accepting(turn);
+        let at = turn.now().after(self.profile.options.drain_timeout);
+        let deadline = turn.wheel.arm(at, Timer::Drain { listener: self.profile.slot });
+        self.draining = Some(Draining { deadline: Some(deadline), report: Report::default() });
+        let keys: Vec<usize> = self.peers.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            let peer = &mut self.peers[key];
+            if peer.handler.is_some() && !peer.conn.has(flag::CLOSING) {
+                peer.marks |= mark::DRAIN | mark::READABLE;
+                let key = peer.seat.key;
+                self.queue(key);
+            }
+        }
+        Ok(())
+    }
+
+    fn force(&mut self) {
+        self.draining.get_or_insert_default();
+        let keys: Vec<usize> = self.peers.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            let peer = &mut self.peers[key];
+            peer.marks |= mark::CLOSE_DUE;
+            peer.conn.close(CloseReason::DrainForced);
+            let key = peer.seat.key;
+            self.queue(key);
+        }
+    }
+
+    fn finished(&self) -> Option<Report> {
+        let draining = self.draining.as_ref()?;
+        self.peers.is_empty().then(|| Report {
+            undelivered_bytes: self.lost.input as u64,
+            unsent_bytes: self.lost.output as u64,
+            ..draining.report.clone()
+        })
+    }
+
+    fn retire(&mut self, turn: &mut Turn) {
+        self.stop_accepting(turn);
+        if let Some(deadline) = self.draining.take().and_then(|draining| draining.deadline) {
+            turn.wheel.cancel(deadline);
+        }
+        let unread = self.profile.mailbox.close();
+        for mail in self.inbox.drain(..).chain(unread) {
+            self.profile.counters.dropped_messages.add(1);
+            guarded(|| drop(mail));
+        }
+        if let Some(broadcast) = self.broadcast.take() {
+            guarded(|| drop(broadcast));
+        }
+    }
+}

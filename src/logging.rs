@@ -1,0 +1,88 @@
+//! What is worth a line in the log, and how often: at most one a second per cause and listener.
+
+use crate::clock::Nanos;
+
+/// Causes that can recur as fast as a peer likes.
+#[derive(Debug, Copy, Clone)]
+pub(crate) enum Cause {
+    Panic,
+    FactoryPanic,
+    AcceptPause,
+    AcceptError,
+    RegisterError,
+    Nonsense,
+    SlowPeer,
+    DroppedMessage,
+}
+
+const CAUSES: usize = Cause::DroppedMessage as usize + 1;
+const PERIOD: u64 = 1_000_000_000;
+
+/// Lets one line a second through per cause.
+#[derive(Debug, Default)]
+pub(crate) struct LogGate {
+    /// When the next line of each cause may pass.
+    next: [u64; CAUSES],
+}
+
+impl LogGate {
+    pub(crate) fn opens(&mut self, cause: Cause, now: Nanos) -> bool {
+        let next = &mut self.next[cause as usize];
+        let opens = now.0 >= *next;
+        if opens {
+            *next = now.0.saturating_add(PERIOD);
+        }
+        opens
+    }
+}
+
+/// What the first bytes of a connection look like that made no sense as a packet.
+///
+/// Speaking another protocol to the port is the commonest cause of "packet too large", and the
+/// length alone does not tell.
+pub(crate) fn resembles(bytes: &[u8]) -> &'static str {
+    const METHODS: [&[u8]; 8] =
+        [b"GET ", b"POST", b"PUT ", b"HEAD", b"OPTI", b"DELE", b"PATC", b"CONN"];
+    match bytes {
+        [0x16, 0x03, ..] => "a TLS hello",
+        [0x0d, 0x0a, 0x0d, 0x0a, 0x00, 0x0d, 0x0a, ..] => "a PROXY protocol header, version 2",
+        _ if bytes.starts_with(b"PROXY ") => "a PROXY protocol header, version 1",
+        _ if bytes.starts_with(b"SSH-") => "an SSH banner",
+        _ if bytes.starts_with(b"PRI * HTTP/2") => "an HTTP/2 preface",
+        _ if METHODS.iter().any(|method| bytes.starts_with(method)) => "an HTTP request",
+        [0, 0, _, _, ..] => "a four-byte length",
+        [low, 0, rest @ ..] if rest.len() <= usize::from(*low) && *low > 0 => {
+            "a length in the other byte order"
+        }
+        _ => "nothing known",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_logged_once_a_second() {
+        let mut gate = LogGate::default();
+        assert!(gate.opens(Cause::Panic, Nanos(5)));
+        assert!(!gate.opens(Cause::Panic, Nanos(5 + PERIOD - 1)));
+        assert!(gate.opens(Cause::AcceptPause, Nanos(6)), "causes do not hide each other");
+        assert!(gate.opens(Cause::Panic, Nanos(5 + PERIOD)));
+    }
+
+    #[test]
+    fn other_protocols_are_recognised() {
+        for (bytes, name) in [
+            (&b"GET / HTTP/1.1\r\n"[..], "an HTTP request"),
+            (b"\x16\x03\x01\x02\x00\x01", "a TLS hello"),
+            (b"\r\n\r\n\x00\r\nQUIT\n", "a PROXY protocol header, version 2"),
+            (b"SSH-2.0-OpenSSH", "an SSH banner"),
+            (b"\x05\x00hello", "a length in the other byte order"),
+            (b"\x00\x00\x00\x05hello", "a four-byte length"),
+            (b"\xff\xff", "nothing known"),
+        ] {
+            assert_eq!(resembles(bytes), name);
+        }
+    }
+}

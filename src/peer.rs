@@ -1,0 +1,591 @@
+//! One connection in its slot: the socket, the protocol-free state, the handler.
+//!
+//! The only room that reads or writes a stream. A peer is worked on in one go, within budgets:
+//! queued output first, then packets left over, then the socket; answers gather in the reactor's
+//! output buffer and leave with one write.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::time::Duration;
+
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+
+use crate::connection::{Connection, Due, flag};
+use crate::dispatch::Verdict;
+use crate::error::CloseReason;
+use crate::handler::{Handler, Info};
+use crate::listener::Desk;
+use crate::logging::{Cause, resembles};
+use crate::turn::Timer;
+use crate::wheel::{Tick, TimerKey};
+
+/// What a peer talks through: a socket, or a script in tests.
+pub(crate) trait Stream: Read + Write {
+    /// Tells the peer that nothing more comes.
+    fn shutdown_write(&self) -> io::Result<()>;
+    /// Our end's address.
+    fn local_addr(&self) -> io::Result<SocketAddr>;
+    /// The error that the kernel keeps for a broken connection.
+    fn take_error(&self) -> io::Result<Option<io::Error>>;
+    /// Has events sent for this stream, once and for good.
+    fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()>;
+}
+
+impl Stream for TcpStream {
+    fn shutdown_write(&self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Self::local_addr(self)
+    }
+
+    fn take_error(&self) -> io::Result<Option<io::Error>> {
+        Self::take_error(self)
+    }
+
+    fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        registry.register(self, token, interest())
+    }
+}
+
+/// Everything there is to know. Urgent bytes matter because `recv` stops short at one.
+fn interest() -> Interest {
+    let both = Interest::READABLE | Interest::WRITABLE;
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let both = both | Interest::PRIORITY;
+    both
+}
+
+/// On Linux a read that returns less than it could has emptied the socket, and whatever arrives
+/// later makes a new event (mio#1611), unless the event said that there is more to it than bytes.
+const SHORT_READ_DRAINS: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
+/// What events said, and where the peer is queued.
+pub(crate) mod mark {
+    /// There may be something to read.
+    pub(crate) const READABLE: u16 = 1 << 0;
+    /// There may be room to write.
+    pub(crate) const WRITABLE: u16 = 1 << 1;
+    /// A short read proves nothing: the event carried an end, an error or an urgent byte.
+    pub(crate) const HINT: u16 = 1 << 2;
+    /// The event carried an error.
+    pub(crate) const ERROR: u16 = 1 << 3;
+    /// In the listener's run queue.
+    pub(crate) const QUEUED: u16 = 1 << 4;
+    /// In the listener's list of peers with fresh output.
+    pub(crate) const FLUSH: u16 = 1 << 5;
+    /// In the listener's list of peers to end.
+    pub(crate) const SWEEP: u16 = 1 << 6;
+    /// Nothing can be read or written any more.
+    pub(crate) const BROKEN: u16 = 1 << 7;
+    /// The present stage of closing took too long.
+    pub(crate) const CLOSE_DUE: u16 = 1 << 8;
+    /// The listener drains, and the handler has not been told yet.
+    pub(crate) const DRAIN: u16 = 1 << 9;
+}
+
+/// Which slot, whose turn in it, and who sits there.
+#[derive(Debug, Copy, Clone)]
+pub(crate) struct Seat {
+    pub(crate) key: u32,
+    pub(crate) generation: u32,
+    pub(crate) peer_addr: SocketAddr,
+}
+
+/// What sweeping a peer came to.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub(crate) enum Swept {
+    /// It still has something to send, or lingers.
+    Waits,
+    /// The slot is free.
+    Gone,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Peer<H, S> {
+    pub(crate) stream: S,
+    /// None once `terminate` was called: the peer lingers.
+    pub(crate) handler: Option<H>,
+    pub(crate) marks: u16,
+    timer: TimerKey,
+    pub(crate) conn: Connection,
+    pub(crate) seat: Seat,
+}
+
+impl<H: Handler, S: Stream> Peer<H, S> {
+    pub(crate) fn new(stream: S, handler: H, seat: Seat, now: Tick) -> Self {
+        let conn = Connection::new(now);
+        let (handler, marks) = (Some(handler), mark::WRITABLE);
+        Self { stream, handler, marks, timer: TimerKey::NONE, conn, seat }
+    }
+
+    pub(crate) fn is_marked(&self, marks: u16) -> bool {
+        self.marks & marks != 0
+    }
+
+    /// Whether there is something to do without waiting for an event.
+    pub(crate) fn wants_work(&self) -> bool {
+        if self.handler.is_none() {
+            return self.is_marked(mark::READABLE);
+        }
+        let unread = self.is_marked(mark::READABLE) || self.conn.has(flag::BACKLOG | flag::EOF);
+        let goodbye = self.is_marked(mark::DRAIN) && self.may_say_goodbye();
+        let drained = self.conn.has(flag::OWES_DRAINED) && self.conn.output.is_none();
+        (unread || goodbye) && !self.conn.has(flag::BLOCKS)
+            || drained && !self.conn.has(flag::CLOSING)
+            || self.is_marked(mark::ERROR)
+    }
+
+    /// Whether there is output that the kernel has not refused yet.
+    pub(crate) fn wants_flush(&self) -> bool {
+        self.is_marked(mark::WRITABLE) && self.conn.output.is_some()
+    }
+
+    /// The peer's share of a turn.
+    pub(crate) fn work(&mut self, desk: &mut Desk<'_, H::Message>, read: &mut [u8]) {
+        self.flush(desk);
+        if self.handler.is_none() || self.conn.has(flag::CLOSING) {
+            return self.discard(read);
+        }
+        self.tell_drained(desk);
+        let mut budget = desk.turn.options.packet_budget;
+        if self.conn.has(flag::BACKLOG) && !self.conn.has(flag::BLOCKS) {
+            self.consume(desk, &[], &mut budget);
+        }
+        if self.is_marked(mark::READABLE) && self.may_read() {
+            self.read(desk, read, &mut budget);
+        }
+        if budget == 0 {
+            desk.profile.counters.packet_budget_hits.add(1);
+        }
+        if self.is_marked(mark::ERROR) {
+            self.look_for_death();
+        }
+        if self.conn.has(flag::EOF) && !self.conn.has(flag::BACKLOG | flag::BLOCKS) {
+            let reason = self.conn.end_of_input();
+            self.close(desk, reason);
+        }
+        if self.is_marked(mark::DRAIN) && self.may_say_goodbye() {
+            self.marks &= !mark::DRAIN;
+            self.dispatch(desk, |handler, ctx| {
+                let action = handler.handle_info(Info::Shutdown, ctx);
+                ctx.apply(action);
+            });
+        }
+        self.write_out(desk);
+        self.settle(desk);
+    }
+
+    fn may_read(&self) -> bool {
+        !self.conn.has(flag::BLOCKS | flag::BACKLOG | flag::EOF)
+    }
+
+    /// Everything that had arrived was delivered, and no packet is half here.
+    fn may_say_goodbye(&self) -> bool {
+        !self.is_marked(mark::READABLE)
+            && !self.conn.has(flag::BLOCKS | flag::BACKLOG)
+            && self.conn.input.is_none()
+    }
+
+    // ---- in ----
+
+    fn read(&mut self, desk: &mut Desk<'_, H::Message>, read: &mut [u8], budget: &mut u32) {
+        let mut room = read.len();
+        while room > 0 && self.is_marked(mark::READABLE) && self.may_read() {
+            match self.stream.read(&mut read[..room]) {
+                Ok(0) => {
+                    self.marks &= !(mark::READABLE | mark::HINT);
+                    self.conn.flags |= flag::EOF;
+                }
+                Ok(count) => {
+                    desk.profile.counters.bytes_in.add(count as u64);
+                    self.conn.heard(desk.turn.now());
+                    if SHORT_READ_DRAINS && count < room && !self.is_marked(mark::HINT) {
+                        self.marks &= !mark::READABLE;
+                    }
+                    self.consume(desk, &read[..count], budget);
+                    room -= count;
+                }
+                Err(error) => match error.kind() {
+                    ErrorKind::WouldBlock => self.marks &= !(mark::READABLE | mark::HINT),
+                    ErrorKind::Interrupted => {}
+                    kind => self.broke(kind, CloseReason::Reset),
+                },
+            }
+        }
+        if room == 0 {
+            desk.profile.counters.read_budget_hits.add(1);
+        }
+    }
+
+    /// Delivers what waits, topped up from `fresh`, and then `fresh` itself. What is left of it is
+    /// kept: as far as it has arrived, each byte copied once.
+    fn consume(&mut self, desk: &mut Desk<'_, H::Message>, mut fresh: &[u8], budget: &mut u32) {
+        self.conn.flags &= !flag::BACKLOG;
+        while let Some(mut kept) = self.conn.input.take() {
+            let missing = kept.missing();
+            let (now, later) = fresh.split_at(missing.min(fresh.len()));
+            kept.append(now);
+            fresh = later;
+            if kept.need.is_some_and(|need| kept.len() < need) {
+                self.conn.put_back(kept, &mut desk.turn.pool);
+                return;
+            }
+            let scanned = kept.scanned;
+            let (consumed, verdict) = self.deliver_all(desk, kept.as_slice(), scanned, budget);
+            kept.consume(consumed);
+            (kept.scanned, kept.need) = match verdict {
+                Verdict::Partial(need) => (kept.len(), need),
+                _ => (0, Some(0)),
+            };
+            self.conn.put_back(kept, &mut desk.turn.pool);
+            if !matches!(verdict, Verdict::Partial(_)) {
+                self.keep_backlog(desk, fresh);
+                return;
+            }
+            if fresh.is_empty() {
+                return;
+            }
+        }
+        let (consumed, verdict) = self.deliver_all(desk, fresh, 0, budget);
+        let rest = &fresh[consumed..];
+        match verdict {
+            Verdict::Partial(need) => self.conn.keep(rest, rest.len(), need, &mut desk.turn.pool),
+            _ => self.keep_backlog(desk, rest),
+        }
+    }
+
+    /// Delivers batch after batch, writing in between, until there is a reason to stop.
+    fn deliver_all(
+        &mut self,
+        desk: &mut Desk<'_, H::Message>,
+        input: &[u8],
+        mut scanned: usize,
+        budget: &mut u32,
+    ) -> (usize, Verdict) {
+        let mut at = 0;
+        loop {
+            let (consumed, verdict) = self.deliver(desk, &input[at..], scanned, budget);
+            at += consumed;
+            scanned = 0;
+            match verdict {
+                Verdict::Reframed => self.conn.flags &= !(flag::REFRAMED | flag::BACKLOG),
+                Verdict::Full => {
+                    self.write_out(desk);
+                    if self.conn.has(flag::BLOCKS) {
+                        return (at, Verdict::Blocked);
+                    }
+                }
+                Verdict::Partial(_) | Verdict::Budget | Verdict::Blocked => {
+                    self.conn.flags &= !flag::REFRAMED;
+                    self.log_nonsense(desk, &input[at..]);
+                    return (at, verdict);
+                }
+            }
+        }
+    }
+
+    /// Delivery stopped for a reason other than the bytes: they may hold whole packets.
+    fn keep_backlog(&mut self, desk: &mut Desk<'_, H::Message>, rest: &[u8]) {
+        self.conn.keep(rest, 0, Some(0), &mut desk.turn.pool);
+        if self.conn.input.is_some() {
+            self.conn.flags |= flag::BACKLOG;
+        }
+    }
+
+    /// Reads and forgets, so that closing does not answer unread bytes with a reset.
+    fn discard(&mut self, read: &mut [u8]) {
+        if self.is_marked(mark::ERROR) {
+            self.marks = self.marks & !mark::ERROR | mark::BROKEN;
+        }
+        let mut room = read.len();
+        while room > 0 && self.is_marked(mark::READABLE) {
+            match self.stream.read(&mut read[..room]) {
+                Ok(0) => {
+                    self.conn.flags |= flag::EOF;
+                    self.marks &= !mark::READABLE;
+                }
+                Ok(count) => room -= count,
+                Err(error) => match error.kind() {
+                    ErrorKind::WouldBlock => self.marks &= !mark::READABLE,
+                    ErrorKind::Interrupted => {}
+                    _ => self.marks = self.marks & !mark::READABLE | mark::BROKEN,
+                },
+            }
+        }
+    }
+
+    /// An error was announced. If reading does not tell, because we do not read, the kernel does.
+    fn look_for_death(&mut self) {
+        self.marks &= !mark::ERROR;
+        if self.conn.has(flag::BLOCKS)
+            && let Ok(Some(error)) = self.stream.take_error()
+        {
+            self.broke(error.kind(), CloseReason::Reset);
+        }
+    }
+
+    fn broke(&mut self, kind: ErrorKind, reset: CloseReason) {
+        self.marks &= !(mark::READABLE | mark::WRITABLE | mark::HINT);
+        self.marks |= mark::BROKEN;
+        let reason =
+            if kind == ErrorKind::ConnectionReset { reset } else { CloseReason::Io(kind) };
+        self.conn.close(reason);
+    }
+
+    // ---- out ----
+
+    /// Writes what was framed for this peer, or queues it behind what is queued.
+    pub(crate) fn write_out(&mut self, desk: &mut Desk<'_, H::Message>) {
+        if desk.turn.out.is_empty() {
+            return;
+        }
+        let mut taken = 0;
+        if self.conn.output.is_none() && self.is_marked(mark::WRITABLE) {
+            let out = std::mem::take(&mut desk.turn.out);
+            taken = self.write(desk, &out);
+            desk.turn.out = out;
+        }
+        if taken < desk.turn.out.len() && !self.is_marked(mark::BROKEN) {
+            self.queue_out(desk, taken);
+            self.flush(desk);
+        }
+        desk.turn.clear_out();
+    }
+
+    /// Moves what was framed, from `taken` on, to the peer's own queue.
+    pub(crate) fn queue_out(&mut self, desk: &mut Desk<'_, H::Message>, taken: usize) {
+        if taken < desk.turn.out.len() {
+            let now = desk.turn.now();
+            let pool = &mut desk.turn.pool;
+            let mut queue = match self.conn.output.take() {
+                Some(queue) => queue,
+                None => {
+                    let mut queue = pool.take_queue();
+                    queue.progress = now;
+                    queue
+                }
+            };
+            queue.append(&desk.turn.out[taken..], pool);
+            self.conn.output = Some(queue);
+            self.watch_water(desk);
+        }
+        desk.turn.clear_out();
+    }
+
+    /// Offers the queue to the kernel, piece by piece, until it refuses.
+    pub(crate) fn flush(&mut self, desk: &mut Desk<'_, H::Message>) {
+        if self.conn.output.is_none() {
+            return;
+        }
+        while self.is_marked(mark::WRITABLE)
+            && let Some(queue) = self.conn.output.take()
+        {
+            let taken = self.write(desk, queue.front().unwrap_or_default());
+            self.conn.output = Some(queue);
+            if taken > 0 {
+                self.conn.sent(taken, desk.turn.now(), &mut desk.turn.pool);
+            }
+        }
+        self.watch_water(desk);
+    }
+
+    /// Writes until all is taken or the kernel refuses: only its refusal makes it announce room.
+    fn write(&mut self, desk: &Desk<'_, H::Message>, bytes: &[u8]) -> usize {
+        let mut taken = 0;
+        while taken < bytes.len() {
+            match self.stream.write(&bytes[taken..]) {
+                Ok(count) if count > 0 => taken += count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.marks &= !mark::WRITABLE;
+                    break;
+                }
+                refused => {
+                    let kind = refused.err().map_or(ErrorKind::WriteZero, |error| error.kind());
+                    self.broke(kind, CloseReason::Io(kind));
+                    break;
+                }
+            }
+        }
+        desk.profile.counters.bytes_out.add(taken as u64);
+        taken
+    }
+
+    fn watch_water(&mut self, desk: &Desk<'_, H::Message>) {
+        if self.conn.watch_water(&desk.profile.limits) {
+            desk.profile.counters.high_water_hits.add(1);
+        }
+    }
+
+    /// Tells the handler that there is room again, at most once a turn.
+    pub(crate) fn tell_drained(&mut self, desk: &mut Desk<'_, H::Message>) {
+        if self.conn.take_drained(&desk.profile.limits) {
+            self.dispatch(desk, |handler, ctx| {
+                let action = handler.handle_info(Info::Drained, ctx);
+                ctx.apply(action);
+            });
+            self.write_out(desk);
+        }
+    }
+
+    // ---- time ----
+
+    /// Puts the clocks and the one entry in the wheel right after something happened. An entry that
+    /// is too early stays: it asks again when it fires.
+    pub(crate) fn settle(&mut self, desk: &mut Desk<'_, H::Message>) {
+        let limits = &desk.profile.limits;
+        self.conn.settle(desk.turn.now(), limits);
+        let deadline = self.conn.deadline(limits);
+        let wheel = &mut desk.turn.wheel;
+        if self.timer.is_none() {
+            if deadline != Tick::NEVER {
+                let timer = Timer::Peer { listener: desk.profile.slot, key: self.seat.key };
+                self.timer = wheel.arm(deadline, timer);
+            }
+        } else if deadline == Tick::NEVER {
+            wheel.cancel(self.timer);
+            self.timer = TimerKey::NONE;
+        } else if deadline < wheel.deadline(self.timer) {
+            wheel.rearm(self.timer, deadline);
+        }
+    }
+
+    /// The entry in the wheel fired: something may be due.
+    pub(crate) fn expire(&mut self, desk: &mut Desk<'_, H::Message>) {
+        self.timer = TimerKey::NONE;
+        match self.conn.due(desk.turn.judged(), &desk.profile.limits) {
+            // The peer may have done its part, and we have not looked: judge after the next read.
+            Some(Due::Packet | Due::Idle) if self.is_unread() => {
+                let timer = Timer::Peer { listener: desk.profile.slot, key: self.seat.key };
+                let next = desk.turn.judged().after(Duration::from_millis(1));
+                self.timer = desk.turn.wheel.arm(next, timer);
+                return;
+            }
+            Some(Due::Packet) => self.packet_timeout(desk),
+            Some(Due::Idle) => self.close(desk, CloseReason::IdleTimeout),
+            Some(Due::Stall) => self.close(desk, CloseReason::WriteStalled),
+            Some(Due::Close) => self.marks |= mark::CLOSE_DUE,
+            None => {}
+        }
+        self.queue_out(desk, 0);
+        self.settle(desk);
+    }
+
+    fn is_unread(&self) -> bool {
+        self.is_marked(mark::READABLE | mark::QUEUED) && !self.conn.has(flag::BLOCKS)
+    }
+
+    fn packet_timeout(&mut self, desk: &mut Desk<'_, H::Message>) {
+        desk.profile.counters.packet_timeouts.add(1);
+        let Some(partial) = self.conn.take_partial() else { return };
+        self.log_partial(desk, partial.as_slice());
+        self.dispatch(desk, |handler, ctx| {
+            let action = handler.handle_info(Info::Timeout(partial.as_slice()), ctx);
+            ctx.apply(action);
+        });
+        desk.turn.pool.give_buffer(partial);
+    }
+
+    // ---- the end ----
+
+    /// Decides the end, with a line in the log if a first packet made no sense.
+    pub(crate) fn close(&mut self, desk: &mut Desk<'_, H::Message>, reason: CloseReason) {
+        if let (CloseReason::PeerClosedMidPacket { .. }, Some(input)) = (reason, &self.conn.input) {
+            let bytes: [u8; 16] = std::array::from_fn(|at| {
+                input.as_slice().get(at).copied().unwrap_or_default()
+            });
+            let len = input.len().min(bytes.len());
+            self.log_partial(desk, &bytes[..len]);
+        }
+        if matches!(reason, CloseReason::WriteStalled | CloseReason::SlowReader)
+            && desk.gate.opens(Cause::SlowPeer, desk.turn.nanos())
+        {
+            log::warn!("{}: {}: {reason}", desk.profile.name, self.seat.peer_addr);
+        }
+        self.conn.close(reason);
+    }
+
+    fn log_nonsense(&self, desk: &mut Desk<'_, H::Message>, bytes: &[u8]) {
+        if let Some(CloseReason::PacketTooLarge { .. } | CloseReason::BadFrame(_)) =
+            self.conn.reason()
+        {
+            self.log_partial(desk, bytes);
+        }
+    }
+
+    fn log_partial(&self, desk: &mut Desk<'_, H::Message>, bytes: &[u8]) {
+        if !self.conn.has(flag::SPOKEN) && desk.gate.opens(Cause::Nonsense, desk.turn.nanos()) {
+            log::warn!(
+                "{}: the first packet of {} came to nothing; it looks like {}",
+                desk.profile.name,
+                self.seat.peer_addr,
+                resembles(bytes)
+            );
+        }
+    }
+
+    /// One step of the way out. See the diagram in `connection.rs`.
+    pub(crate) fn sweep(&mut self, desk: &mut Desk<'_, H::Message>) -> Swept {
+        self.marks &= !mark::SWEEP;
+        let Some(reason) = self.conn.reason() else { return Swept::Waits };
+        let cut_short = self.is_marked(mark::BROKEN | mark::CLOSE_DUE) || is_abrupt(reason);
+        let now = desk.turn.now();
+        if self.handler.is_some() {
+            if self.conn.output.is_some() && !cut_short {
+                if !self.conn.is_close_armed() {
+                    self.conn.close_by(now.after(desk.profile.options.close_timeout));
+                    self.settle(desk);
+                }
+                return Swept::Waits;
+            }
+            self.cancel_timers(desk);
+            self.terminate(desk, reason);
+            let lost = self.conn.give_back(&mut desk.turn.pool);
+            if reason == CloseReason::DrainForced {
+                desk.lost.add(lost);
+            }
+            if !cut_short && !self.conn.has(flag::EOF) && self.stream.shutdown_write().is_ok() {
+                self.conn.close_by(now.after(desk.profile.options.linger_timeout));
+                self.marks |= mark::READABLE;
+                self.settle(desk);
+                return Swept::Waits;
+            }
+        } else if !cut_short && !self.conn.has(flag::EOF) {
+            return Swept::Waits;
+        }
+        self.cancel_wheel(desk);
+        Swept::Gone
+    }
+
+    fn cancel_wheel(&mut self, desk: &mut Desk<'_, H::Message>) {
+        if !self.timer.is_none() {
+            desk.turn.wheel.cancel(self.timer);
+            self.timer = TimerKey::NONE;
+        }
+    }
+
+    /// The handler's own timers end with it.
+    fn cancel_timers(&mut self, desk: &mut Desk<'_, H::Message>) {
+        let Some(first) = self.conn.first_timer() else { return };
+        while let Some(removed) = desk.timers.pop(first) {
+            desk.turn.wheel.cancel(removed.wheel);
+            crate::dispatch::guarded(|| drop(removed.message));
+        }
+    }
+}
+
+/// Ends for which nothing more is sent and nothing more is read.
+fn is_abrupt(reason: CloseReason) -> bool {
+    matches!(
+        reason,
+        CloseReason::Reset
+            | CloseReason::Io(_)
+            | CloseReason::SlowReader
+            | CloseReason::WriteStalled
+            | CloseReason::DrainForced
+    )
+}

@@ -1,0 +1,441 @@
+//! The reactor: one thread, one `Poll`, one turn at a time. The only room that drives.
+//!
+//! Read [`Reactor::turn`] first; it is the whole program. Each of its lines is a phase, and no
+//! phase reaches into another. Events only mark; the work is done afterwards, within budgets; a
+//! connection ends in `sweep` and nowhere else.
+//!
+//! mio is edge-triggered: bytes that are left in the kernel are announced once. Whoever stops
+//! early therefore stays queued, and while anybody is queued `wait` does not wait.
+
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsRawFd, RawFd};
+use std::time::Duration;
+
+use mio::event::Event;
+use mio::{Events, Poll, Waker};
+use slab::Slab;
+
+use crate::clock::Clock;
+use crate::drain::{Report, Ticket};
+use crate::error::Error;
+use crate::handle::{Handle, ListenerHandle, Prepared, Shared};
+use crate::handler::{Accepted, Handler};
+use crate::listener::AnyListener;
+use crate::mailbox::{ConnectionId, Doorbell};
+use crate::options::{ListenerOptions, ReactorOptions};
+use crate::peer::mark;
+use crate::sync::Arc;
+use crate::token::{self, Target};
+use crate::turn::{Timer, Turn};
+
+/// A listener in its slot, and who waits for it to be drained.
+struct Tenant {
+    listener: Box<dyn AnyListener>,
+    tickets: Vec<Ticket>,
+}
+
+/// A shutdown under way.
+#[derive(Default)]
+struct Shutdown {
+    tickets: Vec<Ticket>,
+    report: Report,
+}
+
+/// One event loop. See the crate's documentation for an example.
+///
+/// It is neither `Send` nor `Sync`: it lives on the thread that made it. [`Reactor::handle`] is
+/// for the others.
+pub struct Reactor {
+    poll: Poll,
+    events: Events,
+    /// The last batch of events was full: more may be ready than we know.
+    more_events: bool,
+    /// The one buffer that every socket is read into.
+    read: Vec<u8>,
+    listeners: Slab<Tenant>,
+    turn: Turn,
+    shared: Arc<Shared>,
+    shutdown: Option<Shutdown>,
+    stopped: bool,
+}
+
+impl Reactor {
+    /// A reactor with the default [`ReactorOptions`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Poll`] if the system has no descriptors left for it.
+    pub fn new() -> Result<Self, Error> {
+        Self::with_options(ReactorOptions::default())
+    }
+
+    /// A reactor with these options.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn with_options(options: ReactorOptions) -> Result<Self, Error> {
+        let failed = |what| move |source| Error::Poll { what, source };
+        let poll = Poll::new().map_err(failed("make an event queue"))?;
+        let waker = Waker::new(poll.registry(), token::WAKER).map_err(failed("make a waker"))?;
+        let registry = poll.registry().try_clone().map_err(failed("share the event queue"))?;
+        let doorbell = Doorbell::new(move || {
+            if let Err(error) = waker.wake() {
+                log::error!("cannot wake the reactor: {error}");
+            }
+        });
+        let shared = Arc::new(Shared::new(doorbell));
+        let handle = Handle { shared: Arc::clone(&shared) };
+        Ok(Self {
+            poll,
+            events: Events::with_capacity(options.events),
+            more_events: false,
+            read: vec![0; options.read_buffer],
+            listeners: Slab::new(),
+            turn: Turn::new(Clock::monotonic(), options, Some(registry), handle),
+            shared,
+            shutdown: None,
+            stopped: false,
+        })
+    }
+
+    /// Starts a listener: Condor's `start_listener`. `factory` makes one handler per connection;
+    /// it and the handlers need not be `Send`, for they never leave this thread.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Options`] with everything that is wrong with them, [`Error::DuplicateName`],
+    /// [`Error::AddressInUse`], [`Error::Permission`], [`Error::NotLocal`], [`Error::Listen`].
+    /// Nothing is left behind: the name and the address are free again.
+    pub fn start_listener<H, F>(
+        &mut self,
+        name: &str,
+        options: ListenerOptions,
+        factory: F,
+    ) -> Result<ListenerHandle<H::Message>, Error>
+    where
+        H: Handler,
+        F: FnMut(&Accepted<'_>) -> H + 'static,
+    {
+        let prepared = self.handle().prepare(name, options, factory)?;
+        let handle = prepared.handle();
+        self.adopt(prepared);
+        Ok(handle)
+    }
+
+    /// What other threads may ask of this reactor.
+    pub fn handle(&self) -> Handle {
+        self.turn.handle.clone()
+    }
+
+    /// Runs until [`Handle::shutdown`] has drained every listener.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Poll`] if the event queue fails, [`Error::Accept`] if a listening socket does. All
+    /// connections are then ended.
+    pub fn run(&mut self) -> Result<(), Error> {
+        while !self.stopped {
+            if let Err(error) = self.turn(None) {
+                self.terminate_all();
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs one pass of the loop, for users with a loop of their own. `timeout` bounds how long it
+    /// waits for something to do; `None` waits as long as it takes.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run), except that the connections live on.
+    pub fn turn(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
+        self.wait(timeout)?;
+        self.mark();
+        self.accept()?;
+        self.work();
+        self.deliver();
+        self.expire();
+        self.flush();
+        self.sweep();
+        self.rest();
+        Ok(())
+    }
+
+    /// Whether [`Handle::shutdown`] has been asked for and is done.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
+    /// How long a loop of the user may wait for the [descriptor](AsRawFd) before it calls
+    /// [`turn`](Self::turn) even so: zero when work is queued, `None` when nothing is due.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        if self.is_busy() {
+            return Some(Duration::ZERO);
+        }
+        Some(self.turn.present().until(self.turn.wheel.next_expiry()?))
+    }
+
+    // ---- the phases ----
+
+    fn wait(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
+        let own = self.next_deadline();
+        let timeout = match (own, timeout) {
+            (Some(own), Some(theirs)) => Some(own.min(theirs)),
+            (own, theirs) => own.or(theirs),
+        };
+        let polled = self.poll.poll(&mut self.events, timeout);
+        self.shared.doorbell.awake();
+        self.turn.sample_after_poll();
+        match polled {
+            Err(error) if error.kind() == ErrorKind::Interrupted => self.events.clear(),
+            Err(source) => return Err(Error::Poll { what: "wait for events", source }),
+            Ok(()) => {}
+        }
+        Ok(())
+    }
+
+    fn mark(&mut self) {
+        let mut count = 0;
+        for event in &self.events {
+            count += 1;
+            match token::target(event.token()) {
+                Target::Waker => {}
+                Target::Acceptor { listener } => {
+                    if let Some(tenant) = self.listeners.get_mut(listener.into()) {
+                        tenant.listener.mark_acceptor();
+                    }
+                }
+                Target::Peer { listener, key, generation } => {
+                    if let Some(tenant) = self.listeners.get_mut(listener.into()) {
+                        tenant.listener.mark_peer(key, generation, marks(event));
+                    }
+                }
+            }
+        }
+        self.more_events = count == self.events.capacity();
+        if self.more_events && count < ReactorOptions::MAX_EVENTS {
+            self.events = Events::with_capacity((count * 2).min(ReactorOptions::MAX_EVENTS));
+        }
+    }
+
+    fn accept(&mut self) -> Result<(), Error> {
+        for (_, tenant) in &mut self.listeners {
+            tenant.listener.accept(&mut self.turn)?;
+        }
+        Ok(())
+    }
+
+    fn work(&mut self) {
+        for (_, tenant) in &mut self.listeners {
+            tenant.listener.work(&mut self.turn, &mut self.read);
+        }
+    }
+
+    fn deliver(&mut self) {
+        let rung = self.shared.doorbell.answer();
+        if rung {
+            for command in self.shared.take_commands() {
+                command(self);
+            }
+        }
+        for (_, tenant) in &mut self.listeners {
+            tenant.listener.deliver(&mut self.turn, rung);
+        }
+    }
+
+    /// Skipped after a full batch: what a timeout would be blamed for may not have been read.
+    fn expire(&mut self) {
+        if self.more_events {
+            return;
+        }
+        let mut budget = self.turn.options.timer_budget;
+        while let Some(timer) = self.turn.wheel.expire(self.turn.judged(), &mut budget) {
+            let (Timer::Peer { listener, .. }
+            | Timer::User { listener, .. }
+            | Timer::Accept { listener }
+            | Timer::Drain { listener }) = timer;
+            if let Some(tenant) = self.listeners.get_mut(listener.into()) {
+                tenant.listener.expire(&mut self.turn, timer);
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        for (_, tenant) in &mut self.listeners {
+            tenant.listener.flush(&mut self.turn);
+        }
+    }
+
+    fn sweep(&mut self) {
+        let mut finished = Vec::new();
+        for (slot, tenant) in &mut self.listeners {
+            tenant.listener.sweep(&mut self.turn);
+            if let Some(report) = tenant.listener.finished() {
+                finished.push((slot, report));
+            }
+        }
+        for (slot, report) in finished {
+            self.evict(slot, report);
+        }
+        if self.listeners.is_empty()
+            && let Some(shutdown) = self.shutdown.take()
+        {
+            self.stopped = true;
+            for ticket in shutdown.tickets {
+                ticket.complete(shutdown.report.clone());
+            }
+        }
+    }
+
+    /// Whoever rings from now on has to wake us, in our own `wait` or in a loop of the user.
+    fn rest(&mut self) {
+        self.shared.doorbell.may_sleep();
+        let slow = self.turn.options.slow_turn;
+        let took = self.turn.since_poll();
+        if took > slow {
+            log::warn!("a turn took {took:?}, more than {slow:?}: a callback blocks, or is slow");
+        }
+    }
+
+    // ---- what commands ask for ----
+
+    pub(crate) fn adopt<H, F>(&mut self, prepared: Prepared<H, F>)
+    where
+        H: Handler,
+        F: FnMut(&Accepted<'_>) -> H + 'static,
+    {
+        let entry = self.listeners.vacant_entry();
+        let slot = u16::try_from(entry.key()).unwrap_or(u16::MAX);
+        let mut listener = prepared.adopt(slot);
+        let name = listener.name().to_owned();
+        if let Err(error) = listener.register(&self.turn) {
+            log::error!("listener \"{name}\": cannot be watched, and is closed: {error}");
+            listener.retire(&mut self.turn);
+            self.shared.release(&name);
+            return;
+        }
+        entry.insert(Tenant { listener: Box::new(listener), tickets: Vec::new() });
+        if self.shutdown.is_some() {
+            self.drain_slot(slot.into());
+        }
+    }
+
+    pub(crate) fn drain_listener(&mut self, serial: u32, ticket: Ticket) {
+        let slot = self.slot_of(serial);
+        if let Some(slot) = slot {
+            self.listeners[slot].tickets.push(ticket);
+            self.drain_slot(slot);
+        }
+    }
+
+    pub(crate) fn shut_down(&mut self, ticket: Ticket) {
+        let again = self.shutdown.is_some();
+        self.shutdown.get_or_insert_default().tickets.push(ticket);
+        let slots: Vec<usize> = self.listeners.iter().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            self.drain_slot(slot);
+            if again {
+                self.listeners[slot].listener.force();
+            }
+        }
+    }
+
+    pub(crate) fn close(&mut self, id: ConnectionId) {
+        if let Some(slot) = self.slot_of(id.serial) {
+            self.listeners[slot].listener.close(id);
+        }
+    }
+
+    fn drain_slot(&mut self, slot: usize) {
+        let listener = &mut self.listeners[slot].listener;
+        if let Err(error) = listener.drain(&mut self.turn) {
+            log::error!("{error}");
+        }
+    }
+
+    fn slot_of(&self, serial: u32) -> Option<usize> {
+        self.listeners.iter().find(|(_, tenant)| tenant.listener.serial() == serial).map(|(s, _)| s)
+    }
+
+    /// A drained listener leaves.
+    fn evict(&mut self, slot: usize, report: Report) {
+        let mut tenant = self.listeners.remove(slot);
+        tenant.listener.retire(&mut self.turn);
+        log::info!("listener \"{}\": stopped, {report}", tenant.listener.name());
+        self.shared.release(tenant.listener.name());
+        if let Some(shutdown) = &mut self.shutdown {
+            shutdown.report.merge(&report);
+        }
+        for ticket in tenant.tickets {
+            ticket.complete(report.clone());
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.shared.doorbell.is_rung()
+            || self.more_events
+            || self.listeners.iter().any(|(_, tenant)| tenant.listener.is_busy())
+    }
+
+    /// Ends everything at once.
+    fn terminate_all(&mut self) {
+        let slots: Vec<usize> = self.listeners.iter().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            let listener = &mut self.listeners[slot].listener;
+            listener.force();
+            listener.sweep(&mut self.turn);
+            let report = listener.finished().unwrap_or_default();
+            self.evict(slot, report);
+        }
+    }
+}
+
+/// What an event means for a peer.
+fn marks(event: &Event) -> u16 {
+    let mut marks = 0;
+    if event.is_writable() {
+        marks |= mark::WRITABLE;
+    }
+    if event.is_readable() {
+        marks |= mark::READABLE;
+    }
+    if event.is_read_closed() || event.is_priority() {
+        marks |= mark::READABLE | mark::HINT;
+    }
+    if event.is_error() {
+        marks |= mark::READABLE | mark::HINT | mark::ERROR;
+    }
+    marks
+}
+
+impl AsRawFd for Reactor {
+    /// The descriptor of the event queue, to be watched for readability by a loop of the user.
+    fn as_raw_fd(&self) -> RawFd {
+        self.poll.as_raw_fd()
+    }
+}
+
+impl Drop for Reactor {
+    fn drop(&mut self) {
+        self.terminate_all();
+        self.shared.set_gone();
+    }
+}
+
+impl fmt::Debug for Reactor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reactor")
+            .field("listeners", &self.listeners.len())
+            .field("stopped", &self.stopped)
+            .finish_non_exhaustive()
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        Self::other(error)
+    }
+}

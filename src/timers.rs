@@ -1,0 +1,117 @@
+//! The timers that handlers set for themselves, per listener.
+//!
+//! The wheel knows when; this room keeps what: the message, and a list per connection, so that a
+//! connection that ends takes its timers along.
+
+use slab::Slab;
+
+use crate::wheel::TimerKey;
+
+/// Names a timer set with [`send_after`](crate::Context::send_after).
+///
+/// It stays valid for asking after the timer has fired: cancelling it then does nothing.
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Hash)]
+pub struct TimerId {
+    index: u32,
+    serial: u32,
+}
+
+/// No timer: the end of a connection's list.
+pub(crate) const NONE: u32 = u32::MAX;
+
+#[derive(Debug)]
+struct UserTimer<M> {
+    message: M,
+    wheel: TimerKey,
+    peer: u32,
+    serial: u32,
+    previous: u32,
+    next: u32,
+}
+
+/// A fired or cancelled timer, unlinked.
+#[derive(Debug)]
+pub(crate) struct Removed<M> {
+    pub(crate) message: M,
+    pub(crate) wheel: TimerKey,
+}
+
+/// All user timers of one listener's connections.
+#[derive(Debug)]
+pub(crate) struct Timers<M> {
+    entries: Slab<UserTimer<M>>,
+    serial: u32,
+}
+
+impl<M> Timers<M> {
+    pub(crate) fn new() -> Self {
+        Self { entries: Slab::new(), serial: 0 }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// The index that [`insert`](Self::insert) will use next, for the wheel's entry.
+    pub(crate) fn next_index(&self) -> u32 {
+        index(self.entries.vacant_key())
+    }
+
+    /// Adds a timer to the front of the list that begins at `first`.
+    pub(crate) fn insert(
+        &mut self,
+        peer: u32,
+        first: &mut u32,
+        wheel: TimerKey,
+        message: M,
+    ) -> TimerId {
+        self.serial = self.serial.wrapping_add(1);
+        let serial = self.serial;
+        let entry = UserTimer { message, wheel, peer, serial, previous: NONE, next: *first };
+        let index = index(self.entries.insert(entry));
+        if let Some(next) = self.entries.get_mut(*first as usize) {
+            next.previous = index;
+        }
+        *first = index;
+        TimerId { index, serial }
+    }
+
+    /// Whether `id` is a timer of `peer` that has neither fired nor been cancelled.
+    pub(crate) fn is_armed(&self, id: TimerId, peer: u32) -> bool {
+        self.entries
+            .get(id.index as usize)
+            .is_some_and(|entry| entry.serial == id.serial && entry.peer == peer)
+    }
+
+    /// Takes out the timer that `id` names, from the list that begins at `first`.
+    pub(crate) fn remove(&mut self, id: TimerId, first: &mut u32) -> Removed<M> {
+        self.remove_at(id.index, first)
+    }
+
+    /// Whose timer the wheel's entry is.
+    pub(crate) fn owner(&self, index: u32) -> u32 {
+        self.entries[index as usize].peer
+    }
+
+    /// Takes out the first timer of the list that begins at `first`.
+    pub(crate) fn pop(&mut self, first: &mut u32) -> Option<Removed<M>> {
+        (*first != NONE).then(|| self.remove_at(*first, first))
+    }
+
+    /// Takes out a timer by its index.
+    pub(crate) fn remove_at(&mut self, index: u32, first: &mut u32) -> Removed<M> {
+        let entry = self.entries.remove(index as usize);
+        if let Some(next) = self.entries.get_mut(entry.next as usize) {
+            next.previous = entry.previous;
+        }
+        match self.entries.get_mut(entry.previous as usize) {
+            Some(previous) => previous.next = entry.next,
+            None => *first = entry.next,
+        }
+        Removed { message: entry.message, wheel: entry.wheel }
+    }
+}
+
+fn index(key: usize) -> u32 {
+    u32::try_from(key).expect("fewer than 2^32 timers")
+}

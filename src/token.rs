@@ -1,0 +1,78 @@
+//! What an event is about, in the 64 bits that the kernel keeps for us.
+//!
+//! ```text
+//!   63          32 31        22 21            0
+//!   | generation  |  listener  |  connection  |
+//! ```
+//!
+//! The generation is the slot's: an event that was meant for an earlier owner of the slot is known
+//! by it and ignored.
+
+use mio::Token;
+
+const KEY_BITS: u32 = 22;
+const LISTENER_BITS: u32 = 10;
+const KEY_MASK: u32 = (1 << KEY_BITS) - 1;
+
+/// The most connections that one listener can hold: the highest key stands for its acceptor.
+pub(crate) const MAX_CONNECTIONS: usize = KEY_MASK as usize;
+/// The most listeners that one reactor can hold: the highest is left to the waker.
+pub(crate) const MAX_LISTENERS: usize = (1 << LISTENER_BITS) - 1;
+
+/// The waker's token.
+pub(crate) const WAKER: Token = Token(usize::MAX);
+
+const ACCEPTOR: u32 = KEY_MASK;
+
+/// Whom an event is for.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub(crate) enum Target {
+    Waker,
+    Acceptor { listener: u16 },
+    Peer { listener: u16, key: u32, generation: u32 },
+}
+
+pub(crate) fn acceptor(listener: u16) -> Token {
+    peer(listener, ACCEPTOR, 0)
+}
+
+pub(crate) fn peer(listener: u16, key: u32, generation: u32) -> Token {
+    debug_assert!(usize::from(listener) < MAX_LISTENERS && key <= KEY_MASK);
+    Token((generation as usize) << 32 | (listener as usize) << KEY_BITS | key as usize)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "taking a word apart")]
+pub(crate) fn target(token: Token) -> Target {
+    if token == WAKER {
+        return Target::Waker;
+    }
+    let low = token.0 as u32;
+    let listener = (low >> KEY_BITS) as u16;
+    match low & KEY_MASK {
+        ACCEPTOR => Target::Acceptor { listener },
+        key => Target::Peer { listener, key, generation: (token.0 >> 32) as u32 },
+    }
+}
+
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("condor keeps a generation in each event's token, which takes a 64-bit system");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: no two targets share a token. Method: there and back, at the ends of each range.
+    #[test]
+    fn tokens_are_told_apart() {
+        assert_eq!(target(WAKER), Target::Waker);
+        for listener in [0, 1, 1022] {
+            assert_eq!(target(acceptor(listener)), Target::Acceptor { listener });
+            for key in [0, 1, KEY_MASK - 1] {
+                for generation in [0, 1, u32::MAX] {
+                    let expected = Target::Peer { listener, key, generation };
+                    assert_eq!(target(peer(listener, key, generation)), expected);
+                }
+            }
+        }
+    }
+}

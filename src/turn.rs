@@ -1,0 +1,111 @@
+//! What a turn lends to everybody who works in it: the time, the wheel, the buffers, the budgets.
+//!
+//! There is one of it per reactor. It knows no listener and no connection; those get it as an
+//! argument, use it, and leave it as it was, with `out` empty.
+
+use std::time::{Duration, Instant};
+
+use crate::buffer::Pool;
+use crate::clock::{Clock, Nanos};
+use crate::handle::Handle;
+use crate::options::ReactorOptions;
+use crate::wheel::{Tick, Wheel};
+
+/// Whom an entry of the wheel is for. Entries are cancelled when their owner goes, so that no
+/// generation is needed here.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub(crate) enum Timer {
+    /// The one entry of a connection: something may be due.
+    Peer { listener: u16, key: u32 },
+    /// A `send_after`.
+    User { listener: u16, index: u32 },
+    /// A listener may try to accept again.
+    Accept { listener: u16 },
+    /// A listener's drain deadline.
+    Drain { listener: u16 },
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    clock: Clock,
+    /// The newest sample: what deadlines are counted from.
+    now: Nanos,
+    /// The sample taken after `poll`: what deadlines are judged against.
+    polled: Nanos,
+    pub(crate) wheel: Wheel<Timer>,
+    /// Output of the connection that is being worked on, framed. It belongs to that one alone.
+    pub(crate) out: Vec<u8>,
+    pub(crate) pool: Pool,
+    pub(crate) options: ReactorOptions,
+    /// Where sockets are registered; none where nothing is polled.
+    pub(crate) registry: Option<mio::Registry>,
+    pub(crate) handle: Handle,
+}
+
+impl Turn {
+    pub(crate) fn new(
+        clock: Clock,
+        options: ReactorOptions,
+        registry: Option<mio::Registry>,
+        handle: Handle,
+    ) -> Self {
+        let now = clock.now();
+        Self {
+            clock,
+            now,
+            polled: now,
+            wheel: Wheel::new(),
+            out: Vec::new(),
+            pool: Pool::default(),
+            options,
+            registry,
+            handle,
+        }
+    }
+
+    /// Takes the time after `poll`: from now on deadlines are judged against it.
+    pub(crate) fn sample_after_poll(&mut self) {
+        self.sample();
+        self.polled = self.now;
+    }
+
+    /// Takes the time again, for deadlines armed late in a long turn.
+    pub(crate) fn sample(&mut self) {
+        self.now = self.clock.now();
+    }
+
+    /// The time as it is, without keeping it.
+    pub(crate) fn present(&self) -> Nanos {
+        self.clock.now()
+    }
+
+    /// How long this turn has taken so far.
+    pub(crate) fn since_poll(&self) -> Duration {
+        Duration::from_nanos(self.clock.now().0.saturating_sub(self.polled.0))
+    }
+
+    pub(crate) fn nanos(&self) -> Nanos {
+        self.now
+    }
+
+    pub(crate) fn now(&self) -> Tick {
+        self.now.round_up()
+    }
+
+    pub(crate) fn judged(&self) -> Tick {
+        self.polled.round_down()
+    }
+
+    pub(crate) fn instant(&self) -> Instant {
+        self.clock.instant(self.now)
+    }
+
+    /// Forgets what is in `out`, and gives memory back that one large answer took.
+    pub(crate) fn clear_out(&mut self) {
+        self.out.clear();
+        if self.out.capacity() > 4 * ReactorOptions::FLUSH_AT {
+            self.out.shrink_to(2 * ReactorOptions::FLUSH_AT);
+        }
+    }
+}

@@ -1,0 +1,399 @@
+//! The timer wheel: many deadlines, one question, "what is due?".
+//!
+//! This module knows no clock and no socket. Time comes in as a [`Tick`], due values come out.
+//!
+//! ```text
+//!                 now
+//!   level 0        |>. . x . x . .     64 slots of       1 ms   fired from here
+//!   level 1        |>. x . . . . .     64 slots of      64 ms ┐
+//!   level 2        |>. . . . x . .     64 slots of     4.1 s  │ emptied into the
+//!   level 3        |>x . . . . . .     64 slots of     4.4 min│ levels below when
+//!   level 4        |>. . . . . . .     64 slots of     4.7 h  │ `now` reaches their
+//!   level 5        |>. . . x . . .     64 slots of    12.4 d  ┘ first tick
+//!
+//!   due            armed for `now` or before: first out
+//!   never          armed for `Tick::NEVER`: no slot, no wake-up
+//! ```
+//!
+//! Write `now` and a deadline in base 64. The highest digit in which they differ is the timer's
+//! level, and the deadline's digit there is its slot. Near deadlines are thus kept to the
+//! millisecond, far ones coarsely, and a timer is sorted finer only as its time comes closer: at
+//! most five moves between `arm` and firing. A deadline more than 63 top-level slots away waits in
+//! the farthest slot and is sorted again when that one comes round.
+//!
+//! A slot is a doubly linked list through one slab, so arming, cancelling and re-arming cost the
+//! same however many timers there are. One bit a slot says whether its list is empty, so finding
+//! the next one takes six words and no walk, and a clock that leaps over hours pays for the slots
+//! that hold something, not for the time that passed.
+//!
+//! [`Wheel::expire`] takes timers one at a time against a budget and may be left at any point.
+//! The wheel then stays at the first tick of the slot it was emptying (`draining`). What is armed
+//! meanwhile for later lands in other slots, and the rest of this one is sorted before they open.
+//!
+//! **Invariants**, checked by [`Wheel::invariants`]:
+//!
+//! - every slab entry is in exactly one list; a slot's bit is set just when its list has entries;
+//! - a slot with entries lies ahead of `now`, save `draining`, whose first tick *is* `now`;
+//! - an entry's deadline is not before its slot's first tick, and below the top level not after
+//!   its last. So the lowest level with entries holds the earliest slot.
+
+use slab::Slab;
+use std::time::Duration;
+
+const LEVELS: usize = 6;
+const TOP: u32 = 5;
+const DIGIT: u32 = 6; // bits of a deadline that one level sorts by
+const SLOTS: u64 = 1 << DIGIT;
+/// The two lists that belong to no level, numbered behind the `LEVELS * SLOTS` slots.
+const DUE: u16 = 384;
+const NEVER: u16 = 385;
+const LISTS: usize = 386;
+const NIL: u32 = u32::MAX; // the end of a list
+
+/// A point in monotonic time, in wheel ticks of one millisecond since the reactor's start.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tick(pub u64);
+
+impl Tick {
+    /// The deadline that does not come.
+    pub const NEVER: Self = Self(u64::MAX);
+
+    /// The tick that lies `delay` after this one.
+    ///
+    /// A started millisecond counts as a whole one, so that a deadline is never early; a zero
+    /// delay adds nothing. What does not fit becomes [`Tick::NEVER`].
+    #[must_use]
+    pub fn after(self, delay: Duration) -> Self {
+        let millis = delay.as_nanos().div_ceil(1_000_000);
+        Self(u64::try_from(millis).map_or(u64::MAX, |millis| self.0.saturating_add(millis)))
+    }
+}
+
+/// Names one armed timer, in four bytes.
+///
+/// A key is good until its timer fires or is cancelled. After that the wheel may give the same key
+/// to another timer: forget it (or overwrite it with [`TimerKey::NONE`]) at once.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TimerKey(u32);
+
+impl TimerKey {
+    /// The key of no timer.
+    pub const NONE: Self = Self(NIL);
+
+    /// Whether this is [`TimerKey::NONE`].
+    #[must_use]
+    pub fn is_none(self) -> bool {
+        self == Self::NONE
+    }
+}
+
+#[derive(Copy, Clone, Debug)]
+struct Entry<T> {
+    deadline: Tick,
+    prev: u32,
+    next: u32,
+    value: T,
+    /// The list this entry is in.
+    slot: u16,
+}
+
+/// A first-in first-out list, so that equal deadlines fire in the order they were armed.
+#[derive(Copy, Clone, Debug)]
+struct List {
+    head: u32,
+    tail: u32,
+}
+
+/// Timers that carry a `T` each, and fire in the order of their deadlines.
+#[derive(Debug)]
+pub struct Wheel<T> {
+    /// How far the wheel has turned. Behind `latest` only while an `expire` is unfinished.
+    now: u64,
+    /// The latest time `expire` was given.
+    latest: u64,
+    /// The slot that starts at `now` and may still have entries; `DUE` when there is none.
+    draining: u16,
+    /// One bit a slot, one word a level: set while the slot has entries.
+    occupied: [u64; LEVELS],
+    lists: [List; LISTS],
+    entries: Slab<Entry<T>>,
+}
+
+impl<T: Copy> Default for Wheel<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T: Copy> Wheel<T> {
+    /// An empty wheel that stands at `Tick(0)`.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            now: 0,
+            latest: 0,
+            draining: DUE,
+            occupied: [0; LEVELS],
+            lists: [List { head: NIL, tail: NIL }; LISTS],
+            entries: Slab::new(),
+        }
+    }
+
+    /// How many timers are armed, those for [`Tick::NEVER`] and those already due included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether no timer is armed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Arms a timer that fires once `expire` is given `at` or a later time.
+    ///
+    /// A time that has passed is no error: the timer fires on the next `expire`.
+    ///
+    /// # Panics
+    ///
+    /// If `u32::MAX` timers are armed already.
+    pub fn arm(&mut self, at: Tick, value: T) -> TimerKey {
+        let slot = self.slot_for(at);
+        let entry = Entry { deadline: at, prev: NIL, next: NIL, value, slot };
+        let key = u32::try_from(self.entries.insert(entry)).unwrap_or(NIL);
+        assert!(key != NIL, "the wheel is full");
+        self.link(key, slot);
+        TimerKey(key)
+    }
+
+    /// Disarms a timer and gives its value back. It does not fire any more, even if it was due.
+    ///
+    /// # Panics
+    ///
+    /// If `key` is not armed.
+    #[track_caller]
+    pub fn cancel(&mut self, key: TimerKey) -> T {
+        let Some(entry) = self.entries.try_remove(key.0 as usize) else { not_armed(key) };
+        self.unlink(&entry);
+        entry.value
+    }
+
+    /// Moves a timer to another deadline, earlier or later. Its key stays the same.
+    ///
+    /// # Panics
+    ///
+    /// If `key` is not armed.
+    #[track_caller]
+    pub fn rearm(&mut self, key: TimerKey, at: Tick) {
+        let slot = self.slot_for(at);
+        let Some(entry) = self.entries.get_mut(key.0 as usize) else { not_armed(key) };
+        entry.deadline = at;
+        // A deadline pushed back a little often stays in its slot: then no neighbour is touched.
+        if entry.slot != slot {
+            let entry = *entry;
+            self.unlink(&entry);
+            self.link(key.0, slot);
+        }
+    }
+
+    /// The time `key` is armed for.
+    ///
+    /// # Panics
+    ///
+    /// If `key` is not armed.
+    #[must_use]
+    #[track_caller]
+    pub fn deadline(&self, key: TimerKey) -> Tick {
+        let Some(entry) = self.entries.get(key.0 as usize) else { not_armed(key) };
+        entry.deadline
+    }
+
+    /// The value `key` was armed with, `None` if it is not armed.
+    #[must_use]
+    pub fn get(&self, key: TimerKey) -> Option<T> {
+        self.entries.get(key.0 as usize).map(|entry| entry.value)
+    }
+
+    /// When `expire` next has something to do: fire a timer, or sort far timers finer.
+    ///
+    /// Never later than any armed deadline, and `Tick(0)`, meaning *at once*, while a timer is
+    /// armed for a time that had already passed. It can be earlier than every deadline: then
+    /// `expire` fires nothing, but this moves closer. `None` if no timer will ever fire.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<Tick> {
+        self.earliest().map(|(_, start)| Tick(start))
+    }
+
+    /// Takes out the next timer that is due at `now`.
+    ///
+    /// Call it until it returns `None`: either nothing more is due, or `budget` is used up and
+    /// [`next_expiry`](Self::next_expiry) says whether to come back. Each timer fired or moved
+    /// to a finer slot costs one unit. Between two calls timers may be armed, cancelled and moved
+    /// at will, those still due included; one armed for `now` is due in this same round, so only
+    /// the budget ends a round in which each timer arms the next.
+    ///
+    /// Nothing fires before its deadline, and deadlines fire in their order, except for timers
+    /// armed for a time that had passed: they promise no order among each other. A `now` before
+    /// the latest one seen counts as that one.
+    pub fn expire(&mut self, now: Tick, budget: &mut usize) -> Option<T> {
+        self.latest = self.latest.max(now.0);
+        loop {
+            let next = self.earliest().filter(|&(_, start)| start <= self.latest);
+            let Some((slot, start)) = next else {
+                self.now = self.latest;
+                self.draining = DUE;
+                return None;
+            };
+            *budget = budget.checked_sub(1)?;
+            if slot != DUE {
+                self.now = start;
+                self.draining = slot;
+            }
+            let key = self.lists[usize::from(slot)].head;
+            let entry = self.entries[key as usize];
+            self.unlink(&entry);
+            if entry.deadline.0 <= self.now {
+                self.entries.remove(key as usize);
+                return Some(entry.value);
+            }
+            self.link(key, self.slot_for(entry.deadline));
+        }
+    }
+
+    /// Checks every entry, list and bit. Takes time in proportion to `len`: for tests.
+    ///
+    /// # Panics
+    ///
+    /// If anything is out of place.
+    pub fn invariants(&self) {
+        assert!(self.now <= self.latest, "the wheel has turned past the clock");
+        let mut linked = 0;
+        for (slot, list) in (0u16..).zip(&self.lists) {
+            let level = usize::from(slot >> DIGIT);
+            if level < LEVELS {
+                let bit = self.occupied[level] >> (u64::from(slot) % SLOTS) & 1 == 1;
+                assert_eq!(bit, list.head != NIL, "slot {slot}: its bit contradicts its list");
+            }
+            let (mut prev, mut key) = (NIL, list.head);
+            while key != NIL {
+                let entry = &self.entries[key as usize];
+                assert_eq!((entry.slot, entry.prev), (slot, prev), "timer {key}: bad links");
+                self.check_place(slot, entry.deadline);
+                linked += 1;
+                assert!(linked <= self.len(), "slot {slot}: its list is a ring");
+                (prev, key) = (key, entry.next);
+            }
+            assert_eq!(list.tail, prev, "slot {slot}: the tail is not the last entry");
+        }
+        assert_eq!(linked, self.len(), "a timer is in no list");
+    }
+
+    fn check_place(&self, slot: u16, at: Tick) {
+        match slot {
+            DUE => assert!(at.0 <= self.now, "{at:?} is not due at {}", self.now),
+            NEVER => assert_eq!(at, Tick::NEVER),
+            _ => {
+                let shift = DIGIT * u32::from(slot >> DIGIT);
+                let here = self.now >> shift;
+                let ahead = u64::from(slot).wrapping_sub(here) % SLOTS;
+                let place = (slot, at, self.now);
+                assert!(at != Tick::NEVER, "a slot holds a timer that never fires: {place:?}");
+                assert!(here + ahead <= at.0 >> shift, "would fire late: {place:?}");
+                if shift < DIGIT * TOP {
+                    assert_eq!(here + ahead, at.0 >> shift, "would move in vain: {place:?}");
+                    assert_eq!(at.0 >> shift >> DIGIT, here >> DIGIT, "level too low: {place:?}");
+                }
+                if ahead == 0 {
+                    let start = (here << shift, slot);
+                    assert_eq!(start, (self.now, self.draining), "left behind: {place:?}");
+                }
+            }
+        }
+    }
+
+    /// The list that a timer for `at` belongs in, as seen from `now`.
+    ///
+    /// Never `draining`: a later deadline differs from `now` in the digit of a finer level, or
+    /// lies in another slot of that level. So a slot that is being emptied only ever shrinks.
+    #[inline]
+    fn slot_for(&self, at: Tick) -> u16 {
+        if at == Tick::NEVER {
+            return NEVER;
+        }
+        if at.0 <= self.now {
+            return DUE;
+        }
+        let level = ((at.0 ^ self.now).ilog2() / DIGIT).min(TOP);
+        let shift = DIGIT * level;
+        let here = self.now >> shift;
+        // Only the top level can be too short. Slot 64 ahead would be the current one again.
+        let ahead = ((at.0 >> shift) - here).min(SLOTS - 1);
+        (level as u16) << DIGIT | ((here + ahead) % SLOTS) as u16
+    }
+
+    /// The list to take from next, and the first tick it may be taken from.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "level < 6 and index < 64")]
+    fn earliest(&self) -> Option<(u16, u64)> {
+        if self.lists[usize::from(DUE)].head != NIL {
+            return Some((DUE, 0));
+        }
+        if self.lists[usize::from(self.draining)].head != NIL {
+            return Some((self.draining, self.now));
+        }
+        let level = self.occupied.iter().position(|&bits| bits != 0)?;
+        let shift = DIGIT * level as u32;
+        let here = self.now >> shift;
+        let ahead = self.occupied[level].rotate_right((here % SLOTS) as u32).trailing_zeros();
+        let index = here + u64::from(ahead);
+        Some(((level as u16) << DIGIT | (index % SLOTS) as u16, index << shift))
+    }
+
+    /// Puts an entry at the end of `slot`'s list.
+    #[inline]
+    fn link(&mut self, key: u32, slot: u16) {
+        let list = &mut self.lists[usize::from(slot)];
+        let prev = std::mem::replace(&mut list.tail, key);
+        if prev == NIL {
+            list.head = key;
+            self.mark(slot, true);
+        } else {
+            self.entries[prev as usize].next = key;
+        }
+        let entry = &mut self.entries[key as usize];
+        (entry.slot, entry.prev, entry.next) = (slot, prev, NIL);
+    }
+
+    /// Closes the gap that `entry` leaves in its list.
+    #[inline]
+    fn unlink(&mut self, entry: &Entry<T>) {
+        let list = &mut self.lists[usize::from(entry.slot)];
+        match entry.prev {
+            NIL => list.head = entry.next,
+            prev => self.entries[prev as usize].next = entry.next,
+        }
+        match entry.next {
+            NIL => list.tail = entry.prev,
+            next => self.entries[next as usize].prev = entry.prev,
+        }
+        if (entry.prev, entry.next) == (NIL, NIL) {
+            self.mark(entry.slot, false);
+        }
+    }
+
+    /// Notes whether `slot` has entries. The lists outside the levels have no bit.
+    #[inline]
+    fn mark(&mut self, slot: u16, occupied: bool) {
+        if let Some(bits) = self.occupied.get_mut(usize::from(slot >> DIGIT)) {
+            let bit = 1 << (u64::from(slot) % SLOTS);
+            *bits = if occupied { *bits | bit } else { *bits & !bit };
+        }
+    }
+}
+
+#[cold]
+#[track_caller]
+fn not_armed(key: TimerKey) -> ! {
+    panic!("timer {} is not armed", key.0)
+}

@@ -1,0 +1,2 @@
+"""The fault checks."""
+from . import system_calls

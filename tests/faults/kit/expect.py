@@ -1,0 +1,55 @@
+"""How a check fails, waits, and is registered under its name."""
+
+import time
+from dataclasses import dataclass
+from typing import Callable
+
+
+class Failure(Exception):
+    """The server did not do what the check expects."""
+
+
+class Unsupported(Exception):
+    """This kernel cannot produce the fault; only a check marked `optional` may raise it."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One named check; `body` returns what was seen, or raises."""
+
+    name: str
+    expected: str
+    needs: tuple
+    patient: bool
+    optional: bool
+    body: Callable
+
+
+CHECKS = {}
+
+
+def check(name, expected, needs=(), patient=False, optional=False):
+    """Registers a check. A `patient` one mostly sleeps and may run beside others."""
+
+    def register(body):
+        if name in CHECKS:
+            raise ValueError(f"two checks are called {name}")
+        CHECKS[name] = Check(name, expected, tuple(needs), patient, optional, body)
+        return body
+
+    return register
+
+
+def expect(condition, message):
+    """Fails with `message` unless `condition` holds."""
+    if not condition:
+        raise Failure(message)
+
+
+def wait_until(condition, seconds, message):
+    """Polls until `condition()` is true; fails with `message` (text, or a function giving it) if it never is."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise Failure(message() if callable(message) else message)
+        time.sleep(0.01)
