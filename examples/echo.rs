@@ -11,6 +11,8 @@
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use clap::Parser;
@@ -112,21 +114,20 @@ fn serve(options: &Options) -> Result<(), Error> {
     let handle = reactor.handle();
     let listener = reactor.start_listener("echo", options.listener(), |_peer| Echo)?;
     println!("listening on {}", listener.local_addr());
-    let drain = std::thread::spawn({
+    let (report, reports) = mpsc::channel();
+    thread::spawn({
         let handle = handle.clone();
         move || {
-            let mut drain = None;
-            for _signal in signals.forever() {
-                match handle.shutdown() {
-                    Ok(started) => drain = drain.or(Some(started)),
-                    Err(_) => break,
-                }
+            // The second signal finds the reactor draining, and forces it.
+            for drain in signals.forever().map_while(|_signal| handle.shutdown().ok()) {
+                let _ = report.send(drain);
             }
-            drain
         }
     });
     reactor.run()?;
-    drop(drain);
+    if let Some(report) = reports.try_recv().ok().and_then(|drain| drain.report()) {
+        println!("{report}");
+    }
     let stats = handle.stats();
     println!("made={} terminated={}", stats.made, stats.terminated);
     Ok(())

@@ -16,12 +16,13 @@
 //! The protocol is in the Erlang documentation, "Distribution Protocol", section "EPMD Protocol".
 //! Nodes of OTP 23 and later are served; KILL and STOP are refused, since anybody may ask.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::rc::Rc;
 use std::time::Duration;
 
 use clap::Parser;
@@ -84,7 +85,8 @@ impl Registry {
 
 /// One connection: a node for as long as it lives, or somebody with one question.
 struct Client {
-    registry: Arc<Mutex<Registry>>,
+    /// Shared without a lock: all handlers of a reactor live on its thread.
+    registry: Rc<RefCell<Registry>>,
     /// Where this mapper listens, which some answers tell.
     port: u16,
     registered: Option<String>,
@@ -108,7 +110,7 @@ impl Handler for Client {
 
     fn terminate(self, _reason: CloseReason) {
         if let Some(name) = &self.registered {
-            self.registry().nodes.remove(name);
+            self.registry.borrow_mut().nodes.remove(name);
         }
     }
 }
@@ -119,16 +121,12 @@ fn done(answer: Vec<u8>) -> Action<'static> {
 }
 
 impl Client {
-    fn registry(&self) -> MutexGuard<'_, Registry> {
-        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn alive(&mut self, request: &[u8], ctx: &mut Context<'_, ()>) -> Action<'static> {
         let Some((name, node)) = parse_alive(request) else {
             return Action::stop(CloseReason::Custom("a registration that makes no sense"));
         };
         let highest = u16::from_be_bytes([node.about[2], node.about[3]]);
-        let creation = self.registry().register(name, node);
+        let creation = self.registry.borrow_mut().register(name, node);
         let failed = u8::from(creation.is_none());
         let creation = creation.unwrap_or(99).to_be_bytes();
         let mut answer = Vec::new();
@@ -148,7 +146,7 @@ impl Client {
     }
 
     fn port_of(&self, name: &[u8]) -> Vec<u8> {
-        let registry = self.registry();
+        let registry = self.registry.borrow();
         let name = std::str::from_utf8(name).unwrap_or_default();
         let Some(node) = registry.nodes.get(name) else {
             return vec![answer::PORT2, 1];
@@ -163,7 +161,7 @@ impl Client {
 
     fn names(&self) -> Vec<u8> {
         let mut lines = String::new();
-        for (name, node) in &self.registry().nodes {
+        for (name, node) in &self.registry.borrow().nodes {
             let _ = writeln!(lines, "name {name} at port {}", node.port); // a string takes it all
         }
         let mut answer = u32::from(self.port).to_be_bytes().to_vec();
@@ -205,7 +203,7 @@ fn main() {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
-    let registry = Arc::new(Mutex::new(Registry::default()));
+    let registry = Rc::new(RefCell::new(Registry::default()));
     let port = arguments.listen.port();
     let options = ListenerOptions::new(arguments.listen)
         .framing(Framing::split(LengthField::U16.max_packet(1024), Raw))
@@ -213,7 +211,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         .max_connections(1000);
     let mut reactor = Reactor::new()?;
     let listener = reactor.start_listener("epmd", options, move |_| Client {
-        registry: Arc::clone(&registry),
+        registry: Rc::clone(&registry),
         port,
         registered: None,
     })?;

@@ -3,6 +3,7 @@
 
 mod acceptor;
 mod buffer;
+pub mod client;
 mod clock;
 mod connection;
 mod dispatch;

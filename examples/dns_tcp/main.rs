@@ -109,6 +109,9 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         out: Vec::new(),
     })?;
     stop_on_signals(reactor.handle())?;
+    if let Some(seconds) = arguments.stats {
+        show_stats(reactor.handle(), Duration::from_secs(seconds.max(1)));
+    }
     let mut out = std::io::stdout().lock();
     writeln!(out, "listening on {}", listener.local_addr())?;
     out.flush()?;
@@ -130,4 +133,29 @@ fn stop_on_signals(handle: Handle) -> std::io::Result<()> {
         }
     });
     Ok(())
+}
+
+/// Prints a line of counters over and over, until the process ends.
+fn show_stats(handle: Handle, period: Duration) {
+    std::thread::spawn(move || {
+        let mut before = handle.stats();
+        loop {
+            std::thread::sleep(period);
+            let stats = handle.stats();
+            let mut out = std::io::stdout().lock();
+            let told = writeln!(
+                out,
+                "{} connections open, {} accepted; {} queries, {} of them in the last {} s",
+                stats.open,
+                stats.accepted,
+                stats.packets_in,
+                stats.packets_in - before.packets_in,
+                period.as_secs(),
+            );
+            if told.and_then(|()| out.flush()).is_err() {
+                return; // nobody reads them any more
+            }
+            before = stats;
+        }
+    });
 }
