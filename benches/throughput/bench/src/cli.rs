@@ -15,7 +15,7 @@ use crate::servers::{SERVERS, Server};
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 120)]
 pub(crate) struct Cli {
-    /// A first look, about two minutes with all servers: 3 short rounds, memory at 5,000 connections (the default)
+    /// A first look, about a minute with all servers: 3 short rounds, memory at 5,000 connections (the default)
     #[arg(long, conflicts_with = "full")]
     quick: bool,
     /// The whole table: 15 rounds of about a second, memory at 5,000, 10,000 and 19,000 connections
@@ -30,7 +30,7 @@ pub(crate) struct Cli {
     /// So many rounds [default: 3, with --full 15]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: Option<u32>,
-    /// Length of one round of one server in milliseconds [default: 250, with --full 1000]
+    /// Length of one round of one server in milliseconds [default: 120, with --full 1000]
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(10..=60_000))]
     round_ms: Option<u64>,
     /// Where the table, the JSON file and the plot go [default: bench-results in the target directory]
@@ -63,7 +63,7 @@ impl Cli {
     }
 
     pub(crate) fn round(&self) -> Duration {
-        Duration::from_millis(self.round_ms.unwrap_or(if self.full { 1000 } else { 250 }))
+        Duration::from_millis(self.round_ms.unwrap_or(if self.full { 1000 } else { 120 }))
     }
 
     pub(crate) fn idle_counts(&self) -> &'static [usize] {

@@ -7,7 +7,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::load::{self, Crowd, Latencies, Session};
-use crate::proc;
+use crate::proc::{self, Account};
 use crate::process::{Launch, Running};
 use crate::scenario::Load;
 
@@ -21,9 +21,8 @@ const REST: Duration = Duration::from_millis(300);
 pub(crate) struct Sample {
     pub(crate) packets: u64,
     pub(crate) wall: Duration,
-    /// CPU time of the server.
-    pub(crate) server: Duration,
-    pub(crate) generator: Duration,
+    pub(crate) server: Account,
+    pub(crate) generator: Account,
     pub(crate) latencies: Latencies,
     pub(crate) io: &'static str,
 }
@@ -86,20 +85,16 @@ fn whole_portions(load: Load, packets: u64) -> u64 {
 fn count(server: &Running, session: &mut dyn Session, packets: u64) -> Result<Sample> {
     let mut latencies = load::latencies();
     thread::sleep(SETTLE);
-    let before = (proc::cpu_time(server.pid())?, proc::own_cpu_time()?, Instant::now());
+    let (server_before, generator_before) =
+        (Account::of_process(server.pid())?, Account::of_this_thread()?);
+    let start = Instant::now();
     session.run(packets, &mut latencies)?;
-    let wall = before.2.elapsed();
-    let generator = proc::own_cpu_time()? - before.1;
+    let wall = start.elapsed();
+    let generator = Account::of_this_thread()? - generator_before;
     thread::sleep(SETTLE);
-    let cpu = proc::cpu_time(server.pid())?.saturating_sub(before.0);
-    Ok(Sample {
-        packets,
-        wall,
-        server: cpu,
-        generator,
-        latencies,
-        io: proc::kind_of_io(server.pid())?,
-    })
+    let server_account = Account::of_process(server.pid())? - server_before;
+    let io = proc::kind_of_io(server.pid())?;
+    Ok(Sample { packets, wall, server: server_account, generator, latencies, io })
 }
 
 /// Opens more and more connections to a fresh server, has one packet answered on each, and reads its resident memory.

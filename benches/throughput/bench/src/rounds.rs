@@ -14,8 +14,8 @@ use crate::process::Launch;
 use crate::scenario::{Load, Scenario};
 use crate::servers::Server;
 
-/// Memory hardly varies between rounds: more than this many tell nothing new.
-const MEMORY_ROUNDS: u32 = 3;
+/// Memory hardly varies between rounds: one for each so many rounds of load tells enough.
+const LOADS_PER_MEMORY: u32 = 5;
 
 /// A server that has been built.
 #[derive(Debug)]
@@ -82,7 +82,7 @@ impl Plan<'_> {
     }
 
     fn rounds_of(&self, scenario: &Scenario) -> u32 {
-        if scenario.load.is_idle() { self.rounds.min(MEMORY_ROUNDS) } else { self.rounds }
+        if scenario.load.is_idle() { self.rounds.div_ceil(LOADS_PER_MEMORY) } else { self.rounds }
     }
 
     fn participants(&self, scenario: &Scenario) -> impl Iterator<Item = &Built> {

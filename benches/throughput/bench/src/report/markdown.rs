@@ -142,16 +142,17 @@ fn throughput(report: &Report, text: &mut String) {
 
 fn throughput_of(table: &LoadTable, text: &mut String) {
     let _ = writeln!(text, "**{}**\n", table.what);
-    text.push_str("| server | I/O | packets a round | thousands a second | CPU in ns per packet | generator busy |\n|---|---|---:|---:|---:|---:|\n");
+    text.push_str("| server | I/O | packets a round | thousands a second | CPU in ns per packet | generator busy | waiting for a core |\n|---|---|---:|---:|---:|---:|---:|\n");
     for row in &table.rows {
         let (speed, cpu, busy) = (
             number(&row.packets_per_second.scaled(1e-3), 1),
             number(&row.cpu, 0),
             row.generator_busy.median * 100.0,
         );
+        let disturbed = row.disturbed.median * 100.0;
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {speed} | {cpu} | {busy:.0} % |",
+            "| {} | {} | {} | {speed} | {cpu} | {busy:.0} % | {disturbed:.1} % |",
             row.server, row.io, row.packets_per_round
         );
     }

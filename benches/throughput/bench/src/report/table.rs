@@ -1,5 +1,7 @@
 //! The figures: medians over rounds, ratios within rounds.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use crate::machine::Machine;
@@ -60,6 +62,8 @@ pub(crate) struct LoadRow {
     pub(crate) packets_per_second: Summary,
     /// Share of its core that the generator used.
     pub(crate) generator_busy: Summary,
+    /// Share of the time that server and generator wanted to run but something else ran.
+    pub(crate) disturbed: Summary,
     pub(crate) latency: Vec<Percentile>,
 }
 
@@ -93,12 +97,15 @@ pub(crate) struct MemoryStep {
 
 pub(crate) const PERCENTS: [f64; 4] = [50.0, 90.0, 99.0, 99.9];
 
+/// Waiting for a core for less than this share of the time is normal.
+const QUIET: f64 = 0.03;
+
 impl Report {
     pub(crate) fn new(
         machine: Machine,
         settings: Settings,
         missing: Vec<Missing>,
-        warnings: Vec<String>,
+        mut warnings: Vec<String>,
         results: &[Results],
     ) -> Self {
         let failures = results.iter().flat_map(|results| {
@@ -108,13 +115,12 @@ impl Report {
                 Some(Missing { server: outcome.server.name, scenario: Some(scenario), why })
             })
         });
+        let loads = results.iter().filter(|results| !results.scenario.load.is_idle());
+        let loads: Vec<LoadTable> = loads.map(load_table).collect();
+        warnings.extend(disturbance(&loads));
         Self {
             failures: failures.collect(),
-            loads: results
-                .iter()
-                .filter(|results| !results.scenario.load.is_idle())
-                .map(load_table)
-                .collect(),
+            loads,
             memory: results
                 .iter()
                 .flat_map(|results| results.outcomes.iter().filter_map(memory_row))
@@ -131,6 +137,19 @@ fn load_table(results: &Results) -> LoadTable {
     let reference = results.outcomes.iter().find(|outcome| outcome.server.name == REFERENCE);
     let rows = results.outcomes.iter().filter_map(|outcome| load_row(outcome, reference));
     LoadTable { name: results.scenario.name, what: results.scenario.what, rows: rows.collect() }
+}
+
+/// A warning if something else ran on the two cores for a good part of the time.
+fn disturbance(tables: &[LoadTable]) -> Option<String> {
+    let shares = tables.iter().flat_map(|table| &table.rows).map(|row| row.disturbed.median);
+    let share = Summary::of(&shares.collect::<Vec<_>>())?.median;
+    (share > QUIET).then(|| {
+        format!(
+            "The machine was not quiet: server and generator waited {:.0} % of the time for their \
+             cores while something else ran.",
+            share * 100.0
+        )
+    })
 }
 
 fn load_row(outcome: &Outcome, reference: Option<&Outcome>) -> Option<LoadRow> {
@@ -154,13 +173,18 @@ fn load_row(outcome: &Outcome, reference: Option<&Outcome>) -> Option<LoadRow> {
         cpu: of(&cpu_per_packet)?,
         cpu_ratio: against(&cpu_per_packet),
         packets_per_second: of(&|sample| sample.packets as f64 / sample.wall.as_secs_f64())?,
-        generator_busy: of(&|sample| sample.generator.as_secs_f64() / sample.wall.as_secs_f64())?,
+        generator_busy: of(&|sample| share(sample, sample.generator.ran))?,
+        disturbed: of(&|sample| share(sample, sample.server.waited + sample.generator.waited))?,
         latency: PERCENTS.into_iter().filter_map(percentile).collect(),
     })
 }
 
+fn share(sample: &Sample, time: Duration) -> f64 {
+    time.as_secs_f64() / sample.wall.as_secs_f64()
+}
+
 fn cpu_per_packet(sample: &Sample) -> f64 {
-    sample.server.as_nanos() as f64 / sample.packets as f64
+    sample.server.ran.as_nanos() as f64 / sample.packets as f64
 }
 
 fn memory_row(outcome: &Outcome) -> Option<MemoryRow> {
