@@ -410,3 +410,6 @@ fn are_options(mut data: &[u8]) -> bool {
     }
     true
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,345 @@
+//! What the answering promises, checked without a socket; the `domain` crate reads the answers.
+
+use std::path::Path;
+
+use domain::base::iana::{Class, Opcode};
+use domain::base::{Message, MessageBuilder, ToName};
+use domain::rdata::AllRecordData;
+
+use super::*;
+
+fn answers() -> Answers {
+    from_text(include_str!("../../sample.zone")).unwrap()
+}
+
+fn from_text(zone: &str) -> Result<Answers, ZoneError> {
+    Answers::new(Zone::parse(zone.as_bytes(), Path::new("test.zone"))?)
+}
+
+/// A query with id 0x1234 and RD.
+fn query(name: &str, rtype: Rtype) -> Vec<u8> {
+    let mut builder = MessageBuilder::new_vec();
+    builder.header_mut().set_id(0x1234);
+    builder.header_mut().set_rd(true);
+    let mut question = builder.question();
+    question.push((name.parse::<domain::base::Name<Vec<u8>>>().unwrap(), rtype)).unwrap();
+    question.finish()
+}
+
+fn with_opt(mut query: Vec<u8>, version: u8, dnssec_ok: bool) -> Vec<u8> {
+    query[11] += 1;
+    query.extend([0, 0, 41, 4, 208, 0, version, u8::from(dnssec_ok) << 7, 0, 0, 0]);
+    query
+}
+
+fn ask(answers: &Answers, query: &[u8]) -> Message<Vec<u8>> {
+    let mut out = Vec::new();
+    assert_eq!(answers.answer(query, &mut out), Reply::Send);
+    let message = Message::from_octets(out).unwrap();
+    assert_eq!(message.as_slice()[..2], query[..2], "the query's id");
+    assert!(message.header().qr(), "an answer");
+    message
+}
+
+/// The records of all sections as lines: section, owner, type and data.
+fn lines(message: &Message<Vec<u8>>) -> Vec<String> {
+    let mut lines = Vec::new();
+    let sections = [
+        ("answer", message.answer().unwrap()),
+        ("authority", message.authority().unwrap()),
+        ("additional", message.additional().unwrap()),
+    ];
+    for (name, section) in sections {
+        for record in section {
+            let record = record.unwrap().into_record::<AllRecordData<_, _>>().unwrap().unwrap();
+            let (owner, rtype) = (record.owner(), record.rtype());
+            lines.push(format!(
+                "{name} {owner} {} {rtype} {}",
+                record.ttl().as_secs(),
+                record.data()
+            ));
+        }
+    }
+    lines
+}
+
+const SOA: &str = "authority example.org 300 SOA \
+                   ns1.example.org. hostmaster.example.org. 2024010101 7200 3600 1209600 300";
+
+#[test]
+fn records_are_answered_with_the_addresses_they_lead_to() {
+    let message = ask(&answers(), &query("example.org", Rtype::MX));
+    assert_eq!(message.header().rcode(), Rcode::NOERROR);
+    assert!(message.header().aa() && message.header().rd() && !message.header().ra());
+    assert_eq!(
+        lines(&message),
+        [
+            "answer example.org 3600 MX 10 mail.example.org.",
+            "answer example.org 3600 MX 20 mail.backup.example.org.",
+            "additional mail.example.org 3600 A 192.0.2.25",
+            "additional mail.example.org 3600 AAAA 2001:db8::25",
+            "additional mail.backup.example.org 3600 A 198.51.100.25",
+        ]
+    );
+}
+
+#[test]
+fn an_owner_is_a_pointer_to_the_question_and_keeps_its_spelling() {
+    let query = query("WwW.eXample.ORG", Rtype::AAAA);
+    let message = ask(&answers(), &query);
+    assert_eq!(message.as_slice()[12..query.len()], query[12..]);
+    assert_eq!(message.as_slice()[query.len()..][..4], [0xc0, 0x0c, 0, 28]);
+    assert_eq!(lines(&message), ["answer WwW.eXample.ORG 300 AAAA 2001:db8::80"]);
+}
+
+#[test]
+fn what_does_not_exist_is_denied_with_the_soa() {
+    let answers = answers();
+    let longest = format!("{}.{}.example.org", "a".repeat(63), ["b"; 80].join("."));
+    for name in ["no.example.org", "a.b.c.no.example.org", "x.www.example.org", &longest] {
+        let message = ask(&answers, &query(name, Rtype::A));
+        assert_eq!(message.header().rcode(), Rcode::NXDOMAIN, "{name}");
+        assert!(message.header().aa(), "{name}");
+        assert_eq!(lines(&message), [SOA], "{name}");
+    }
+    // Also names that only lead to others, and types that a name does not have.
+    for (name, rtype) in [("c.d.example.org", Rtype::A), ("www.example.org", Rtype::MX)] {
+        let message = ask(&answers, &query(name, rtype));
+        assert_eq!(message.header().rcode(), Rcode::NOERROR, "{name}");
+        assert_eq!(lines(&message), [SOA], "{name}");
+    }
+}
+
+#[test]
+fn aliases_are_followed_while_they_stay_in_the_zone() {
+    let answers = answers();
+    let message = ask(&answers, &query("chain1.example.org", Rtype::A));
+    let last = "answer mail.example.org 3600 A 192.0.2.25";
+    assert_eq!((lines(&message).len(), lines(&message)[3].as_str()), (4, last));
+
+    let message = ask(&answers, &query("away.example.org", Rtype::A));
+    assert_eq!(lines(&message), ["answer away.example.org 3600 CNAME www.elsewhere.example."]);
+    assert_eq!(message.header().rcode(), Rcode::NOERROR);
+
+    let message = ask(&answers, &query("dangling.example.org", Rtype::A));
+    assert_eq!(message.header().rcode(), Rcode::NXDOMAIN, "of the last name");
+    assert_eq!(lines(&message).last().unwrap(), SOA);
+
+    for (name, records) in [("self", 1), ("circle1", 2)] {
+        let message = ask(&answers, &query(&format!("{name}.example.org"), Rtype::A));
+        assert_eq!(lines(&message).len(), records, "{name} ends");
+    }
+    let message = ask(&answers, &query("alias.example.org", Rtype::CNAME));
+    assert_eq!(lines(&message), ["answer alias.example.org 3600 CNAME www.example.org."]);
+}
+
+#[test]
+fn a_wildcard_stands_for_names_that_do_not_exist() {
+    let answers = answers();
+    for name in ["x.wild.example.org", "x.y.wild.example.org"] {
+        let message = ask(&answers, &query(name, Rtype::A));
+        assert_eq!(lines(&message), [format!("answer {name} 3600 A 192.0.2.100")]);
+        assert_eq!(lines(&ask(&answers, &query(name, Rtype::SOA))), [SOA], "no such type");
+    }
+    // `host.wild` exists, so it hides the wildcard from everything below it.
+    let message = ask(&answers, &query("x.host.wild.example.org", Rtype::A));
+    assert_eq!(message.header().rcode(), Rcode::NXDOMAIN);
+}
+
+#[test]
+fn a_delegation_is_handed_on_with_its_glue() {
+    let answers = answers();
+    for name in ["sub.example.org", "deep.host.sub.example.org", "ns.sub.example.org"] {
+        let message = ask(&answers, &query(name, Rtype::A));
+        assert!(!message.header().aa(), "{name}: somebody else's");
+        assert_eq!(
+            lines(&message),
+            [
+                "authority sub.example.org 3600 NS ns.sub.example.org.",
+                "authority sub.example.org 3600 NS ns2.example.org.",
+                "additional ns.sub.example.org 3600 A 203.0.113.53",
+                "additional ns.sub.example.org 3600 AAAA 2001:db8:53::53",
+                "additional ns2.example.org 3600 A 198.51.100.53",
+            ],
+            "{name}"
+        );
+    }
+    let message = ask(&answers, &query("sub.example.org", Rtype::DS));
+    assert!(message.header().aa(), "DS is the parent's");
+    assert_eq!(lines(&message), [SOA]);
+}
+
+/// Goal: the short ways change nothing. Method: every name of the zone and around it with every
+/// type, answered by the short ways and by the general one. (Not byte for byte: the general way
+/// finds a name in the question to point to where an answer made ready spells it out.)
+#[test]
+fn answers_made_ready_equal_answers_made_from_scratch() {
+    let answers = answers();
+    let mut names: Vec<Vec<u8>> = answers.zone.nodes().map(|(name, _)| name.to_vec()).collect();
+    for name in names.clone() {
+        names.extend([b"\x01x".as_slice(), b"\x03a.b\x0212"].map(|label| [label, &name].concat()));
+    }
+    let types = [1, 2, 5, 6, 15, 16, 28, 33, 43, 255, 65280].map(Rtype::from_int);
+    for name in &names {
+        for rtype in types {
+            let wire = [&name[..], &rtype.to_int().to_be_bytes(), &[0, 1]].concat();
+            let query = [&[0x12, 0x34, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0], &wire[..]].concat();
+            let question = Question::parse(&wire).unwrap();
+            let mut scratch = Vec::new();
+            let tail = answers.tail(&question);
+            write(&mut scratch, query.first_chunk().unwrap(), &wire, &tail, None);
+            let (scratch, ready) = (Message::from_octets(scratch).unwrap(), ask(&answers, &query));
+            assert_eq!(ready.as_slice()[..12], scratch.as_slice()[..12], "{name:?} {rtype}");
+            assert_eq!(lines(&ready), lines(&scratch), "{name:?} {rtype}");
+        }
+    }
+}
+
+#[test]
+fn edns_is_answered_by_edns() {
+    let answers = answers();
+    let plain = query("www.example.org", Rtype::A);
+    assert!(ask(&answers, &plain).opt().is_none());
+
+    for dnssec_ok in [false, true] {
+        let message = ask(&answers, &with_opt(plain.clone(), 0, dnssec_ok));
+        let opt = message.opt().unwrap();
+        assert_eq!((opt.version(), opt.dnssec_ok()), (0, dnssec_ok));
+        assert_eq!(message.header_counts().ancount(), 3);
+    }
+    let message = ask(&answers, &with_opt(plain, 1, false));
+    assert_eq!(message.opt().unwrap().rcode(message.header()).to_int(), 16, "BADVERS");
+    assert_eq!(message.opt().unwrap().version(), 0, "the version that is spoken here");
+    assert_eq!(message.header_counts().ancount(), 0);
+}
+
+#[test]
+fn what_is_no_query_of_this_zone_is_refused() {
+    let answers = answers();
+    for name in [".", "org", "www.example.com", "xexample.org", "example.org.example"] {
+        let message = ask(&answers, &query(name, Rtype::A));
+        assert_eq!(message.header().rcode(), Rcode::REFUSED, "{name}");
+        assert!(!message.header().aa(), "{name}");
+    }
+    let mut chaos = query("www.example.org", Rtype::A);
+    *chaos.last_mut().unwrap() = Class::CH.to_int().to_be_bytes()[1];
+    assert_eq!(ask(&answers, &chaos).header().rcode(), Rcode::REFUSED);
+    let transfer = query("example.org", Rtype::AXFR);
+    assert_eq!(ask(&answers, &transfer).header().rcode(), Rcode::REFUSED);
+}
+
+#[test]
+fn other_opcodes_are_not_implemented() {
+    for opcode in (1..16).filter(|opcode| *opcode != 0) {
+        let mut query = query("www.example.org", Rtype::A);
+        query[2] = opcode << 3;
+        let message = ask(&answers(), &query);
+        assert_eq!(message.header().rcode(), Rcode::NOTIMP);
+        assert_eq!(message.header().opcode(), Opcode::from_int(opcode));
+        assert!(
+            message.first_question().unwrap().qname().name_eq(&answers_name("www.example.org"))
+        );
+    }
+}
+
+fn answers_name(name: &str) -> domain::base::Name<Vec<u8>> {
+    name.parse().unwrap()
+}
+
+/// Goal: no cut and no byte too many is taken for a query. Method: every prefix of a query with an
+/// option in its OPT record, and the query with something behind it.
+#[test]
+fn malformed_queries_get_formerr() {
+    let answers = answers();
+    let mut whole = with_opt(query("www.example.org", Rtype::A), 0, false);
+    *whole.last_mut().unwrap() = 6;
+    whole.extend([0, 10, 0, 2, 0xab, 0xcd]);
+    assert_eq!(ask(&answers, &whole).header().rcode(), Rcode::NOERROR);
+    for len in 2..whole.len() {
+        assert_eq!(ask(&answers, &whole[..len]).header().rcode(), Rcode::FORMERR, "{len} bytes");
+    }
+    whole.push(0);
+    assert_eq!(ask(&answers, &whole).header().rcode(), Rcode::FORMERR, "a byte too many");
+
+    let mut out = Vec::new();
+    assert_eq!(answers.answer(b"\x12", &mut out), Reply::HangUp);
+    assert_eq!(answers.answer(b"", &mut out), Reply::HangUp);
+    let mut answer = query("www.example.org", Rtype::A);
+    answer[2] |= 0x80;
+    assert_eq!(answers.answer(&answer, &mut out), Reply::Ignore, "answers are never answered");
+    assert_eq!(answers.answer(&answer[..3], &mut out), Reply::Ignore);
+}
+
+/// Goal: no bytes whatever do harm. Method: a query with a few bytes changed, many times over; the
+/// answer is a message, has the query's id, and fits.
+#[test]
+fn damaged_queries_are_answered_or_not_but_never_fatal() {
+    let answers = answers();
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut random = move |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state >> 33).unwrap() % below
+    };
+    let mut out = Vec::new();
+    for name in
+        ["www.example.org", "a.b.sub.example.org", "x.wild.example.org", "chain1.example.org"]
+    {
+        let whole = with_opt(query(name, Rtype::A), 0, true);
+        for _ in 0..20_000 {
+            let mut damaged = whole.clone();
+            for _ in 0..=random(3) {
+                let at = random(damaged.len());
+                damaged[at] = random(256).to_le_bytes()[0];
+            }
+            damaged.truncate(1 + random(damaged.len() + 8));
+            if answers.answer(&damaged, &mut out) == Reply::Send {
+                assert_eq!(out[..2], damaged[..2], "{damaged:?}");
+                assert!((HEADER_LEN..=usize::from(u16::MAX)).contains(&out.len()), "{damaged:?}");
+                let message = Message::from_octets(&out[..]).unwrap();
+                for section in [message.answer(), message.authority(), message.additional()] {
+                    assert!(section.unwrap().all(|record| record.is_ok()), "{damaged:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_zone_that_makes_no_sense_is_not_served() {
+    let soa = "$ORIGIN z.\n$TTL 60\n@ IN SOA a b 1 2 3 4 5\n";
+    let cases = [
+        ("@ IN SOA a b 1 2 3 4 5\n", "a zone needs one SOA record, this file has 2"),
+        ("www IN A 192.0.2.300\n", "test.zone:"),
+        ("www.example.com. IN A 192.0.2.1\n", "www.example.com is not in the zone z"),
+        ("xz. IN A 192.0.2.1\n", "xz is not in the zone z"),
+        ("a IN CNAME b\na IN A 192.0.2.1\n", "a.z: a CNAME allows no other"),
+        ("a IN CNAME b\na IN CNAME c\n", "a.z: a CNAME allows no other"),
+        ("a IN DNAME b\n", "a.z: DNAME is not supported"),
+        ("*.a IN NS b\n", "a delegation cannot be a wildcard"),
+        ("$INCLUDE other\n", "$INCLUDE other: not supported"),
+    ];
+    for (text, message) in cases {
+        let error = from_text(&format!("{soa}{text}")).unwrap_err().to_string();
+        assert!(error.contains(message), "{text:?}: {error}");
+    }
+    let error = from_text("").unwrap_err().to_string();
+    assert!(error.contains("this file has 0"), "{error}");
+}
+
+#[test]
+fn an_answer_that_would_not_fit_is_found_out_at_the_start() {
+    let zone = |records: usize| {
+        let soa = "$ORIGIN z.\n$TTL 60\n@ IN SOA a b 1 2 3 4 5\n";
+        let text =
+            (0..records).map(|i| format!("big IN TXT \"{}\"\n", format!("{i:03}").repeat(80)));
+        soa.to_owned() + &text.collect::<String>()
+    };
+    let answers = from_text(&zone(250)).unwrap();
+    let message = ask(&answers, &query("big.z", Rtype::TXT));
+    assert_eq!(message.header_counts().ancount(), 250);
+
+    let error = from_text(&zone(300)).unwrap_err().to_string();
+    assert!(error.contains("big.z TXT: the answer would not fit"), "{error}");
+}
