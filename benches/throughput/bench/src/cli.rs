@@ -10,12 +10,14 @@ use crate::servers::{SERVERS, Server};
 
 /// Compares echo servers end to end: CPU per packet, latency, memory per connection.
 ///
-/// Every server is a process of its own on one core, the load generator is on another. In each round every server runs the scenario
-/// once, in turn; what is reported is the median of the ratios within a round, and its 95 % interval.
+/// Every server is a process of its own on one core, the load generator is on another. In each
+/// round every server runs the scenario once, in turn; what is reported is the median of the
+/// ratios within a round, and its 95 % interval.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 120)]
 pub(crate) struct Cli {
-    /// A first look, about a minute with all servers: 3 short rounds, memory at 5,000 connections (the default)
+    /// A first look, about a minute with all servers: 3 short rounds, memory at 5,000 connections
+    /// (the default)
     #[arg(long, conflicts_with = "full")]
     quick: bool,
     /// The whole table: 15 rounds of about a second, memory at 5,000, 10,000 and 19,000 connections
@@ -33,7 +35,8 @@ pub(crate) struct Cli {
     /// Length of one round of one server in milliseconds [default: 120, with --full 1000]
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(10..=60_000))]
     round_ms: Option<u64>,
-    /// Where the table, the JSON file and the plot go [default: bench-results in the target directory]
+    /// Where the table, the JSON file and the plot go [default: bench-results in the target
+    /// directory]
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
 }

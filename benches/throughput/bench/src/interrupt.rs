@@ -9,7 +9,8 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 static ASKED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
-/// From now on SIGINT and SIGTERM are noted and found by [`check`]; a second one ends the process at once.
+/// From now on SIGINT and SIGTERM are noted and found by [`check`]; a second one ends the process
+/// at once.
 pub(crate) fn watch() -> Result<()> {
     let asked = ASKED.get_or_init(Arc::default);
     for signal in [SIGINT, SIGTERM] {

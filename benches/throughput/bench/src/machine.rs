@@ -102,7 +102,9 @@ mod tests {
 
     #[test]
     fn versions_come_from_the_lock_file() {
-        let lock = "[[package]]\nname = \"tokio-util\"\nversion = \"0.7.20\"\n\n[[package]]\nname = \"tokio\"\nversion = \"1.2.3\"\n";
+        let package =
+            |name, version| format!("[[package]]\nname = \"{name}\"\nversion = \"{version}\"\n\n");
+        let lock = &(package("tokio-util", "0.7.20") + &package("tokio", "1.2.3"));
         assert_eq!(version_in(lock, "tokio"), Some("1.2.3"));
         assert_eq!(version_in(lock, "tokio-util"), Some("0.7.20"));
         assert_eq!(version_in(lock, "mio"), None);

@@ -1,4 +1,5 @@
-//! The end-to-end benchmark: builds echo servers, puts them under load in turn, reports what a packet cost.
+//! The end-to-end benchmark: builds echo servers, puts them under load in turn, reports what a
+//! packet cost.
 //!
 //! See the README beside this package for what the scenarios mean and how the figures are made.
 
@@ -120,7 +121,8 @@ fn build(wanted: &[&'static Server]) -> Result<(Vec<Built>, Vec<Missing>)> {
     Ok((built, missing))
 }
 
-/// Raises the limit on open files as far as that goes, and leaves out the numbers of connections that it does not allow.
+/// Raises the limit on open files as far as that goes, and leaves out the numbers of connections
+/// that it does not allow.
 fn affordable(counts: &[usize], warnings: &mut Vec<String>) -> Vec<usize> {
     let limit = getrlimit(Resource::Nofile);
     let raised =

@@ -11,7 +11,8 @@ use crate::proc::{self, Account};
 use crate::process::{Launch, Running};
 use crate::scenario::Load;
 
-/// Between a load and the reading of the counters: the server goes to sleep, its scheduler account is brought up to date.
+/// Between a load and the reading of the counters: the server goes to sleep, its scheduler account
+/// is brought up to date.
 const SETTLE: Duration = Duration::from_millis(5);
 /// Memory is read this long after the last answer.
 const REST: Duration = Duration::from_millis(300);
@@ -34,14 +35,16 @@ pub(crate) struct Resident {
     pub(crate) bytes: u64,
 }
 
-/// Memory of one server as connections are added; the first entry is the server with one connection.
+/// Memory of one server as connections are added; the first entry is the server with one
+/// connection.
 #[derive(Debug)]
 pub(crate) struct Memory {
     pub(crate) steps: Vec<Resident>,
     pub(crate) io: &'static str,
 }
 
-/// Puts a fresh server under load. Without a number of packets, as many as take about `round`; the sample says how many that is.
+/// Puts a fresh server under load. Without a number of packets, as many as take about `round`; the
+/// sample says how many that is.
 pub(crate) fn loaded(
     launch: &Launch<'_>,
     load: Load,
@@ -97,7 +100,8 @@ fn count(server: &Running, session: &mut dyn Session, packets: u64) -> Result<Sa
     Ok(Sample { packets, wall, server: server_account, generator, latencies, io })
 }
 
-/// Opens more and more connections to a fresh server, has one packet answered on each, and reads its resident memory.
+/// Opens more and more connections to a fresh server, has one packet answered on each, and reads
+/// its resident memory.
 pub(crate) fn idle(
     launch: &Launch<'_>,
     load: Load,

@@ -77,7 +77,8 @@ impl Sub for Account {
     }
 }
 
-/// Resident memory in bytes, from `smaps_rollup`, which is exact: the counters in `status` lag by some pages per core.
+/// Resident memory in bytes, from `smaps_rollup`, which is exact: the counters in `status` lag by
+/// some pages per core.
 pub(crate) fn resident(pid: u32) -> Result<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))
         .with_context(|| format!("cannot read the memory of process {pid}"))?;

@@ -1,4 +1,5 @@
-//! Paired rounds: in every round each server runs the scenario once, in turn, so that what slows the machine slows all of them.
+//! Paired rounds: in every round each server runs the scenario once, in turn, so that what slows
+//! the machine slows all of them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -9,11 +9,13 @@ use clap::ValueEnum;
 pub(crate) enum Load {
     /// Every connection keeps `depth` packets under way: an answer is followed by the next packet.
     Closed { connections: usize, payload: usize, depth: u64 },
-    /// Packets leave at fixed times, `rate` a second over all connections, whether or not answers came.
+    /// Packets leave at fixed times, `rate` a second over all connections, whether or not answers
+    /// came.
     Open { connections: usize, payload: usize, rate: u64 },
     /// Connect, one packet, check the answer, reset; `at_once` connections at a time.
     Churn { at_once: usize, payload: usize },
-    /// One connection speaks, all hear; `depth` packets under way. A packet counts once for every connection that hears it.
+    /// One connection speaks, all hear; `depth` packets under way. A packet counts once for every
+    /// connection that hears it.
     Broadcast { connections: usize, payload: usize, depth: u64 },
     /// Connections that had one packet answered and then say nothing.
     Idle { payload: usize },

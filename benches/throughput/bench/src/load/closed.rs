@@ -51,7 +51,8 @@ impl Closed {
     }
 }
 
-/// Records how long the frames from `before` to `after` took, and forgets the marks that are done with.
+/// Records how long the frames from `before` to `after` took, and forgets the marks that are done
+/// with.
 fn record(
     marks: &mut VecDeque<(u64, Instant)>,
     before: u64,

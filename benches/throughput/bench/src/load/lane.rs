@@ -106,9 +106,11 @@ impl Lane {
         self.hear(tag, limit, pattern, input, to_the_end)
     }
 
-    /// Receives what is there and checks it against the stream of that tag, of which only this much was sent.
+    /// Receives what is there and checks it against the stream of that tag, of which only this
+    /// much was sent.
     ///
-    /// A short read means that the socket is drained, unless its end was announced, which happens once.
+    /// A short read means that the socket is drained, unless its end was announced, which happens
+    /// once.
     pub(super) fn hear(
         &mut self,
         tag: u16,

@@ -33,7 +33,8 @@ pub(crate) fn latencies() -> Latencies {
 
 /// Connections that are open and ready to be put to work, any number of times.
 pub(crate) trait Session {
-    /// Sends this many packets (a whole number of portions), checks all their answers, and returns when the last has come.
+    /// Sends this many packets (a whole number of portions), checks all their answers, and returns
+    /// when the last has come.
     fn run(&mut self, packets: u64, latencies: &mut Latencies) -> Result<()>;
 }
 

@@ -1,7 +1,8 @@
 //! Open loop: packets leave at fixed times, and their latency counts from those times.
 //!
-//! A closed loop sends less while the server stalls, and so hides the stall. Here a packet that could not be sent in time because
-//! the server or the network was behind has been waiting since it was due.
+//! A closed loop sends less while the server stalls, and so hides the stall. Here a packet that
+//! could not be sent in time because the server or the network was behind has been waiting since
+//! it was due.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

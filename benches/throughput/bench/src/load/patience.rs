@@ -21,7 +21,8 @@ impl Patience {
         Self { last_progress: Instant::now() }
     }
 
-    /// Waits for events until `deadline`, or as long as it takes. An error after 20 s without any, and when the user ends the run.
+    /// Waits for events until `deadline`, or as long as it takes. An error after 20 s without any,
+    /// and when the user ends the run.
     pub(super) fn wait(
         &mut self,
         poll: &mut Poll,

@@ -1,8 +1,9 @@
 //! What is sent and what must come back: a stream in which every byte follows from its place.
 //!
-//! A frame is a 2-byte length and a payload. A payload of 8 bytes or more begins with its connection's tag (2 bytes) and its number
-//! on that connection (6 bytes); the rest is a fixed pattern. Because any part of the stream can be made again at any time, nothing
-//! sent has to be kept, and an answer is checked, each byte of it, by one comparison with what it must be.
+//! A frame is a 2-byte length and a payload. A payload of 8 bytes or more begins with its
+//! connection's tag (2 bytes) and its number on that connection (6 bytes); the rest is a fixed
+//! pattern. Because any part of the stream can be made again at any time, nothing sent has to be
+//! kept, and an answer is checked, each byte of it, by one comparison with what it must be.
 
 use anyhow::{Result, bail};
 
@@ -20,7 +21,8 @@ pub(crate) struct Pattern {
 }
 
 impl Pattern {
-    /// A pattern of frames with payloads of this size, from which at most `longest` bytes are taken at once.
+    /// A pattern of frames with payloads of this size, from which at most `longest` bytes are
+    /// taken at once.
     pub(crate) fn new(payload: usize, longest: usize) -> Result<Self> {
         let Ok(length) = u16::try_from(payload) else {
             bail!("a payload of {payload} bytes does not fit a 2-byte length")
@@ -56,7 +58,8 @@ impl Pattern {
         &self.frames[skip..skip + len]
     }
 
-    /// An error that says what is wrong if these are not the bytes of that stream from this place on.
+    /// An error that says what is wrong if these are not the bytes of that stream from this place
+    /// on.
     pub(crate) fn check(&mut self, tag: u16, from: u64, got: &[u8]) -> Result<()> {
         let frame = self.frame();
         for (start, part) in (from..).step_by(self.longest).zip(got.chunks(self.longest)) {
@@ -67,7 +70,7 @@ impl Pattern {
             let wrong = want.iter().zip(part).position(|(want, got)| want != got).unwrap_or(0);
             let place = start + wrong as u64;
             bail!(
-                "wrong answer on connection {tag}: byte {} of frame {} is {:#04x} instead of {:#04x}",
+                "wrong answer on connection {tag}: byte {} of frame {} is {:#04x}, not {:#04x}",
                 place % frame,
                 place / frame,
                 part[wrong],

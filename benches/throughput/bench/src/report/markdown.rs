@@ -35,7 +35,7 @@ fn machine(report: &Report, text: &mut String) {
         (
             "rounds",
             format!(
-                "{} of about {} ms for each server, in turn; server on core {}, generator on core {}",
+                "{} of about {} ms for each server, in turn; server on core {}, generator on {}",
                 settings.rounds, settings.round_ms, settings.server_core, settings.generator_core
             ),
         ),
@@ -105,10 +105,16 @@ fn cpu(report: &Report, text: &mut String) {
 
 fn latency(report: &Report, text: &mut String) {
     text.push_str("## Latency in microseconds\n\n");
-    text.push_str("Closed loops count from when a packet was sent, the open loop from when it was due, churn from the connect, broadcast until the last has heard.\n\n");
+    text.push_str(
+        "Closed loops count from when a packet was sent, the open loop from when it was due, churn \
+         from the connect, broadcast until the last has heard.\n\n",
+    );
     for table in report.loads.iter().filter(|table| !table.rows.is_empty()) {
         let _ = writeln!(text, "**{}**\n", table.what);
-        text.push_str("| server | p50 | p90 | p99 | p99.9 | p50 relative to C | p99 relative to C |\n|---|---:|---:|---:|---:|---:|---:|\n");
+        text.push_str(
+            "| server | p50 | p90 | p99 | p99.9 | p50 relative to C | p99 relative to C |\n",
+        );
+        text.push_str("|---|---:|---:|---:|---:|---:|---:|\n");
         for row in &table.rows {
             let microseconds = row
                 .latency
@@ -134,7 +140,10 @@ fn latency(report: &Report, text: &mut String) {
 }
 
 fn throughput(report: &Report, text: &mut String) {
-    text.push_str("## Packets per second, in thousands\n\nWith one generator on one core: where the generator is busy all the time, this is its limit and not the server's.\n\n");
+    text.push_str(
+        "## Packets per second, in thousands\n\nWith one generator on one core: where that is busy \
+         all the time, this is its limit and not the server's.\n\n",
+    );
     for table in report.loads.iter().filter(|table| !table.rows.is_empty()) {
         throughput_of(table, text);
     }
@@ -142,7 +151,8 @@ fn throughput(report: &Report, text: &mut String) {
 
 fn throughput_of(table: &LoadTable, text: &mut String) {
     let _ = writeln!(text, "**{}**\n", table.what);
-    text.push_str("| server | I/O | packets a round | thousands a second | CPU in ns per packet | generator busy | waiting for a core |\n|---|---|---:|---:|---:|---:|---:|\n");
+    text.push_str("| server | I/O | packets a round | thousands a second | CPU in ns per packet ");
+    text.push_str("| generator busy | waiting for a core |\n|---|---|---:|---:|---:|---:|---:|\n");
     for row in &table.rows {
         let (speed, cpu, busy) = (
             number(&row.packets_per_second.scaled(1e-3), 1),
@@ -160,21 +170,28 @@ fn throughput_of(table: &LoadTable, text: &mut String) {
 }
 
 fn memory(rows: &[MemoryRow], text: &mut String) {
-    text.push_str("## Resident memory of the server, in bytes per idle connection\n\nEvery connection has had one packet answered. The last column is the slope between the fewest and the most connections.\n\n");
+    text.push_str("## Resident memory of the server, in bytes per idle connection\n\n");
+    text.push_str(
+        "Every connection has had one packet answered. The slope is taken between the fewest and \
+         the most connections. What a server reserves before it knows how many will come is in \
+         the first column and in the last, the whole process with the most connections.\n\n",
+    );
     let counts: Vec<String> =
-        rows[0].steps.iter().map(|step| format!("at {}", step.connections)).collect();
-    let _ = writeln!(text, "| server | with one, in KiB | {} | slope |", counts.join(" | "));
-    let _ = writeln!(text, "|---|---:|{}---:|", "---:|".repeat(counts.len()));
+        rows[0].steps.iter().map(|step| format!("at {} | ", step.connections)).collect();
+    let _ =
+        writeln!(text, "| server | with one, in KiB | {}slope | all, in KiB |", counts.concat());
+    let _ = writeln!(text, "|---|---:|{}---:|---:|", "---:|".repeat(counts.len()));
     for row in rows {
         let steps: Vec<String> =
-            row.steps.iter().map(|step| number(&step.per_connection, 0)).collect();
+            row.steps.iter().map(|step| number(&step.per_connection, 0) + " | ").collect();
         let slope = row.slope.as_ref().map_or_else(String::new, |slope| number(slope, 0));
+        let all = row.steps.last().map_or(0.0, |step| step.resident.median / 1024.0);
         let _ = writeln!(
             text,
-            "| {} | {:.0} | {} | {slope} |",
+            "| {} | {:.0} | {}{slope} | {all:.0} |",
             row.server,
             row.base.median / 1024.0,
-            steps.join(" | ")
+            steps.concat()
         );
     }
     text.push('\n');

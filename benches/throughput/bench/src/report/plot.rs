@@ -35,7 +35,8 @@ fn wrong<E: std::error::Error + Send + Sync>(error: DrawingAreaErrorKind<E>) -> 
     anyhow!("cannot draw the plot: {error}")
 }
 
-/// Every server keeps its colour in all panels. The colours can be told apart by colour-blind readers.
+/// Every server keeps its colour in all panels. The colours can be told apart by colour-blind
+/// readers.
 fn colour(server: &str) -> RGBColor {
     const COLOURS: [RGBColor; 8] = [
         RGBColor(0, 0, 0),

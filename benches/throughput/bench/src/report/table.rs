@@ -93,6 +93,8 @@ pub(crate) struct MemoryStep {
     pub(crate) connections: usize,
     /// Resident bytes above the base, per connection.
     pub(crate) per_connection: Summary,
+    /// Resident bytes of the whole process.
+    pub(crate) resident: Summary,
 }
 
 pub(crate) const PERCENTS: [f64; 4] = [50.0, 90.0, 99.0, 99.9];
@@ -194,7 +196,8 @@ fn memory_row(outcome: &Outcome) -> Option<MemoryRow> {
     };
     let steps = (1..first.steps.len()).filter_map(|at| {
         let per_connection = over(&|memory| between(memory.steps[0], memory.steps[at]))?;
-        Some(MemoryStep { connections: first.steps[at].connections, per_connection })
+        let resident = over(&|memory| memory.steps[at].bytes as f64)?;
+        Some(MemoryStep { connections: first.steps[at].connections, per_connection, resident })
     });
     Some(MemoryRow {
         server: outcome.server.name,

@@ -1,4 +1,5 @@
-//! What the benchmark's servers share: their arguments, the listening socket, the line that says where it listens.
+//! What the benchmark's servers share: their arguments, the listening socket, the line that says
+//! where it listens.
 //!
 //! Everything here runs before the first connection, except [`whole_frames`].
 
@@ -31,7 +32,8 @@ pub struct Options {
 }
 
 impl Options {
-    /// Reads the command line of this process; a mistake ends it with a message. Also ties its life to the parent's.
+    /// Reads the command line of this process; a mistake ends it with a message. Also ties its
+    /// life to the parent's.
     pub fn from_command_line() -> Self {
         end_with_parent();
         Self::parse(std::env::args().skip(1)).unwrap_or_else(|message| {
@@ -79,7 +81,8 @@ fn end_with_parent() {
     }
 }
 
-/// The same listening socket for all: backlog 1024, and TCP_NODELAY, which accepted sockets inherit on Linux.
+/// The same listening socket for all: backlog 1024, and TCP_NODELAY, which accepted sockets
+/// inherit on Linux.
 pub fn listener(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;

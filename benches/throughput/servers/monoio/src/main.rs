@@ -1,4 +1,5 @@
-//! monoio over io_uring, framed by hand. It fails to start where the kernel has no io_uring, rather than fall back to epoll.
+//! monoio over io_uring, framed by hand. It fails to start where the kernel has no io_uring,
+//! rather than fall back to epoll.
 
 use std::io;
 
@@ -29,8 +30,8 @@ async fn run(options: &Options) -> io::Result<()> {
     }
 }
 
-/// The ring takes buffers by value, so every connection owns one for as long as it lives. It begins small and grows when a read
-/// fills it.
+/// The ring takes buffers by value, so every connection owns one for as long as it lives. It
+/// begins small and grows when a read fills it.
 async fn serve(mut stream: TcpStream) -> io::Result<()> {
     let mut buffer = vec![0; SMALL];
     let mut held = 0;

@@ -1,6 +1,7 @@
 //! ringline, one worker, framed by hand.
 //!
-//! It chooses its backend when it is built: io_uring on Linux 6.0 and later. The driver looks at the process to say which it was.
+//! It chooses its backend when it is built: io_uring on Linux 6.0 and later. The driver looks at
+//! the process to say which it was.
 
 use std::future::Future;
 

@@ -1,7 +1,8 @@
 //! Tokio on the current thread with `LengthDelimitedCodec`, as its documentation shows it.
 //!
-//! `--mode plain` (the default) answers each frame with `send`; `--mode timeout` adds a deadline for a frame that has begun;
-//! `--mode batched` feeds every frame that is already there before it flushes, which the documentation does not show.
+//! `--mode plain` (the default) answers each frame with `send`; `--mode timeout` adds a deadline
+//! for a frame that has begun; `--mode batched` feeds every frame that is already there before it
+//! flushes, which the documentation does not show.
 
 use std::future::Future;
 use std::io;

@@ -1,4 +1,5 @@
-//! Tokio on the current thread, framed by hand: one read buffer shared by all tasks, whole frames written straight out of it.
+//! Tokio on the current thread, framed by hand: one read buffer shared by all tasks, whole frames
+//! written straight out of it.
 //!
 //! A task owns memory only for a partial frame and for output the kernel did not take.
 
