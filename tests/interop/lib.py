@@ -105,6 +105,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
+                start_new_session=True,
                 **options,
             )
         self.pid = self.popen.pid
@@ -124,8 +125,16 @@ class Process:
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
     def cpu_seconds(self):
-        fields = pathlib.Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """User and system time of the process and of those it forked, as far as they live."""
+        ticks = 0
+        for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = stat.read_text().rsplit(")", 1)[1].split()
+            except OSError:
+                continue  # it has just ended
+            if int(fields[3]) == self.pid:  # its session, which is ours alone
+                ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     def stop(self, seconds=15):
         """SIGTERM; the exit code, and a failure if it takes too long."""
@@ -157,9 +166,9 @@ class Scope(contextlib.ExitStack):
 
     @staticmethod
     def _end(process):
-        if process.popen.poll() is None:
-            process.popen.kill()
-            process.popen.wait()
+        # Gently first: some of them have children to take along.
+        with contextlib.suppress(Failed):
+            process.stop(5)
 
     def configure(self, template, **values):
         """Fills in one of `peers/*.conf` and returns the file's path."""
@@ -179,6 +188,16 @@ class Scope(contextlib.ExitStack):
         process = self.start(*pinned, binary, "--listen", f"{HOST}:{port}", *arguments)
         process.name = name
         process.wait_until(lambda: "listening on" in process.output(), "listens")
+        return process, port
+
+    def listening(self, command, name, pin=None):
+        """A server that is told where to listen and says so: `(process, port)`."""
+        port = free_port()
+        pinned = ["taskset", "-c", str(pin)] if pin is not None else []
+        command = [str(part).replace("@PORT@", str(port)) for part in command]
+        process = self.start(*pinned, *command)
+        process.name = name
+        process.wait_until(lambda: accepts(port), "listens")
         return process, port
 
     def knot(self, zone=ZONE, pin=None):
