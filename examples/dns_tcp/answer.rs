@@ -8,13 +8,11 @@
 //! 1 µs. That is also why the query is taken apart by hand: one question and at most an OPT record
 //! is all that a query is made of, and parsing it into objects would cost more than answering it.
 
-use std::collections::HashMap;
-
 use bytes::Bytes;
 use domain::base::iana::{Class, Rcode, Rtype};
 use domain::base::message_builder::{MessageBuilder, PushError, StaticCompressor};
 
-use crate::zone::{Finding, Name, Node, Zone, ZoneError};
+use crate::zone::{ByName, Finding, Name, Node, Zone, ZoneError};
 
 const HEADER_LEN: usize = 12;
 /// What is advertised in OPT: nothing that matters over TCP.
@@ -60,7 +58,7 @@ struct Ready {
 #[derive(Debug)]
 pub(crate) struct Answers {
     zone: Zone,
-    ready: HashMap<Box<[u8]>, Ready>,
+    ready: ByName<Ready>,
     /// The tail of negative answers, as if the question's name were the apex.
     negative: Tail,
     /// Where `negative` has its compression pointers: they move with the question's length.
@@ -73,7 +71,7 @@ impl Answers {
         let negative = tail_of(zone.origin(), nodata, &zone.answer(zone.origin(), nodata))
             .map_err(|_| ZoneError::TooLong(zone.origin().clone(), Rtype::SOA))?;
         let pointers = soa_pointers(&negative.records);
-        let mut answers = Self { ready: HashMap::new(), negative, pointers, zone };
+        let mut answers = Self { ready: ByName::default(), negative, pointers, zone };
         for (name, node) in answers.zone.nodes() {
             let ready = answers.prepare(name, node)?;
             answers.ready.insert(name.into(), ready);

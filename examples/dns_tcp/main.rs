@@ -48,7 +48,8 @@ struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 1)]
     shards: usize,
     /// How long a client may be silent before its connection is closed
-    #[arg(long, value_name = "MILLISECONDS", default_value_t = 10_000)]
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 10_000,
+          value_parser = clap::value_parser!(u64).range(1..))]
     idle: u64,
     /// Connections at once; further clients wait
     #[arg(long, value_name = "N", default_value_t = 10_000)]

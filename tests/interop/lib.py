@@ -125,16 +125,16 @@ class Process:
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
     def cpu_seconds(self):
-        """User and system time of the process and of those it forked, as far as they live."""
-        ticks = 0
-        for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
-            try:
-                fields = stat.read_text().rsplit(")", 1)[1].split()
-            except OSError:
-                continue  # it has just ended
-            if int(fields[3]) == self.pid:  # its session, which is ours alone
-                ticks += int(fields[11]) + int(fields[12])
-        return ticks / os.sysconf("SC_CLK_TCK")
+        """Time on a core, of all threads of the process and of those it forked, as they live."""
+        nanoseconds = 0
+        for process in pathlib.Path("/proc").glob("[0-9]*"):
+            # It may end while it is looked at.
+            with contextlib.suppress(OSError):
+                session = (process / "stat").read_text().rsplit(")", 1)[1].split()[3]
+                if int(session) == self.pid:  # made for it alone
+                    for thread in process.glob("task/*/schedstat"):
+                        nanoseconds += int(thread.read_text().split()[0])
+        return nanoseconds / 1e9
 
     def stop(self, seconds=15):
         """SIGTERM; the exit code, and a failure if it takes too long."""
