@@ -75,6 +75,7 @@ impl ManualClock {
         self.0.set(self.0.get().saturating_add(nanos(by)));
     }
 
+    #[cfg(test)]
     pub(crate) fn set_back(&self, by: Duration) {
         self.0.set(self.0.get().saturating_sub(nanos(by)));
     }

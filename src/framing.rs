@@ -84,6 +84,11 @@ impl Framing {
         Self { input: input.into().input, output: output.into().output }
     }
 
+    /// The same framing as the other end of the connection has it.
+    pub(crate) fn mirrored(self) -> Self {
+        Self { input: self.output, output: self.input }
+    }
+
     /// No framing at all; see [`Raw`].
     pub fn raw() -> Self {
         Self::both(Side::Raw)

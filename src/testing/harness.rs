@@ -1,0 +1,451 @@
+//! The harness: what a test does to a handler, and what it sees of it.
+
+use std::cell::{Ref, RefCell};
+use std::fmt;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::rig::Rig;
+use super::script::{Script, Shared};
+use super::{Faults, Leftovers};
+use crate::drain::Report;
+use crate::error::{CloseReason, MessageError};
+use crate::framing::{Decode, Framing};
+use crate::handler::{Accepted, Handler};
+use crate::mailbox::{Address, ConnectionId, Mail};
+use crate::options::{ListenerOptions, ReactorOptions};
+use crate::peer::mark;
+use crate::stats::Stats;
+
+/// One scripted connection to a listener with your handlers, and the hand on its clock. See the
+/// [module's documentation](super).
+///
+/// [`connect`](Self::connect) gives one more connection to the *same* listener: they share the
+/// clock, the options and the mailbox. When the last of them is dropped, the listener ends as with
+/// a dropped [`Reactor`](crate::Reactor): every handler that is left is terminated.
+pub struct Harness<H: Handler> {
+    rig: Rc<RefCell<Rig<H>>>,
+    script: Shared,
+}
+
+impl<H: Handler> Harness<H> {
+    /// A connection to a listener with these options, accepted and initialised. `factory` makes the
+    /// handlers, as with [`start_listener`](crate::Reactor::start_listener).
+    ///
+    /// # Panics
+    ///
+    /// If the options are [refused](ListenerOptions::check).
+    pub fn new(
+        options: ListenerOptions,
+        factory: impl FnMut(&Accepted<'_>) -> H + 'static,
+    ) -> Self {
+        Self::with(ReactorOptions::default(), options, factory)
+    }
+
+    /// As [`new`](Self::new), in a reactor with these options: small budgets, for instance.
+    ///
+    /// # Panics
+    ///
+    /// As [`new`](Self::new).
+    pub fn with(
+        reactor: ReactorOptions,
+        options: ListenerOptions,
+        factory: impl FnMut(&Accepted<'_>) -> H + 'static,
+    ) -> Self {
+        let rig = Rc::new(RefCell::new(Rig::new(reactor, options, factory)));
+        Self::join(&rig, None)
+    }
+
+    /// A connection to a listener with the default options, which has this one handler and takes no
+    /// further connection.
+    pub fn of(handler: H) -> Self {
+        let mut handler = Some(handler);
+        let options = ListenerOptions::port(5555).max_connections(1);
+        Self::new(options, move |_| handler.take().expect("the one handler was given away"))
+    }
+
+    /// One more connection to the same listener. It waits, as in a backlog, while there are
+    /// [`max_connections`](ListenerOptions::max_connections); see [`is_accepted`](Self::is_accepted).
+    pub fn connect(&self) -> Self {
+        Self::join(&self.rig, None)
+    }
+
+    /// One more connection, from this address. By default they come from 192.0.2.1, from a port
+    /// each.
+    pub fn connect_from(&self, peer_addr: SocketAddr) -> Self {
+        Self::join(&self.rig, Some(peer_addr))
+    }
+
+    fn join(rig: &Rc<RefCell<Rig<H>>>, peer_addr: Option<SocketAddr>) -> Self {
+        let script = rig.borrow_mut().connect(peer_addr);
+        rig.borrow_mut().run();
+        Self { rig: Rc::clone(rig), script }
+    }
+
+    /// Changes the script, then has everything happen that follows from it.
+    fn act(&self, change: impl FnOnce(&mut Script)) {
+        change(&mut self.script.borrow_mut());
+        self.run();
+    }
+
+    // ---- the peer ----
+
+    /// The peer sends `bytes`, as they are.
+    pub fn receive(&self, bytes: impl AsRef<[u8]>) {
+        self.act(|script| script.arrive(bytes.as_ref()));
+    }
+
+    /// The peer sends `payload` as one packet, in the framing that the connection has by now.
+    ///
+    /// # Panics
+    ///
+    /// If the framing cannot express it. [`receive`](Self::receive) sends what is malformed.
+    pub fn packet(&self, payload: impl AsRef<[u8]>) {
+        self.receive(self.framed(payload));
+    }
+
+    /// `payload` as the peer frames it by now.
+    ///
+    /// # Panics
+    ///
+    /// If the framing cannot express it.
+    pub fn framed(&self, payload: impl AsRef<[u8]>) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        if let Err(error) = self.framing().encode(payload.as_ref(), &mut bytes) {
+            panic!("no packet of the peer's: {error}");
+        }
+        bytes
+    }
+
+    /// Bytes arrive, and nobody has noticed yet: whatever happens next happens in the same turn.
+    ///
+    /// ```
+    /// # use condor::testing::Harness;
+    /// # use condor::{Action, CloseReason, Context, Handler};
+    /// # struct Echo;
+    /// # impl Handler for Echo {
+    /// #     type Message = ();
+    /// #     fn handle_packet<'a>(&'a mut self, packet: &'a [u8], _: &mut Context<'_, ()>) -> Action<'a> {
+    /// #         Action::send(packet)
+    /// #     }
+    /// # }
+    /// // A packet and the end of the stream, in one event.
+    /// let harness = Harness::of(Echo);
+    /// harness.arrive(b"\x00\x03bye");
+    /// harness.peer_closes();
+    /// assert_eq!(harness.packets(), [b"bye"]);
+    /// assert_eq!(harness.closed(), Some(CloseReason::PeerClosed));
+    /// ```
+    pub fn arrive(&self, bytes: impl AsRef<[u8]>) {
+        self.script.borrow_mut().arrive(bytes.as_ref());
+    }
+
+    /// The bytes that the peer has got since last asked.
+    pub fn sent(&self) -> Vec<u8> {
+        std::mem::take(&mut self.script.borrow_mut().taken)
+    }
+
+    /// The whole packets that the peer has got since last asked, in the framing that the connection
+    /// has by now. What is left of an incomplete one stays; without framing, everything is one
+    /// packet.
+    ///
+    /// # Panics
+    ///
+    /// If it has got something that is no packet.
+    pub fn packets(&self) -> Vec<Vec<u8>> {
+        let framing = self.framing();
+        let mut script = self.script.borrow_mut();
+        let mut packets = Vec::new();
+        let mut at = 0;
+        loop {
+            match framing.decode(&script.taken[at..], 0) {
+                Ok(Decode::Frame { payload, consumed }) => {
+                    packets.push(script.taken[at..][payload].to_vec());
+                    at += consumed;
+                }
+                Ok(Decode::Need(_)) => break,
+                Err(error) => panic!("the peer has got no packet: {error}"),
+            }
+        }
+        script.taken.drain(..at);
+        packets
+    }
+
+    /// The framing as the peer has it.
+    fn framing(&self) -> Framing {
+        let own = self.script.borrow().framing.clone().map(Framing::mirrored);
+        own.unwrap_or_else(|| self.rig.borrow().framing.clone())
+    }
+
+    /// The peer sends no more, but reads on: half a close.
+    pub fn peer_closes(&self) {
+        self.act(Script::end);
+    }
+
+    /// The peer resets the connection. What had arrived before can still be read, as on Linux.
+    pub fn peer_resets(&self) {
+        self.act(Script::reset);
+    }
+
+    /// From now on the peer takes nothing.
+    pub fn peer_stalls(&self) {
+        self.script.borrow_mut().window = 0;
+    }
+
+    /// The peer, having [stalled](Self::peer_stalls), takes `bytes` more.
+    ///
+    /// ```
+    /// # use condor::testing::Harness;
+    /// # use condor::{Action, Context, Handler};
+    /// # struct Echo;
+    /// # impl Handler for Echo {
+    /// #     type Message = ();
+    /// #     fn handle_packet<'a>(&'a mut self, packet: &'a [u8], _: &mut Context<'_, ()>) -> Action<'a> {
+    /// #         Action::send(packet)
+    /// #     }
+    /// # }
+    /// let harness = Harness::of(Echo);
+    /// harness.peer_stalls();
+    /// harness.packet(b"hello");
+    /// assert_eq!((harness.sent(), harness.queued_bytes()), (vec![], 7));
+    ///
+    /// harness.peer_reads(3);
+    /// assert_eq!((harness.sent(), harness.queued_bytes()), (b"\x00\x05h".to_vec(), 4));
+    /// ```
+    pub fn peer_reads(&self, bytes: usize) {
+        self.act(|script| script.open_window(bytes));
+    }
+
+    /// The peer, having [stalled](Self::peer_stalls), takes everything again.
+    pub fn peer_reads_all(&self) {
+        self.peer_reads(usize::MAX);
+    }
+
+    // ---- the network ----
+
+    /// From now on one read gives at most so many bytes; an event announces the rest.
+    ///
+    /// # Panics
+    ///
+    /// If `bytes` is 0.
+    pub fn max_read(&self, bytes: usize) {
+        assert!(bytes > 0, "nothing would ever be read");
+        self.script.borrow_mut().read_most = bytes;
+    }
+
+    /// From now on one write takes at most so many bytes.
+    ///
+    /// # Panics
+    ///
+    /// If `bytes` is 0; [`peer_stalls`](Self::peer_stalls) is for that.
+    pub fn max_write(&self, bytes: usize) {
+        assert!(bytes > 0, "a write that takes nothing is `peer_stalls`");
+        self.script.borrow_mut().write_most = bytes;
+    }
+
+    /// The next read fails. Said several times, the calls after it do so in turn.
+    ///
+    /// After [`ErrorKind::WouldBlock`] an event follows, after [`ErrorKind::Interrupted`] nothing
+    /// has happened; any other error is the stream's end, and what had arrived is lost.
+    pub fn fail_next_read(&self, kind: ErrorKind) {
+        self.script.borrow_mut().read_errors.push_back(kind);
+    }
+
+    /// The next write fails. As [`fail_next_read`](Self::fail_next_read).
+    pub fn fail_next_write(&self, kind: ErrorKind) {
+        self.script.borrow_mut().write_errors.push_back(kind);
+    }
+
+    /// The next accept fails, of whichever connection. Who waited goes on waiting.
+    pub fn fail_next_accept(&self, kind: ErrorKind) {
+        self.rig.borrow().door.borrow_mut().errors.push_back(kind);
+    }
+
+    /// An event that announces everything, for nothing.
+    pub fn disturb(&self) {
+        let all = mark::READABLE | mark::WRITABLE | mark::HINT | mark::ERROR;
+        self.act(|script| script.announce(all));
+    }
+
+    /// From now on all connections to this listener have this weather, those to come included.
+    pub fn faults(&self, faults: Faults) {
+        self.rig.borrow_mut().set_faults(faults);
+    }
+
+    /// Whether a fault has killed the stream, or the peer has reset it.
+    pub fn is_dead(&self) -> bool {
+        self.script.borrow().dead
+    }
+
+    // ---- time ----
+
+    /// Time passes, and everything that falls due happens at its moment.
+    pub fn advance(&self, by: Duration) {
+        self.rig.borrow_mut().advance(by);
+    }
+
+    /// Time passes in which nothing is done, as when the process was stopped. What falls due
+    /// meanwhile happens afterwards, together with what has [arrived](Self::arrive).
+    pub fn stall(&self, by: Duration) {
+        self.rig.borrow().hand.advance(by);
+    }
+
+    /// How much time has passed in all.
+    pub fn elapsed(&self) -> Duration {
+        self.rig.borrow().hand.elapsed()
+    }
+
+    /// Turns until there is nothing left to do but wait.
+    ///
+    /// # Panics
+    ///
+    /// If there is no end to it, because a handler keeps itself busy.
+    pub fn run(&self) {
+        self.rig.borrow_mut().run();
+    }
+
+    /// One turn of the loop, whether there is something to do or not: for tests of what happens
+    /// in the midst of things, with small budgets.
+    pub fn turn(&self) {
+        self.rig.borrow_mut().turn();
+    }
+
+    // ---- threads and operators ----
+
+    /// Sends the handler a message, and has it delivered.
+    ///
+    /// # Panics
+    ///
+    /// If the mailbox is full, or the listener has ended. [`address`](Self::address) is for those
+    /// cases.
+    pub fn message(&self, message: H::Message) {
+        match self.address().send(message) {
+            Ok(()) => self.run(),
+            Err(MessageError::Full(_)) => panic!("the mailbox is full"),
+            Err(MessageError::Gone(_)) => panic!("the listener has ended"),
+        }
+    }
+
+    /// Sends every handler a clone, and has them delivered.
+    ///
+    /// # Panics
+    ///
+    /// As [`message`](Self::message).
+    pub fn broadcast(&self, message: H::Message)
+    where
+        H::Message: Clone,
+    {
+        let sent = self.rig.borrow().mailbox.post(Mail::All { message, clone: H::Message::clone });
+        assert!(sent.is_ok(), "the mailbox is full, or the listener has ended");
+        self.run();
+    }
+
+    /// The handler's address, to be used as any other; what was sent is delivered with the next
+    /// thing that happens, or with [`run`](Self::run).
+    ///
+    /// # Panics
+    ///
+    /// If the connection was not accepted yet.
+    pub fn address(&self) -> Address<H::Message> {
+        let id = self.id().expect("the connection was not accepted yet");
+        let mailbox = self.rig.borrow().mailbox.clone();
+        Address { mailbox, key: id.key, generation: id.generation }
+    }
+
+    /// Stops the listener, as [`Handle::stop_listener`](crate::Handle::stop_listener) does. Who
+    /// waited to be accepted is accepted.
+    pub fn drain(&self) {
+        self.rig.borrow_mut().drain();
+    }
+
+    /// What the drain came to, once every connection has ended.
+    pub fn report(&self) -> Option<Report> {
+        self.rig.borrow().report.clone()
+    }
+
+    // ---- looking ----
+
+    /// Whether the connection was accepted, ever.
+    pub fn is_accepted(&self) -> bool {
+        self.script.borrow().id.is_some()
+    }
+
+    /// The connection's name, once it was accepted.
+    pub fn id(&self) -> Option<ConnectionId> {
+        self.script.borrow().id
+    }
+
+    /// What `terminate` was told, once it was called.
+    pub fn closed(&self) -> Option<CloseReason> {
+        self.script.borrow().reason
+    }
+
+    /// Whether the peer was told that nothing more comes.
+    pub fn is_finished(&self) -> bool {
+        self.script.borrow().finished
+    }
+
+    /// Whether the stream was dropped and the slot is free. A connection that was ended by its
+    /// handler lingers before, until the peer [closes](Self::peer_closes) too or the
+    /// [`linger_timeout`](ListenerOptions::linger_timeout) has passed.
+    pub fn is_gone(&self) -> bool {
+        self.script.borrow().gone
+    }
+
+    /// Whether the stream was dropped with bytes unread. A kernel resets the connection then, which
+    /// may destroy answers that the peer has not read.
+    pub fn is_rude(&self) -> bool {
+        self.script.borrow().rude
+    }
+
+    /// Looks at the handler. `None` once `terminate` was called.
+    ///
+    /// ```
+    /// # use condor::testing::Harness;
+    /// # use condor::{Action, Context, Handler};
+    /// # struct Counter { packets: u32 }
+    /// # impl Handler for Counter {
+    /// #     type Message = ();
+    /// #     fn handle_packet<'a>(&'a mut self, _: &'a [u8], _: &mut Context<'_, ()>) -> Action<'a> {
+    /// #         self.packets += 1;
+    /// #         Action::Continue
+    /// #     }
+    /// # }
+    /// let harness = Harness::of(Counter { packets: 0 });
+    /// harness.packet(b"one");
+    /// harness.packet(b"two");
+    /// assert_eq!(harness.with_handler(|counter| counter.packets), Some(2));
+    /// ```
+    pub fn with_handler<R>(&self, look: impl FnOnce(&H) -> R) -> Option<R> {
+        let id = self.id()?;
+        let rig = self.rig.borrow();
+        Ref::filter_map(rig, |rig| rig.handler(id)).ok().map(|handler| look(&handler))
+    }
+
+    /// Bytes of output that the peer has not taken.
+    pub fn queued_bytes(&self) -> usize {
+        self.id().map_or(0, |id| self.rig.borrow().queued(id))
+    }
+
+    /// The listener's counters.
+    pub fn stats(&self) -> Stats {
+        self.rig.borrow().counters.snapshot()
+    }
+
+    /// What the listener holds. Once every connection is gone that is nothing:
+    /// `Leftovers::default()`.
+    pub fn leftovers(&self) -> Leftovers {
+        self.rig.borrow().leftovers()
+    }
+}
+
+impl<H: Handler> fmt::Debug for Harness<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Harness")
+            .field("id", &self.id())
+            .field("closed", &self.closed())
+            .finish_non_exhaustive()
+    }
+}

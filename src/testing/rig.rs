@@ -1,0 +1,323 @@
+//! A reactor without a poll: one real listener, a clock moved by hand, scripted connections.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::Leftovers;
+use super::faults::Faults;
+use super::script::{Door, Script, ScriptedAcceptor, Shared};
+use crate::clock::{Clock, ManualClock};
+use crate::connection::flag;
+use crate::drain::Report;
+use crate::error::CloseReason;
+use crate::framing::Framing;
+use crate::handle::{self, Handle};
+use crate::handler::{Accepted, Action, Context, Handler, Info};
+use crate::listener::{AnyListener, Listener, Profile};
+use crate::mailbox::{ConnectionId, Doorbell, Mailbox};
+use crate::options::{ListenerOptions, Origin, ReactorOptions};
+use crate::stats::Counters;
+use crate::sync::Arc;
+use crate::turn::{Timer, Turn};
+
+/// More turns than any amount of work takes that has an end.
+const TURNS_MAX: u32 = 1_000_000;
+
+const SERIAL: u32 = 1;
+
+/// The user's handler, and the script that is told what happens to it.
+#[derive(Debug)]
+pub(super) struct Observed<H> {
+    pub(super) handler: H,
+    script: Shared,
+}
+
+/// Notes the framing, should the callback that just returned have changed it.
+fn note_framing<M>(script: &Shared, ctx: &Context<'_, M>) {
+    if ctx.conn.has(flag::REFRAMED) {
+        script.borrow_mut().framing = ctx.conn.own_framing().cloned();
+    }
+}
+
+impl<H: Handler> Handler for Observed<H> {
+    type Message = H::Message;
+
+    fn init(&mut self, ctx: &mut Context<'_, H::Message>) -> Action<'_> {
+        let action = self.handler.init(ctx);
+        note_framing(&self.script, ctx);
+        action
+    }
+
+    fn handle_packet<'a>(
+        &'a mut self,
+        packet: &'a [u8],
+        ctx: &mut Context<'_, H::Message>,
+    ) -> Action<'a> {
+        let action = self.handler.handle_packet(packet, ctx);
+        note_framing(&self.script, ctx);
+        action
+    }
+
+    fn handle_info<'a>(
+        &'a mut self,
+        info: Info<'a, H::Message>,
+        ctx: &mut Context<'_, H::Message>,
+    ) -> Action<'a> {
+        let action = self.handler.handle_info(info, ctx);
+        note_framing(&self.script, ctx);
+        action
+    }
+
+    fn terminate(self, reason: CloseReason) {
+        let again = self.script.borrow_mut().reason.replace(reason);
+        assert_eq!(again, None, "a handler is terminated once");
+        self.handler.terminate(reason);
+    }
+}
+
+type Factory<H> = Box<dyn FnMut(&Accepted<'_>) -> Observed<H>>;
+
+/// See the module's documentation.
+pub(super) struct Rig<H: Handler> {
+    pub(super) listener: Listener<Observed<H>, Factory<H>, ScriptedAcceptor>,
+    pub(super) turn: Turn,
+    pub(super) hand: ManualClock,
+    pub(super) mailbox: Arc<Mailbox<H::Message>>,
+    pub(super) counters: Arc<Counters>,
+    /// The listener's framing as its peers have it.
+    pub(super) framing: Framing,
+    pub(super) door: Rc<RefCell<Door>>,
+    pub(super) report: Option<Report>,
+    pub(super) faults: Option<Faults>,
+    doorbell: Arc<Doorbell>,
+    local_addr: SocketAddr,
+    read: Vec<u8>,
+    scripts: Vec<Shared>,
+    connections: u64,
+}
+
+impl<H: Handler> Rig<H> {
+    pub(super) fn new(
+        reactor: ReactorOptions,
+        options: ListenerOptions,
+        mut factory: impl FnMut(&Accepted<'_>) -> H + 'static,
+    ) -> Self {
+        let findings = options.check();
+        assert!(findings.errors.is_empty(), "bad options: {:?}", findings.errors);
+        // Without a reactor there is nobody to obey a handle: all of them say so.
+        let shared = Arc::new(handle::Shared::new(Doorbell::new(|| {})));
+        shared.set_gone();
+        let doorbell = Arc::clone(&shared.doorbell);
+        let counters = Arc::new(Counters::default());
+        let refused = Arc::clone(&counters);
+        let mailbox = Arc::new(Mailbox::new(
+            SERIAL,
+            options.mailbox_capacity,
+            Arc::clone(&doorbell),
+            move || {
+                refused.refused_messages.fetch_add(1, Ordering::Relaxed);
+            },
+        ));
+        let local_addr = match &options.origin {
+            Origin::Bind(addr) => *addr,
+            Origin::Inherited(_) => SocketAddr::from(([127, 0, 0, 1], 0)),
+        };
+        let profile = Profile {
+            name: "testing".into(),
+            slot: 0,
+            serial: SERIAL,
+            framing: options.framing_in_force(),
+            limits: Profile::<H::Message>::limits(&options),
+            options,
+            mailbox: Arc::clone(&mailbox),
+            counters: Arc::clone(&counters),
+        };
+        let framing = profile.framing.clone().mirrored();
+        let door = Rc::new(RefCell::new(Door::default()));
+        let hall = Rc::clone(&door);
+        let factory: Factory<H> = Box::new(move |accepted: &Accepted<'_>| {
+            let script = hall.borrow_mut().entering.take().expect("a stream was accepted");
+            script.borrow_mut().id = Some(accepted.id());
+            Observed { handler: factory(accepted), script }
+        });
+        let hand = ManualClock::default();
+        let read = vec![0; reactor.read_buffer];
+        let turn = Turn::new(Clock::manual(hand.clone()), reactor, None, Handle { shared });
+        let acceptor = ScriptedAcceptor(Rc::clone(&door));
+        Self {
+            listener: Listener::new(profile, acceptor, factory),
+            turn,
+            hand,
+            mailbox,
+            counters,
+            framing,
+            door,
+            report: None,
+            faults: None,
+            doorbell,
+            local_addr,
+            read,
+            scripts: Vec::new(),
+            connections: 0,
+        }
+    }
+
+    pub(super) fn connect(&mut self, peer_addr: Option<SocketAddr>) -> Shared {
+        self.connections += 1;
+        let index = self.connections;
+        let port = u16::try_from(40_000 + index % 20_000).unwrap_or_default();
+        let peer_addr = peer_addr.unwrap_or_else(|| ([192, 0, 2, 1], port).into());
+        let mut script = Script::new(index, peer_addr, self.local_addr);
+        script.weather = self.faults.as_ref().map(|faults| faults.weather(index));
+        let script = Rc::new(RefCell::new(script));
+        self.scripts.push(Rc::clone(&script));
+        self.door.borrow_mut().waiting.push_back(Rc::clone(&script));
+        self.listener.mark_acceptor();
+        script
+    }
+
+    pub(super) fn set_faults(&mut self, faults: Faults) {
+        for script in &self.scripts {
+            let mut script = script.borrow_mut();
+            script.weather = Some(faults.weather(script.number));
+        }
+        self.faults = Some(faults);
+    }
+
+    // ---- the turn ----
+
+    /// One turn, as the reactor's, except that events come from the scripts.
+    pub(super) fn turn(&mut self) {
+        self.doorbell.awake();
+        self.turn.sample_after_poll();
+        self.mark();
+        self.listener.accept(&mut self.turn).expect("the listening socket is sound");
+        self.listener.work(&mut self.turn, &mut self.read);
+        let rung = self.doorbell.answer();
+        self.listener.deliver(&mut self.turn, rung);
+        self.expire();
+        self.listener.flush(&mut self.turn);
+        self.listener.sweep(&mut self.turn);
+        if let Some(report) = self.listener.finished()
+            && self.report.is_none()
+        {
+            self.listener.retire(&mut self.turn);
+            self.report = Some(report);
+        }
+        self.doorbell.may_sleep();
+    }
+
+    /// An event that comes too late, for a stream that is gone, is delivered like any other.
+    fn mark(&mut self) {
+        for script in &self.scripts {
+            let mut script = script.borrow_mut();
+            let Some(id) = script.id else { continue };
+            let events = script.take_events();
+            if events != 0 {
+                self.listener.mark_peer(id.key, id.generation, events);
+            }
+        }
+        self.scripts.retain(|script| {
+            // Nobody can make anything happen to it any more.
+            Rc::strong_count(script) > 1 || script.borrow().has_events()
+        });
+    }
+
+    fn expire(&mut self) {
+        let mut budget = self.turn.options.timer_budget;
+        while let Some(timer) = self.turn.wheel.expire(self.turn.judged(), &mut budget) {
+            let (Timer::Peer { .. }
+            | Timer::User { .. }
+            | Timer::Accept { .. }
+            | Timer::Drain { .. }) = timer;
+            self.listener.expire(&mut self.turn, timer);
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        let judged = self.turn.present().round_down();
+        self.doorbell.is_rung()
+            || self.listener.is_busy()
+            || self.scripts.iter().any(|script| script.borrow().has_events())
+            || self.turn.wheel.next_expiry().is_some_and(|next| next <= judged)
+    }
+
+    /// Turns until there is nothing left to do but wait.
+    pub(super) fn run(&mut self) {
+        for _ in 0..TURNS_MAX {
+            if !self.is_busy() {
+                return;
+            }
+            self.turn();
+        }
+        panic!("still busy after {TURNS_MAX} turns: does a handler keep itself busy for ever?");
+    }
+
+    /// Stops at every moment at which something is due.
+    pub(super) fn advance(&mut self, by: Duration) {
+        let end = self.hand.elapsed().saturating_add(by);
+        self.run();
+        while let Some(next) = self.turn.wheel.next_expiry() {
+            let wait = self.turn.present().until(next);
+            if wait > end.saturating_sub(self.hand.elapsed()) {
+                break;
+            }
+            self.hand.advance(wait);
+            self.run();
+        }
+        self.hand.advance(end.saturating_sub(self.hand.elapsed()));
+        self.run();
+    }
+
+    pub(super) fn drain(&mut self) {
+        self.turn.sample();
+        self.listener.drain(&mut self.turn).expect("the listening socket is sound");
+        self.run();
+    }
+
+    // ---- looking ----
+
+    pub(super) fn handler(&self, id: ConnectionId) -> Option<&H> {
+        let peer = self.listener.peers.get(id.key as usize)?;
+        (peer.seat.generation == id.generation)
+            .then(|| peer.handler.as_ref().map(|observed| &observed.handler))?
+    }
+
+    pub(super) fn queued(&self, id: ConnectionId) -> usize {
+        self.listener
+            .peers
+            .get(id.key as usize)
+            .filter(|peer| peer.seat.generation == id.generation)
+            .map_or(0, |peer| peer.conn.queued())
+    }
+
+    pub(super) fn leftovers(&self) -> Leftovers {
+        let peers = self.listener.peers.iter().map(|(_, peer)| &peer.conn);
+        let pieces = peers
+            .clone()
+            .map(|conn| usize::from(conn.input.is_some()) + usize::from(conn.output.is_some()));
+        Leftovers {
+            connections: self.listener.peers.len(),
+            timers: self.listener.timers.len(),
+            deadlines: self.turn.wheel.len(),
+            buffers: pieces.sum(),
+            buffered_bytes: peers.map(|conn| conn.undelivered() + conn.queued()).sum(),
+        }
+    }
+
+    /// As the drop of a reactor.
+    fn terminate_all(&mut self) {
+        self.listener.force();
+        self.listener.sweep(&mut self.turn);
+        self.listener.retire(&mut self.turn);
+    }
+}
+
+impl<H: Handler> Drop for Rig<H> {
+    fn drop(&mut self) {
+        self.terminate_all();
+    }
+}

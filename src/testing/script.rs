@@ -1,0 +1,311 @@
+//! A stream without a socket: what arrives, what is taken, and what goes wrong is in a script.
+//!
+//! It behaves as a socket behind an edge-triggered event queue does. What a call did not do because
+//! there was nothing, or no room, is announced once there is; what was left undone for another
+//! reason is never announced again.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use mio::{Registry, Token};
+
+use super::faults::{Fault, Weather};
+use crate::acceptor::Acceptor;
+use crate::error::CloseReason;
+use crate::framing::Framing;
+use crate::mailbox::ConnectionId;
+use crate::options::ListenerOptions;
+use crate::peer::{Stream, mark};
+
+/// One connection as its peer and the kernel see it, shared with the stream that plays it.
+#[derive(Debug)]
+pub(super) struct Script {
+    /// Which connection of the listener it has become.
+    pub(super) id: Option<ConnectionId>,
+    /// What `terminate` was told.
+    pub(super) reason: Option<CloseReason>,
+    /// The framing in force, if the handler has changed it.
+    pub(super) framing: Option<Framing>,
+    /// Which connection of the rig it is, from 1 on.
+    pub(super) number: u64,
+    pub(super) peer_addr: SocketAddr,
+    local_addr: SocketAddr,
+    /// Bytes that have arrived and were not read.
+    arrived: VecDeque<u8>,
+    /// Bytes that the peer has got and was not asked for.
+    pub(super) taken: Vec<u8>,
+    /// Bytes that the peer still takes.
+    pub(super) window: usize,
+    /// A write was refused, or cut, for lack of a window: room will be announced.
+    starved: bool,
+    pub(super) read_most: usize,
+    pub(super) write_most: usize,
+    pub(super) read_errors: VecDeque<ErrorKind>,
+    pub(super) write_errors: VecDeque<ErrorKind>,
+    /// What the kernel keeps for the next call.
+    error: Option<ErrorKind>,
+    /// The peer sends no more.
+    ended: bool,
+    /// Nothing can pass any more, in either direction.
+    pub(super) dead: bool,
+    /// The peer was told that nothing more comes.
+    pub(super) finished: bool,
+    /// The stream was dropped.
+    pub(super) gone: bool,
+    /// It was dropped with bytes unread, which a kernel answers with a reset.
+    pub(super) rude: bool,
+    /// Events on their way.
+    events: u16,
+    pub(super) weather: Option<Weather>,
+}
+
+impl Script {
+    pub(super) fn new(number: u64, peer_addr: SocketAddr, local_addr: SocketAddr) -> Self {
+        Self {
+            id: None,
+            reason: None,
+            framing: None,
+            number,
+            peer_addr,
+            local_addr,
+            arrived: VecDeque::new(),
+            taken: Vec::new(),
+            window: usize::MAX,
+            starved: false,
+            read_most: usize::MAX,
+            write_most: usize::MAX,
+            read_errors: VecDeque::new(),
+            write_errors: VecDeque::new(),
+            error: None,
+            ended: false,
+            dead: false,
+            finished: false,
+            gone: false,
+            rude: false,
+            events: mark::WRITABLE,
+            weather: None,
+        }
+    }
+
+    // ---- what the peer does ----
+
+    pub(super) fn arrive(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() && !self.ended && !self.dead {
+            self.arrived.extend(bytes);
+            self.events |= mark::READABLE;
+        }
+    }
+
+    pub(super) fn end(&mut self) {
+        self.ended = true;
+        self.events |= mark::READABLE | mark::HINT;
+    }
+
+    /// What had arrived can still be read; then comes the error, once.
+    pub(super) fn reset(&mut self) {
+        if !self.dead {
+            self.error = Some(ErrorKind::ConnectionReset);
+        }
+        (self.ended, self.dead) = (true, true);
+        self.events |= mark::READABLE | mark::WRITABLE | mark::HINT | mark::ERROR;
+    }
+
+    pub(super) fn open_window(&mut self, bytes: usize) {
+        self.window = self.window.saturating_add(bytes);
+        if self.starved && bytes > 0 {
+            self.starved = false;
+            self.events |= mark::WRITABLE;
+        }
+    }
+
+    // ---- what the kernel says ----
+
+    pub(super) fn announce(&mut self, marks: u16) {
+        self.events |= marks;
+    }
+
+    pub(super) fn has_events(&self) -> bool {
+        self.id.is_some() && self.events != 0
+    }
+
+    /// The events that come in this turn.
+    pub(super) fn take_events(&mut self) -> u16 {
+        if let Some(weather) = &mut self.weather {
+            if weather.makes_up_an_event() {
+                self.events |= mark::READABLE | mark::WRITABLE;
+            }
+            if weather.holds_back() {
+                return 0;
+            }
+        }
+        let mut events = std::mem::take(&mut self.events);
+        if self.ended && events & mark::READABLE != 0 {
+            events |= mark::HINT;
+        }
+        events
+    }
+
+    // ---- the calls ----
+
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let forced = self.read_errors.pop_front().map(Fault::Fails);
+        match forced.or_else(|| self.weather.as_mut()?.on_read()) {
+            Some(Fault::Fails(kind)) => return Err(self.fail(kind, mark::READABLE)),
+            Some(Fault::Ends) => {
+                self.arrived.clear();
+                (self.ended, self.dead) = (true, true);
+            }
+            None => {}
+        }
+        let whole = buf.len().min(self.arrived.len());
+        let mut count = whole.min(self.read_most);
+        if let Some(weather) = &mut self.weather {
+            count = weather.cut(count);
+        }
+        if count < whole {
+            // A kernel gives less than it has only if the rest came later: then it says so.
+            self.events |= mark::READABLE;
+        }
+        if count > 0 {
+            let (front, back) = self.arrived.as_slices();
+            let cut = front.len().min(count);
+            buf[..cut].copy_from_slice(&front[..cut]);
+            buf[cut..count].copy_from_slice(&back[..count - cut]);
+            self.arrived.drain(..count);
+            return Ok(count);
+        }
+        match self.error.take() {
+            Some(kind) => Err(kind.into()),
+            None if self.ended || self.dead => Ok(0),
+            None => Err(ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let forced = self.write_errors.pop_front().map(Fault::Fails);
+        if let Some(Fault::Fails(kind)) = forced.or_else(|| self.weather.as_mut()?.on_write()) {
+            return Err(self.fail(kind, mark::WRITABLE));
+        }
+        if let Some(kind) = self.error.take() {
+            return Err(kind.into());
+        }
+        if self.dead || self.finished {
+            return Err(ErrorKind::BrokenPipe.into());
+        }
+        let mut count = buf.len().min(self.window);
+        self.starved = count < buf.len();
+        if count == 0 && !buf.is_empty() {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        count = count.min(self.write_most);
+        if let Some(weather) = &mut self.weather {
+            count = weather.cut(count);
+        }
+        self.taken.extend_from_slice(&buf[..count]);
+        if self.window != usize::MAX {
+            self.window -= count;
+        }
+        Ok(count)
+    }
+
+    fn fail(&mut self, kind: ErrorKind, again: u16) -> io::Error {
+        match kind {
+            ErrorKind::WouldBlock => self.events |= again,
+            ErrorKind::Interrupted => {}
+            _ => {
+                self.arrived.clear();
+                (self.ended, self.dead) = (true, true);
+            }
+        }
+        kind.into()
+    }
+}
+
+/// A script, and everybody who looks into it.
+pub(super) type Shared = Rc<RefCell<Script>>;
+
+/// What the listener takes for a socket.
+#[derive(Debug)]
+pub(crate) struct ScriptedStream(Shared);
+
+impl Read for ScriptedStream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.borrow_mut().read(buf)
+    }
+}
+
+impl Write for ScriptedStream {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.0.borrow_mut().write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Stream for ScriptedStream {
+    fn shutdown_write(&self) -> io::Result<()> {
+        let mut script = self.0.borrow_mut();
+        if script.dead {
+            return Err(ErrorKind::NotConnected.into());
+        }
+        script.finished = true;
+        Ok(())
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.0.borrow().local_addr)
+    }
+
+    fn take_error(&self) -> io::Result<Option<io::Error>> {
+        Ok(self.0.borrow_mut().error.take().map(io::Error::from))
+    }
+
+    fn register(&mut self, _: &Registry, _: Token) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for ScriptedStream {
+    fn drop(&mut self) {
+        let mut script = self.0.borrow_mut();
+        script.rude = !script.arrived.is_empty();
+        (script.finished, script.gone) = (true, true);
+    }
+}
+
+/// Who waits to be accepted, and what accepting says.
+#[derive(Debug, Default)]
+pub(super) struct Door {
+    pub(super) waiting: VecDeque<Shared>,
+    /// Accepted, and about to be given a handler.
+    pub(super) entering: Option<Shared>,
+    pub(super) errors: VecDeque<ErrorKind>,
+}
+
+/// What the listener takes for a listening socket.
+#[derive(Debug)]
+pub(crate) struct ScriptedAcceptor(pub(super) Rc<RefCell<Door>>);
+
+impl Acceptor for ScriptedAcceptor {
+    type Stream = ScriptedStream;
+
+    fn accept(&mut self, _: &ListenerOptions) -> io::Result<(ScriptedStream, SocketAddr)> {
+        let mut door = self.0.borrow_mut();
+        if let Some(kind) = door.errors.pop_front() {
+            return Err(kind.into());
+        }
+        let script = door.waiting.pop_front().ok_or(ErrorKind::WouldBlock)?;
+        let peer_addr = script.borrow().peer_addr;
+        door.entering = Some(Rc::clone(&script));
+        Ok((ScriptedStream(script), peer_addr))
+    }
+
+    fn register(&mut self, _: &Registry, _: Token) -> io::Result<()> {
+        Ok(())
+    }
+}
