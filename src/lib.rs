@@ -20,6 +20,7 @@ mod peer;
 mod reactor;
 mod stats;
 mod sync;
+pub mod testing;
 mod timers;
 mod token;
 mod turn;
