@@ -6,6 +6,7 @@
  *   FAULT_EINTR        send, receive, accept and epoll_wait are interrupted
  *   FAULT_ONE_EVENT    1: epoll_wait reports one event at a time
  *   FAULT_BUFFER       bytes: both socket buffers of every listener, inherited by what it accepts
+ *   FAULT_LATE         a file: while it exists, epoll_wait is half a second late with the events it found
  *   FAULT_SEED         the seed of all of it
  *   FAULT_REPORT       a file: at exit, how often each thing was done
  *
@@ -22,6 +23,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 #define DESCRIPTORS 65536
 
@@ -34,7 +36,8 @@ struct connection {
 
 static struct connection connections[DESCRIPTORS];
 static int short_write, short_read, interrupt, one_event, buffer;
-static unsigned long shortened_writes, shortened_reads, interruptions, single_events;
+static const char *late;
+static unsigned long shortened_writes, shortened_reads, interruptions, single_events, small_buffers, late_returns;
 static _Thread_local unsigned long long random_state;
 static unsigned long long seed;
 
@@ -68,6 +71,7 @@ __attribute__((constructor)) static void start(void)
     interrupt = setting("FAULT_EINTR");
     one_event = setting("FAULT_ONE_EVENT");
     buffer = setting("FAULT_BUFFER");
+    late = getenv("FAULT_LATE");
     seed = (unsigned long long)setting("FAULT_SEED") * 2 + 1;
 }
 
@@ -77,8 +81,8 @@ __attribute__((destructor)) static void report(void)
     FILE *file = path ? fopen(path, "w") : NULL;
     if (!file)
         return;
-    fprintf(file, "short_write=%lu short_read=%lu eintr=%lu one_event=%lu\n",
-            shortened_writes, shortened_reads, interruptions, single_events);
+    fprintf(file, "short_write=%lu short_read=%lu eintr=%lu one_event=%lu buffer=%lu late=%lu\n",
+            shortened_writes, shortened_reads, interruptions, single_events, small_buffers, late_returns);
     fclose(file);
 }
 
@@ -134,8 +138,8 @@ static size_t part(size_t available, int percent, unsigned long *counter)
 int listen(int fd, int backlog)
 {
     if (buffer) {
-        setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &buffer, sizeof buffer);
-        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof buffer);
+        small_buffers += setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &buffer, sizeof buffer) == 0 &&
+                         setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof buffer) == 0;
     }
     return real_listen(fd, backlog);
 }
@@ -166,10 +170,12 @@ int epoll_wait(int epoll, struct epoll_event *events, int most, int timeout)
 {
     if (interrupted())
         return -1;
-    if (!one_event)
-        return real_epoll_wait(epoll, events, most, timeout);
-    int count = real_epoll_wait(epoll, events, 1, timeout);
-    single_events += count > 0;
+    int count = real_epoll_wait(epoll, events, one_event ? 1 : most, timeout);
+    single_events += one_event && count > 0;
+    if (late && count > 0 && access(late, F_OK) == 0) {
+        late_returns++;
+        usleep(500 * 1000);
+    }
     return count;
 }
 

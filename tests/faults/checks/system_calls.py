@@ -182,7 +182,9 @@ def registration_fails(error):
         strange = [call.arguments for call in trace.injected() if "EPOLL_CTL_ADD" not in call.arguments]
         expect(not strange, f"not a registration: epoll_ctl({strange})")
         expect(load.outcome.ended == count, f"{load.outcome}, but {count} registrations failed")
-        return f"{count} registrations failed, {load.outcome}; {trial.finish()}"
+        seen = trial.finish()
+        expect("made=24 " in seen, f"24 connections were registered, but {seen}")
+        return f"{count} registrations failed, {load.outcome}; {seen}"
 
 
 @check("setsockopt-EINVAL", "on a connection: tolerated; at the start: a clean error or none", needs=STRACE)

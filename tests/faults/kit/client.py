@@ -9,13 +9,12 @@ from dataclasses import dataclass
 
 from .expect import Failure, expect
 
-HEADERS = {1: ">B", 2: ">H", 4: ">I"}
 PATIENCE = 10.0
 
 
-def frame(packet, width=2):
+def frame(packet):
     """A packet behind its length."""
-    return struct.pack(HEADERS[width], len(packet)) + packet
+    return struct.pack(">H", len(packet)) + packet
 
 
 class Ended(Exception):
@@ -38,6 +37,9 @@ class Client:
             if source:
                 self.socket.bind((source, 0))
             self.socket.connect(server.address)
+        except TimeoutError:
+            self.socket.close()
+            raise Failure(f"waited {PATIENCE:.0f} s to connect") from None
         except BaseException:
             self.socket.close()
             raise

@@ -55,11 +55,10 @@ class Trial:
         """Connects the client of the time of the fault and serves it once."""
         self._client().ask(b"during the fault")
 
-    def finish(self, before_lives=True, memory_kib=MEMORY_KIB):
+    def finish(self):
         """Serves all three, closes them, compares fds, memory and handlers; returns what was seen."""
-        expect(len(self._clients) > 1 or not before_lives, "the check connected no client during the fault")
-        if before_lives:
-            self.before.ask(b"before, after all")
+        expect(len(self._clients) > 1, "the check connected no client during the fault")
+        self.before.ask(b"before, after all")
         for client in self._clients[1:]:
             client.ask(b"during, after all")
         self._client().ask(b"after the fault")
@@ -67,6 +66,6 @@ class Trial:
             client.close()
         self.wait_for_descriptors(self.descriptors)
         resident = self.server.resident_kib()
-        expect(resident <= memory_kib, f"{resident} KiB resident after the fault, {memory_kib} allowed")
+        expect(resident <= MEMORY_KIB, f"{resident} KiB resident after the fault, {MEMORY_KIB} allowed")
         handlers = self.server.stop()
         return f"fds {self.descriptors}, {resident / 1024:.1f} MiB, {handlers}"

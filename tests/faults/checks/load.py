@@ -1,0 +1,206 @@
+"""Many connections, much data, and none at all."""
+
+import random
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from kit.client import Client, ask_all, crowd, frame
+from kit.expect import Failure, check, expect, wait_until
+from kit.spawn import spawn
+from kit.trial import MEMORY_KIB, Trial
+
+TRAFFIC = Path(__file__).resolve().parents[1] / "kit/traffic.py"
+MEGABYTE = 1_000_000
+
+
+def traffic(kind, server, seconds):
+    """A client in a process of its own (kit/traffic.py)."""
+    command = [sys.executable, str(TRAFFIC), kind, *map(str, server.address), str(seconds)]
+    return spawn(command, stdout=subprocess.PIPE, text=True)
+
+
+def result(process):
+    """The number that a traffic process printed."""
+    output, _ = process.communicate(timeout=60)
+    expect(process.returncode == 0, f"a traffic process failed: {output}")
+    return float(output)
+
+
+def expect_latency(calm, loaded):
+    """At most double, or little in absolute terms: the machine has other work too."""
+    allowed = max(2 * calm, calm + 30)
+    expect(loaded <= allowed, f"99 % within {loaded:.1f} ms, {allowed:.1f} ms allowed ({calm:.1f} ms without the fault)")
+
+
+@check("one-floods", "a connection that floods does not keep another waiting")
+def one_floods():
+    with Trial() as trial:
+        calm = result(traffic("measure", trial.server, 1))
+        flood = traffic("flood", trial.server, 4)
+        loaded = result(traffic("measure", trial.server, 3))
+        trial.during()
+        megabytes = result(flood) / MEGABYTE
+        expect(megabytes > 10, f"only {megabytes:.1f} MB of flood in 4 s")
+        expect_latency(calm, loaded)
+        return f"{megabytes:.0f} MB of flood; 99 % of the other's requests within {loaded:.1f} ms ({calm:.1f} ms alone); {trial.finish()}"
+
+
+DRIPPERS = 5_000
+DRIP_INTERVAL = 0.3
+TIMEOUT = 1.0
+
+
+@check("slowloris", "5,000 dripping clients each get their timeouts, never early, every byte given back; another's latency at most doubles")
+def slowloris():
+    with Trial("--timeout", int(TIMEOUT * 1000), "--max-connections", DRIPPERS + 100) as trial:
+        calm = result(traffic("measure", trial.server, 1))
+        with crowd(trial.server, DRIPPERS) as clients:
+            drippers = {client.socket.fileno(): Dripper(client) for client in clients}
+            measuring = traffic("measure", trial.server, 3)
+            drip(drippers, 4.0)
+            loaded = result(measuring)
+            trial.during()
+        timeouts = sum(len(dripper.delays) for dripper in drippers.values())
+        latest = max(max(dripper.delays) for dripper in drippers.values())
+        expect(latest <= TIMEOUT + 1.0, f"a timeout of {TIMEOUT} s came after {latest:.2f} s")
+        expect_latency(calm, loaded)
+        return f"{timeouts} timeouts, the last after {latest:.3f} s; 99 % within {loaded:.1f} ms ({calm:.1f} ms calm); {trial.finish()}"
+
+
+class Dripper:
+    """Sends a byte at a time and expects what it sent back with each timeout."""
+
+    def __init__(self, client):
+        self.client = client
+        self.delays = []
+        self._sent_at = []
+
+    def drip(self):
+        """One more byte; together they announce a packet of 65,535 bytes."""
+        self._sent_at.append(time.monotonic())
+        self.client.send(b"\xff")
+
+    def take(self):
+        """The answer to a timeout."""
+        buffer = self.client.packet()
+        delay = time.monotonic() - self._sent_at[0]
+        expect(delay >= TIMEOUT, f"a timeout of {TIMEOUT} s came after {delay:.4f} s")
+        expect(buffer.strip(b"\xff") == b"", f"not what was dripped: {buffer!r}")
+        self.delays.append(delay)
+        del self._sent_at[: len(buffer)]
+
+    def is_done(self):
+        """Whether every byte has come back."""
+        return not self._sent_at
+
+
+def drip(drippers, seconds):
+    """Lets all drip in turn for some seconds, then waits until every byte has come back."""
+    poll = select.epoll()
+    for descriptor in drippers:
+        poll.register(descriptor, select.EPOLLIN)
+    everyone = list(drippers.values())
+    slices = 30
+    start = time.monotonic()
+    for turn in range(int(seconds / DRIP_INTERVAL * slices)):
+        for dripper in everyone[turn % slices :: slices]:
+            dripper.drip()
+        take_answers(poll, drippers, start + (turn + 1) * DRIP_INTERVAL / slices)
+    deadline = time.monotonic() + TIMEOUT + 5
+    while not all(dripper.is_done() for dripper in everyone):
+        expect(time.monotonic() < deadline, "not every dripped byte came back")
+        take_answers(poll, drippers, time.monotonic() + 0.1)
+    poll.close()
+
+
+def take_answers(poll, drippers, until):
+    """Takes the answers that come until then."""
+    while True:
+        for descriptor, _ in poll.poll(max(0.0, until - time.monotonic())):
+            drippers[descriptor].take()
+        if time.monotonic() >= until:
+            return
+
+
+@check("never-reads", "1 GB of requests from a peer that never reads: bounded memory, ended by the write-stall timeout", patient=True)
+def never_reads():
+    with Trial() as trial, Client(trial.server) as client:
+        start = time.monotonic()
+        sent = push(client, frame(random.randbytes(32_000)) * 30, 1_000 * MEGABYTE, 60)
+        seconds = time.monotonic() - start
+        peak = trial.server.resident_peak_kib()
+        expect(peak < MEMORY_KIB, f"{peak} KiB resident")
+        trial.during()
+        return f"{sent / MEGABYTE:.1f} MB taken, ended after {seconds:.0f} s, at most {peak / 1024:.1f} MiB; {trial.finish()}"
+
+
+def push(client, batch, total, seconds):
+    """Sends up to `total` bytes without reading, until the server ends the connection; the bytes it took."""
+    client.socket.setblocking(False)
+    poll = select.poll()
+    poll.register(client.socket, select.POLLOUT)
+    deadline = time.monotonic() + seconds
+    batch = memoryview(batch)
+    sent = 0
+    while sent < total and time.monotonic() < deadline:
+        poll.poll(500)
+        try:
+            sent += client.socket.send(batch[sent % len(batch) :])
+        except BlockingIOError:
+            continue
+        except ConnectionError:
+            return sent
+    raise Failure(f"after {sent} bytes and {seconds} s the connection is still there")
+
+
+@check("ten-thousand", "10,000 connections at once, all served")
+def ten_thousand():
+    with Trial("--max-connections", 10_010) as trial:
+        empty = trial.server.resident_kib()
+        with crowd(trial.server, 10_000) as clients:
+            ask_all(clients, b"one of many")
+            ask_all(clients, b"once more")
+            trial.before.ask(b"before, among many")
+            trial.during()
+            open_now = trial.server.descriptors() - trial.descriptors
+            expect(open_now == 10_002, f"{open_now} connections are open")
+            each = (trial.server.resident_kib() - empty) * 1024 / 10_000
+        return f"10,000 x 2 answers, {each:.0f} bytes resident each; {trial.finish()}"
+
+
+@check("reset-cycles", "17,000 times connect, echo, reset: fds and memory are where they were")
+def reset_cycles():
+    with Trial() as trial:
+        cycle(trial.server, 1_000)
+        before = trial.server.resident_kib()
+        cycle(trial.server, 16_000)
+        trial.during()
+        wait_until(lambda: trial.server.descriptors() == trial.descriptors + 2, 10, "descriptors are left over")
+        growth = trial.server.resident_kib() - before
+        expect(growth <= 512, f"memory grew by {growth} KiB in 16,000 cycles")
+        return f"17,000 cycles, memory grew by {growth} KiB; {trial.finish()}"
+
+
+def cycle(server, count):
+    """Connect, echo, reset, one after another."""
+    for _ in range(count):
+        client = Client(server)
+        client.ask(b"short life")
+        client.reset()
+
+
+@check("idle", "50 silent connections: 0 wake-ups and 0 CPU in 5 s", patient=True)
+def idle():
+    with Trial() as trial:
+        with crowd(trial.server, 50) as clients:
+            ask_all(clients, b"and now silence")
+            time.sleep(0.5)
+            cpu, wake_ups = trial.server.cpu_seconds(), trial.server.times_scheduled()
+            time.sleep(5)
+            cpu, wake_ups = trial.server.cpu_seconds() - cpu, trial.server.times_scheduled() - wake_ups
+            expect(wake_ups == 0 and cpu == 0, f"{wake_ups} wake-ups and {cpu:.2f} s of CPU")
+            trial.during()
+        return f"{wake_ups} wake-ups; {trial.finish()}"

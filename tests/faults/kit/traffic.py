@@ -1,0 +1,51 @@
+"""A client in a process of its own: `traffic.py measure|flood HOST PORT SECONDS`; prints one number."""
+
+import select
+import socket
+import struct
+import sys
+import time
+
+
+def measure(connection, seconds):
+    """Asks one request at a time; within how many milliseconds 99 % were answered."""
+    request = struct.pack(">H", 8) + b"how long"
+    times = []
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        start = time.monotonic()
+        connection.sendall(request)
+        if connection.recv(len(request), socket.MSG_WAITALL) != request:
+            sys.exit("a wrong answer")
+        times.append(time.monotonic() - start)
+        time.sleep(0.001)
+    return sorted(times)[len(times) * 99 // 100] * 1000
+
+
+def flood(connection, seconds):
+    """Sends small requests as fast as they are taken, reading all answers; how many bytes came back."""
+    requests = (struct.pack(">H", 30) + bytes(30)) * 8192
+    connection.setblocking(False)
+    poll = select.poll()
+    poll.register(connection, select.POLLIN | select.POLLOUT)
+    sent = received = 0
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        for _, events in poll.poll(100):
+            if events & select.POLLIN:
+                received += len(connection.recv(1 << 18))
+            if events & select.POLLOUT:
+                sent += connection.send(requests[sent % len(requests) :])
+    return received
+
+
+def main():
+    """Connects, does it, prints the number."""
+    kind, host, port, seconds = sys.argv[1:]
+    connection = socket.create_connection((host, int(port)), timeout=30)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    print({"measure": measure, "flood": flood}[kind](connection, float(seconds)))
+
+
+if __name__ == "__main__":
+    main()
