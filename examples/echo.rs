@@ -7,7 +7,8 @@
 //! Its handler is that of Condor's own test suite: the packet `send_and_stop` comes back and the
 //! connection closes; when a packet times out, what had arrived of it comes back as one packet,
 //! length prefix included, and the connection goes on. SIGTERM or SIGINT drains; the second one
-//! ends everything at once. `--help` tells the rest.
+//! ends everything at once. A listening socket that systemd or a parent hands over (`LISTEN_FDS`)
+//! goes before `--listen`. `--help` tells the rest.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -17,8 +18,10 @@ use std::time::Duration;
 
 use clap::Parser;
 use condor::{
-    Action, CloseReason, Context, Error, Handler, Info, LengthField, ListenerOptions, Reactor,
+    Action, CloseReason, Context, Error, Handle, Handler, Info, LengthField, ListenerOptions,
+    PulseStats, ReactorOptions, Shards,
 };
+use listenfd::ListenFd;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -34,11 +37,7 @@ impl Handler for Echo {
         }
     }
 
-    fn handle_info<'a>(
-        &'a mut self,
-        info: Info<'a, ()>,
-        _ctx: &mut Context<'_, ()>,
-    ) -> Action<'a> {
+    fn handle_info<'a>(&'a mut self, info: Info<'a, ()>, _ctx: &mut Context<'_, ()>) -> Action<'a> {
         match info {
             Info::Timeout(buffer) => Action::send(buffer),
             other => other.default_action(),
@@ -67,6 +66,15 @@ struct Options {
     /// How long a peer may be silent [default: for ever]
     #[arg(long, value_name = "MILLISECONDS")]
     idle: Option<u64>,
+    /// Reactors, each on a thread of its own
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    shards: usize,
+    /// How long to poll without blocking after the last event
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = 0)]
+    busy_poll: u64,
+    /// Print a table of what is going on, so often [default: never]
+    #[arg(long, value_name = "SECONDS")]
+    stats: Option<u64>,
 }
 
 fn width(text: &str) -> Result<u8, String> {
@@ -77,8 +85,15 @@ fn width(text: &str) -> Result<u8, String> {
 }
 
 impl Options {
-    fn listener(&self) -> ListenerOptions {
-        let mut options = ListenerOptions::new(self.listen)
+    fn listener(&self) -> Result<ListenerOptions, Error> {
+        let inherited = ListenFd::from_env()
+            .take_tcp_listener(0)
+            .map_err(|source| Error::Poll { what: "take the socket of LISTEN_FDS", source })?;
+        let options = match inherited {
+            Some(socket) => ListenerOptions::from_std(socket),
+            None => ListenerOptions::new(self.listen),
+        };
+        let mut options = options
             .framing(LengthField::new(self.len))
             .packet_timeout(Duration::from_millis(self.timeout))
             .max_connections(self.max_connections);
@@ -88,7 +103,7 @@ impl Options {
         if let Some(idle) = self.idle {
             options = options.idle_timeout(Duration::from_millis(idle));
         }
-        options
+        Ok(options)
     }
 }
 
@@ -110,25 +125,62 @@ fn serve(options: &Options) -> Result<(), Error> {
     }
     let mut signals = Signals::new([SIGTERM, SIGINT])
         .map_err(|source| Error::Poll { what: "listen for signals", source })?;
-    let mut reactor = Reactor::new()?;
-    let handle = reactor.handle();
-    let listener = reactor.start_listener("echo", options.listener(), |_peer| Echo)?;
+    let reactor = ReactorOptions::new().busy_poll(Duration::from_micros(options.busy_poll));
+    let shards = Shards::with_options(options.shards, reactor)?;
+    let handle = shards.handle();
+    let listener = shards.start_listener("echo", options.listener()?, |_peer| Echo)?;
     println!("listening on {}", listener.local_addr());
+    if let Some(seconds) = options.stats {
+        let handle = handle.clone();
+        thread::spawn(move || watch(&handle, Duration::from_secs(seconds.max(1))));
+    }
     let (report, reports) = mpsc::channel();
     thread::spawn({
         let handle = handle.clone();
         move || {
-            // The second signal finds the reactor draining, and forces it.
+            // The second signal finds the reactors draining, and forces them.
             for drain in signals.forever().map_while(|_signal| handle.shutdown().ok()) {
                 let _ = report.send(drain);
             }
         }
     });
-    reactor.run()?;
+    shards.run()?;
     if let Some(report) = reports.try_recv().ok().and_then(|drain| drain.report()) {
         println!("{report}");
+        for straggler in &report.slowest {
+            eprintln!("{} after {:?}: {}", straggler.peer_addr, straggler.after, straggler.reason);
+        }
     }
     let stats = handle.stats();
     println!("made={} terminated={}", stats.made, stats.terminated);
     Ok(())
+}
+
+/// Prints what is going on, a line for each period, with the names of the columns now and then.
+fn watch(handle: &Handle, period: Duration) {
+    let mut before = handle.stats();
+    for line in 0_u32.. {
+        thread::sleep(period);
+        let now = handle.stats();
+        let mut pulse = PulseStats::default();
+        handle.pulse().iter().for_each(|shard| pulse.merge(shard));
+        if line % 20 == 0 {
+            println!(
+                "{:>7} {:>9} {:>11} {:>11} {:>9} {:>12} {:>12}",
+                "open", "accepts/s", "packets/s", "bytes/s", "panics", "turn p50 us", "turn p99 us"
+            );
+        }
+        let rate = |now: u64, before: u64| now.saturating_sub(before) / period.as_secs();
+        println!(
+            "{:>7} {:>9} {:>11} {:>11} {:>9} {:>12} {:>12}",
+            now.open,
+            rate(now.accepted, before.accepted),
+            rate(now.packets_in, before.packets_in),
+            rate(now.bytes_in, before.bytes_in),
+            now.panics,
+            pulse.turn_nanos.quantile(0.5) / 1_000,
+            pulse.turn_nanos.quantile(0.99) / 1_000,
+        );
+        before = now;
+    }
 }

@@ -26,8 +26,6 @@ fn main() -> Result<(), condor::Error> {
     let mut reactor = Reactor::new()?;
     reactor.start_listener("ping", ListenerOptions::port(5555), |_peer| Ping)?;
     println!("listening on 127.0.0.1:5555; from another terminal, with bash:");
-    println!(
-        r"  exec 3<>/dev/tcp/127.0.0.1/5555; printf '\0\4ping\0\4stop' >&3; cat <&3 | od -c"
-    );
+    println!(r"  exec 3<>/dev/tcp/127.0.0.1/5555; printf '\0\4ping\0\4stop' >&3; cat <&3 | od -c");
     reactor.run()
 }

@@ -84,8 +84,11 @@ impl From<&io::Error> for AcceptFault {
     }
 }
 
-/// Makes the listening socket.
-pub(crate) fn listen(name: &str, options: &ListenerOptions) -> Result<TcpListener, Error> {
+/// Makes the listening socket, and tells the address it really has.
+pub(crate) fn listen(
+    name: &str,
+    options: &ListenerOptions,
+) -> Result<(TcpListener, SocketAddr), Error> {
     let (addr, made) = match &options.origin {
         Origin::Bind(addr) => (*addr, bind(*addr, options)),
         Origin::Inherited(listener) => match listener.local_addr() {
@@ -93,7 +96,11 @@ pub(crate) fn listen(name: &str, options: &ListenerOptions) -> Result<TcpListene
             Err(error) => (SocketAddr::from(([0, 0, 0, 0], 0)), Err(error)),
         },
     };
-    made.map_err(|source| {
+    let with_addr = made.and_then(|socket| {
+        let real_addr = socket.local_addr()?;
+        Ok((socket, real_addr))
+    });
+    with_addr.map_err(|source| {
         let name = name.to_owned();
         match source.kind() {
             ErrorKind::AddrInUse => Error::AddressInUse { name, addr },

@@ -27,6 +27,17 @@ impl Nanos {
         Tick(self.0 / NANOS_PER_TICK)
     }
 
+    /// Microseconds, of which the upper bits are lost.
+    #[expect(clippy::cast_possible_truncation, reason = "that is what wrapping means")]
+    pub(crate) fn wrapping_micros(self) -> u32 {
+        (self.0 / 1_000) as u32
+    }
+
+    /// How long `now` is after this.
+    pub(crate) fn elapsed_at(self, now: Self) -> Duration {
+        Duration::from_nanos(now.0.saturating_sub(self.0))
+    }
+
     /// How long from here until `tick` begins; zero if it has begun.
     pub(crate) fn until(self, tick: Tick) -> Duration {
         Duration::from_nanos(tick.0.saturating_mul(NANOS_PER_TICK).saturating_sub(self.0))

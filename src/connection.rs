@@ -116,14 +116,7 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(crate) fn new(now: Tick) -> Self {
-        Self {
-            flags: 0,
-            packet_clock: 0,
-            idle_clock: now.0,
-            input: None,
-            output: None,
-            rare: None,
-        }
+        Self { flags: 0, packet_clock: 0, idle_clock: now.0, input: None, output: None, rare: None }
     }
 
     pub(crate) fn has(&self, flags: u16) -> bool {
@@ -198,9 +191,7 @@ impl Connection {
     pub(crate) fn end_of_input(&self) -> CloseReason {
         match &self.input {
             None => CloseReason::PeerClosed,
-            Some(input) => {
-                CloseReason::PeerClosedMidPacket { have: input.len(), want: input.need }
-            }
+            Some(input) => CloseReason::PeerClosedMidPacket { have: input.len(), want: input.need },
         }
     }
 

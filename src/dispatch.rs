@@ -102,6 +102,10 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         desk.profile.counters.packets_in.add(progress.packets.into());
         *budget -= progress.packets;
         if progress.packets > 0 {
+            if !self.conn.has(flag::SPOKEN) {
+                let micros = self.micros_since_accept(desk.turn);
+                desk.turn.pulse.first_packet.record(micros.into());
+            }
             self.conn.delivered();
         }
         let verdict = caught.unwrap_or_else(|payload| {
@@ -166,7 +170,7 @@ fn pump<H: Handler, D: Deframe, E: Enframe>(
         };
         if !D::TRUSTED
             && (consumed == 0 || consumed > rest.len() || payload.start > payload.end)
-            | (payload.end > rest.len())
+                | (payload.end > rest.len())
         {
             ctx.conn.close(CloseReason::FramerBug);
             return Verdict::Blocked;

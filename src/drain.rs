@@ -1,10 +1,13 @@
 //! Waiting for a drain, and what it came to.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
+use std::time::Duration;
 
-use crate::error::Error;
+use crate::error::{CloseReason, Error};
+use crate::mailbox::ConnectionId;
 
 /// What a drain came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -18,6 +21,40 @@ pub struct Report {
     pub undelivered_bytes: u64,
     /// Bytes of answers that forced connections had queued, and that were not sent.
     pub unsent_bytes: u64,
+    /// The connections that took longest, the last one last; at most [`Report::SLOWEST`] of each
+    /// listener and shard.
+    pub slowest: Vec<Straggler>,
+}
+
+/// A connection that was among the last of a drain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Straggler {
+    /// The connection's name.
+    pub id: ConnectionId,
+    /// The peer's address.
+    pub peer_addr: SocketAddr,
+    /// What it ended with.
+    pub reason: CloseReason,
+    /// How long after the drain began.
+    pub after: Duration,
+}
+
+impl Report {
+    /// The most connections that are named per listener and shard.
+    pub const SLOWEST: usize = 8;
+
+    /// Counts a connection that has ended.
+    pub(crate) fn count(&mut self, straggler: Straggler) {
+        match straggler.reason {
+            CloseReason::DrainForced => self.forced += 1,
+            _ => self.drained += 1,
+        }
+        if self.slowest.len() == Self::SLOWEST {
+            self.slowest.remove(0);
+        }
+        self.slowest.push(straggler);
+    }
 }
 
 impl Report {
@@ -27,6 +64,8 @@ impl Report {
         self.forced += other.forced;
         self.undelivered_bytes += other.undelivered_bytes;
         self.unsent_bytes += other.unsent_bytes;
+        self.slowest.extend_from_slice(&other.slowest);
+        self.slowest.sort_by_key(|straggler| straggler.after);
     }
 }
 
@@ -41,23 +80,23 @@ impl fmt::Display for Report {
 }
 
 #[derive(Debug, Default)]
-enum Outcome {
-    #[default]
-    Pending,
-    Done(Report),
-    /// The reactor went away before it had begun.
-    Gone,
+struct Progress {
+    /// Parts of the drain that are not over: one per shard.
+    pending: usize,
+    report: Report,
+    /// A reactor went away before its part had begun.
+    gone: bool,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    outcome: Mutex<Outcome>,
+    progress: Mutex<Progress>,
     changed: Condvar,
 }
 
 impl State {
-    fn outcome(&self) -> MutexGuard<'_, Outcome> {
-        self.outcome.lock().unwrap_or_else(PoisonError::into_inner)
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -66,65 +105,64 @@ impl State {
 #[must_use = "wait for it, or ask it for its report; the drain itself goes on anyway"]
 pub struct Drain {
     state: Arc<State>,
-    reactor: ThreadId,
+    reactors: Arc<[ThreadId]>,
 }
 
 impl Drain {
-    /// A drain, and the end that completes it.
-    pub(crate) fn new(reactor: ThreadId) -> (Self, Ticket) {
+    /// A drain of as many parts as there are reactors, and the ends that complete it.
+    pub(crate) fn new(reactors: Arc<[ThreadId]>, parts: usize) -> (Self, Vec<Ticket>) {
         let state = Arc::new(State::default());
-        (Self { state: Arc::clone(&state), reactor }, Ticket(state))
+        state.progress().pending = parts;
+        let tickets =
+            (0..parts).map(|_| Ticket { state: Arc::clone(&state), report: None }).collect();
+        (Self { state, reactors }, tickets)
     }
 
     /// Blocks until the last connection has ended.
     ///
     /// # Errors
     ///
-    /// [`Error::WouldDeadlock`] on the reactor's own thread, in a callback for example;
-    /// [`Error::Gone`] if the reactor was dropped before the drain began.
+    /// [`Error::WouldDeadlock`] on a reactor's own thread, in a callback for example;
+    /// [`Error::Gone`] if a reactor was dropped before the drain began.
     pub fn wait(&self) -> Result<Report, Error> {
-        if thread::current().id() == self.reactor {
+        if self.reactors.contains(&thread::current().id()) {
             return Err(Error::WouldDeadlock);
         }
-        let mut outcome = self.state.outcome();
-        loop {
-            match &*outcome {
-                Outcome::Done(report) => return Ok(report.clone()),
-                Outcome::Gone => return Err(Error::Gone),
-                Outcome::Pending => {
-                    outcome =
-                        self.state.changed.wait(outcome).unwrap_or_else(PoisonError::into_inner);
-                }
-            }
+        let mut progress = self.state.progress();
+        while progress.pending > 0 {
+            progress = self.state.changed.wait(progress).unwrap_or_else(PoisonError::into_inner);
         }
+        if progress.gone { Err(Error::Gone) } else { Ok(progress.report.clone()) }
     }
 
     /// The report, if the drain is over.
     pub fn report(&self) -> Option<Report> {
-        match &*self.state.outcome() {
-            Outcome::Done(report) => Some(report.clone()),
-            Outcome::Pending | Outcome::Gone => None,
-        }
+        let progress = self.state.progress();
+        (progress.pending == 0 && !progress.gone).then(|| progress.report.clone())
     }
 }
 
-/// The reactor's end of a [`Drain`]. Dropped without a report it says that the reactor is gone.
+/// A reactor's end of a [`Drain`]. Dropped without a report it says that the reactor is gone.
 #[derive(Debug)]
-pub(crate) struct Ticket(Arc<State>);
+pub(crate) struct Ticket {
+    state: Arc<State>,
+    report: Option<Report>,
+}
 
 impl Ticket {
-    pub(crate) fn complete(self, report: Report) {
-        *self.0.outcome() = Outcome::Done(report);
-        // Waking is left to `drop`, which finds the outcome decided.
+    pub(crate) fn complete(mut self, report: &Report) {
+        self.report = Some(report.clone());
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let mut outcome = self.0.outcome();
-        if matches!(*outcome, Outcome::Pending) {
-            *outcome = Outcome::Gone;
+        let mut progress = self.state.progress();
+        progress.pending -= 1;
+        match &self.report {
+            Some(report) => progress.report.merge(report),
+            None => progress.gone = true,
         }
-        self.0.changed.notify_all();
+        self.state.changed.notify_all();
     }
 }

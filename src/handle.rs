@@ -8,18 +8,20 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, ThreadId};
 
-use mio::net::TcpListener;
+use mio::net::{TcpListener, TcpStream};
 
 use crate::acceptor;
-use crate::drain::Drain;
+use crate::admission::Admission;
+use crate::drain::{Drain, Ticket};
 use crate::error::{Error, MessageError};
 use crate::handler::{Accepted, Handler};
-use crate::listener::{Listener, Profile};
+use crate::listener::Profile;
 use crate::mailbox::{ConnectionId, Doorbell, Mail, Mailbox};
 use crate::options::ListenerOptions;
+use crate::pulse::{Pulse, PulseStats};
 use crate::reactor::Reactor;
 use crate::stats::{Counters, Stats};
 use crate::sync::Arc;
@@ -28,13 +30,22 @@ use crate::token::MAX_LISTENERS;
 /// What a handle asks the reactor to do.
 pub(crate) type Command = Box<dyn FnOnce(&mut Reactor) + Send>;
 
-/// What all handles of one reactor share with it.
+/// What all handles share with their reactors: one, or one per shard.
+#[derive(Debug)]
 pub(crate) struct Shared {
+    pub(crate) ends: Vec<End>,
+    directory: Mutex<Directory>,
+    ready: AtomicBool,
+}
+
+/// How one reactor is reached.
+pub(crate) struct End {
     pub(crate) doorbell: Arc<Doorbell>,
     commands: Mutex<Vec<Command>>,
-    directory: Mutex<Directory>,
-    thread: ThreadId,
+    /// Known once the reactor is on its thread.
+    thread: OnceLock<ThreadId>,
     gone: AtomicBool,
+    pub(crate) pulse: Arc<Pulse>,
 }
 
 /// Who listens, by name.
@@ -48,34 +59,35 @@ struct Directory {
 
 #[derive(Debug)]
 struct Entry {
+    /// Of the part on the first shard; the others follow.
     serial: u32,
+    /// The shard that accepts.
+    acceptor: usize,
     addr: Option<SocketAddr>,
-    counters: Arc<Counters>,
-    /// The name is taken until the listening socket is closed.
+    counters: Vec<Arc<Counters>>,
+    /// The name is taken until every part has ended.
     stopping: bool,
+    parts: usize,
 }
 
-impl Shared {
+impl End {
     pub(crate) fn new(doorbell: Doorbell) -> Self {
         Self {
             doorbell: Arc::new(doorbell),
             commands: Mutex::default(),
-            directory: Mutex::default(),
-            thread: thread::current().id(),
+            thread: OnceLock::new(),
             gone: AtomicBool::new(false),
+            pulse: Arc::default(),
         }
+    }
+
+    /// The reactor is on the calling thread, from now on.
+    pub(crate) fn settle_here(&self) {
+        self.thread.get_or_init(|| thread::current().id());
     }
 
     pub(crate) fn take_commands(&self) -> Vec<Command> {
         std::mem::take(&mut *lock(&self.commands))
-    }
-
-    /// The name is free again.
-    pub(crate) fn release(&self, name: &str) {
-        let mut directory = lock(&self.directory);
-        if let Some(entry) = directory.entries.remove(name) {
-            directory.retired.merge(&entry.counters.snapshot());
-        }
     }
 
     /// From now on every handle says so.
@@ -89,7 +101,61 @@ impl Shared {
         self.gone.load(Ordering::SeqCst)
     }
 
-    fn reserve(&self, name: &str) -> Result<(u32, Arc<Counters>), Error> {
+    pub(crate) fn command(&self, command: Command) -> Result<(), Error> {
+        if self.is_gone() {
+            return Err(Error::Gone);
+        }
+        lock(&self.commands).push(command);
+        // The reactor may have gone meanwhile; then nobody else drops the command.
+        if self.is_gone() {
+            drop(self.take_commands());
+            return Err(Error::Gone);
+        }
+        self.doorbell.ring();
+        Ok(())
+    }
+}
+
+impl fmt::Debug for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("End").field("gone", &self.is_gone()).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(ends: Vec<End>) -> Self {
+        Self { ends, directory: Mutex::default(), ready: AtomicBool::new(true) }
+    }
+
+    /// A part of the listener has ended. After the last one its name is free again.
+    pub(crate) fn release(&self, name: &str) {
+        let mut directory = lock(&self.directory);
+        let Some(entry) = directory.entries.get_mut(name) else { return };
+        entry.parts -= 1;
+        if entry.parts == 0
+            && let Some(entry) = directory.entries.remove(name)
+        {
+            for counters in entry.counters {
+                directory.retired.merge(&counters.snapshot());
+            }
+        }
+    }
+
+    /// Every reactor ends everything at once.
+    pub(crate) fn abort(&self) {
+        for end in &self.ends {
+            // One that is gone has nothing left to end.
+            let _ = end.command(Box::new(Reactor::abort));
+        }
+    }
+
+    /// The threads of the reactors, as far as they run.
+    pub(crate) fn threads(&self) -> Arc<[ThreadId]> {
+        self.ends.iter().filter_map(|end| end.thread.get().copied()).collect()
+    }
+
+    fn reserve(&self, name: &str) -> Result<(u32, usize, Vec<Arc<Counters>>), Error> {
+        let parts = self.ends.len();
         let mut directory = lock(&self.directory);
         if directory.entries.contains_key(name) {
             return Err(Error::DuplicateName(name.to_owned()));
@@ -97,13 +163,25 @@ impl Shared {
         if directory.entries.len() >= MAX_LISTENERS {
             return Err(Error::TooManyListeners { name: name.to_owned(), max: MAX_LISTENERS });
         }
-        directory.last_serial += 1;
-        let serial = directory.last_serial;
-        let counters = Arc::new(Counters::default());
-        let entry =
-            Entry { serial, addr: None, counters: Arc::clone(&counters), stopping: false };
+        let acceptor = directory.entries.len() % parts;
+        let serial = directory.last_serial + 1;
+        directory.last_serial += u32::try_from(parts).unwrap_or(u32::MAX);
+        let counters: Vec<Arc<Counters>> = (0..parts).map(|_| Arc::default()).collect();
+        let entry = Entry {
+            serial,
+            acceptor,
+            addr: None,
+            counters: counters.clone(),
+            stopping: false,
+            parts,
+        };
         directory.entries.insert(name.into(), entry);
-        Ok((serial, counters))
+        Ok((serial, acceptor, counters))
+    }
+
+    /// Nothing came of a reserved name.
+    fn cancel(&self, name: &str) {
+        lock(&self.directory).entries.remove(name);
     }
 
     fn set_addr(&self, name: &str, addr: SocketAddr) {
@@ -111,11 +189,14 @@ impl Shared {
             entry.addr = Some(addr);
         }
     }
-}
 
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("gone", &self.is_gone()).finish_non_exhaustive()
+    /// The shard on which a part with this serial lives: the serials of a listener's parts follow
+    /// each other.
+    fn shard_of(&self, serial: u32) -> Option<usize> {
+        lock(&self.directory).entries.values().find_map(|entry| {
+            let shard = serial.checked_sub(entry.serial)? as usize;
+            (shard < self.ends.len()).then_some(shard)
+        })
     }
 }
 
@@ -124,28 +205,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A listener that listens already, but that no reactor has adopted yet.
-pub(crate) struct Prepared<H: Handler, F> {
-    profile: Profile<H::Message>,
-    socket: TcpListener,
-    factory: F,
-    handle: ListenerHandle<H::Message>,
-}
-
-impl<H, F> Prepared<H, F>
-where
-    H: Handler,
-    F: FnMut(&Accepted<'_>) -> H + 'static,
-{
-    pub(crate) fn handle(&self) -> ListenerHandle<H::Message> {
-        self.handle.clone()
-    }
-
-    /// Gives it the slot it will live in.
-    pub(crate) fn adopt(mut self, slot: u16) -> Listener<H, F, TcpListener> {
-        self.profile.slot = slot;
-        Listener::new(self.profile, self.socket, self.factory)
-    }
+/// A listener that listens already, but that no reactor has adopted yet: a part for each shard.
+pub(crate) struct Prepared<M> {
+    pub(crate) parts: Vec<Profile<M>>,
+    pub(crate) admission: Arc<Admission<TcpStream>>,
+    pub(crate) socket: TcpListener,
+    pub(crate) handle: ListenerHandle<M>,
 }
 
 /// Asks things of a reactor, from any thread and from callbacks. Cheap to clone.
@@ -170,26 +235,28 @@ impl Handle {
     ) -> Result<ListenerHandle<H::Message>, Error>
     where
         H: Handler,
-        F: FnMut(&Accepted<'_>) -> H + Send + 'static,
+        F: FnMut(&Accepted<'_>) -> H + Clone + Send + 'static,
     {
-        let prepared = self.prepare(name, options, factory)?;
-        let handle = prepared.handle();
-        self.command(Box::new(|reactor| reactor.adopt(prepared)))?;
+        let Prepared { parts, admission, socket, handle } =
+            self.prepare::<H::Message>(name, options)?;
+        let mut socket = Some(socket);
+        for part in parts {
+            let end = &self.shared.ends[part.shard];
+            let (admission, factory) = (Arc::clone(&admission), factory.clone());
+            let socket = socket.take_if(|_| admission.accepts(part.shard));
+            end.command(Box::new(move |reactor| reactor.adopt(part, admission, socket, factory)))?;
+        }
         Ok(handle)
     }
 
     /// Everything that can fail about starting a listener.
-    pub(crate) fn prepare<H, F>(
+    pub(crate) fn prepare<M: Send + 'static>(
         &self,
         name: &str,
         options: ListenerOptions,
-        factory: F,
-    ) -> Result<Prepared<H, F>, Error>
-    where
-        H: Handler,
-        F: FnMut(&Accepted<'_>) -> H + 'static,
-    {
-        if self.shared.is_gone() {
+    ) -> Result<Prepared<M>, Error> {
+        let shared = &self.shared;
+        if shared.ends.iter().any(End::is_gone) {
             return Err(Error::Gone);
         }
         let findings = options.check();
@@ -199,45 +266,40 @@ impl Handle {
         for warning in findings.warnings {
             log::warn!("listener \"{name}\": {warning}");
         }
-        let (serial, counters) = self.shared.reserve(name)?;
-        let listening = acceptor::listen(name, &options).and_then(|socket| {
-            let addr = socket.local_addr().map_err(|source| Error::Poll {
-                what: "ask for the listening address",
-                source,
-            })?;
-            Ok((socket, addr))
-        });
-        let (socket, addr) = listening.inspect_err(|_| self.shared.release(name))?;
-        self.shared.set_addr(name, addr);
+        let (serial, acceptor, counters) = shared.reserve(name)?;
+        let (socket, addr) =
+            acceptor::listen(name, &options).inspect_err(|_| shared.cancel(name))?;
+        shared.set_addr(name, addr);
         log::info!("listener \"{name}\": listening on {addr}");
-        let refused = Arc::clone(&counters);
-        let mailbox = Arc::new(Mailbox::new(
-            serial,
-            options.mailbox_capacity,
-            Arc::clone(&self.shared.doorbell),
-            move || {
-                refused.refused_messages.fetch_add(1, Ordering::Relaxed);
-            },
-        ));
+        let doorbells = shared.ends.iter().map(|end| Arc::clone(&end.doorbell));
+        let admission = Admission::new(doorbells, acceptor, options.max_connections);
         let name: Arc<str> = name.into();
-        let handle = ListenerHandle {
-            name: Arc::clone(&name),
-            addr,
-            mailbox: Arc::clone(&mailbox),
-            counters: Arc::clone(&counters),
-            reactor: self.clone(),
-        };
-        let profile = Profile {
-            name,
-            slot: 0,
-            serial,
-            framing: options.framing_in_force(),
-            limits: Profile::<H::Message>::limits(&options),
-            options,
-            mailbox,
-            counters,
-        };
-        Ok(Prepared { profile, socket, factory, handle })
+        let mut parts = Vec::with_capacity(shared.ends.len());
+        for ((shard, counters), serial) in counters.iter().enumerate().zip(serial..) {
+            let refused = Arc::clone(counters);
+            let mailbox = Mailbox::new(
+                serial,
+                options.mailbox_capacity,
+                Arc::clone(&shared.ends[shard].doorbell),
+                move || {
+                    refused.refused_messages.fetch_add(1, Ordering::Relaxed);
+                },
+            );
+            parts.push(Profile {
+                name: Arc::clone(&name),
+                shard,
+                slot: 0,
+                serial,
+                framing: options.framing_in_force(),
+                limits: Profile::<M>::limits(&options),
+                options: options.clone(),
+                mailbox: Arc::new(mailbox),
+                counters: Arc::clone(counters),
+            });
+        }
+        let mailboxes = parts.iter().map(|part| Arc::clone(&part.mailbox)).collect();
+        let handle = ListenerHandle { name, addr, mailboxes, counters, reactor: self.clone() };
+        Ok(Prepared { parts, admission: Arc::new(admission), socket, handle })
     }
 
     /// Stops a listener and drains it: everybody who had connected is served, everything that had
@@ -252,22 +314,27 @@ impl Handle {
     ///
     /// [`Error::UnknownName`], also for a listener that is being stopped already; [`Error::Gone`].
     pub fn stop_listener(&self, name: &str) -> Result<Drain, Error> {
-        let serial = {
+        let (serial, acceptor) = {
             let mut directory = lock(&self.shared.directory);
             match directory.entries.get_mut(name) {
                 Some(entry) if !entry.stopping => {
                     entry.stopping = true;
-                    entry.serial
+                    (entry.serial, entry.acceptor)
                 }
                 _ => return Err(Error::UnknownName(name.to_owned())),
             }
         };
-        let (drain, ticket) = Drain::new(self.shared.thread);
-        self.command(Box::new(move |reactor| reactor.drain_listener(serial, ticket)))?;
+        let (drain, tickets) = self.drain();
+        // The part that accepts goes first, and tells the others when nobody comes any more.
+        self.shared.ends[acceptor]
+            .command(Box::new(move |reactor| reactor.drain_listener(serial, tickets)))?;
         Ok(drain)
     }
 
     /// Drains every listener, then has [`Reactor::run`] return.
+    ///
+    /// [`is_ready`](Self::is_ready) says no from now on; the listening sockets close after
+    /// [`ReactorOptions::drain_lead`](crate::ReactorOptions::drain_lead).
     ///
     /// Asked a second time, it does not wait any longer: every connection is ended at once.
     ///
@@ -275,9 +342,24 @@ impl Handle {
     ///
     /// [`Error::Gone`].
     pub fn shutdown(&self) -> Result<Drain, Error> {
-        let (drain, ticket) = Drain::new(self.shared.thread);
-        self.command(Box::new(move |reactor| reactor.shut_down(ticket)))?;
-        Ok(drain)
+        self.shared.ready.store(false, Ordering::SeqCst);
+        let (drain, tickets) = self.drain();
+        let mut reached = Err(Error::Gone);
+        for (end, ticket) in self.shared.ends.iter().zip(tickets) {
+            let told = end.command(Box::new(move |reactor| reactor.shut_down(ticket)));
+            reached = reached.or(told);
+        }
+        reached.map(|()| drain)
+    }
+
+    fn drain(&self) -> (Drain, Vec<Ticket>) {
+        Drain::new(self.shared.threads(), self.shared.ends.len())
+    }
+
+    /// Whether new clients are welcome: until [`shutdown`](Self::shutdown) is asked for. For the
+    /// health check of a load balancer.
+    pub fn is_ready(&self) -> bool {
+        self.shared.ready.load(Ordering::SeqCst)
     }
 
     /// Ends one connection with [`CloseReason::Shutdown`](crate::CloseReason::Shutdown), after what
@@ -287,15 +369,23 @@ impl Handle {
     ///
     /// [`Error::Gone`].
     pub fn close(&self, id: ConnectionId) -> Result<(), Error> {
-        self.command(Box::new(move |reactor| reactor.close(id)))
+        if self.shared.ends.iter().all(End::is_gone) {
+            return Err(Error::Gone);
+        }
+        match self.shared.shard_of(id.serial) {
+            Some(shard) => {
+                self.shared.ends[shard].command(Box::new(move |reactor| reactor.close(id)))
+            }
+            None => Ok(()),
+        }
     }
 
     /// The counters of all listeners in sum, those included that have ended.
     pub fn stats(&self) -> Stats {
         let directory = lock(&self.shared.directory);
         let mut sum = directory.retired.clone();
-        for entry in directory.entries.values() {
-            sum.merge(&entry.counters.snapshot());
+        for counters in directory.entries.values().flat_map(|entry| &entry.counters) {
+            sum.merge(&counters.snapshot());
         }
         sum
     }
@@ -306,35 +396,32 @@ impl Handle {
         let mut listeners: Vec<_> = directory
             .entries
             .iter()
-            .filter_map(|(name, entry)| {
-                Some((name.to_string(), entry.addr?, entry.counters.snapshot()))
-            })
+            .filter_map(|(name, entry)| Some((name.to_string(), entry.addr?, sum(&entry.counters))))
             .collect();
         listeners.sort_by(|a, b| a.0.cmp(&b.0));
         listeners
     }
 
-    fn command(&self, command: Command) -> Result<(), Error> {
-        if self.shared.is_gone() {
-            return Err(Error::Gone);
-        }
-        lock(&self.shared.commands).push(command);
-        // The reactor may have gone meanwhile; then nobody else drops the command.
-        if self.shared.is_gone() {
-            drop(self.shared.take_commands());
-            return Err(Error::Gone);
-        }
-        self.shared.doorbell.ring();
-        Ok(())
+    /// What the reactors' turns were like, a snapshot for each shard. Nothing is reset by it.
+    pub fn pulse(&self) -> Vec<PulseStats> {
+        self.shared.ends.iter().map(|end| end.pulse.snapshot()).collect()
     }
+}
+
+fn sum(counters: &[Arc<Counters>]) -> Stats {
+    let mut sum = Stats::default();
+    for counters in counters {
+        sum.merge(&counters.snapshot());
+    }
+    sum
 }
 
 /// A listener that runs: its address, its counters, and a voice to all of its connections.
 pub struct ListenerHandle<M> {
     name: Arc<str>,
     addr: SocketAddr,
-    mailbox: Arc<Mailbox<M>>,
-    counters: Arc<Counters>,
+    mailboxes: Arc<[Arc<Mailbox<M>>]>,
+    counters: Vec<Arc<Counters>>,
     reactor: Handle,
 }
 
@@ -351,17 +438,24 @@ impl<M> ListenerHandle<M> {
 
     /// Sends a clone of `message` to every connection there is when the message is delivered.
     ///
-    /// It is one entry of the mailbox, whatever the number of connections; the clones are made on
-    /// the reactor's thread, within the message budget of each turn.
+    /// It is one entry of the mailbox of each shard, whatever the number of connections; the clones
+    /// for them are made on the reactor's thread, within the message budget of each turn.
     ///
     /// # Errors
     ///
-    /// As [`Address::send`](crate::Address::send).
+    /// As [`Address::send`](crate::Address::send). With several shards, some of them may have got
+    /// the message even so.
     pub fn broadcast(&self, message: M) -> Result<(), MessageError<M>>
     where
         M: Clone,
     {
-        self.mailbox.post(Mail::All { message, clone: M::clone })
+        if let Some((last, others)) = self.mailboxes.split_last() {
+            for mailbox in others {
+                mailbox.post(Mail::All { message: message.clone(), clone: M::clone })?;
+            }
+            last.post(Mail::All { message, clone: M::clone })?;
+        }
+        Ok(())
     }
 
     /// Stops this listener. See [`Handle::stop_listener`].
@@ -375,7 +469,12 @@ impl<M> ListenerHandle<M> {
 
     /// This listener's counters, also after it has ended.
     pub fn stats(&self) -> Stats {
-        self.counters.snapshot()
+        sum(&self.counters)
+    }
+
+    /// The same, shard by shard.
+    pub fn shard_stats(&self) -> Vec<Stats> {
+        self.counters.iter().map(|counters| counters.snapshot()).collect()
     }
 }
 
@@ -384,8 +483,8 @@ impl<M> Clone for ListenerHandle<M> {
         Self {
             name: Arc::clone(&self.name),
             addr: self.addr,
-            mailbox: Arc::clone(&self.mailbox),
-            counters: Arc::clone(&self.counters),
+            mailboxes: Arc::clone(&self.mailboxes),
+            counters: self.counters.clone(),
             reactor: self.reactor.clone(),
         }
     }

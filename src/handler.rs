@@ -13,8 +13,8 @@ use crate::handle::Handle;
 use crate::listener::Profile;
 use crate::mailbox::{Address, ConnectionId};
 use crate::peer::{Seat, Stream};
-use crate::timers::{TimerId, Timers};
 use crate::sync::Arc;
+use crate::timers::{TimerId, Timers};
 use crate::turn::{Timer, Turn};
 
 /// One connection's state machine. The value itself is the connection's state.
@@ -315,7 +315,7 @@ impl<M> Context<'_, M> {
         let timer = Timer::User { listener: self.profile.slot, index };
         let wheel = self.turn.wheel.arm(at, timer);
         let first = &mut self.conn.rare().first_timer;
-        self.timers.insert(self.seat.key, first, wheel, message)
+        self.timers.insert(self.seat.key, first, at, wheel, message)
     }
 
     /// Cancels a timer of this connection. Returns whether it was still to come.

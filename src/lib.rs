@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod acceptor;
+mod admission;
 mod buffer;
 pub mod client;
 mod clock;
@@ -17,7 +18,9 @@ mod logging;
 mod mailbox;
 mod options;
 mod peer;
+mod pulse;
 mod reactor;
+mod shards;
 mod stats;
 mod sync;
 pub mod testing;
@@ -26,14 +29,16 @@ mod token;
 mod turn;
 mod wheel;
 
-pub use drain::{Drain, Report};
+pub use drain::{Drain, Report, Straggler};
 pub use error::{CloseReason, Error, FrameError, MessageError, SendError};
 pub use framing::{Decode, Framer, Framing, FramingProblem, LengthField, Lines, Output, Raw};
 pub use handle::{Handle, ListenerHandle};
 pub use handler::{Accepted, Action, Context, Handler, Info, Packet};
 pub use mailbox::{Address, ConnectionId};
 pub use options::{Findings, ListenerOptions, OptionsError, OptionsWarning, ReactorOptions};
+pub use pulse::{Histogram, PulseStats};
 pub use reactor::Reactor;
+pub use shards::Shards;
 pub use stats::{CloseKind, Stats};
 pub use timers::TimerId;
 

@@ -17,9 +17,11 @@ use std::time::Duration;
 use slab::Slab;
 
 use crate::acceptor::{AcceptFault, Acceptor};
+use crate::admission::Admission;
+use crate::clock::Nanos;
 use crate::connection::{Limits, flag};
 use crate::dispatch::{guarded, make};
-use crate::drain::Report;
+use crate::drain::{Report, Straggler};
 use crate::error::{CloseReason, Error};
 use crate::framing::Framing;
 use crate::handler::{Accepted, Handler, Info, canonical};
@@ -43,6 +45,8 @@ const PEERS_PER_SAMPLE: usize = 32;
 #[derive(Debug)]
 pub(crate) struct Profile<M> {
     pub(crate) name: Arc<str>,
+    /// Which shard this part of the listener lives on.
+    pub(crate) shard: usize,
     pub(crate) slot: u16,
     pub(crate) serial: u32,
     pub(crate) options: ListenerOptions,
@@ -113,6 +117,7 @@ struct Accepting {
 #[derive(Debug, Default)]
 struct Draining {
     deadline: Option<TimerKey>,
+    since: Option<Nanos>,
     report: Report,
 }
 
@@ -120,6 +125,8 @@ struct Draining {
 #[derive(Debug)]
 pub(crate) struct Listener<H: Handler, F, A: Acceptor> {
     profile: Profile<H::Message>,
+    admission: Arc<Admission<A::Stream>>,
+    /// None on the shards that do not accept, and once the socket is closed.
     acceptor: Option<A>,
     factory: F,
     accepting: Accepting,
@@ -153,6 +160,8 @@ pub(crate) trait AnyListener {
     fn is_busy(&self) -> bool;
 
     fn serial(&self) -> u32;
+    /// Whether this part is the one that accepts for all shards.
+    fn accepts(&self) -> bool;
     fn name(&self) -> &str;
     /// Decides the end of one connection, if it is still that one.
     fn close(&mut self, id: ConnectionId);
@@ -171,10 +180,16 @@ where
     F: FnMut(&Accepted<'_>) -> H,
     A: Acceptor,
 {
-    pub(crate) fn new(profile: Profile<H::Message>, acceptor: A, factory: F) -> Self {
+    pub(crate) fn new(
+        profile: Profile<H::Message>,
+        admission: Arc<Admission<A::Stream>>,
+        acceptor: Option<A>,
+        factory: F,
+    ) -> Self {
         Self {
             profile,
-            acceptor: Some(acceptor),
+            admission,
+            acceptor,
             factory,
             accepting: Accepting::default(),
             peers: Slab::new(),
@@ -239,15 +254,11 @@ where
         }
     }
 
-    fn has_room(&self) -> bool {
-        self.peers.len() < self.profile.options.max_connections
-    }
-
     fn may_accept(&self) -> bool {
         self.acceptor.is_some()
             && self.accepting.ready
             && self.accepting.pause.is_none()
-            && self.has_room()
+            && self.admission.has_room()
     }
 
     /// Accepts at most `budget` connections. Returns whether the budget was the reason to stop.
@@ -258,7 +269,7 @@ where
             }
             let Some(acceptor) = &mut self.acceptor else { return Ok(false) };
             match acceptor.accept(&self.profile.options) {
-                Ok((stream, peer_addr)) => self.admit(turn, stream, peer_addr),
+                Ok((stream, peer_addr)) => self.place(turn, stream, peer_addr),
                 Err(error) => self.accept_failed(turn, error)?,
             }
         }
@@ -296,11 +307,28 @@ where
         Ok(())
     }
 
+    /// Finds the shard that a new connection is to live on.
+    fn place(&mut self, turn: &mut Turn, stream: A::Stream, peer_addr: SocketAddr) {
+        self.profile.counters.accepted.add(1);
+        let shard = self.admission.enter();
+        if shard == self.profile.shard {
+            self.admit(turn, stream, peer_addr);
+        } else {
+            self.admission.hand_over(shard, stream, peer_addr);
+        }
+    }
+
+    /// Takes in who was accepted by another shard.
+    fn take_arrivals(&mut self, turn: &mut Turn) {
+        for (stream, peer_addr) in self.admission.arrivals(self.profile.shard) {
+            self.admit(turn, stream, peer_addr);
+        }
+    }
+
     /// Gives a connection a slot, its events, a handler, and `init`, in this order: who fails early
     /// leaves nothing behind.
     fn admit(&mut self, turn: &mut Turn, mut stream: A::Stream, peer_addr: SocketAddr) {
         let counters = &self.profile.counters;
-        counters.accepted.add(1);
         let slot = self.peers.vacant_key();
         if slot == self.generations.len() {
             self.generations.push(0);
@@ -315,6 +343,7 @@ where
                 if self.gate.opens(Cause::RegisterError, turn.nanos()) {
                     log::warn!("{}: cannot watch {peer_addr}: {error}", self.profile.name);
                 }
+                self.admission.leave(self.profile.shard);
                 return;
             }
         }
@@ -327,12 +356,13 @@ where
                 if self.gate.opens(Cause::FactoryPanic, turn.nanos()) {
                     log::error!("{}: the factory panicked: {text}", self.profile.name);
                 }
+                self.admission.leave(self.profile.shard);
                 return;
             }
         };
         counters.made.add(1);
         counters.open.add(1);
-        self.peers.insert(Peer::new(stream, handler, seat, turn.now()));
+        self.peers.insert(Peer::new(stream, handler, seat, turn));
         log::debug!("{}: {peer_addr} connected", self.profile.name);
         self.with_peer(turn, key, |peer, desk| {
             peer.dispatch(desk, |handler, ctx| {
@@ -417,6 +447,7 @@ where
         let key = self.timers.owner(index);
         let Some(first) = self.peers[key as usize].conn.first_timer() else { return };
         let removed = self.timers.remove_at(index, first);
+        turn.pulse.timer_lateness.record(turn.judged().0.saturating_sub(removed.at.0));
         if self.listens(key) {
             self.message(turn, key, removed.message);
         } else {
@@ -429,11 +460,20 @@ where
         let generation = &mut self.generations[key as usize];
         *generation = generation.wrapping_add(1);
         self.profile.counters.open.sub(1);
+        self.admission.leave(self.profile.shard);
         if let Some(draining) = &mut self.draining {
-            match peer.conn.reason() {
-                Some(CloseReason::DrainForced) => draining.report.forced += 1,
-                _ => draining.report.drained += 1,
-            }
+            draining.report.count(Straggler {
+                id: ConnectionId {
+                    serial: self.profile.serial,
+                    key,
+                    generation: peer.seat.generation,
+                },
+                peer_addr: peer.seat.peer_addr,
+                reason: peer.conn.reason().unwrap_or(CloseReason::Normal),
+                after: draining
+                    .since
+                    .map_or(Duration::ZERO, |since| since.elapsed_at(turn.nanos())),
+            });
         }
         // A descriptor came free: one early try per rest, so that churn is no busy loop.
         if !self.accepting.retried
@@ -445,7 +485,9 @@ where
     }
 
     fn stop_accepting(&mut self, turn: &mut Turn) {
-        self.acceptor = None;
+        if self.acceptor.take().is_some() {
+            self.admission.close();
+        }
         self.accepting.ready = false;
         if let Some(pause) = self.accepting.pause.take() {
             turn.wheel.cancel(pause);
@@ -479,11 +521,12 @@ where
     }
 
     fn accept(&mut self, turn: &mut Turn) -> Result<(), Error> {
+        self.take_arrivals(turn);
         let budget = turn.options.accept_budget;
         if self.accept_some(turn, budget)? {
             self.profile.counters.accept_budget_hits.add(1);
         }
-        let full = self.accepting.ready && !self.has_room();
+        let full = self.accepting.ready && !self.admission.has_room();
         if full && !self.accepting.full {
             self.profile.counters.connection_limit_hits.add(1);
         }
@@ -498,7 +541,7 @@ where
                 peer.marks &= !mark::QUEUED;
             }
             self.with_peer(turn, key, |peer, desk| peer.work(desk, read));
-            if count % PEERS_PER_SAMPLE == 0 {
+            if count % PEERS_PER_SAMPLE == 0 || self.run.is_empty() {
                 turn.sample();
             }
         }
@@ -530,6 +573,7 @@ where
                 self.accepting.pause = None;
                 self.accepting.retried = false;
             }
+            Timer::Lead => {}
             Timer::Drain { .. } => {
                 self.force();
                 self.draining.get_or_insert_default().deadline = None;
@@ -585,10 +629,15 @@ where
             || !self.flush.is_empty()
             || !self.sweep.is_empty()
             || self.may_accept()
+            || self.admission.has_arrivals(self.profile.shard)
     }
 
     fn serial(&self) -> u32 {
         self.profile.serial
+    }
+
+    fn accepts(&self) -> bool {
+        self.admission.accepts(self.profile.shard)
     }
 
     fn name(&self) -> &str {
@@ -607,12 +656,14 @@ where
             return Ok(());
         }
         // Whoever has finished the handshake is served.
+        self.take_arrivals(turn);
         self.accepting.ready = true;
         while self.accept_some(turn, turn.options.accept_budget)? {}
         self.stop_accepting(turn);
         let at = turn.now().after(self.profile.options.drain_timeout);
         let deadline = turn.wheel.arm(at, Timer::Drain { listener: self.profile.slot });
-        self.draining = Some(Draining { deadline: Some(deadline), report: Report::default() });
+        let (deadline, since) = (Some(deadline), Some(turn.nanos()));
+        self.draining = Some(Draining { deadline, since, report: Report::default() });
         let keys: Vec<usize> = self.peers.iter().map(|(key, _)| key).collect();
         for key in keys {
             let peer = &mut self.peers[key];
@@ -639,7 +690,10 @@ where
 
     fn finished(&self) -> Option<Report> {
         let draining = self.draining.as_ref()?;
-        self.peers.is_empty().then(|| Report {
+        let over = self.peers.is_empty()
+            && self.admission.is_closed()
+            && !self.admission.has_arrivals(self.profile.shard);
+        over.then(|| Report {
             undelivered_bytes: self.lost.input as u64,
             unsent_bytes: self.lost.output as u64,
             ..draining.report.clone()

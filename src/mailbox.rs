@@ -49,11 +49,7 @@ pub(crate) struct Doorbell {
 
 impl Doorbell {
     pub(crate) fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
-        Self {
-            rung: AtomicBool::new(false),
-            asleep: AtomicBool::new(false),
-            wake: Box::new(wake),
-        }
+        Self { rung: AtomicBool::new(false), asleep: AtomicBool::new(false), wake: Box::new(wake) }
     }
 
     /// There is something to do. Call it after the something can be seen.
@@ -232,11 +228,7 @@ impl<M> Address<M> {
 
     /// The connection's name.
     pub fn id(&self) -> ConnectionId {
-        ConnectionId {
-            serial: self.mailbox.serial(),
-            key: self.key,
-            generation: self.generation,
-        }
+        ConnectionId { serial: self.mailbox.serial(), key: self.key, generation: self.generation }
     }
 }
 

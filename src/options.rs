@@ -350,7 +350,9 @@ impl ListenerOptions {
         if low >= high {
             errors.push(OptionsError::WaterMarks { low, high });
         }
-        if let Err(problem) = self.framing.check().and_then(|()| self.framing.check_max(self.max_packet)) {
+        if let Err(problem) =
+            self.framing.check().and_then(|()| self.framing.check_max(self.max_packet))
+        {
             errors.push(OptionsError::Framing(problem.to_string()));
         }
         let max_queued = self.max_queued;
@@ -427,6 +429,7 @@ pub struct ReactorOptions {
     pub(crate) events: usize,
     pub(crate) slow_turn: Duration,
     pub(crate) busy_poll: Duration,
+    pub(crate) drain_lead: Duration,
 }
 
 impl Default for ReactorOptions {
@@ -440,6 +443,7 @@ impl Default for ReactorOptions {
             events: 256,
             slow_turn: Duration::from_millis(100),
             busy_poll: Duration::ZERO,
+            drain_lead: Duration::ZERO,
         }
     }
 }
@@ -505,6 +509,14 @@ impl ReactorOptions {
     /// core. Default: zero, block at once.
     pub fn busy_poll(mut self, duration: Duration) -> Self {
         self.busy_poll = duration;
+        self
+    }
+
+    /// How long [`Handle::shutdown`](crate::Handle::shutdown) leaves the listening sockets open
+    /// after [`Handle::is_ready`](crate::Handle::is_ready) has turned to no, so that a load balancer
+    /// has time to notice. Default: zero.
+    pub fn drain_lead(mut self, lead: Duration) -> Self {
+        self.drain_lead = lead;
         self
     }
 }

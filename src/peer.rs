@@ -17,7 +17,7 @@ use crate::error::CloseReason;
 use crate::handler::{Handler, Info};
 use crate::listener::Desk;
 use crate::logging::{Cause, resembles};
-use crate::turn::Timer;
+use crate::turn::{Timer, Turn};
 use crate::wheel::{Tick, TimerKey};
 
 /// What a peer talks through: a socket, or a script in tests.
@@ -111,15 +111,18 @@ pub(crate) struct Peer<H, S> {
     pub(crate) handler: Option<H>,
     pub(crate) marks: u16,
     timer: TimerKey,
+    /// When it was accepted, in microseconds that wrap around after 71 minutes.
+    accepted: u32,
     pub(crate) conn: Connection,
     pub(crate) seat: Seat,
 }
 
 impl<H: Handler, S: Stream> Peer<H, S> {
-    pub(crate) fn new(stream: S, handler: H, seat: Seat, now: Tick) -> Self {
-        let conn = Connection::new(now);
+    pub(crate) fn new(stream: S, handler: H, seat: Seat, turn: &Turn) -> Self {
+        let conn = Connection::new(turn.now());
+        let accepted = turn.nanos().wrapping_micros();
         let (handler, marks) = (Some(handler), mark::WRITABLE);
-        Self { stream, handler, marks, timer: TimerKey::NONE, conn, seat }
+        Self { stream, handler, marks, timer: TimerKey::NONE, accepted, conn, seat }
     }
 
     pub(crate) fn is_marked(&self, marks: u16) -> bool {
@@ -177,6 +180,11 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         }
         self.write_out(desk);
         self.settle(desk);
+    }
+
+    /// How long it took from accept to now.
+    pub(crate) fn micros_since_accept(&self, turn: &Turn) -> u32 {
+        turn.nanos().wrapping_micros().wrapping_sub(self.accepted)
     }
 
     fn may_read(&self) -> bool {
@@ -331,8 +339,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     fn broke(&mut self, kind: ErrorKind, reset: CloseReason) {
         self.marks &= !(mark::READABLE | mark::WRITABLE | mark::HINT);
         self.marks |= mark::BROKEN;
-        let reason =
-            if kind == ErrorKind::ConnectionReset { reset } else { CloseReason::Io(kind) };
+        let reason = if kind == ErrorKind::ConnectionReset { reset } else { CloseReason::Io(kind) };
         self.conn.close(reason);
     }
 
@@ -457,7 +464,13 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     /// The entry in the wheel fired: something may be due.
     pub(crate) fn expire(&mut self, desk: &mut Desk<'_, H::Message>) {
         self.timer = TimerKey::NONE;
-        match self.conn.due(desk.turn.judged(), &desk.profile.limits) {
+        let due = self.conn.due(desk.turn.judged(), &desk.profile.limits);
+        if due.is_some() {
+            let deadline = self.conn.deadline(&desk.profile.limits);
+            let late = desk.turn.judged().0.saturating_sub(deadline.0);
+            desk.turn.pulse.timer_lateness.record(late);
+        }
+        match due {
             // The peer may have done its part, and we have not looked: judge after the next read.
             Some(Due::Packet | Due::Idle) if self.is_unread() => {
                 let timer = Timer::Peer { listener: desk.profile.slot, key: self.seat.key };
@@ -495,9 +508,8 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     /// Decides the end, with a line in the log if a first packet made no sense.
     pub(crate) fn close(&mut self, desk: &mut Desk<'_, H::Message>, reason: CloseReason) {
         if let (CloseReason::PeerClosedMidPacket { .. }, Some(input)) = (reason, &self.conn.input) {
-            let bytes: [u8; 16] = std::array::from_fn(|at| {
-                input.as_slice().get(at).copied().unwrap_or_default()
-            });
+            let bytes: [u8; 16] =
+                std::array::from_fn(|at| input.as_slice().get(at).copied().unwrap_or_default());
             let len = input.len().min(bytes.len());
             self.log_partial(desk, &bytes[..len]);
         }

@@ -13,15 +13,17 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
 use mio::event::Event;
-use mio::{Events, Poll, Waker};
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Poll, Registry, Waker};
 use slab::Slab;
 
-use crate::clock::Clock;
+use crate::admission::Admission;
+use crate::clock::{Clock, Nanos};
 use crate::drain::{Report, Ticket};
 use crate::error::Error;
-use crate::handle::{Handle, ListenerHandle, Prepared, Shared};
+use crate::handle::{End, Handle, ListenerHandle, Shared};
 use crate::handler::{Accepted, Handler};
-use crate::listener::AnyListener;
+use crate::listener::{AnyListener, Listener, Profile};
 use crate::mailbox::{ConnectionId, Doorbell};
 use crate::options::{ListenerOptions, ReactorOptions};
 use crate::peer::mark;
@@ -33,6 +35,14 @@ use crate::turn::{Timer, Turn};
 struct Tenant {
     listener: Box<dyn AnyListener>,
     tickets: Vec<Ticket>,
+    /// How long its connections were worked on in this turn.
+    took: Duration,
+}
+
+impl Tenant {
+    fn new(listener: impl AnyListener + 'static) -> Self {
+        Self { listener: Box::new(listener), tickets: Vec::new(), took: Duration::ZERO }
+    }
 }
 
 /// A shutdown under way.
@@ -47,10 +57,13 @@ struct Shutdown {
 /// It is neither `Send` nor `Sync`: it lives on the thread that made it. [`Reactor::handle`] is
 /// for the others.
 pub struct Reactor {
+    shard: usize,
     poll: Poll,
     events: Events,
     /// The last batch of events was full: more may be ready than we know.
     more_events: bool,
+    /// When there was an event last.
+    last_event: Nanos,
     /// The one buffer that every socket is read into.
     read: Vec<u8>,
     listeners: Slab<Tenant>,
@@ -58,6 +71,29 @@ pub struct Reactor {
     shared: Arc<Shared>,
     shutdown: Option<Shutdown>,
     stopped: bool,
+}
+
+/// What a reactor grows from: all of it that can be made on another thread, and can fail.
+pub(crate) struct Seed {
+    shard: usize,
+    poll: Poll,
+    registry: Registry,
+    options: ReactorOptions,
+}
+
+impl Seed {
+    pub(crate) fn new(shard: usize, options: ReactorOptions) -> Result<(Self, End), Error> {
+        let failed = |what| move |source| Error::Poll { what, source };
+        let poll = Poll::new().map_err(failed("make an event queue"))?;
+        let waker = Waker::new(poll.registry(), token::WAKER).map_err(failed("make a waker"))?;
+        let registry = poll.registry().try_clone().map_err(failed("share the event queue"))?;
+        let doorbell = Doorbell::new(move || {
+            if let Err(error) = waker.wake() {
+                log::error!("cannot wake the reactor: {error}");
+            }
+        });
+        Ok((Self { shard, poll, registry, options }, End::new(doorbell)))
+    }
 }
 
 impl Reactor {
@@ -76,28 +112,30 @@ impl Reactor {
     ///
     /// As [`new`](Self::new).
     pub fn with_options(options: ReactorOptions) -> Result<Self, Error> {
-        let failed = |what| move |source| Error::Poll { what, source };
-        let poll = Poll::new().map_err(failed("make an event queue"))?;
-        let waker = Waker::new(poll.registry(), token::WAKER).map_err(failed("make a waker"))?;
-        let registry = poll.registry().try_clone().map_err(failed("share the event queue"))?;
-        let doorbell = Doorbell::new(move || {
-            if let Err(error) = waker.wake() {
-                log::error!("cannot wake the reactor: {error}");
-            }
-        });
-        let shared = Arc::new(Shared::new(doorbell));
+        let (seed, end) = Seed::new(0, options)?;
+        Ok(Self::from_seed(seed, Arc::new(Shared::new(vec![end]))))
+    }
+
+    /// Grows a reactor on the calling thread.
+    pub(crate) fn from_seed(seed: Seed, shared: Arc<Shared>) -> Self {
+        let Seed { shard, poll, registry, options } = seed;
+        let end = &shared.ends[shard];
+        end.settle_here();
+        let pulse = Arc::clone(&end.pulse);
         let handle = Handle { shared: Arc::clone(&shared) };
-        Ok(Self {
+        Self {
+            shard,
             poll,
             events: Events::with_capacity(options.events),
             more_events: false,
+            last_event: Nanos(0),
             read: vec![0; options.read_buffer],
             listeners: Slab::new(),
-            turn: Turn::new(Clock::monotonic(), options, Some(registry), handle),
+            turn: Turn::new(Clock::monotonic(), options, Some(registry), handle, pulse),
             shared,
             shutdown: None,
             stopped: false,
-        })
+        }
     }
 
     /// Starts a listener: Condor's `start_listener`. `factory` makes one handler per connection;
@@ -118,10 +156,12 @@ impl Reactor {
         H: Handler,
         F: FnMut(&Accepted<'_>) -> H + 'static,
     {
-        let prepared = self.handle().prepare(name, options, factory)?;
-        let handle = prepared.handle();
-        self.adopt(prepared);
-        Ok(handle)
+        debug_assert_eq!(self.shared.ends.len(), 1, "shards are started through their handle");
+        let mut prepared = self.handle().prepare::<H::Message>(name, options)?;
+        if let Some(part) = prepared.parts.pop() {
+            self.adopt(part, prepared.admission, Some(prepared.socket), factory);
+        }
+        Ok(prepared.handle)
     }
 
     /// What other threads may ask of this reactor.
@@ -181,13 +221,13 @@ impl Reactor {
     // ---- the phases ----
 
     fn wait(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
-        let own = self.next_deadline();
+        let own = if self.spins() { Some(Duration::ZERO) } else { self.next_deadline() };
         let timeout = match (own, timeout) {
             (Some(own), Some(theirs)) => Some(own.min(theirs)),
             (own, theirs) => own.or(theirs),
         };
         let polled = self.poll.poll(&mut self.events, timeout);
-        self.shared.doorbell.awake();
+        self.end().doorbell.awake();
         self.turn.sample_after_poll();
         match polled {
             Err(error) if error.kind() == ErrorKind::Interrupted => self.events.clear(),
@@ -195,6 +235,12 @@ impl Reactor {
             Ok(()) => {}
         }
         Ok(())
+    }
+
+    /// Whether to go on polling without blocking: a core traded for latency.
+    fn spins(&self) -> bool {
+        let busy_poll = self.turn.options.busy_poll;
+        !busy_poll.is_zero() && self.last_event.elapsed_at(self.turn.nanos()) < busy_poll
     }
 
     fn mark(&mut self) {
@@ -215,6 +261,10 @@ impl Reactor {
                 }
             }
         }
+        self.turn.pulse.events.record(count as u64);
+        if count > 0 {
+            self.last_event = self.turn.nanos();
+        }
         self.more_events = count == self.events.capacity();
         if self.more_events && count < ReactorOptions::MAX_EVENTS {
             self.events = Events::with_capacity((count * 2).min(ReactorOptions::MAX_EVENTS));
@@ -230,14 +280,16 @@ impl Reactor {
 
     fn work(&mut self) {
         for (_, tenant) in &mut self.listeners {
+            let before = self.turn.nanos();
             tenant.listener.work(&mut self.turn, &mut self.read);
+            tenant.took = before.elapsed_at(self.turn.nanos());
         }
     }
 
     fn deliver(&mut self) {
-        let rung = self.shared.doorbell.answer();
+        let rung = self.end().doorbell.answer();
         if rung {
-            for command in self.shared.take_commands() {
+            for command in self.end().take_commands() {
                 command(self);
             }
         }
@@ -256,7 +308,11 @@ impl Reactor {
             let (Timer::Peer { listener, .. }
             | Timer::User { listener, .. }
             | Timer::Accept { listener }
-            | Timer::Drain { listener }) = timer;
+            | Timer::Drain { listener }) = timer
+            else {
+                self.drain_acceptors();
+                continue;
+            };
             if let Some(tenant) = self.listeners.get_mut(listener.into()) {
                 tenant.listener.expire(&mut self.turn, timer);
             }
@@ -285,60 +341,132 @@ impl Reactor {
         {
             self.stopped = true;
             for ticket in shutdown.tickets {
-                ticket.complete(shutdown.report.clone());
+                ticket.complete(&shutdown.report);
             }
         }
     }
 
     /// Whoever rings from now on has to wake us, in our own `wait` or in a loop of the user.
     fn rest(&mut self) {
-        self.shared.doorbell.may_sleep();
+        self.end().doorbell.may_sleep();
         let slow = self.turn.options.slow_turn;
         let took = self.turn.since_poll();
+        self.turn.pulse.turn.record_duration(took);
         if took > slow {
-            log::warn!("a turn took {took:?}, more than {slow:?}: a callback blocks, or is slow");
+            let slowest = self.listeners.iter().max_by_key(|(_, tenant)| tenant.took);
+            let name = slowest.map_or("(none)", |(_, tenant)| tenant.listener.name());
+            log::warn!("a turn took {took:?}, more than {slow:?}, most of it for \"{name}\"");
         }
     }
 
     // ---- what commands ask for ----
 
-    pub(crate) fn adopt<H, F>(&mut self, prepared: Prepared<H, F>)
-    where
+    pub(crate) fn adopt<H, F>(
+        &mut self,
+        mut profile: Profile<H::Message>,
+        admission: Arc<Admission<TcpStream>>,
+        socket: Option<TcpListener>,
+        factory: F,
+    ) where
         H: Handler,
         F: FnMut(&Accepted<'_>) -> H + 'static,
     {
         let entry = self.listeners.vacant_entry();
-        let slot = u16::try_from(entry.key()).unwrap_or(u16::MAX);
-        let mut listener = prepared.adopt(slot);
-        let name = listener.name().to_owned();
+        profile.slot = u16::try_from(entry.key()).unwrap_or(u16::MAX);
+        let slot = entry.key();
+        let mut listener = Listener::new(profile, admission, socket, factory);
         if let Err(error) = listener.register(&self.turn) {
-            log::error!("listener \"{name}\": cannot be watched, and is closed: {error}");
-            listener.retire(&mut self.turn);
-            self.shared.release(&name);
-            return;
+            log::error!("listener \"{}\": cannot be watched: {error}", listener.name());
+            entry.insert(Tenant::new(listener));
+            return self.drain_everywhere(slot);
         }
-        entry.insert(Tenant { listener: Box::new(listener), tickets: Vec::new() });
+        entry.insert(Tenant::new(listener));
         if self.shutdown.is_some() {
-            self.drain_slot(slot.into());
+            self.drain_acceptors();
         }
     }
 
-    pub(crate) fn drain_listener(&mut self, serial: u32, ticket: Ticket) {
-        let slot = self.slot_of(serial);
-        if let Some(slot) = slot {
-            self.listeners[slot].tickets.push(ticket);
-            self.drain_slot(slot);
+    /// Drains a listener, beginning with this part of it, which accepts: the other parts are told
+    /// once nobody is handed to them any more.
+    pub(crate) fn drain_listener(&mut self, first_serial: u32, tickets: Vec<Ticket>) {
+        let shared = Arc::clone(&self.shared);
+        let own = self.shard;
+        let mut others = Vec::new();
+        for ((shard, ticket), serial) in tickets.into_iter().enumerate().zip(first_serial..) {
+            if shard == own {
+                self.drain_part(serial, ticket);
+            } else {
+                others.push((shard, serial, ticket));
+            }
+        }
+        for (shard, serial, ticket) in others {
+            let told = shared.ends[shard]
+                .command(Box::new(move |reactor| reactor.drain_part(serial, ticket)));
+            if told.is_err() {
+                log::debug!("shard {shard} is gone already");
+            }
+        }
+    }
+
+    fn drain_part(&mut self, serial: u32, ticket: Ticket) {
+        match self.slot_of(serial) {
+            Some(slot) => {
+                self.listeners[slot].tickets.push(ticket);
+                self.drain_slot(slot);
+            }
+            None => ticket.complete(&Report::default()),
         }
     }
 
     pub(crate) fn shut_down(&mut self, ticket: Ticket) {
-        let again = self.shutdown.is_some();
-        self.shutdown.get_or_insert_default().tickets.push(ticket);
-        let slots: Vec<usize> = self.listeners.iter().map(|(slot, _)| slot).collect();
+        if let Some(shutdown) = &mut self.shutdown {
+            shutdown.tickets.push(ticket);
+            for (_, tenant) in &mut self.listeners {
+                tenant.listener.force();
+            }
+        } else {
+            self.shutdown = Some(Shutdown { tickets: vec![ticket], ..Shutdown::default() });
+            match self.turn.options.drain_lead {
+                Duration::ZERO => {}
+                lead => {
+                    let at = self.turn.now().after(lead);
+                    self.turn.wheel.arm(at, Timer::Lead);
+                    return;
+                }
+            }
+        }
+        self.drain_acceptors();
+    }
+
+    /// Everything ends at once, and `run` with it: another shard died.
+    pub(crate) fn abort(&mut self) {
+        self.terminate_all();
+        self.stopped = true;
+    }
+
+    /// Parts that do not accept follow when the part that does has told them.
+    fn drain_acceptors(&mut self) {
+        let accepts = |(_, tenant): &(usize, &Tenant)| tenant.listener.accepts();
+        let slots: Vec<usize> =
+            self.listeners.iter().filter(accepts).map(|(slot, _)| slot).collect();
         for slot in slots {
-            self.drain_slot(slot);
-            if again {
-                self.listeners[slot].listener.force();
+            self.drain_everywhere(slot);
+        }
+    }
+
+    /// Drains a part that accepts, then the other parts of the same listener.
+    fn drain_everywhere(&mut self, slot: usize) {
+        self.drain_slot(slot);
+        let own = self.listeners[slot].listener.serial();
+        for (shard, end) in self.shared.ends.iter().enumerate().filter(|at| at.0 != self.shard) {
+            let serial = serial_of(own, self.shard, shard);
+            let told = end.command(Box::new(move |reactor| {
+                if let Some(slot) = reactor.slot_of(serial) {
+                    reactor.drain_slot(slot);
+                }
+            }));
+            if told.is_err() {
+                log::debug!("shard {shard} is gone already");
             }
         }
     }
@@ -370,12 +498,16 @@ impl Reactor {
             shutdown.report.merge(&report);
         }
         for ticket in tenant.tickets {
-            ticket.complete(report.clone());
+            ticket.complete(&report);
         }
     }
 
+    fn end(&self) -> &End {
+        &self.shared.ends[self.shard]
+    }
+
     fn is_busy(&self) -> bool {
-        self.shared.doorbell.is_rung()
+        self.end().doorbell.is_rung()
             || self.more_events
             || self.listeners.iter().any(|(_, tenant)| tenant.listener.is_busy())
     }
@@ -391,6 +523,13 @@ impl Reactor {
             self.evict(slot, report);
         }
     }
+}
+
+/// The serial of the part on shard `there`, from that of the part on shard `here`: the serials of a
+/// listener's parts follow each other.
+fn serial_of(serial: u32, here: usize, there: usize) -> u32 {
+    let distance = |shard: usize| u32::try_from(shard).unwrap_or(u32::MAX);
+    serial - distance(here) + distance(there)
 }
 
 /// What an event means for a peer.
@@ -421,7 +560,7 @@ impl AsRawFd for Reactor {
 impl Drop for Reactor {
     fn drop(&mut self) {
         self.terminate_all();
-        self.shared.set_gone();
+        self.end().set_gone();
     }
 }
 

@@ -5,7 +5,7 @@
 
 use slab::Slab;
 
-use crate::wheel::TimerKey;
+use crate::wheel::{Tick, TimerKey};
 
 /// Names a timer set with [`send_after`](crate::Context::send_after).
 ///
@@ -22,6 +22,7 @@ pub(crate) const NONE: u32 = u32::MAX;
 #[derive(Debug)]
 struct UserTimer<M> {
     message: M,
+    at: Tick,
     wheel: TimerKey,
     peer: u32,
     serial: u32,
@@ -33,6 +34,8 @@ struct UserTimer<M> {
 #[derive(Debug)]
 pub(crate) struct Removed<M> {
     pub(crate) message: M,
+    /// When it was to fire.
+    pub(crate) at: Tick,
     pub(crate) wheel: TimerKey,
 }
 
@@ -62,12 +65,13 @@ impl<M> Timers<M> {
         &mut self,
         peer: u32,
         first: &mut u32,
+        at: Tick,
         wheel: TimerKey,
         message: M,
     ) -> TimerId {
         self.serial = self.serial.wrapping_add(1);
         let serial = self.serial;
-        let entry = UserTimer { message, wheel, peer, serial, previous: NONE, next: *first };
+        let entry = UserTimer { message, at, wheel, peer, serial, previous: NONE, next: *first };
         let index = index(self.entries.insert(entry));
         if let Some(next) = self.entries.get_mut(*first as usize) {
             next.previous = index;
@@ -108,7 +112,7 @@ impl<M> Timers<M> {
             Some(previous) => previous.next = entry.next,
             None => *first = entry.next,
         }
-        Removed { message: entry.message, wheel: entry.wheel }
+        Removed { message: entry.message, at: entry.at, wheel: entry.wheel }
     }
 }
 

@@ -9,6 +9,8 @@ use crate::buffer::Pool;
 use crate::clock::{Clock, Nanos};
 use crate::handle::Handle;
 use crate::options::ReactorOptions;
+use crate::pulse::Pulse;
+use crate::sync::Arc;
 use crate::wheel::{Tick, Wheel};
 
 /// Whom an entry of the wheel is for. Entries are cancelled when their owner goes, so that no
@@ -23,6 +25,8 @@ pub(crate) enum Timer {
     Accept { listener: u16 },
     /// A listener's drain deadline.
     Drain { listener: u16 },
+    /// The lead time of a shutdown: now the listening sockets close.
+    Lead,
 }
 
 /// See the module's documentation.
@@ -41,6 +45,7 @@ pub(crate) struct Turn {
     /// Where sockets are registered; none where nothing is polled.
     pub(crate) registry: Option<mio::Registry>,
     pub(crate) handle: Handle,
+    pub(crate) pulse: Arc<Pulse>,
 }
 
 impl Turn {
@@ -49,6 +54,7 @@ impl Turn {
         options: ReactorOptions,
         registry: Option<mio::Registry>,
         handle: Handle,
+        pulse: Arc<Pulse>,
     ) -> Self {
         let now = clock.now();
         Self {
@@ -61,6 +67,7 @@ impl Turn {
             options,
             registry,
             handle,
+            pulse,
         }
     }
 
@@ -82,7 +89,7 @@ impl Turn {
 
     /// How long this turn has taken so far.
     pub(crate) fn since_poll(&self) -> Duration {
-        Duration::from_nanos(self.clock.now().0.saturating_sub(self.polled.0))
+        self.polled.elapsed_at(self.clock.now())
     }
 
     pub(crate) fn nanos(&self) -> Nanos {

@@ -1,0 +1,135 @@
+//! Who may come in, and to which shard: what the parts of one listener share.
+//!
+//! A listener has a part on every shard, and one of them accepts. It hands each connection to the
+//! part that has fewest, itself included, and keeps the count exact: it alone adds, before the
+//! hand-over; the parts subtract, each when a slot of its own comes free.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crate::mailbox::Doorbell;
+use crate::sync::Arc;
+
+/// One shard's part, as the others see it.
+#[derive(Debug)]
+struct Part<S> {
+    /// Connections handed to it and not ended.
+    open: AtomicUsize,
+    /// Handed over, and not taken yet.
+    arrivals: Mutex<Vec<(S, SocketAddr)>>,
+    has_arrivals: AtomicBool,
+    doorbell: Arc<Doorbell>,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Admission<S> {
+    parts: Vec<Part<S>>,
+    /// The part that accepts.
+    acceptor: usize,
+    max_connections: usize,
+    /// The acceptor found no room, and wants to hear of some.
+    full: AtomicBool,
+    /// Nothing will be handed over any more.
+    closed: AtomicBool,
+}
+
+impl<S> Admission<S> {
+    /// One part for each doorbell.
+    pub(crate) fn new(
+        doorbells: impl IntoIterator<Item = Arc<Doorbell>>,
+        acceptor: usize,
+        max_connections: usize,
+    ) -> Self {
+        let part = |doorbell| Part {
+            open: AtomicUsize::new(0),
+            arrivals: Mutex::default(),
+            has_arrivals: AtomicBool::new(false),
+            doorbell,
+        };
+        Self {
+            parts: doorbells.into_iter().map(part).collect(),
+            acceptor,
+            max_connections,
+            full: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn accepts(&self, shard: usize) -> bool {
+        shard == self.acceptor
+    }
+
+    /// Whether one more may come in. If not, the acceptor is woken when one leaves.
+    ///
+    /// The order matters: first say that there is no room, then look again. Whoever leaves does it
+    /// the other way round, so that one of the two sees the other.
+    pub(crate) fn has_room(&self) -> bool {
+        if self.open() < self.max_connections {
+            return true;
+        }
+        self.full.store(true, Ordering::SeqCst);
+        self.open() < self.max_connections
+    }
+
+    fn open(&self) -> usize {
+        self.parts.iter().map(|part| part.open.load(Ordering::SeqCst)).sum()
+    }
+
+    /// Counts a connection in. Returns the part that is to have it: the one with fewest.
+    pub(crate) fn enter(&self) -> usize {
+        let fewest = self
+            .parts
+            .iter()
+            .enumerate()
+            .min_by_key(|(_, part)| part.open.load(Ordering::Relaxed))
+            .map_or(0, |(shard, _)| shard);
+        self.parts[fewest].open.fetch_add(1, Ordering::SeqCst);
+        fewest
+    }
+
+    /// Counts a connection of `shard` out.
+    pub(crate) fn leave(&self, shard: usize) {
+        self.parts[shard].open.fetch_sub(1, Ordering::SeqCst);
+        if shard != self.acceptor && self.full.swap(false, Ordering::SeqCst) {
+            self.parts[self.acceptor].doorbell.ring();
+        }
+    }
+
+    /// Hands a connection, counted in already, to another shard.
+    pub(crate) fn hand_over(&self, shard: usize, stream: S, peer_addr: SocketAddr) {
+        let part = &self.parts[shard];
+        let mut arrivals = part.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+        arrivals.push((stream, peer_addr));
+        drop(arrivals);
+        part.has_arrivals.store(true, Ordering::SeqCst);
+        part.doorbell.ring();
+    }
+
+    /// Whether somebody was handed to `shard`.
+    pub(crate) fn has_arrivals(&self, shard: usize) -> bool {
+        self.parts[shard].has_arrivals.load(Ordering::SeqCst)
+    }
+
+    /// Whoever was handed to `shard` since it last asked.
+    pub(crate) fn arrivals(&self, shard: usize) -> Vec<(S, SocketAddr)> {
+        let part = &self.parts[shard];
+        if !part.has_arrivals.swap(false, Ordering::SeqCst) {
+            return Vec::new();
+        }
+        std::mem::take(&mut *part.arrivals.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The listening socket is closed.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        for part in &self.parts {
+            part.doorbell.ring();
+        }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+}

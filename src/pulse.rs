@@ -1,0 +1,167 @@
+//! What a reactor's turns are like: histograms in fixed buckets that cost next to nothing.
+//!
+//! A value goes into the bucket of its highest bit, so a histogram is 65 counters, recording is one
+//! count of leading zeros, and a quantile is right to a factor of two. There is one writer, the
+//! reactor's thread; snapshots are taken from any thread.
+
+use std::time::Duration;
+
+use crate::stats::Counter;
+
+const BUCKETS: usize = 65;
+
+/// A histogram that is being written.
+#[derive(Debug)]
+pub(crate) struct Recorder([Counter; BUCKETS]);
+
+impl Default for Recorder {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Counter::default()))
+    }
+}
+
+impl Recorder {
+    #[inline]
+    pub(crate) fn record(&self, value: u64) {
+        self.0[bucket(value)].add(1);
+    }
+
+    pub(crate) fn record_duration(&self, duration: Duration) {
+        self.record(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    fn snapshot(&self) -> Histogram {
+        Histogram { buckets: std::array::from_fn(|at| self.0[at].get()) }
+    }
+}
+
+/// Bucket 0 is for zero, bucket `n` for values of `n` bits.
+fn bucket(value: u64) -> usize {
+    (u64::BITS - value.leading_zeros()) as usize
+}
+
+/// A snapshot of a histogram.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Histogram {
+    buckets: [u64; BUCKETS],
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self { buckets: [0; BUCKETS] }
+    }
+}
+
+impl Histogram {
+    /// How many values were recorded.
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+
+    /// An upper bound, less than twice too high, of the smallest value that `quantile` (0.0 to 1.0)
+    /// of all values do not exceed. Zero if nothing was recorded.
+    pub fn quantile(&self, quantile: f64) -> u64 {
+        #[expect(clippy::cast_precision_loss, reason = "a histogram is no exact science")]
+        let share = self.count() as f64 * quantile.clamp(0.0, 1.0);
+        let mut seen = 0;
+        for (upper, count) in self.iter() {
+            seen += count;
+            #[expect(clippy::cast_precision_loss, reason = "as above")]
+            if count > 0 && seen as f64 >= share {
+                return upper;
+            }
+        }
+        0
+    }
+
+    /// The buckets: the largest value that each is for, and how many values it holds. Not
+    /// cumulative.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.buckets.iter().enumerate().map(|(bits, count)| (upper(bits), *count))
+    }
+
+    /// Adds another reactor's.
+    pub fn merge(&mut self, other: &Self) {
+        for (mine, theirs) in self.buckets.iter_mut().zip(other.buckets) {
+            *mine = mine.wrapping_add(theirs);
+        }
+    }
+}
+
+/// The largest number of so many bits.
+fn upper(bits: usize) -> u64 {
+    match bits {
+        0 => 0,
+        64.. => u64::MAX,
+        bits => (1 << bits) - 1,
+    }
+}
+
+/// What one reactor records.
+#[derive(Debug, Default)]
+pub(crate) struct Pulse {
+    pub(crate) turn: Recorder,
+    pub(crate) events: Recorder,
+    pub(crate) first_packet: Recorder,
+    pub(crate) timer_lateness: Recorder,
+}
+
+impl Pulse {
+    pub(crate) fn snapshot(&self) -> PulseStats {
+        PulseStats {
+            turn_nanos: self.turn.snapshot(),
+            events: self.events.snapshot(),
+            first_packet_micros: self.first_packet.snapshot(),
+            timer_lateness_millis: self.timer_lateness.snapshot(),
+        }
+    }
+}
+
+/// What a reactor's turns were like since it was made. Means to ask: [`Handle::pulse`](
+/// crate::Handle::pulse).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PulseStats {
+    /// How long turns took, without the wait, in nanoseconds. Every other connection waits so long.
+    pub turn_nanos: Histogram,
+    /// Events a turn.
+    pub events: Histogram,
+    /// From accept to the delivery of a connection's first packet, in microseconds.
+    pub first_packet_micros: Histogram,
+    /// How late timers and timeouts fired, in milliseconds.
+    pub timer_lateness_millis: Histogram,
+}
+
+impl PulseStats {
+    /// Adds another reactor's.
+    pub fn merge(&mut self, other: &Self) {
+        self.turn_nanos.merge(&other.turn_nanos);
+        self.events.merge(&other.events);
+        self.first_packet_micros.merge(&other.first_packet_micros);
+        self.timer_lateness_millis.merge(&other.timer_lateness_millis);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: no value is lost, and a quantile is off by less than a factor of two. Method: every
+    /// power of two and its neighbours.
+    #[test]
+    fn quantiles_are_right_to_a_factor_of_two() {
+        for value in (0..64).flat_map(|bit| [(1_u64 << bit) - 1, 1 << bit, (1 << bit) + 1]) {
+            let recorder = Recorder::default();
+            recorder.record(value);
+            let histogram = recorder.snapshot();
+            assert_eq!(histogram.count(), 1);
+            let found = histogram.quantile(0.5);
+            assert!(value <= found && found / 2 <= value, "{value} was found as {found}");
+        }
+        let recorder = Recorder::default();
+        (0..99).for_each(|_| recorder.record(10));
+        recorder.record(1_000_000);
+        assert_eq!(recorder.snapshot().quantile(0.99), 15);
+        assert!(recorder.snapshot().quantile(1.0) >= 1_000_000);
+    }
+}
