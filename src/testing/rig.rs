@@ -9,19 +9,20 @@ use std::time::Duration;
 use super::Leftovers;
 use super::faults::Faults;
 use super::script::{Door, Script, ScriptedAcceptor, Shared};
+use crate::admission::Admission;
 use crate::clock::{Clock, ManualClock};
 use crate::connection::flag;
 use crate::drain::Report;
 use crate::error::CloseReason;
 use crate::framing::Framing;
-use crate::handle::{self, Handle};
+use crate::handle::{self, End, Handle};
 use crate::handler::{Accepted, Action, Context, Handler, Info};
 use crate::listener::{AnyListener, Listener, Profile};
 use crate::mailbox::{ConnectionId, Doorbell, Mailbox};
 use crate::options::{ListenerOptions, Origin, ReactorOptions};
 use crate::stats::Counters;
 use crate::sync::Arc;
-use crate::turn::{Timer, Turn};
+use crate::turn::Turn;
 
 /// More turns than any amount of work takes that has an end.
 const TURNS_MAX: u32 = 1_000_000;
@@ -108,9 +109,10 @@ impl<H: Handler> Rig<H> {
         let findings = options.check();
         assert!(findings.errors.is_empty(), "bad options: {:?}", findings.errors);
         // Without a reactor there is nobody to obey a handle: all of them say so.
-        let shared = Arc::new(handle::Shared::new(Doorbell::new(|| {})));
-        shared.set_gone();
-        let doorbell = Arc::clone(&shared.doorbell);
+        let end = End::new(Doorbell::new(|| {}));
+        end.set_gone();
+        let (doorbell, pulse) = (Arc::clone(&end.doorbell), Arc::clone(&end.pulse));
+        let shared = Arc::new(handle::Shared::new(vec![end]));
         let counters = Arc::new(Counters::default());
         let refused = Arc::clone(&counters);
         let mailbox = Arc::new(Mailbox::new(
@@ -127,6 +129,7 @@ impl<H: Handler> Rig<H> {
         };
         let profile = Profile {
             name: "testing".into(),
+            shard: 0,
             slot: 0,
             serial: SERIAL,
             framing: options.framing_in_force(),
@@ -145,10 +148,12 @@ impl<H: Handler> Rig<H> {
         });
         let hand = ManualClock::default();
         let read = vec![0; reactor.read_buffer];
-        let turn = Turn::new(Clock::manual(hand.clone()), reactor, None, Handle { shared });
+        let turn = Turn::new(Clock::manual(hand.clone()), reactor, None, Handle { shared }, pulse);
         let acceptor = ScriptedAcceptor(Rc::clone(&door));
+        let max_connections = profile.options.max_connections;
+        let admission = Arc::new(Admission::new([Arc::clone(&doorbell)], 0, max_connections));
         Self {
-            listener: Listener::new(profile, acceptor, factory),
+            listener: Listener::new(profile, admission, Some(acceptor), factory),
             turn,
             hand,
             mailbox,
@@ -229,10 +234,6 @@ impl<H: Handler> Rig<H> {
     fn expire(&mut self) {
         let mut budget = self.turn.options.timer_budget;
         while let Some(timer) = self.turn.wheel.expire(self.turn.judged(), &mut budget) {
-            let (Timer::Peer { .. }
-            | Timer::User { .. }
-            | Timer::Accept { .. }
-            | Timer::Drain { .. }) = timer;
             self.listener.expire(&mut self.turn, timer);
         }
     }
