@@ -429,6 +429,11 @@ impl<H: Handler> Harness<H> {
         self.id().map_or(0, |id| self.rig.borrow().queued(id))
     }
 
+    /// How many writes have taken something: what a turn has for one peer leaves in one.
+    pub fn writes(&self) -> u64 {
+        self.script.borrow().writes
+    }
+
     /// The listener's counters.
     pub fn stats(&self) -> Stats {
         self.rig.borrow().counters.snapshot()

@@ -37,6 +37,8 @@ pub(super) struct Script {
     arrived: VecDeque<u8>,
     /// Bytes that the peer has got and was not asked for.
     pub(super) taken: Vec<u8>,
+    /// Writes that have taken something.
+    pub(super) writes: u64,
     /// Bytes that the peer still takes.
     pub(super) window: usize,
     /// A write was refused, or cut, for lack of a window: room will be announced.
@@ -73,6 +75,7 @@ impl Script {
             local_addr,
             arrived: VecDeque::new(),
             taken: Vec::new(),
+            writes: 0,
             window: usize::MAX,
             starved: false,
             read_most: usize::MAX,
@@ -205,6 +208,7 @@ impl Script {
             count = weather.cut(count);
         }
         self.taken.extend_from_slice(&buf[..count]);
+        self.writes += 1;
         if self.window != usize::MAX {
             self.window -= count;
         }

@@ -1,0 +1,489 @@
+//! Packets: whatever the network does to the bytes, whatever the peer announces, whatever a framer
+//! gets wrong.
+
+mod actors;
+
+use actors::{Actor, Seen, actor, conclude, echo, ms, options, order, packet, secs, wire};
+use condor::testing::Harness;
+use condor::{
+    Action, CloseReason, Decode, FrameError, Framer, Framing, LengthField, Lines, Output, Raw,
+    ReactorOptions, SendError,
+};
+
+// ---- cuts ----
+
+/// Goal: the network's cuts are invisible. Method: twelve bytes with four packets in them, cut in
+/// each of the 2,048 possible ways.
+#[test]
+fn every_way_to_cut_a_stream_gives_the_same_packets() {
+    let bytes = wire(&[b"a", b"", b"bc", b"d"]);
+    assert_eq!(bytes.len(), 12);
+    let (rig, diary) = echo(options());
+    for cuts in 0u32..1 << (bytes.len() - 1) {
+        let peer = rig.connect();
+        let mut from = 0;
+        for at in 1..=bytes.len() {
+            if at == bytes.len() || cuts >> (at - 1) & 1 == 1 {
+                peer.receive(&bytes[from..at]);
+                from = at;
+            }
+        }
+        assert_eq!(diary.read(), [b"a" as &[u8], b"", b"bc", b"d"].map(packet), "{cuts:#b}");
+        assert_eq!(peer.sent(), bytes, "{cuts:#b}");
+        peer.peer_closes();
+        diary.read();
+        assert!(peer.is_gone());
+    }
+    conclude(&rig);
+}
+
+/// Goal: as above, over the sizes of buffers. Method: 64 KiB of packets of all kinds of lengths,
+/// one cut, at each position.
+#[test]
+fn one_cut_anywhere_in_64_kib_is_invisible() {
+    let mut bytes = Vec::new();
+    for len in [0, 1, 255, 256, 1_000, 4_096, 9_000, 20_000, 30_000].into_iter().cycle() {
+        let room = (64usize * 1024).saturating_sub(bytes.len() + 2);
+        let len = room.min(len);
+        let fill = u8::try_from(len % 251).unwrap();
+        bytes.extend(wire(&[&vec![fill; len]]));
+        if bytes.len() == 64 * 1024 {
+            break;
+        }
+    }
+    let rig = Harness::with(ReactorOptions::new(), options(), |_| Plain);
+    let peer = rig.connect();
+    for cut in 1..bytes.len() {
+        peer.receive(&bytes[..cut]);
+        peer.receive(&bytes[cut..]);
+        assert!(peer.sent() == bytes, "cut at {cut}");
+    }
+    peer.peer_closes();
+    assert_eq!(peer.closed(), Some(CloseReason::PeerClosed));
+    conclude(&rig);
+}
+
+/// Echo without a diary.
+struct Plain;
+
+impl condor::Handler for Plain {
+    type Message = ();
+
+    fn handle_packet<'a>(
+        &'a mut self,
+        packet: &'a [u8],
+        _: &mut condor::Context<'_, ()>,
+    ) -> Action<'a> {
+        Action::send(packet)
+    }
+}
+
+/// Goal: a slow sender is served as any other. Method: one byte per millisecond.
+#[test]
+fn a_packet_that_comes_byte_by_byte_is_delivered_once() {
+    let (harness, diary) = echo(options());
+    for byte in wire(&[b"slowly"]) {
+        assert_eq!(diary.read(), []);
+        harness.receive([byte]);
+        harness.advance(ms(1));
+    }
+    assert_eq!(diary.read(), [packet(b"slowly")]);
+    assert_eq!(harness.packets(), [b"slowly"]);
+    conclude(&harness);
+}
+
+/// Goal: a read that gives less than there is loses nothing. Method: reads of at most n bytes.
+#[test]
+fn short_reads_are_followed_up() {
+    for most in 1..20 {
+        let (harness, _) = echo(options());
+        harness.max_read(most);
+        harness.receive(wire(&[b"one", b"", b"three"]));
+        assert_eq!(harness.packets(), [b"one" as &[u8], b"", b"three"], "{most} bytes a read");
+        conclude(&harness);
+    }
+}
+
+/// Goal: pipelined requests are all answered, in order, with one write. Method: 1,000 in one read.
+#[test]
+fn a_thousand_packets_in_one_read_are_answered_in_order_with_one_write() {
+    let (harness, _) = echo(options());
+    let payloads: Vec<[u8; 2]> = (0..1_000u16).map(u16::to_be_bytes).collect();
+    let bytes = wire(&payloads.iter().map(|payload| &payload[..]).collect::<Vec<_>>());
+    harness.receive(bytes);
+    assert_eq!(harness.packets(), payloads);
+    assert_eq!(harness.writes(), 1);
+    conclude(&harness);
+}
+
+/// Goal: nobody starves behind a flood of packets that cost nothing to send. Method: a million
+/// empty packets at once; another peer's packet in the same turn is answered in the next one.
+#[test]
+fn a_million_empty_packets_starve_nobody() {
+    let (flood, _) = echo(options());
+    let other = flood.connect();
+    flood.arrive(vec![0; 2_000_000]);
+    flood.turn();
+    other.arrive(wire(&[b"me too"]));
+    flood.turn();
+    assert_eq!(other.packets(), [b"me too"]);
+    assert!(flood.stats().packets_in < 20_000, "a budget holds in each turn");
+    flood.run();
+    assert_eq!(flood.stats().packets_in, 1_000_001);
+    assert_eq!(flood.sent().len(), 2_000_000);
+    other.peer_closes();
+    conclude(&flood);
+}
+
+// ---- lengths ----
+
+/// Goal: an empty packet is a packet. Method: one there, one back.
+#[test]
+fn an_empty_packet_is_delivered_and_sent() {
+    let (harness, diary) = echo(options());
+    harness.receive([0, 0]);
+    assert_eq!(diary.read(), [packet(b"")]);
+    assert_eq!(harness.sent(), [0, 0]);
+    conclude(&harness);
+}
+
+/// Goal: each width carries everything up to its maximum. Method: lengths at the edges, echoed.
+#[test]
+fn every_width_carries_up_to_its_maximum() {
+    let cases: [(LengthField, &[usize]); 4] = [
+        (LengthField::U8, &[0, 1, 254, 255]),
+        (LengthField::U16, &[0, 1, 255, 256, 65_534, 65_535]),
+        (LengthField::U32, &[0, 65_535, 65_536, 1 << 20]),
+        (LengthField::U32.max_packet(1 << 24), &[0, (1 << 24) - 1, 1 << 24]),
+    ];
+    for (field, lens) in cases {
+        let (harness, _) = echo(options().framing(field).max_connections(1).max_queued(17 << 20));
+        for &len in lens {
+            harness.packet(vec![7; len]);
+            let answers = harness.packets();
+            assert_eq!(answers.len(), 1, "{field:?}, {len}");
+            assert!(answers[0] == vec![7; len], "{field:?}, {len}");
+        }
+        conclude(&harness);
+    }
+}
+
+/// Goal: an announced length above the maximum ends the connection at the header. Method: headers
+/// alone, with and without the packet behind them.
+#[test]
+fn a_length_above_the_maximum_ends_the_connection_at_the_header() {
+    let small = || options().framing(LengthField::U32).max_packet(100);
+    for announced in [101, 65_536, u32::MAX] {
+        let (harness, diary) = echo(small());
+        harness.receive(announced.to_be_bytes());
+        let reason =
+            CloseReason::PacketTooLarge { announced: announced.try_into().unwrap(), max: 100 };
+        assert_eq!(diary.read(), [Seen::End(reason)]);
+        assert!(harness.is_finished());
+        conclude(&harness);
+    }
+    let (harness, diary) = echo(small());
+    harness.arrive(101u32.to_be_bytes());
+    harness.receive([0; 101]);
+    let reason = CloseReason::PacketTooLarge { announced: 101, max: 100 };
+    assert_eq!(diary.read(), [Seen::End(reason)], "although it was all there");
+    conclude(&harness);
+
+    let (harness, diary) = echo(small());
+    harness.arrive(100u32.to_be_bytes());
+    harness.receive([0; 100]);
+    assert_eq!(diary.read(), [packet(&[0; 100])]);
+    conclude(&harness);
+}
+
+/// Goal: what was answered before the bad packet still goes out.
+#[test]
+fn packets_before_one_that_is_too_large_are_answered() {
+    let (harness, _) = echo(options().max_packet(10));
+    harness.receive([&wire(&[b"good"])[..], &[0, 11]].concat());
+    assert_eq!(harness.packets(), [b"good"]);
+    assert_eq!(harness.closed(), Some(CloseReason::PacketTooLarge { announced: 11, max: 10 }));
+    conclude(&harness);
+}
+
+// ---- the end of the stream ----
+
+/// Goal: a cut packet is never delivered, and the reason tells how much of it came; what came whole
+/// is answered. Method: the end after each number of bytes.
+#[test]
+fn an_end_inside_a_packet_tells_what_was_missing() {
+    for (tail, want) in
+        [(&b"\x00"[..], Some(2)), (b"\x00\x05", Some(7)), (b"\x00\x05hell", Some(7))]
+    {
+        let (harness, diary) = echo(options());
+        harness.arrive(wire(&[b"whole"]));
+        harness.arrive(tail);
+        harness.peer_closes();
+        let reason = harness.closed().unwrap();
+        let CloseReason::PeerClosedMidPacket { have, want: told } = reason else {
+            panic!("{reason:?}")
+        };
+        assert_eq!(have, tail.len());
+        assert_eq!(told, want, "{tail:?}");
+        assert_eq!(diary.read(), [packet(b"whole"), Seen::End(reason)]);
+        assert_eq!(harness.packets(), [b"whole"]);
+        conclude(&harness);
+    }
+}
+
+/// Goal: an end between packets is an ordinary one, with the last packet in the same event or not.
+#[test]
+fn an_end_between_packets_is_an_ordinary_one() {
+    for together in [true, false] {
+        let (harness, diary) = echo(options());
+        harness.arrive(wire(&[b"last"]));
+        if !together {
+            harness.run();
+        }
+        harness.peer_closes();
+        assert_eq!(diary.read(), [packet(b"last"), Seen::End(CloseReason::PeerClosed)]);
+        assert_eq!(harness.packets(), [b"last"]);
+        conclude(&harness);
+    }
+}
+
+/// Goal: after a stop no packet is delivered, and the answer of a send_and_stop is. Method: three
+/// packets in one read, the second is the last.
+#[test]
+fn packets_after_a_stop_are_not_delivered() {
+    for farewell in [true, false] {
+        let (harness, diary) = actor(options(), |diary| {
+            Actor::echo(diary).packet(move |packet, _| match packet {
+                b"stop" if farewell => Action::send_and_stop("bye", CloseReason::Custom("asked")),
+                b"stop" => Action::stop(CloseReason::Custom("asked")),
+                _ => Action::send(packet.to_vec()),
+            })
+        });
+        harness.receive(wire(&[b"one", b"stop", b"three"]));
+        let end = Seen::End(CloseReason::Custom("asked"));
+        assert_eq!(diary.read(), [packet(b"one"), packet(b"stop"), end]);
+        let answers: &[&[u8]] = if farewell { &[b"one", b"bye"] } else { &[b"one"] };
+        assert_eq!(harness.packets(), answers);
+        conclude(&harness);
+        assert_eq!(diary.read(), [], "terminated once");
+    }
+}
+
+// ---- set_framing ----
+
+/// Goal: a new framing counts from the first byte not yet delivered, what is buffered included, and
+/// holds for sends from then on. Method: an upgrade in mid-stream, the rest of it in the same read,
+/// cut at each position.
+#[test]
+fn a_new_framing_counts_from_the_first_byte_not_yet_delivered() {
+    let stream = b"\x00\x07upgradehello\nworld\n\x00\x00";
+    for cut in 1..stream.len() {
+        let (harness, diary) = actor(options(), |diary| {
+            Actor::echo(diary).packet(|packet, ctx| {
+                if packet == b"upgrade" {
+                    assert_eq!(ctx.send("before"), Ok(()));
+                    ctx.set_framing(Lines::new(80));
+                    return Action::send("after");
+                }
+                Action::send(packet.to_vec())
+            })
+        });
+        harness.receive(&stream[..cut]);
+        harness.receive(&stream[cut..]);
+        let seen = [b"upgrade" as &[u8], b"hello", b"world"].map(packet);
+        assert_eq!(diary.read(), seen, "cut at {cut}");
+        assert_eq!(harness.sent(), b"\x00\x06beforeafter\nhello\nworld\n", "cut at {cut}");
+        conclude(&harness);
+    }
+}
+
+/// Goal: bytes that were half a packet may be whole ones in the new framing. Method: a message
+/// switches while two bytes wait.
+#[test]
+fn a_new_framing_set_by_a_message_delivers_what_waits() {
+    let (harness, diary) = echo(options().framing(LengthField::U32));
+    harness.receive([0, 0]);
+    harness.message(order("switch", |ctx| {
+        ctx.set_framing(LengthField::U8);
+        Action::Continue
+    }));
+    assert_eq!(diary.read(), [Seen::Message("switch"), packet(b""), packet(b"")]);
+    assert_eq!(harness.packets(), [b"", b""]);
+    conclude(&harness);
+}
+
+/// Goal: a new framing restarts the packet clock. Method: switch in the middle of a partial packet.
+#[test]
+fn a_new_framing_restarts_the_packet_clock() {
+    let (harness, diary) = echo(options().packet_timeout(secs(10)));
+    harness.receive([0, 9, 9]);
+    harness.advance(secs(9));
+    harness.message(order("switch", |ctx| {
+        ctx.set_framing(LengthField::U32);
+        Action::Continue
+    }));
+    harness.advance(ms(9_999));
+    assert_eq!(diary.read(), [Seen::Message("switch")]);
+    harness.advance(ms(1));
+    let end = Seen::End(CloseReason::PacketTimeout);
+    assert_eq!(diary.read(), [Seen::Timeout(vec![0, 9, 9]), end]);
+    conclude(&harness);
+}
+
+/// Goal: answers may be framed otherwise than requests. Method: a split framing.
+#[test]
+fn requests_and_answers_may_be_framed_differently() {
+    let (harness, _) = echo(options().framing(Framing::split(LengthField::U16, Lines::new(80))));
+    harness.receive(wire(&[b"one", b"two"]));
+    assert_eq!(harness.sent(), b"one\ntwo\n");
+    harness.packet(b"three");
+    assert_eq!(harness.packets(), [b"three"]);
+    conclude(&harness);
+
+    let (harness, _) = echo(options().framing(Raw));
+    harness.receive(b"any bytes");
+    assert_eq!(harness.sent(), b"any bytes");
+    conclude(&harness);
+}
+
+// ---- framers that break their contract ----
+
+/// What a broken framer does with an `x`; other bytes are packets.
+#[derive(Clone, Copy)]
+enum Fault {
+    TakesNothing,
+    TakesTooMuch,
+    PointsOutside,
+    PanicsDecoding,
+    PanicsEncoding,
+    RefusesEncoding,
+}
+
+struct Broken(Fault);
+
+impl Framer for Broken {
+    fn decode(&self, input: &[u8], _: usize) -> Result<Decode, FrameError> {
+        let len = input.len();
+        let good = Decode::Frame { payload: 0..1, consumed: 1 };
+        match (self.0, input) {
+            (_, []) => Ok(Decode::Need(None)),
+            (Fault::TakesNothing, [b'x', ..]) => Ok(Decode::Frame { payload: 0..0, consumed: 0 }),
+            (Fault::TakesTooMuch, [b'x', ..]) => {
+                Ok(Decode::Frame { payload: 0..1, consumed: len + 1 })
+            }
+            (Fault::PointsOutside, [b'x', ..]) => {
+                Ok(Decode::Frame { payload: 0..len + 1, consumed: len })
+            }
+            (Fault::PanicsDecoding, [b'x', ..]) => panic!("a framer's bug"),
+            _ => Ok(good),
+        }
+    }
+
+    fn encode(&self, payload: &[u8], out: &mut Output<'_>) -> Result<(), FrameError> {
+        out.put(b"<");
+        out.put(payload);
+        match (self.0, payload) {
+            (Fault::PanicsEncoding, b"x") => panic!("a framer's bug"),
+            (Fault::RefusesEncoding, b"x") => Err(FrameError::Bad("no x")),
+            _ => {
+                out.put(b">");
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Goal: a framer that breaks its contract ends that one connection, leaves no half packet behind,
+/// and does not hold up the loop. Method: each way to break it; another connection goes on.
+#[test]
+fn a_broken_framer_ends_its_connection_and_leaves_no_half_packet() {
+    for (fault, reason) in [
+        (Fault::TakesNothing, CloseReason::FramerBug),
+        (Fault::TakesTooMuch, CloseReason::FramerBug),
+        (Fault::PointsOutside, CloseReason::FramerBug),
+        (Fault::PanicsDecoding, CloseReason::Panicked),
+        (Fault::PanicsEncoding, CloseReason::Panicked),
+        (Fault::RefusesEncoding, CloseReason::BadFrame("no x")),
+    ] {
+        let (harness, _) = echo(options().framing(Framing::custom(Broken(fault))));
+        let other = harness.connect();
+        harness.receive(b"abxc");
+        assert_eq!(harness.closed(), Some(reason));
+        assert_eq!(harness.sent(), b"<a><b>", "{reason:?}");
+        other.receive(b"d");
+        assert_eq!(other.sent(), b"<d>");
+        other.peer_closes();
+        conclude(&harness);
+    }
+}
+
+/// Goal: a refused encode of `ctx.send` is an error to the caller, and the connection goes on.
+#[test]
+fn a_refused_send_leaves_the_connection_usable() {
+    let framing = Framing::custom(Broken(Fault::RefusesEncoding));
+    let (harness, _) = actor(options().framing(framing), |diary| {
+        Actor::echo(diary).packet(|_, ctx| {
+            assert_eq!(ctx.send("a"), Ok(()));
+            assert_eq!(ctx.send("x"), Err(SendError::BadFrame("no x")));
+            Action::send("b")
+        })
+    });
+    harness.receive(b"?");
+    assert_eq!(harness.sent(), b"<a><b>");
+    assert_eq!(harness.closed(), None);
+    conclude(&harness);
+}
+
+// ---- answers too large ----
+
+/// Goal: an answer that the length field cannot express is never cut. Method: 70,000 bytes behind
+/// a two-byte length, by `send` and by action.
+#[test]
+fn an_answer_too_large_for_the_field_writes_nothing() {
+    let (harness, _) = actor(options(), |diary| {
+        Actor::echo(diary).packet(|packet, ctx| {
+            if packet == b"send" {
+                let refused = ctx.send(vec![0; 70_000]);
+                assert_eq!(refused, Err(SendError::TooLarge { len: 70_000, max: 65_535 }));
+                return Action::send("sorry");
+            }
+            Action::send(vec![0; 70_000])
+        })
+    });
+    harness.packet(b"send");
+    assert_eq!(harness.sent(), wire(&[b"sorry"]));
+    assert_eq!(harness.closed(), None);
+    harness.packet(b"action");
+    assert_eq!(harness.sent(), b"");
+    let reason = CloseReason::AnswerTooLarge { len: 70_000, max: 65_535 };
+    assert_eq!(harness.closed(), Some(reason));
+    conclude(&harness);
+}
+
+// ---- other protocols ----
+
+/// Goal: speaking another protocol to the port ends in a typed way. Method: first bytes as they
+/// come, to a two-byte length with a small maximum, and with none.
+#[test]
+fn other_protocols_end_in_too_large_or_a_timeout() {
+    let greetings: [(&[u8], usize); 4] = [
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 0x1603),
+        (b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n", 0x4745),
+        (b"\x0d\x0a\x0d\x0a\x00\x0d\x0a\x51\x55\x49\x54\x0a", 0x0d0a),
+        (b"SSH-2.0-OpenSSH_9.9\r\n", 0x5353),
+    ];
+    for (greeting, announced) in greetings {
+        let (harness, _) = echo(options().max_packet(512));
+        harness.receive(greeting);
+        let reason = CloseReason::PacketTooLarge { announced, max: 512 };
+        assert_eq!(harness.closed(), Some(reason));
+        conclude(&harness);
+
+        let (harness, diary) = echo(options());
+        harness.receive(greeting);
+        harness.advance(secs(10));
+        let end = Seen::End(CloseReason::PacketTimeout);
+        assert_eq!(diary.read(), [Seen::Timeout(greeting.to_vec()), end]);
+        conclude(&harness);
+    }
+}

@@ -1,0 +1,479 @@
+//! Time: the packet clock, the idle clock, and the timers of handlers. Nothing here sleeps.
+
+mod actors;
+
+use std::time::Duration;
+
+use actors::{
+    Actor, Seen, actor, assert_clean, conclude, echo, ms, note, options, order, packet, secs, wire,
+};
+use condor::{
+    Action, CloseReason, Info, LengthField, ListenerOptions, MessageError, ReactorOptions,
+};
+
+const TIMED_OUT: Seen = Seen::End(CloseReason::PacketTimeout);
+
+fn patient() -> ListenerOptions {
+    options().packet_timeout(secs(10))
+}
+
+// ---- the four scenarios of the original's own suite ----
+
+/// Goal: a peer that sends half a packet and no more is told off. Method: half a packet, 10 s.
+#[test]
+fn half_a_packet_and_nothing_more_times_out() {
+    let (harness, diary) = echo(patient());
+    harness.receive(b"\x00\x05he");
+    harness.advance(secs(10));
+    assert_eq!(diary.read(), [Seen::Timeout(b"\x00\x05he".to_vec()), TIMED_OUT]);
+    conclude(&harness);
+}
+
+/// Goal: a second piece does not make a packet whole. Method: two pieces of three.
+#[test]
+fn two_pieces_of_three_time_out_with_both() {
+    let (harness, diary) = echo(patient());
+    harness.receive(b"\x00\x05he");
+    harness.advance(secs(5));
+    harness.receive(b"ll");
+    harness.advance(secs(5));
+    assert_eq!(diary.read(), [Seen::Timeout(b"\x00\x05hell".to_vec()), TIMED_OUT]);
+    conclude(&harness);
+}
+
+/// Goal: a packet in three pieces within its time is a packet. Method: the last piece one
+/// millisecond before the end.
+#[test]
+fn three_pieces_in_time_are_a_packet() {
+    let (harness, diary) = echo(patient());
+    harness.receive(b"\x00\x05he");
+    harness.advance(secs(5));
+    harness.receive(b"ll");
+    harness.advance(ms(4_999));
+    harness.receive(b"o");
+    assert_eq!(diary.read(), [packet(b"hello")]);
+    harness.advance(secs(60));
+    assert_eq!(diary.read(), [], "and its clock has stopped");
+    assert_eq!(harness.leftovers().deadlines, 0);
+    conclude(&harness);
+}
+
+/// Goal: later bytes do not extend the time. Method: a piece every 5 s, the last one too late.
+#[test]
+fn the_third_piece_too_late_times_out_from_the_first_byte() {
+    let (harness, diary) = echo(patient());
+    harness.receive(b"\x00\x05he");
+    harness.advance(secs(5));
+    harness.receive(b"ll");
+    harness.advance(ms(4_999));
+    assert_eq!(diary.read(), []);
+    harness.advance(ms(1));
+    harness.receive(b"o");
+    assert_eq!(diary.read(), [Seen::Timeout(b"\x00\x05hell".to_vec()), TIMED_OUT]);
+    conclude(&harness);
+}
+
+// ---- the packet clock ----
+
+/// Goal: an idle connection owes nothing. Method: what is left over between packets.
+#[test]
+fn an_idle_connection_has_no_deadline_and_no_buffer() {
+    let (harness, _) = echo(patient());
+    for _ in 0..3 {
+        let idle = harness.leftovers();
+        assert_eq!((idle.connections, idle.deadlines, idle.buffers), (1, 0, 0));
+        harness.receive(b"\x00\x05he");
+        let half = harness.leftovers();
+        assert_eq!((half.deadlines, half.buffers, half.buffered_bytes), (1, 1, 4));
+        harness.receive(b"llo");
+    }
+    conclude(&harness);
+}
+
+/// Goal: never early, at most a tick late, exactly once, from whatever moment. Method: start
+/// between two ticks, go up to the last nanosecond, then over it.
+#[test]
+fn a_timeout_is_never_early_and_comes_once() {
+    for start in [0, 1, 499_999, 999_999] {
+        let (harness, diary) =
+            actor(patient(), |diary| Actor::echo(diary).info(|_, _| Action::Continue));
+        harness.advance(Duration::from_nanos(start));
+        harness.receive([0]);
+        harness.advance(secs(10) - Duration::from_nanos(1));
+        assert_eq!(diary.read(), [], "early, from {start} ns");
+        harness.advance(ms(1) + Duration::from_nanos(1));
+        assert_eq!(diary.read(), [Seen::Timeout(vec![0])], "late, from {start} ns");
+        harness.advance(secs(100));
+        assert_eq!(diary.read(), [], "twice, from {start} ns");
+        conclude(&harness);
+    }
+}
+
+/// Goal: the next partial packet has a clock of its own. Method: two packets, the second one cut,
+/// in one read; then the same after a delay.
+#[test]
+fn the_clock_starts_anew_with_the_next_packets_first_byte() {
+    let (harness, diary) = echo(patient());
+    harness.receive(b"\x00\x01");
+    harness.advance(secs(9));
+    harness.receive(b"a\x00\x01");
+    assert_eq!(diary.read(), [packet(b"a")]);
+    harness.advance(ms(9_999));
+    assert_eq!(diary.read(), []);
+    harness.advance(ms(1));
+    assert_eq!(diary.read(), [Seen::Timeout(vec![0, 1]), TIMED_OUT]);
+    conclude(&harness);
+}
+
+/// Goal: what we had not read is not the peer's fault. Method: the process stands still beyond the
+/// timeout; the rest of the packet arrived in time, or at the last moment.
+#[test]
+fn a_packet_completed_while_we_stood_still_does_not_time_out() {
+    for pieces in [&[b"llo" as &[u8]][..], &[b"l", b"l", b"o"]] {
+        let (harness, diary) = echo(patient());
+        harness.receive(b"\x00\x05he");
+        for piece in pieces {
+            harness.stall(secs(10));
+            harness.arrive(piece);
+        }
+        harness.run();
+        assert_eq!(diary.read(), [packet(b"hello")]);
+        conclude(&harness);
+    }
+}
+
+/// Goal: time that passed while we stood still counts once, without a storm. Method: 30 s in one
+/// step; the connection with half a packet times out once, the one that got its rest does not.
+#[test]
+fn standing_still_fires_each_timeout_once() {
+    let (slow, diary) = echo(patient());
+    let fast = slow.connect();
+    slow.receive(b"\x00\x05he");
+    fast.receive(b"\x00\x05he");
+    slow.stall(secs(30));
+    fast.arrive(b"llo");
+    slow.advance(ms(2));
+    let mut seen = diary.read();
+    seen.sort_by_key(|seen| format!("{seen:?}"));
+    assert_eq!(seen, [TIMED_OUT, packet(b"hello"), Seen::Timeout(b"\x00\x05he".to_vec())]);
+    fast.peer_closes();
+    conclude(&slow);
+}
+
+/// Goal: the handler's answer to a timeout is obeyed. Method: each action.
+#[test]
+fn a_timeout_may_be_answered_in_every_way() {
+    let answers: [(fn() -> Action<'static>, &[&[u8]], Option<CloseReason>); 4] = [
+        (|| Action::stop(CloseReason::PacketTimeout), &[], Some(CloseReason::PacketTimeout)),
+        (
+            || Action::send_and_stop("bye", CloseReason::Normal),
+            &[b"bye"],
+            Some(CloseReason::Normal),
+        ),
+        (|| Action::send("go on"), &[b"go on"], None),
+        (|| Action::Continue, &[], None),
+    ];
+    for (answer, sent, closed) in answers {
+        let (harness, diary) = actor(patient(), |diary| {
+            Actor::echo(diary).info(move |info, _| match info {
+                Info::Timeout(_) => answer(),
+                other => other.default_action(),
+            })
+        });
+        harness.receive(b"\x00\x05he");
+        harness.advance(secs(10));
+        assert_eq!(harness.packets(), sent);
+        assert_eq!(harness.closed(), closed);
+        if closed.is_none() {
+            assert_eq!(diary.read(), [Seen::Timeout(b"\x00\x05he".to_vec())]);
+            harness.receive(wire(&[b"new"]));
+            assert_eq!(diary.read(), [packet(b"new")], "what comes next is a header");
+        }
+        conclude(&harness);
+    }
+}
+
+/// Goal: while we do not read, the packet clock stands still. Method: pause in the middle of a
+/// packet for a minute.
+#[test]
+fn the_packet_clock_stands_still_while_reading_is_paused() {
+    let (harness, diary) = echo(patient());
+    harness.receive(b"\x00\x05he");
+    harness.advance(secs(9));
+    harness.message(order("pause", |ctx| {
+        ctx.pause_reading();
+        Action::Continue
+    }));
+    harness.advance(secs(60));
+    harness.message(order("resume", |ctx| {
+        ctx.resume_reading();
+        Action::Continue
+    }));
+    harness.advance(ms(999));
+    assert_eq!(diary.read(), [Seen::Message("pause"), Seen::Message("resume")]);
+    harness.advance(ms(1));
+    assert_eq!(diary.read(), [Seen::Timeout(b"\x00\x05he".to_vec()), TIMED_OUT]);
+    conclude(&harness);
+}
+
+/// Goal: a connection can have a timeout of its own, from the next packet on; `Duration::MAX` is
+/// never. Method: set both in `init`.
+#[test]
+fn a_connection_may_have_a_packet_timeout_of_its_own() {
+    for (timeout, fires) in [(secs(1), true), (Duration::MAX, false)] {
+        let (harness, diary) = actor(patient(), |diary| {
+            Actor::echo(diary).init(move |ctx| {
+                ctx.set_packet_timeout(timeout);
+                Action::Continue
+            })
+        });
+        harness.receive([0]);
+        harness.advance(ms(999));
+        assert_eq!(diary.read(), []);
+        harness.advance(if fires { ms(1) } else { secs(1_000_000) });
+        assert_eq!(diary.read().len(), if fires { 2 } else { 0 });
+        conclude(&harness);
+    }
+}
+
+// ---- the idle clock ----
+
+/// Goal: the idle clock counts from the peer's last byte; messages and our own writes do not reset
+/// it. Method: bytes, then messages that send, each shortly before the end.
+#[test]
+fn only_the_peers_bytes_reset_the_idle_clock() {
+    let (harness, diary) = echo(options().idle_timeout(secs(5)));
+    harness.advance(ms(4_999));
+    harness.receive(wire(&[b"here"]));
+    assert_eq!(diary.read(), [packet(b"here")]);
+    harness.advance(ms(4_999));
+    harness.message(order("send", |_| Action::send("are you there?")));
+    assert_eq!(harness.packets(), [b"here" as &[u8], b"are you there?"]);
+    assert_eq!(diary.read(), [Seen::Message("send")]);
+    harness.advance(ms(1));
+    assert_eq!(diary.read(), [Seen::End(CloseReason::IdleTimeout)]);
+    conclude(&harness);
+}
+
+/// Goal: the idle clock stands still while output is queued or reading is paused. Method: both, for
+/// longer than the timeout, then what was left of it.
+#[test]
+fn the_idle_clock_stands_still_while_we_are_the_ones_who_wait() {
+    let idle = options().idle_timeout(secs(5)).write_stall_timeout(secs(1_000));
+    let (harness, diary) = echo(idle.clone());
+    harness.peer_stalls();
+    harness.advance(secs(4));
+    harness.receive(wire(&[b"x"]));
+    harness.advance(secs(60));
+    harness.peer_reads_all();
+    assert_eq!(diary.read(), [packet(b"x")]);
+    harness.advance(ms(4_999));
+    assert_eq!(diary.read(), []);
+    harness.advance(ms(1));
+    assert_eq!(diary.read(), [Seen::End(CloseReason::IdleTimeout)]);
+    conclude(&harness);
+
+    let (harness, diary) = echo(idle);
+    harness.advance(secs(4));
+    harness.message(order("pause", |ctx| {
+        ctx.pause_reading();
+        Action::Continue
+    }));
+    harness.advance(secs(60));
+    harness.message(order("resume", |ctx| {
+        ctx.resume_reading();
+        Action::Continue
+    }));
+    harness.advance(ms(999));
+    assert_eq!(diary.read(), [Seen::Message("pause"), Seen::Message("resume")]);
+    harness.advance(ms(1));
+    assert_eq!(diary.read(), [Seen::End(CloseReason::IdleTimeout)]);
+    conclude(&harness);
+}
+
+/// Goal: the idle timeout can be changed, and switched off, at once.
+#[test]
+fn the_idle_timeout_can_be_changed_at_once() {
+    let (harness, diary) = echo(options());
+    let set = |timeout| {
+        order("set", move |ctx| {
+            ctx.set_idle_timeout(timeout);
+            Action::Continue
+        })
+    };
+    harness.advance(secs(3));
+    harness.message(set(Some(secs(5))));
+    harness.advance(ms(1_999));
+    harness.message(set(None));
+    harness.advance(secs(100));
+    harness.message(set(Some(secs(200))));
+    assert_eq!(diary.read().len(), 3);
+    harness.advance(ms(200_000 - 104_999 - 1));
+    assert_eq!(diary.read(), []);
+    harness.advance(ms(1));
+    assert_eq!(diary.read(), [Seen::End(CloseReason::IdleTimeout)]);
+    conclude(&harness);
+}
+
+// ---- timers of handlers ----
+
+/// Goal: on time over the whole range, never for `Duration::MAX`. Method: delays on both sides of
+/// what each level of the wheel reaches, and one beyond all of them.
+#[test]
+fn a_timer_fires_on_time_however_far() {
+    let edges = [1u64 << 6, 1 << 12, 1 << 18, 1 << 24, 1 << 30, 1 << 36, 1 << 40];
+    let delays = edges.into_iter().flat_map(|edge| [edge - 1, edge, edge + 1]);
+    for delay in [1].into_iter().chain(delays) {
+        let (harness, diary) = echo(options());
+        harness.advance(ms(5));
+        harness.message(order("arm", move |ctx| {
+            ctx.send_after(Duration::MAX, note("never"));
+            ctx.send_after(ms(delay), note("fired"));
+            Action::Continue
+        }));
+        harness.advance(ms(delay - 1));
+        assert_eq!(diary.read(), [Seen::Message("arm")], "{delay} ms: early");
+        harness.advance(ms(1));
+        assert_eq!(diary.read(), [Seen::Message("fired")], "{delay} ms: late");
+        conclude(&harness);
+    }
+}
+
+/// Goal: no delay is no delay. Method: zero fires without time passing.
+#[test]
+fn a_timer_of_no_delay_fires_at_once() {
+    let (harness, diary) = echo(options());
+    harness.message(order("arm", |ctx| {
+        ctx.send_after(Duration::ZERO, note("fired"));
+        Action::Continue
+    }));
+    assert_eq!(diary.read(), [Seen::Message("arm"), Seen::Message("fired")]);
+    conclude(&harness);
+}
+
+/// Goal: a cancelled timer does not fire, and one armed in its stead does, once. Method: cancel and
+/// arm again in one callback; cancel in its own callback; cancel twice.
+#[test]
+fn a_cancelled_timer_does_not_fire() {
+    let (harness, diary) = echo(options());
+    harness.message(order("arm", |ctx| {
+        let first = ctx.send_after(ms(10), note("first"));
+        assert!(ctx.cancel(first));
+        assert!(!ctx.cancel(first), "it is not there any more");
+        let second = ctx.send_after(ms(10), note("second"));
+        ctx.send_after(
+            ms(10),
+            order("third", move |ctx| {
+                assert!(!ctx.cancel(second), "it has fired before");
+                Action::send("survived")
+            }),
+        );
+        Action::Continue
+    }));
+    harness.advance(ms(100));
+    let seen = ["arm", "second", "third"].map(Seen::Message);
+    assert_eq!(diary.read(), seen);
+    assert_eq!(harness.packets(), [b"survived"]);
+    assert_eq!(harness.leftovers().timers, 0);
+    conclude(&harness);
+}
+
+/// Goal: a connection takes its timers along. Method: it ends; the next owner of its slot waits.
+#[test]
+fn a_dead_connections_timer_does_not_reach_the_next_owner_of_its_slot() {
+    let (harness, diary) = echo(options());
+    harness.message(order("arm", |ctx| {
+        ctx.send_after(secs(1), note("stale"));
+        Action::Continue
+    }));
+    harness.peer_closes();
+    assert!(harness.is_gone());
+    assert_clean(&harness);
+    diary.read();
+    let next = harness.connect();
+    next.advance(secs(100));
+    assert_eq!(diary.read(), []);
+    conclude(&next);
+}
+
+/// Goal: many timers due at once all fire, in chunks, and sockets are served in between. Method:
+/// 100,000 in one tick with a budget of 1,000 a turn; a packet arrives after the first turn.
+#[test]
+fn a_hundred_thousand_timers_due_at_once_all_fire_and_starve_nobody() {
+    let fired = std::rc::Rc::new(std::cell::Cell::new(0u32));
+    let count = std::rc::Rc::clone(&fired);
+    let harness = condor::testing::Harness::with(
+        ReactorOptions::new().timer_budget(1_000),
+        options(),
+        move |_| Counting { fired: count.clone() },
+    );
+    let other = harness.connect();
+    harness.packet(100_000u32.to_be_bytes());
+    assert_eq!(harness.leftovers().timers, 100_000);
+    harness.stall(secs(1));
+    harness.turn();
+    assert!((1..=1_000).contains(&fired.get()), "{} in one turn", fired.get());
+    other.arrive(wire(&[b""]));
+    harness.turn();
+    assert_eq!(other.packets(), [b"served"]);
+    assert!(fired.get() <= 2_000);
+    harness.run();
+    assert_eq!(fired.get(), 100_000);
+    other.peer_closes();
+    conclude(&harness);
+}
+
+/// Arms as many timers as a packet says, all for the same moment.
+struct Counting {
+    fired: std::rc::Rc<std::cell::Cell<u32>>,
+}
+
+impl condor::Handler for Counting {
+    type Message = ();
+
+    fn handle_packet<'a>(
+        &'a mut self,
+        packet: &'a [u8],
+        ctx: &mut condor::Context<'_, ()>,
+    ) -> Action<'a> {
+        let Some(count) = packet.first_chunk() else { return Action::send("served") };
+        for _ in 0..u32::from_be_bytes(*count) {
+            ctx.send_after(secs(1), ());
+        }
+        Action::Continue
+    }
+
+    fn handle_info<'a>(
+        &'a mut self,
+        info: Info<'a, ()>,
+        _: &mut condor::Context<'_, ()>,
+    ) -> Action<'a> {
+        match info {
+            Info::Message(()) => {
+                self.fired.set(self.fired.get() + 1);
+                Action::Continue
+            }
+            other => other.default_action(),
+        }
+    }
+}
+
+/// Goal: a timer that arms itself again for no delay does not keep the loop from anything else.
+/// Method: such a timer, and packets in between.
+#[test]
+fn a_timer_that_rearms_itself_starves_nobody() {
+    fn again() -> actors::Do {
+        order("again", |ctx| {
+            ctx.send_after(Duration::ZERO, again());
+            Action::Continue
+        })
+    }
+    let (harness, _) = echo(options().framing(LengthField::U8));
+    assert!(!matches!(harness.address().send(again()), Err(MessageError::Full(_))));
+    for _ in 0..3 {
+        harness.turn();
+    }
+    harness.arrive(b"\x01x");
+    harness.turn();
+    assert_eq!(harness.packets(), [b"x"]);
+}
