@@ -325,9 +325,8 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let handle = reactor.handle();
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     std::thread::spawn(move || {
-        if signals.forever().next().is_some() {
-            drop(handle.shutdown()); // `run` returns when it is done
-        }
+        // `run` returns when the connections have ended. A second signal forces it.
+        signals.forever().for_each(|_| drop(handle.shutdown()));
     });
     tell(&format!("listening on {}", listener.local_addr()));
     let (stop, stopped) = mpsc::channel();

@@ -23,9 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
-use condor::{
-    Action, CloseReason, Context, Handle, Handler, LengthField, ListenerOptions, Reactor,
-};
+use condor::{Action, CloseReason, Context, Handle, Handler, LengthField, ListenerOptions, Shards};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -45,8 +43,9 @@ struct Arguments {
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:5300")]
     listen: SocketAddr,
     /// Reactors, each with a thread of its own
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    shards: usize,
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u16).range(1..))]
+    shards: u16,
     /// How long a client may be silent before its connection is closed
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 10_000,
           value_parser = clap::value_parser!(u64).range(1..))]
@@ -94,45 +93,33 @@ fn main() {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
-    if arguments.shards != 1 {
-        return Err("--shards: only 1 is possible yet".into());
-    }
     let answers = Arc::new(Answers::new(Zone::load(&arguments.zone)?)?);
-    raise_fd_limit()?;
+    // Ten thousand connections are ten thousand descriptors.
+    rlimit::increase_nofile_limit(u64::MAX)?;
     let options = ListenerOptions::new(arguments.listen)
         .framing(LengthField::U16)
         .idle_timeout(Duration::from_millis(arguments.idle))
         .max_connections(arguments.max_connections)
         .max_queued(256 * 1024); // answers are small: who leaves more than that has gone away
-    let mut reactor = Reactor::new()?;
-    let listener = reactor.start_listener("dns", options, move |_| Client {
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let shards = Shards::new(arguments.shards.into())?;
+    let listener = shards.start_listener("dns", options, move |_| Client {
         answers: Arc::clone(&answers),
         out: Vec::new(),
     })?;
-    stop_on_signals(reactor.handle())?;
+    let handle = shards.handle();
+    std::thread::spawn(move || {
+        // `run` returns when what had been asked is answered. A second signal forces it.
+        signals.forever().for_each(|_| drop(handle.shutdown()));
+    });
     if let Some(seconds) = arguments.stats {
-        show_stats(reactor.handle(), Duration::from_secs(seconds.max(1)));
+        show_stats(shards.handle(), Duration::from_secs(seconds.max(1)));
     }
     let mut out = std::io::stdout().lock();
     writeln!(out, "listening on {}", listener.local_addr())?;
     out.flush()?;
     drop(out);
-    reactor.run()?;
-    Ok(())
-}
-
-/// Ten thousand connections are ten thousand descriptors.
-fn raise_fd_limit() -> std::io::Result<()> {
-    rlimit::increase_nofile_limit(u64::MAX).map(drop)
-}
-
-fn stop_on_signals(handle: Handle) -> std::io::Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    std::thread::spawn(move || {
-        if signals.forever().next().is_some() {
-            drop(handle.shutdown()); // `run` returns when it is done
-        }
-    });
+    shards.run()?;
     Ok(())
 }
 
