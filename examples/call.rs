@@ -4,12 +4,13 @@
 //! ```text
 //! cargo run --release --example echo &
 //! cargo run --release --example call -- 127.0.0.1:5555 ping "two words" ""
-//! cargo run --release --example call -- 127.0.0.1:5555 --len 4 --timeout 500 ping
+//! cargo run --release --example call -- 127.0.0.1:5555 --timeout 500 one more
 //! ```
 //!
-//! It prints `ping`, `two words` and an empty line. All packets are sent before the first answer is
-//! waited for, and one answer is expected for each; bytes that are no text are shown escaped. A
-//! server that closes early, or says nothing, is an error on stderr and exit status 1.
+//! The first prints `ping`, `two words` and an empty line; `--len 1` and `--len 4` are for servers
+//! with other lengths. All packets are sent before the first answer is waited for, and one answer
+//! is expected for each; bytes that are no text are shown escaped. A server that closes early, or
+//! says nothing, is an error on stderr and exit status 1.
 //!
 //! What it shows: `condor::client::Client`, the blocking client, works against any server.
 
