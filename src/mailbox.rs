@@ -49,7 +49,7 @@ pub(crate) struct Doorbell {
 
 impl Doorbell {
     pub(crate) fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
-        Self { rung: AtomicBool::new(false), asleep: AtomicBool::new(false), wake: Box::new(wake) }
+        Self { rung: AtomicBool::new(false), asleep: AtomicBool::new(true), wake: Box::new(wake) }
     }
 
     /// There is something to do. Call it after the something can be seen.
