@@ -212,9 +212,7 @@ fn packets_before_one_that_is_too_large_are_answered() {
 /// is answered. Method: the end after each number of bytes.
 #[test]
 fn an_end_inside_a_packet_tells_what_was_missing() {
-    for (tail, want) in
-        [(&b"\x00"[..], Some(2)), (b"\x00\x05", Some(7)), (b"\x00\x05hell", Some(7))]
-    {
+    for (tail, want) in [(&b"\x00"[..], None), (b"\x00\x05", Some(7)), (b"\x00\x05hell", Some(7))] {
         let (harness, diary) = echo(options());
         harness.arrive(wire(&[b"whole"]));
         harness.arrive(tail);

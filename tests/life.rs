@@ -1,0 +1,669 @@
+//! The life of connections: made once, terminated once, whatever happens to them, to their slots,
+//! to their messages and to the listener.
+
+mod actors;
+
+use std::cell::Cell;
+use std::io::ErrorKind;
+use std::panic::panic_any;
+use std::rc::Rc;
+
+use actors::{
+    Actor, Diary, Seen, actor, assert_clean, conclude, echo, ms, note, options, order, packet,
+    secs, wire,
+};
+use condor::testing::Harness;
+use condor::{
+    Action, Address, CloseReason, Context, Error, Handler, Info, MessageError, ReactorOptions,
+};
+
+// ---- slots ----
+
+/// Goal: an event for an earlier owner of a slot does not touch the next one. Method: the stream
+/// of a connection that is gone announces everything, and the same slot is taken.
+#[test]
+fn a_stale_event_does_not_touch_the_next_owner_of_the_slot() {
+    let (old, diary) = echo(options());
+    old.receive(b"\x00\x05he");
+    old.peer_closes();
+    let new = old.connect();
+    new.receive(b"\x00\x05wo");
+    diary.read();
+    old.disturb();
+    old.peer_resets();
+    assert_eq!(diary.read(), []);
+    assert_eq!(new.closed(), None);
+    new.receive(b"rld");
+    assert_eq!(new.packets(), [b"world"]);
+    conclude(&new);
+}
+
+/// Goal: a message to a connection that has ended reaches nobody, and is counted. Method: one sent
+/// to the dead, one to a dead one whose slot is taken, one underway when it dies.
+#[test]
+fn a_message_never_reaches_the_next_owner_of_the_slot() {
+    let (old, diary) = echo(options());
+    let address = old.address();
+    assert_eq!(address.send(note("underway")).map_err(|_| "refused"), Ok(()));
+    old.arrive(b"");
+    old.fail_next_read(ErrorKind::ConnectionReset);
+    old.disturb();
+    assert_eq!(diary.read(), [Seen::End(CloseReason::Reset)]);
+    let _ = address.send(note("to the dead"));
+    let new = old.connect();
+    let _ = address.send(note("to the next one"));
+    new.run();
+    assert_eq!(diary.read(), []);
+    assert_eq!(new.stats().dropped_messages, 3);
+    assert_ne!(new.address(), address);
+    new.message(note("to the living"));
+    assert_eq!(diary.read(), [Seen::Message("to the living")]);
+    conclude(&new);
+}
+
+/// Goal: events for nothing are harmless. Method: announce everything, again and again, idle, with
+/// half a packet and with output queued.
+#[test]
+fn events_for_nothing_are_harmless() {
+    let (harness, diary) = echo(options());
+    let disturb = || (0..10).for_each(|_| harness.disturb());
+    disturb();
+    harness.receive(b"\x00\x05he");
+    disturb();
+    harness.peer_stalls();
+    harness.receive(b"llo");
+    disturb();
+    assert_eq!(diary.read(), [packet(b"hello")]);
+    harness.peer_reads_all();
+    assert_eq!(harness.packets(), [b"hello"]);
+    conclude(&harness);
+}
+
+/// Goal: at the limit clients wait, lingering connections count, and the next one is accepted when
+/// a slot comes free, without a new event. Method: a limit of two, three clients.
+#[test]
+fn at_the_limit_clients_wait_until_a_slot_is_free() {
+    let (one, diary) = echo(options().max_connections(2).linger_timeout(secs(5)));
+    let two = one.connect();
+    let three = one.connect();
+    three.receive(wire(&[b"early"]));
+    assert!(two.is_accepted() && !three.is_accepted());
+    assert_eq!(one.stats().connection_limit_hits, 1);
+    one.message(order("stop", |_| Action::stop(CloseReason::Normal)));
+    assert!(one.closed().is_some() && !one.is_gone());
+    assert!(!three.is_accepted(), "a lingering connection has its slot");
+    one.advance(secs(5));
+    assert!(one.is_gone() && three.is_accepted());
+    assert_eq!(three.packets(), [b"early"]);
+    assert_eq!(diary.read().len(), 3);
+    two.peer_closes();
+    conclude(&three);
+}
+
+/// Goal: faults of one connection at accept cost nobody else a moment; a lack of resources is
+/// waited out without a busy loop. Method: errors of both classes.
+#[test]
+fn errors_of_accept_are_survived() {
+    for kind in [ErrorKind::Interrupted, ErrorKind::ConnectionAborted] {
+        let (harness, _) = echo(options());
+        for _ in 0..10 {
+            harness.fail_next_accept(kind);
+        }
+        let next = harness.connect();
+        assert!(next.is_accepted(), "{kind:?}");
+        assert_eq!(harness.stats().accept_errors, 10);
+        next.peer_closes();
+        conclude(&harness);
+    }
+    let (harness, _) = echo(options());
+    harness.fail_next_accept(ErrorKind::OutOfMemory);
+    harness.fail_next_accept(ErrorKind::OutOfMemory);
+    let next = harness.connect();
+    harness.packet("still served");
+    assert_eq!(harness.packets(), [b"still served"]);
+    harness.advance(ms(100));
+    assert!(!next.is_accepted());
+    harness.advance(ms(99));
+    assert!(!next.is_accepted());
+    harness.advance(ms(1));
+    assert!(next.is_accepted());
+    assert_eq!(harness.stats().accept_pauses, 2);
+    next.peer_closes();
+    conclude(&harness);
+}
+
+/// Goal: while accepting rests, a slot that comes free allows one early try, not more. Method: no
+/// resources for long, connections that close.
+#[test]
+fn a_free_slot_allows_one_early_try_per_rest() {
+    let (harness, _) = echo(options());
+    let others: Vec<_> = (0..5).map(|_| harness.connect()).collect();
+    for _ in 0..10 {
+        harness.fail_next_accept(ErrorKind::OutOfMemory);
+    }
+    let next = harness.connect();
+    for other in &others {
+        other.peer_closes();
+    }
+    assert_eq!(harness.stats().accept_errors, 2);
+    harness.advance(secs(2));
+    assert!(next.is_accepted());
+    next.peer_closes();
+    conclude(&harness);
+}
+
+// ---- beginnings and ends ----
+
+/// Goal: half a close gets all answers. Method: 100 requests and the end in one event.
+#[test]
+fn a_hundred_requests_and_half_a_close_get_a_hundred_answers() {
+    let (harness, _) = echo(options());
+    harness.arrive(wire(&[b"request" as &[u8]; 100]));
+    harness.peer_closes();
+    assert_eq!(harness.packets(), [b"request"; 100]);
+    assert_eq!(harness.closed(), Some(CloseReason::PeerClosed));
+    assert!(harness.is_finished());
+    conclude(&harness);
+}
+
+/// Goal: an `init` that stops is the last callback but `terminate`. Method: with and without a
+/// farewell, packets waiting.
+#[test]
+fn an_init_that_stops_gets_no_packet() {
+    for farewell in [true, false] {
+        let diary = Diary::default();
+        let own = diary.clone();
+        let harness = Harness::new(options().max_connections(1), move |_| {
+            Actor::echo(&own).init(move |_| match farewell {
+                true => Action::send_and_stop("go away", CloseReason::Normal),
+                false => Action::stop(CloseReason::Normal),
+            })
+        });
+        let next = harness.connect();
+        next.receive(wire(&[b"hello"]));
+        assert_eq!(diary.read(), [Seen::End(CloseReason::Normal)]);
+        let expected: &[&[u8]] = if farewell { &[b"go away"] } else { &[] };
+        assert_eq!(harness.packets(), expected);
+        harness.peer_closes();
+        assert_eq!(next.packets(), expected);
+        assert_eq!(diary.read(), [Seen::End(CloseReason::Normal)]);
+        conclude(&next);
+    }
+}
+
+/// Goal: the factory and `init` learn who calls.
+#[test]
+fn the_factory_learns_who_calls() {
+    let seen = Rc::new(Cell::new(None));
+    let told = Rc::clone(&seen);
+    let diary = Diary::default();
+    let first = Harness::new(options(), move |accepted| {
+        told.set(Some((accepted.peer_addr(), accepted.id())));
+        Actor::echo(&diary).init(|ctx| Action::send(format!("{}", ctx.peer_addr())))
+    });
+    let addr = "[::ffff:203.0.113.9]:1234".parse().unwrap();
+    let harness = first.connect_from(addr);
+    assert_eq!(harness.packets(), [b"203.0.113.9:1234"], "shown as what it is");
+    assert_eq!(seen.get(), Some(("203.0.113.9:1234".parse().unwrap(), harness.id().unwrap())));
+    first.peer_closes();
+    conclude(&harness);
+}
+
+/// Goal: the first reason wins, and nothing but `terminate` follows the decision. Method: a stop
+/// with output queued, then packets, messages, timers and a reset.
+#[test]
+fn after_the_end_was_decided_only_terminate_is_called() {
+    let (harness, diary) = echo(options());
+    harness.peer_stalls();
+    harness.message(order("stop", |ctx| {
+        ctx.send_after(ms(1), note("timer"));
+        assert_eq!(ctx.send("last"), Ok(()));
+        Action::send_and_stop("words", CloseReason::Custom("first"))
+    }));
+    harness.receive(wire(&[b"packet"]));
+    harness.message(note("message"));
+    harness.advance(secs(1));
+    harness.drain();
+    assert_eq!(diary.read(), [Seen::Message("stop")]);
+    harness.peer_reads_all();
+    assert_eq!(harness.packets(), [b"last" as &[u8], b"words"]);
+    assert_eq!(diary.read(), [Seen::End(CloseReason::Custom("first"))]);
+    conclude(&harness);
+}
+
+/// Goal: dropping everything terminates everybody, once. Method: connections in every state.
+#[test]
+fn a_drop_terminates_every_handler_once() {
+    let (idle, diary) = echo(options());
+    let half = idle.connect();
+    half.receive([0]);
+    let slow = idle.connect();
+    slow.peer_stalls();
+    slow.receive(wire(&[b"x"]));
+    let paused = idle.connect();
+    paused.message(order("pause", |ctx| {
+        ctx.send_after(secs(1), note("timer"));
+        ctx.pause_reading();
+        Action::Continue
+    }));
+    let lingering = idle.connect();
+    lingering.message(order("stop", |_| Action::stop(CloseReason::Normal)));
+    let closing = idle.connect();
+    closing.peer_stalls();
+    closing.message(order("stop", |_| Action::send_and_stop("x", CloseReason::Normal)));
+    let address = idle.address();
+    let ends =
+        |seen: Vec<Seen>| seen.into_iter().filter(|seen| matches!(seen, Seen::End(_))).count();
+    assert_eq!(ends(diary.read()), 1, "the lingering one");
+    drop((idle, half, slow, paused, lingering, closing));
+    assert_eq!(ends(diary.read()), 5);
+    assert!(matches!(address.send(note("gone")), Err(MessageError::Gone(_))));
+}
+
+// ---- panics ----
+
+/// Where a handler panics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Where {
+    Factory,
+    Init,
+    Packet,
+    Message,
+    Timer,
+    Timeout,
+    Terminate,
+    Drop,
+    DropOfPayload,
+}
+
+/// A panic's payload, or a message, whose drop panics.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("a drop panics");
+    }
+}
+
+struct Clumsy {
+    at: Where,
+    terminated: Rc<Cell<u32>>,
+}
+
+impl Clumsy {
+    fn stumble(&self, at: Where) {
+        assert!(self.at != at, "a handler panics, as told to");
+    }
+}
+
+impl Handler for Clumsy {
+    type Message = Option<Bomb>;
+
+    fn init(&mut self, ctx: &mut Context<'_, Option<Bomb>>) -> Action<'_> {
+        self.stumble(Where::Init);
+        if self.at == Where::Timer {
+            ctx.send_after(ms(1), None);
+        }
+        Action::Continue
+    }
+
+    fn handle_packet<'a>(
+        &'a mut self,
+        packet: &'a [u8],
+        _: &mut Context<'_, Option<Bomb>>,
+    ) -> Action<'a> {
+        if packet == b"now" {
+            self.stumble(Where::Packet);
+            if self.at == Where::DropOfPayload {
+                panic_any(Bomb);
+            }
+        }
+        Action::send(packet)
+    }
+
+    fn handle_info<'a>(
+        &'a mut self,
+        info: Info<'a, Option<Bomb>>,
+        _: &mut Context<'_, Option<Bomb>>,
+    ) -> Action<'a> {
+        match &info {
+            Info::Message(_) => {
+                self.stumble(Where::Message);
+                self.stumble(Where::Timer);
+            }
+            Info::Timeout(_) => self.stumble(Where::Timeout),
+            _ => {}
+        }
+        info.default_action()
+    }
+
+    fn terminate(self, reason: CloseReason) {
+        let expected = match self.at {
+            Where::Terminate | Where::Drop => CloseReason::PeerClosed,
+            Where::Factory => CloseReason::DrainForced,
+            _ => CloseReason::Panicked,
+        };
+        assert_eq!(reason, expected);
+        self.terminated.set(self.terminated.get() + 1);
+        self.stumble(Where::Terminate);
+    }
+}
+
+impl Drop for Clumsy {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.stumble(Where::Drop);
+        }
+    }
+}
+
+/// Goal: a panic anywhere in the user's code ends that one connection; answers of earlier packets
+/// go out; `terminate` is called once; everybody else goes on. Method: each place in turn.
+#[test]
+fn a_panic_ends_one_connection() {
+    for at in [
+        Where::Init,
+        Where::Packet,
+        Where::Message,
+        Where::Timer,
+        Where::Timeout,
+        Where::Terminate,
+        Where::Drop,
+        Where::DropOfPayload,
+    ] {
+        let terminated = Rc::new(Cell::new(0));
+        let count = Rc::clone(&terminated);
+        let mut first = true;
+        let harness = Harness::new(options(), move |_| {
+            let at = if std::mem::take(&mut first) { at } else { Where::Factory };
+            Clumsy { at, terminated: count.clone() }
+        });
+        let other = harness.connect();
+        harness.receive(wire(&[b"before", b"now", b"after"]));
+        if !matches!(at, Where::Init) {
+            assert_eq!(harness.packets()[0], b"before", "{at:?}");
+        }
+        harness.message(None);
+        harness.advance(ms(1));
+        harness.receive([0]);
+        harness.advance(secs(10));
+        harness.peer_closes();
+        assert!(harness.is_gone(), "{at:?}");
+        assert_eq!(terminated.get(), 1, "{at:?}");
+        assert_eq!(harness.stats().panics, 1, "{at:?}");
+        other.receive(wire(&[b"alive"]));
+        assert_eq!(other.packets(), [b"alive"]);
+        drop(other);
+        drop(harness);
+        assert_eq!(terminated.get(), 2, "{at:?}");
+    }
+}
+
+/// Goal: a factory that panics makes no handler; its client is gone, the next one is served.
+#[test]
+fn a_panicking_factory_closes_the_socket_and_nothing_else() {
+    let diary = Diary::default();
+    let mut calls = 0;
+    let first = Harness::new(options(), move |_| {
+        calls += 1;
+        assert!(calls != 1, "the factory panics, as told to");
+        Actor::echo(&diary)
+    });
+    assert!(first.is_gone());
+    assert_eq!(first.closed(), None, "there was nothing to terminate");
+    assert_eq!((first.stats().made, first.stats().panics), (0, 1));
+    let next = first.connect();
+    next.receive(wire(&[b"hello"]));
+    assert_eq!(next.packets(), [b"hello"]);
+    conclude(&next);
+}
+
+/// Goal: messages whose drop panics harm nobody: one to the dead, one in a timer of a connection
+/// that ends, one left in the mailbox.
+#[test]
+fn a_message_whose_drop_panics_harms_nobody() {
+    let terminated = Rc::new(Cell::new(0));
+    let count = Rc::clone(&terminated);
+    let harness = Harness::new(options(), move |_| Bystander { terminated: count.clone() });
+    let other = harness.connect();
+    let address = harness.address();
+    harness.message(None);
+    harness.peer_closes();
+    assert_eq!(terminated.get(), 1, "with a timer armed");
+    let _ = address.send(Some(Bomb));
+    other.receive(wire(&[b"alive"]));
+    assert_eq!(other.packets(), [b"alive"]);
+    assert_eq!(other.stats().dropped_messages, 1);
+    let _ = address.send(Some(Bomb));
+    drop((other, harness));
+    assert_eq!(terminated.get(), 2);
+}
+
+struct Bystander {
+    terminated: Rc<Cell<u32>>,
+}
+
+impl Handler for Bystander {
+    type Message = Option<Bomb>;
+
+    fn handle_packet<'a>(
+        &'a mut self,
+        packet: &'a [u8],
+        _: &mut Context<'_, Option<Bomb>>,
+    ) -> Action<'a> {
+        Action::send(packet)
+    }
+
+    fn handle_info<'a>(
+        &'a mut self,
+        info: Info<'a, Option<Bomb>>,
+        ctx: &mut Context<'_, Option<Bomb>>,
+    ) -> Action<'a> {
+        ctx.send_after(secs(1), Some(Bomb));
+        info.default_action()
+    }
+
+    fn terminate(self, _: CloseReason) {
+        self.terminated.set(self.terminated.get() + 1);
+    }
+}
+
+// ---- messages ----
+
+/// Goal: messages are delivered in order, never inside another callback. Method: a handler sends to
+/// itself and to another, and notes when it is left.
+#[test]
+fn messages_sent_in_a_callback_come_after_it() {
+    let (one, diary) = echo(options());
+    let two = one.connect();
+    let (to_one, to_two) = (one.address(), two.address());
+    one.message(order("outer", move |_| {
+        for (address, name) in [(&to_one, "own 1"), (&to_two, "other"), (&to_one, "own 2")] {
+            assert!(address.send(note(name)).is_ok());
+        }
+        Action::send("answered first")
+    }));
+    assert_eq!(diary.read(), ["outer", "own 1", "other", "own 2"].map(Seen::Message));
+    assert_eq!(one.packets(), [b"answered first"]);
+    two.peer_closes();
+    conclude(&one);
+}
+
+/// Goal: a flood of messages keeps nobody from being served, and a full mailbox gives them back.
+/// Method: 50,000 messages, 100 a turn, a mailbox of 60,000.
+#[test]
+fn a_flood_of_messages_starves_nobody_and_a_full_mailbox_says_so() {
+    let diary = Diary::default();
+    let own = diary.clone();
+    let harness = Harness::with(
+        ReactorOptions::new().message_budget(100),
+        options().mailbox_capacity(60_000),
+        move |_| Actor::echo(&own),
+    );
+    let address: Address<_> = harness.address();
+    for _ in 0..50_000 {
+        assert!(address.send(note("flood")).is_ok());
+    }
+    harness.turn();
+    harness.arrive(wire(&[b"served"]));
+    harness.turn();
+    assert_eq!(harness.packets(), [b"served"]);
+    assert_eq!(harness.stats().messages, 200);
+    for _ in 0..10_200 {
+        assert!(
+            address.send(note("flood")).is_ok(),
+            "what is underway counts, what is done does not"
+        );
+    }
+    let Err(MessageError::Full(_)) = address.send(note("too many")) else { panic!("taken") };
+    assert_eq!(harness.stats().refused_messages, 1);
+    harness.run();
+    assert_eq!(harness.stats().messages, 60_200);
+    conclude(&harness);
+}
+
+/// Goal: a broadcast reaches everybody who is there, within the message budget. Method: 300
+/// connections, one of them paused, one lingering, 100 messages a turn.
+#[test]
+fn a_broadcast_reaches_everybody_within_the_budget() {
+    let heard = Rc::new(Cell::new(0));
+    let count = Rc::clone(&heard);
+    let harness = Harness::with(
+        ReactorOptions::new().message_budget(100),
+        options().max_connections(1_000),
+        move |_| Listening { heard: count.clone() },
+    );
+    let others: Vec<_> = (1..300).map(|_| harness.connect()).collect();
+    others[0].message("pause");
+    others[1].message("stop");
+    others[2].message("stop");
+    others[2].peer_closes();
+    heard.set(0);
+    harness.broadcast("hello");
+    assert_eq!(heard.get(), 298);
+    assert!(harness.stats().message_budget_hits >= 2);
+    for other in &others {
+        other.peer_closes();
+    }
+    others[0].message("resume");
+    conclude(&harness);
+}
+
+struct Listening {
+    heard: Rc<Cell<u32>>,
+}
+
+impl Handler for Listening {
+    type Message = &'static str;
+
+    fn handle_packet<'a>(
+        &'a mut self,
+        packet: &'a [u8],
+        _: &mut Context<'_, &'static str>,
+    ) -> Action<'a> {
+        Action::send(packet)
+    }
+
+    fn handle_info<'a>(
+        &'a mut self,
+        info: Info<'a, &'static str>,
+        ctx: &mut Context<'_, &'static str>,
+    ) -> Action<'a> {
+        match info {
+            Info::Message("pause") => ctx.pause_reading(),
+            Info::Message("resume") => ctx.resume_reading(),
+            Info::Message("stop") => return Action::stop(CloseReason::Normal),
+            Info::Message(_) => self.heard.set(self.heard.get() + 1),
+            other => return other.default_action(),
+        }
+        Action::Continue
+    }
+}
+
+// ---- drain ----
+
+/// Goal: a drain answers what has arrived, accepts who waits, and ends idle connections between
+/// packets. Method: packets unread, a client not accepted.
+#[test]
+fn a_drain_answers_everything_that_had_arrived() {
+    let (one, diary) = echo(options());
+    let two = one.connect();
+    one.arrive(wire(&[b"unread"]));
+    one.drain();
+    assert_eq!(one.packets(), [b"unread"]);
+    for harness in [&one, &two] {
+        assert_eq!(harness.closed(), Some(CloseReason::Shutdown));
+        harness.peer_closes();
+    }
+    let seen = diary.read();
+    assert_eq!(seen.iter().filter(|seen| **seen == Seen::Shutdown).count(), 2);
+    let report = one.report().unwrap();
+    assert_eq!((report.drained, report.forced), (2, 0));
+    assert_clean(&one);
+    assert!(matches!(one.address().send(note("late")), Err(MessageError::Gone(_))));
+}
+
+/// Goal: inside a packet a drain waits for the packet's end; at the deadline it forces, and says
+/// what was lost. Method: half a packet that is completed, one that is not, queued output.
+#[test]
+fn a_drain_waits_for_packets_and_forces_at_its_deadline() {
+    let (one, diary) = echo(options().drain_timeout(secs(5)));
+    let (two, three) = (one.connect(), one.connect());
+    one.receive(b"\x00\x05he");
+    two.receive(b"\x00\x05he");
+    three.peer_stalls();
+    three.receive(wire(&[b"answer"]));
+    one.drain();
+    one.advance(secs(1));
+    assert_eq!((one.closed(), two.closed(), three.closed()), (None, None, None));
+    one.receive(b"llo");
+    assert_eq!(one.packets(), [b"hello"]);
+    assert_eq!(one.closed(), Some(CloseReason::Shutdown));
+    one.peer_closes();
+    one.advance(ms(3_999));
+    assert_eq!(one.report(), None);
+    one.advance(ms(1));
+    assert_eq!(two.closed(), Some(CloseReason::DrainForced));
+    let report = one.report().unwrap();
+    assert_eq!(report.drained + report.forced, 3);
+    assert_eq!(report.undelivered_bytes, 4);
+    assert_clean(&one);
+    drop(diary);
+}
+
+/// Goal: a handler may go on after `Shutdown`, until the deadline.
+#[test]
+fn a_handler_may_go_on_after_shutdown_until_the_deadline() {
+    let (harness, diary) = actor(options().drain_timeout(secs(5)), |diary| {
+        Actor::echo(diary).info(|_, _| Action::send("in a minute"))
+    });
+    harness.drain();
+    assert_eq!(harness.packets(), [b"in a minute"]);
+    harness.advance(ms(4_999));
+    harness.packet("more");
+    assert_eq!(harness.packets(), [b"more"]);
+    assert_eq!(harness.closed(), None);
+    harness.advance(ms(1));
+    assert_eq!(harness.closed(), Some(CloseReason::DrainForced));
+    assert_eq!(harness.report().unwrap().forced, 1);
+    assert_eq!(diary.read().len(), 3);
+    assert_clean(&harness);
+}
+
+// ---- the harness itself ----
+
+/// Goal: a handle in the harness says that there is no reactor. Method: all that may fail.
+#[test]
+fn a_handle_in_the_harness_is_gone() {
+    let (harness, _) = actor(options(), |diary| {
+        Actor::echo(diary).packet(|_, ctx| {
+            let handle = ctx.handle();
+            assert!(matches!(handle.shutdown(), Err(Error::Gone)));
+            assert!(matches!(handle.close(ctx.id()), Err(Error::Gone)));
+            Action::send("gone")
+        })
+    });
+    harness.packet("");
+    assert_eq!(harness.packets(), [b"gone"]);
+    conclude(&harness);
+}

@@ -1,0 +1,511 @@
+//! Output: short writes, slow peers, limits, and the last bytes before an end.
+
+mod actors;
+
+use std::io::ErrorKind;
+
+use actors::{Actor, Do, Seen, actor, conclude, echo, ms, options, order, packet, secs, wire};
+use bytes::Bytes;
+use condor::{Action, CloseReason, Info, LengthField, SendError};
+
+const HIGH: usize = 64 * 1024;
+const LOW: usize = 32 * 1024;
+
+/// A message that sends one packet of so many bytes.
+fn send(len: usize) -> Do {
+    order("send", move |_| Action::send(vec![1; len]))
+}
+
+/// A message that stops, with so many bytes as the last packet.
+fn send_and_stop(len: usize) -> Do {
+    order("stop", move |_| Action::send_and_stop(vec![1; len], CloseReason::Normal))
+}
+
+// ---- short writes ----
+
+/// Goal: the peer sees the exact bytes wherever a write is cut, inside the header too. Method: the
+/// peer takes a first piece of every length, then byte by byte.
+#[test]
+fn a_write_cut_anywhere_loses_and_repeats_nothing() {
+    let answers = wire(&[b"one", b"", b"three"]);
+    for first in 0..=answers.len() {
+        let (harness, _) = echo(options());
+        harness.peer_stalls();
+        harness.peer_reads(first);
+        harness.receive(&answers);
+        let mut got = harness.sent();
+        assert_eq!(got, answers[..first], "the first {first} bytes");
+        for _ in first..answers.len() {
+            harness.peer_reads(1);
+            let next = harness.sent();
+            assert_eq!(next.len(), 1);
+            got.extend(next);
+        }
+        assert_eq!((got, harness.queued_bytes()), (answers.clone(), 0));
+        conclude(&harness);
+    }
+    for most in 1..=answers.len() {
+        let (harness, _) = echo(options());
+        harness.max_write(most);
+        harness.receive(&answers);
+        assert_eq!(harness.sent(), answers, "at most {most} bytes a write");
+        conclude(&harness);
+    }
+}
+
+/// Goal: what is sent while output waits goes behind it. Method: packets, a message and a timer,
+/// with the peer taking a few bytes in between.
+#[test]
+fn output_keeps_its_order_whatever_it_comes_from() {
+    let (harness, _) = echo(options());
+    harness.peer_stalls();
+    harness.receive(wire(&[b"1"]));
+    harness.message(order("2", |ctx| {
+        ctx.send_after(ms(5), order("4", |_| Action::send("4")));
+        Action::send("2")
+    }));
+    harness.peer_reads(4);
+    harness.receive(wire(&[b"3"]));
+    harness.advance(ms(5));
+    harness.receive(wire(&[b"5"]));
+    harness.message(order("6", |_| Action::send(Bytes::from(vec![6; 20_000]))));
+    harness.receive(wire(&[b"7"]));
+    harness.peer_reads_all();
+    let packets = harness.packets();
+    assert_eq!(packets[..5], [b"1", b"2", b"3", b"4", b"5"]);
+    assert!(packets[5] == vec![6; 20_000]);
+    assert_eq!(packets[6..], [b"7"]);
+    conclude(&harness);
+}
+
+/// Goal: what a callback sends goes before what it answers.
+#[test]
+fn what_a_callback_sends_goes_before_what_it_answers() {
+    let (harness, _) = actor(options(), |diary| {
+        Actor::echo(diary).packet(|_, ctx| {
+            assert_eq!(ctx.send("first"), Ok(()));
+            assert_eq!(ctx.send(String::from("second")), Ok(()));
+            Action::send_and_stop("third", CloseReason::Normal)
+        })
+    });
+    harness.packet(b"");
+    assert_eq!(harness.packets(), [b"first" as &[u8], b"second", b"third"]);
+    conclude(&harness);
+}
+
+/// Goal: interrupted and refused calls are invisible. Method: each at the first write, and again.
+#[test]
+fn interrupted_and_refused_writes_are_tried_again() {
+    for kind in [ErrorKind::Interrupted, ErrorKind::WouldBlock] {
+        let (harness, _) = echo(options());
+        harness.max_write(3);
+        harness.fail_next_write(kind);
+        harness.fail_next_write(kind);
+        harness.fail_next_read(kind);
+        harness.fail_next_read(kind);
+        harness.receive(wire(&[b"hello", b"world"]));
+        assert_eq!(harness.packets(), [b"hello", b"world"], "{kind:?}");
+        conclude(&harness);
+    }
+}
+
+/// Goal: a stream that breaks ends its connection once, with the error, and frees what was queued.
+/// Method: errors at the first write, and with a queue.
+#[test]
+fn a_broken_stream_ends_the_connection_once_and_frees_its_queue() {
+    for kind in [
+        ErrorKind::BrokenPipe,
+        ErrorKind::ConnectionReset,
+        ErrorKind::TimedOut,
+        ErrorKind::OutOfMemory,
+    ] {
+        for queue in [false, true] {
+            let (harness, diary) = echo(options());
+            if queue {
+                harness.peer_stalls();
+                harness.receive(wire(&[&[1; 30_000]]));
+                assert_eq!(harness.leftovers().buffers, 1);
+            }
+            harness.fail_next_write(kind);
+            harness.receive(wire(&[b"x"]));
+            harness.peer_reads(1);
+            diary.read();
+            assert_eq!(harness.closed(), Some(CloseReason::Io(kind)));
+            assert!(harness.is_gone(), "no lingering on a broken stream");
+            conclude(&harness);
+            assert_eq!(diary.read(), []);
+        }
+    }
+    for (kind, reason) in [
+        (ErrorKind::ConnectionReset, CloseReason::Reset),
+        (ErrorKind::TimedOut, CloseReason::Io(ErrorKind::TimedOut)),
+    ] {
+        let (harness, _) = echo(options());
+        harness.fail_next_read(kind);
+        harness.receive(wire(&[b"x"]));
+        assert_eq!(harness.closed(), Some(reason));
+        conclude(&harness);
+    }
+}
+
+/// Goal: many small answers leave together, in order. Method: 10,000 from one message.
+#[test]
+fn ten_thousand_small_answers_leave_in_few_writes() {
+    let (harness, _) = echo(options());
+    harness.message(order("send", |ctx| {
+        for number in 0..10_000u16 {
+            assert_eq!(ctx.send(&number.to_be_bytes()), Ok(()));
+        }
+        Action::Continue
+    }));
+    let numbers: Vec<_> = (0..10_000u16).map(u16::to_be_bytes).collect();
+    assert_eq!(harness.packets(), numbers);
+    assert!(harness.writes() <= 2, "{} writes", harness.writes());
+    conclude(&harness);
+}
+
+/// Goal: many shared pieces leave in order. Method: 2,000 of 16 KiB, to a peer that takes odd
+/// amounts.
+#[test]
+fn thousands_of_queued_pieces_leave_in_order() {
+    let (harness, _) = echo(options().max_queued(64 << 20));
+    harness.peer_stalls();
+    harness.message(order("send", |ctx| {
+        for number in 0..2_000u16 {
+            let piece = Bytes::from(number.to_be_bytes().repeat(8 * 1024));
+            assert_eq!(ctx.send(piece), Ok(()));
+            assert_eq!(ctx.send("between"), Ok(()));
+        }
+        Action::Continue
+    }));
+    let mut number = 0u16;
+    while harness.queued_bytes() > 0 {
+        harness.peer_reads(99_991);
+        for packet in harness.packets() {
+            if packet != b"between" {
+                assert!(packet == number.to_be_bytes().repeat(8 * 1024));
+                number += 1;
+            }
+        }
+    }
+    assert_eq!(number, 2_000);
+    conclude(&harness);
+}
+
+// ---- slow peers ----
+
+/// Goal: above the high-water mark a connection is neither read nor delivered to; at the low one it
+/// goes on, and its handler is told. Method: a message fills the queue, packets wait.
+#[test]
+fn a_slow_peer_is_not_served_between_the_water_marks() {
+    let (harness, diary) = echo(options().framing(LengthField::U32));
+    harness.peer_stalls();
+    harness.message(send(HIGH - 4));
+    harness.packet(b"at the mark");
+    assert_eq!(diary.read(), [Seen::Message("send"), packet(b"at the mark")]);
+    harness.arrive([0, 0]);
+    harness.packet(b"");
+    harness.peer_reads(HIGH - LOW + 14);
+    assert_eq!(harness.queued_bytes(), LOW + 1);
+    assert_eq!(diary.read(), [], "one byte above the low mark");
+    harness.peer_reads(1);
+    let seen = diary.read();
+    assert_eq!(seen.first(), Some(&Seen::Drained));
+    assert_eq!(harness.stats().high_water_hits, 1);
+    harness.peer_reads_all();
+    conclude(&harness);
+}
+
+/// Goal: packets that were read before the mark was passed are not delivered until there is room,
+/// and then without a new event. Method: twenty small requests in one read, each with an answer of
+/// 64 KiB.
+#[test]
+fn packets_that_were_read_wait_for_room_too() {
+    let (harness, diary) = actor(options().framing(LengthField::U32), |diary| {
+        Actor::echo(diary).packet(|_, _| Action::send(vec![1; HIGH]))
+    });
+    harness.peer_stalls();
+    harness.receive([0; 4 * 20]);
+    let mut delivered = diary.read().len();
+    assert!(delivered < 6, "{delivered} delivered");
+    while delivered < 20 {
+        assert!(harness.queued_bytes() < 6 * HIGH, "no more than what is written at once");
+        harness.peer_reads(HIGH);
+        delivered += diary.read().iter().filter(|seen| **seen == packet(b"")).count();
+    }
+    harness.peer_reads_all();
+    assert_eq!(harness.packets().len(), 20);
+    conclude(&harness);
+}
+
+/// Goal: a peer that takes nothing for the stall timeout is ended; one that takes a byte in time is
+/// not. Method: nothing else happens meanwhile.
+#[test]
+fn a_peer_that_takes_nothing_is_ended_by_the_stall_timeout() {
+    let (harness, diary) = echo(options().write_stall_timeout(secs(30)));
+    harness.peer_stalls();
+    harness.receive(wire(&[b"answer"]));
+    for _ in 0..3 {
+        harness.advance(ms(29_999));
+        harness.peer_reads(1);
+    }
+    harness.advance(ms(29_999));
+    assert_eq!(diary.read(), [packet(b"answer")]);
+    harness.advance(ms(1));
+    assert_eq!(diary.read(), [Seen::End(CloseReason::WriteStalled)]);
+    assert!(harness.is_gone());
+    conclude(&harness);
+}
+
+/// Goal: a fast peer is never ended for large answers. Method: 100 of 1 MB, taken as they come.
+#[test]
+fn a_fast_peer_with_large_answers_is_never_ended() {
+    let (harness, _) = actor(options().framing(LengthField::U32).max_packet(2 << 20), |diary| {
+        Actor::echo(diary).packet(|_, _| Action::send(vec![1; 1 << 20]))
+    });
+    harness.max_write(100_000);
+    harness.receive(vec![0; 4 * 100]);
+    assert_eq!(harness.packets().len(), 100);
+    assert_eq!(harness.closed(), None);
+    conclude(&harness);
+}
+
+/// Goal: `max_queued` is strict: a send past it queues nothing, and the handler is told when there
+/// is room. Method: fill it up to the last byte.
+#[test]
+fn a_send_past_max_queued_is_full_and_queues_nothing() {
+    let (harness, diary) = actor(
+        options()
+            .max_queued(70_000)
+            .write_high_water(69_000)
+            .framing(LengthField::U32)
+            .max_packet(60_000),
+        |diary| Actor::echo(diary).info(|_, _| Action::send("room")),
+    );
+    harness.peer_stalls();
+    harness.message(order("fill", |ctx| {
+        assert_eq!(ctx.send(vec![0; 34_996]), Ok(()));
+        assert_eq!(ctx.send(vec![0; 34_992]), Ok(()));
+        let full = Err(SendError::Full { queued: 69_996, max: 70_000 });
+        assert_eq!(ctx.send("x"), full);
+        assert_eq!(ctx.send(Bytes::from(vec![0; 20_000])), full);
+        assert_eq!(ctx.queued_bytes(), 69_996);
+        assert_eq!(ctx.send(""), Ok(()));
+        assert_eq!(ctx.queued_bytes(), 70_000);
+        Action::Continue
+    }));
+    assert_eq!(harness.queued_bytes(), 70_000);
+    assert_eq!(harness.stats().refused_sends, 2);
+    assert_eq!(diary.read(), [Seen::Message("fill")]);
+    harness.peer_reads_all();
+    assert_eq!(diary.read(), [Seen::Drained]);
+    assert_eq!(harness.packets().len(), 4, "three, and the one sent when there was room");
+    conclude(&harness);
+}
+
+/// Goal: an answer past `max_queued` ends the connection, at once. Method: an action of one byte
+/// too much, borrowed and shared.
+#[test]
+fn an_action_past_max_queued_is_a_slow_reader() {
+    for shared in [false, true] {
+        let small = options().max_queued(66_000).write_high_water(65_999).max_packet(60_000);
+        let (harness, _) = actor(small.framing(LengthField::U32), |diary| {
+            Actor::echo(diary).packet(move |_, _| match shared {
+                true => Action::send(Bytes::from(vec![0; 30_000])),
+                false => Action::send(vec![0; 30_000]),
+            })
+        });
+        harness.peer_stalls();
+        harness.receive(vec![0; 4 * 2]);
+        assert_eq!((harness.queued_bytes(), harness.closed()), (60_008, None));
+        harness.receive(vec![0; 4]);
+        assert_eq!(harness.closed(), Some(CloseReason::SlowReader));
+        assert!(harness.is_gone());
+        conclude(&harness);
+    }
+}
+
+/// Goal: a handler that sends without end gets `Full`, and the process keeps its memory. Method: a
+/// million packets in one callback.
+#[test]
+fn a_million_sends_in_one_callback_are_cut_at_max_queued() {
+    let (harness, _) = echo(options());
+    harness.peer_stalls();
+    harness.message(order("flood", |ctx| {
+        let taken = (0..1_000_000).take_while(|_| ctx.send(&[0; 62]).is_ok()).count();
+        assert_eq!(taken, (8 << 20) / 64);
+        Action::Continue
+    }));
+    assert_eq!(harness.queued_bytes(), 8 << 20);
+    assert_eq!(harness.closed(), None);
+    conclude(&harness);
+}
+
+// ---- the last bytes ----
+
+/// Goal: a peer that closes its half is still answered. Method: output waits when the end comes.
+#[test]
+fn output_is_sent_after_the_peer_closed_its_half() {
+    let (harness, _) = echo(options());
+    harness.peer_stalls();
+    harness.receive(wire(&[b"question"]));
+    harness.peer_closes();
+    assert_eq!(harness.closed(), None, "the answer is still to be sent");
+    harness.peer_reads(5);
+    harness.peer_reads(5);
+    assert_eq!(harness.packets(), [b"question"]);
+    assert_eq!(harness.closed(), Some(CloseReason::PeerClosed));
+    assert!(harness.is_gone(), "nothing to linger for");
+    conclude(&harness);
+}
+
+/// Goal: closing does not take longer than the close timeout, however slow the peer. Method: one
+/// that takes nothing, one that takes a byte a second.
+#[test]
+fn the_close_timeout_ends_a_connection_that_cannot_get_rid_of_its_output() {
+    for drip in [0, 1] {
+        let roomy = options().framing(LengthField::U32).max_queued(32 << 20).max_packet(16 << 20);
+        let (harness, diary) = echo(roomy.close_timeout(secs(10)));
+        harness.peer_stalls();
+        harness.message(send_and_stop(10 << 20));
+        for _ in 0..9 {
+            harness.advance(secs(1));
+            harness.peer_reads(drip);
+        }
+        harness.advance(ms(999));
+        assert_eq!(harness.closed(), None);
+        harness.advance(ms(1));
+        assert_eq!(harness.closed(), Some(CloseReason::Normal));
+        assert!(harness.is_gone());
+        assert_eq!(diary.read().len(), 2);
+        conclude(&harness);
+    }
+}
+
+/// Goal: an end with unread input does not reset the connection: the answer, then the end, then
+/// the rest is read and thrown away. Method: 2 MB unread, more to come, then the peer's own end.
+#[test]
+fn an_end_with_unread_input_is_no_reset() {
+    let (harness, diary) = actor(options(), |diary| {
+        Actor::echo(diary).packet(|_, _| Action::send_and_stop("enough", CloseReason::Normal))
+    });
+    harness.receive(vec![0; 2 << 20]);
+    assert_eq!(harness.packets(), [b"enough"]);
+    assert_eq!(harness.closed(), Some(CloseReason::Normal), "terminated before it lingers");
+    assert!(harness.is_finished() && !harness.is_gone());
+    assert_eq!(harness.leftovers().connections, 1, "it still has its slot");
+    harness.receive(vec![0; 2 << 20]);
+    harness.advance(secs(1));
+    harness.peer_closes();
+    assert!(harness.is_gone() && !harness.is_rude());
+    assert_eq!(diary.read().len(), 2);
+    conclude(&harness);
+}
+
+/// Goal: lingering has an end. Method: a peer that never closes, and goes on sending.
+#[test]
+fn the_linger_timeout_ends_a_peer_that_never_closes() {
+    let (harness, _) = echo(options().linger_timeout(secs(5)));
+    harness.message(send_and_stop(1));
+    for _ in 0..4 {
+        harness.advance(secs(1));
+        harness.receive([0; 100]);
+    }
+    harness.advance(ms(999));
+    assert!(!harness.is_gone());
+    harness.advance(ms(1));
+    assert!(harness.is_gone());
+    conclude(&harness);
+}
+
+/// Goal: a reset is noticed although nobody reads. Method: paused by the handler, and above the
+/// high-water mark.
+#[test]
+fn a_reset_is_noticed_while_reading_is_paused() {
+    for paused in [true, false] {
+        let (harness, _) = echo(options());
+        if paused {
+            harness.message(order("pause", |ctx| {
+                ctx.pause_reading();
+                Action::Continue
+            }));
+        } else {
+            harness.peer_stalls();
+            harness.message(order("fill", |ctx| {
+                while ctx.queued_bytes() <= HIGH {
+                    assert_eq!(ctx.send(&[0; 1_000]), Ok(()));
+                }
+                Action::Continue
+            }));
+        }
+        harness.arrive(wire(&[b"unread"]));
+        harness.run();
+        harness.peer_resets();
+        let reason = harness.closed();
+        assert!(
+            matches!(reason, Some(CloseReason::Reset | CloseReason::Io(_))),
+            "{reason:?}, paused: {paused}"
+        );
+        assert!(harness.is_gone());
+        conclude(&harness);
+    }
+}
+
+/// Goal: after a reset, packets that had been read are delivered, their answers go nowhere, and
+/// nothing follows `terminate`. Method: 100 packets and a reset in one event.
+#[test]
+fn nothing_is_delivered_after_the_end_a_reset_brings() {
+    let (harness, diary) = echo(options());
+    harness.arrive(wire(&[b"x" as &[u8]; 100]));
+    harness.peer_resets();
+    let seen = diary.read();
+    assert!(matches!(seen.last(), Some(Seen::End(_))));
+    assert!(seen[..seen.len() - 1].iter().all(|seen| *seen == packet(b"x")));
+    conclude(&harness);
+    assert_eq!(diary.read(), []);
+}
+
+/// Goal: pausing holds back packets that are there already, and the end; resuming goes on without
+/// a new event. Method: pause in the first of three packets, all in one read with the end.
+#[test]
+fn a_paused_connection_keeps_its_packets_and_its_end_back() {
+    let (harness, diary) = actor(options(), |diary| {
+        Actor::echo(diary).packet(|packet, ctx| {
+            if packet == b"hold" {
+                ctx.pause_reading();
+            }
+            Action::send(packet.to_vec())
+        })
+    });
+    harness.arrive(wire(&[b"hold", b"two", b"three"]));
+    harness.peer_closes();
+    assert_eq!(diary.read(), [packet(b"hold")]);
+    harness.advance(secs(3_600));
+    assert_eq!(harness.closed(), None);
+    harness.message(order("resume", |ctx| {
+        ctx.resume_reading();
+        Action::send("answer")
+    }));
+    let end = Seen::End(CloseReason::PeerClosed);
+    assert_eq!(diary.read(), [Seen::Message("resume"), packet(b"two"), packet(b"three"), end]);
+    assert_eq!(harness.packets(), [b"hold" as &[u8], b"answer", b"two", b"three"]);
+    conclude(&harness);
+}
+
+/// Goal: `Drained` answered with a stop is obeyed. Method: a handler that gives up when told.
+#[test]
+fn drained_may_be_answered_in_every_way() {
+    let (harness, _) = actor(options(), |diary| {
+        Actor::echo(diary).info(|info, _| match info {
+            Info::Drained => Action::send_and_stop("bye", CloseReason::Custom("drained")),
+            other => other.default_action(),
+        })
+    });
+    harness.peer_stalls();
+    harness.message(send(60_000));
+    harness.message(send(60_000));
+    harness.peer_reads_all();
+    assert_eq!(harness.packets().last().unwrap(), b"bye");
+    assert_eq!(harness.closed(), Some(CloseReason::Custom("drained")));
+    conclude(&harness);
+}
