@@ -5,7 +5,7 @@ import signal
 import time
 
 from kit.client import Client, ask_all, crowd, frame
-from kit.expect import check, expect
+from kit.expect import check, expect, wait_until
 from kit.server import Server, StartFailed
 from kit.trial import Trial
 
@@ -58,6 +58,17 @@ def restart_at_once():
     with Trial(listen=address) as trial:
         trial.during()
         return f"{address} again; {trial.finish()}"
+
+
+@check("stop-while-untouched", "SIGTERM to a server that has not had a single event yet: it is woken, and ends")
+def stop_while_untouched():
+    with Server() as server:
+        wait_until(server.threads_in_poll, 5, "no thread of the server waits for events")
+        others = set(server.threads()) - set(server.threads_in_poll())
+        expect(others, "every thread waits for events, and a signal to any would wake it anyway")
+        server.signal_thread(min(others), signal.SIGTERM)
+        expect(server.wait(5) == 0, f"exit code {server.process.returncode}: {server.errors()}")
+        return server.expect_all_terminated()
 
 
 @check("drain", "SIGTERM: what our kernel has acknowledged is answered, the accept queue included; then the end of the stream")

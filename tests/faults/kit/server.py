@@ -1,6 +1,7 @@
 """The `echo` example as a process: started, looked at through /proc, stopped with its report."""
 
 import contextlib
+import ctypes
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ from .expect import Failure, expect, wait_until
 from .spawn import spawn
 
 ROOT = Path(__file__).resolve().parents[3]
+LIBC = ctypes.CDLL(None, use_errno=True)
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -103,6 +105,11 @@ class Server:
         """Sends a signal."""
         self.process.send_signal(number)
 
+    def signal_thread(self, thread, number):
+        """Sends a signal to one thread, so that it interrupts no other."""
+        if LIBC.tgkill(self.pid, int(thread), number) != 0:
+            raise OSError(ctypes.get_errno(), "tgkill")
+
     @contextlib.contextmanager
     def stopped(self):
         """Holds the process with SIGSTOP for the length of the block."""
@@ -171,6 +178,10 @@ class Server:
     def times_scheduled(self):
         """How often any thread of the process has been put on a processor: each wake-up counts."""
         return sum(int(self._of_thread(thread, "schedstat").split()[2]) for thread in self.threads())
+
+    def threads_in_poll(self):
+        """The threads that wait for events."""
+        return [thread for thread in self.threads() if self._of_thread(thread, "wchan") in ("ep_poll", "do_epoll_wait")]
 
     def is_traced(self):
         """Whether a tracer holds every thread."""
