@@ -17,16 +17,15 @@
 //! # let mut reactor = Reactor::new().unwrap();
 //! # let listener = reactor.start_listener("ping", ListenerOptions::port(0), |_| Ping).unwrap();
 //! # let (addr, handle) = (listener.local_addr(), reactor.handle());
-//! # let reactor = std::thread::spawn({
-//! #     let handle = handle.clone();
-//! #     move || {
+//! # let client = std::thread::spawn(move || {
 //! let mut client = Client::connect(addr)?;
 //! assert_eq!(client.request(b"ping")?, b"pong");
 //! assert!(matches!(client.receive(), Err(ClientError::Closed)), "the server had no more to say");
 //! # drop(handle.shutdown());
 //! # Ok::<(), ClientError>(())
-//! # }});
-//! # reactor.join().unwrap()?;
+//! # });
+//! # reactor.run().unwrap();
+//! # client.join().unwrap()?;
 //! # Ok::<(), ClientError>(())
 //! ```
 
@@ -190,6 +189,7 @@ impl Client {
     /// let mut client = Client::connect("127.0.0.1:5555")?;
     /// client.send_all(["one", "two"])?;
     /// let answers = [client.receive()?, client.receive()?];
+    /// # let _ = answers;
     /// # Ok::<(), condor::client::ClientError>(())
     /// ```
     ///

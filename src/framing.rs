@@ -79,6 +79,7 @@ impl Framing {
     /// let epmd = Framing::split(LengthField::U16, Raw);
     /// // Short requests, long answers.
     /// let lookup = Framing::split(LengthField::U32.max_packet(512), LengthField::U32);
+    /// # let _ = (epmd, lookup);
     /// ```
     pub fn split(input: impl Into<Self>, output: impl Into<Self>) -> Self {
         Self { input: input.into().input, output: output.into().output }

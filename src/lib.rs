@@ -1,4 +1,123 @@
-//! condor
+//! A minimal library for scalable TCP servers: it accepts connections, cuts their bytes into
+//! packets, buffers what a slow peer has not taken, and times out what does not come. You write one
+//! small [`Handler`]; its value is the state of one connection, and it answers each packet with an
+//! [`Action`]. Underneath is a plain reactor on [mio]: one thread, one `poll`, no async runtime; or
+//! one of it per core.
+//!
+//! It is Erlang's [Condor] as a Rust library, with its names and its defaults: packets behind a
+//! two-byte length, ten seconds for each, a hundred connections.
+//!
+//! # Example
+//!
+//! A server on 127.0.0.1:5555 that answers `ping` with `pong`, and `stop` with `ok` and the end:
+//!
+//! ```no_run
+//! use condor::{Action, CloseReason, Context, Handler, ListenerOptions, Reactor};
+//!
+//! struct Ping;
+//!
+//! impl Handler for Ping {
+//!     type Message = ();
+//!
+//!     fn handle_packet<'a>(&'a mut self, packet: &'a [u8], _ctx: &mut Context<'_, ()>) -> Action<'a> {
+//!         match packet {
+//!             b"ping" => Action::send("pong"),
+//!             b"stop" => Action::send_and_stop("ok", CloseReason::Normal),
+//!             _ => Action::stop(CloseReason::Custom("unknown packet")),
+//!         }
+//!     }
+//! }
+//!
+//! fn main() -> Result<(), condor::Error> {
+//!     let mut reactor = Reactor::new()?;
+//!     reactor.start_listener("ping", ListenerOptions::port(5555), |_peer| Ping)?;
+//!     reactor.run()
+//! }
+//! ```
+//!
+//! # What it takes care of
+//!
+//! - **Packets.** [`LengthField`] in all its variations, [`Lines`], [`Raw`], or a [`Framer`] of your
+//!   own. Any number of packets a read, cut anywhere by the network; all answers of a turn leave in
+//!   one write. [`Context::set_framing`] changes the framing in mid-stream.
+//! - **Time.** A packet has ten seconds from its first byte to its last, and later bytes do not
+//!   extend them, so a peer that drips bytes cannot hold a slot. Idle and write-stall timeouts, and
+//!   [`Context::send_after`] for the handler's own.
+//! - **Slow peers.** A peer that does not take its answers is not read until it does. What waits
+//!   for it is bounded by [`max_queued`](ListenerOptions::max_queued).
+//! - **Messages.** [`Address`] reaches one connection from any thread,
+//!   [`ListenerHandle::broadcast`] all of a listener's. Mailboxes are bounded.
+//! - **Fairness.** Every turn does a bounded amount for each connection, listener, mailbox and for
+//!   the timers; see [`ReactorOptions`].
+//! - **The end.** [`Handler::terminate`] is called exactly once for every handler made, with a
+//!   typed [`CloseReason`], on every path. A panic ends one connection. The last answers arrive
+//!   before the end of the stream does. [`Handle::shutdown`] and [`Handle::stop_listener`] drain:
+//!   what had arrived is answered.
+//! - **Trouble.** Out of descriptors, reset while being accepted, a port in use: each has a defined
+//!   outcome, and a line in the [log] at most once a second. [`Stats`] counts everything, and
+//!   [`PulseStats`] has histograms of the turns.
+//! - **Tests.** [`testing::Harness`] runs your handler over a scripted stream with a clock that only
+//!   the test moves; see [Testing your handler](testing#testing-your-handler).
+//!
+//! # What it does not do
+//!
+//! - TLS, UDP, Unix sockets, connecting to other servers from a handler.
+//! - Blocking work. All callbacks of a reactor run on one thread, one after the other. Hand long
+//!   work to threads of your own: pause reading, answer when the result comes back as a message,
+//!   resume. The `offload` example does it.
+//! - Windows, and systems that are not 64 bits wide. Linux is tested; other Unix systems are best
+//!   effort.
+//!
+//! Every limit has a default, a unit and a setter in [`ListenerOptions`] or [`ReactorOptions`].
+//! [`ListenerOptions::check`] says what contradicts itself or may not be meant, and
+//! [`ListenerOptions::worst_case_memory`] what hostile peers can make a listener hold.
+//!
+//! # Threads, and loops of your own
+//!
+//! A [`Reactor`] stays on the thread that made it, and so do its handlers, which need not be `Send`.
+//! A [`Handle`] is for everybody else: it starts and stops listeners, closes connections and reads
+//! counters from any thread and from callbacks. [`Reactor::run`] blocks until a shutdown is done; a
+//! program with an event loop of its own watches the reactor's
+//! [descriptor](std::os::fd::AsRawFd), asks [`Reactor::next_deadline`] how long it may wait, and
+//! calls [`Reactor::turn`]. The `own_loop` example does that.
+//!
+//! [`Shards`] is one reactor per core behind the same names. A connection lives on one of them, and
+//! shares nothing with the others that a packet would touch.
+//!
+//! # The rooms
+//!
+//! For those who read the source: a module is a room, and a packet passes them in this order.
+//!
+//! ```text
+//!   shards       one reactor per core
+//!   reactor      poll, and the turn: the only room that drives
+//!   acceptor     the listening socket, and what its errors mean
+//!   admission    who may come in, and to which shard
+//!   listener     one named listener: its peers, and who of them is to be worked on
+//!   peer         one connection: the only room that reads or writes a stream
+//!   dispatch     where your code is called, and its panics are caught
+//!   handler      the contract with it: Handler, Context, Action, Info
+//!   mailbox      messages from any thread, and what wakes the reactor
+//!   handle       what other threads may ask of a reactor
+//!   drain        waiting for a drain, and what it came to
+//!   clock, turn  where time comes in; what a turn lends to those who work in it
+//!   options, error, stats, pulse, logging
+//!   testing      your handler in all of the above, without sockets or sleep
+//!   client       a blocking client for tests, tools and small programs
+//!   ---- pure below: no socket, no clock, no input or output ----
+//!   connection   what has arrived, what has not left, what is due, how it ends
+//!   framing      packets out of bytes, bytes out of packets
+//!   buffer       bytes that have to wait
+//!   timers       the handlers' own timers
+//!   wheel        many deadlines, one question: what is due?
+//! ```
+//!
+//! `ARCHITECTURE.md` in the repository has a paragraph on each, and the reasons.
+//!
+//! [Condor]: https://github.com/sinasamavati/condor
+//! [log]: https://docs.rs/log
+//! [mio]: https://docs.rs/mio
+#![doc(test(attr(deny(warnings))))]
 #![forbid(unsafe_code)]
 
 mod acceptor;

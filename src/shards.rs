@@ -47,7 +47,7 @@ use crate::sync::Arc;
 /// let shards = Shards::new(2)?;
 /// shards.start_listener("echo", ListenerOptions::port(0), |_peer| Echo)?;
 /// let handle = shards.handle();
-/// # handle.shutdown()?;
+/// # let _ = handle.shutdown()?;
 /// shards.run()
 /// # }
 /// ```
