@@ -1,7 +1,7 @@
 //! The listening socket: how it is made, and what its errors mean.
 
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
@@ -114,7 +114,7 @@ pub(crate) fn listen(
 fn bind(addr: SocketAddr, options: &ListenerOptions) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    if let IpAddr::V6(_) = addr.ip() {
+    if addr.is_ipv6() {
         socket.set_only_v6(options.v6_only)?;
     }
     configure(&SockRef::from(&socket), options);

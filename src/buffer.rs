@@ -77,7 +77,10 @@ impl Buffer {
     /// How many more bytes make the next attempt at a packet worthwhile. If that is not known, as
     /// many as there are, so that the attempts stay few and the bytes taken too far stay few, too.
     pub(crate) fn missing(&self) -> usize {
-        self.need.map_or(self.len().max(64), |need| need.saturating_sub(self.len()))
+        match self.need {
+            Some(need) => need.saturating_sub(self.len()),
+            None => self.len().max(64),
+        }
     }
 
     fn reset(&mut self) {

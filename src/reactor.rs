@@ -347,7 +347,7 @@ impl Reactor {
     }
 
     /// Whoever rings from now on has to wake us, in our own `wait` or in a loop of the user.
-    fn rest(&mut self) {
+    fn rest(&self) {
         self.end().doorbell.may_sleep();
         let slow = self.turn.options.slow_turn;
         let took = self.turn.since_poll();

@@ -151,6 +151,7 @@ impl<H: Handler> Rig<H> {
         let turn = Turn::new(Clock::manual(hand.clone()), reactor, None, Handle { shared }, pulse);
         let acceptor = ScriptedAcceptor(Rc::clone(&door));
         let max_connections = profile.options.max_connections;
+        #[expect(clippy::arc_with_non_send_sync, reason = "scripted streams stay on one thread")]
         let admission = Arc::new(Admission::new([Arc::clone(&doorbell)], 0, max_connections));
         Self {
             listener: Listener::new(profile, admission, Some(acceptor), factory),

@@ -1,0 +1,115 @@
+//! Packets out of bytes: `LengthField` against tokio-util's codec, in the same run.
+//!
+//! ```text
+//! cargo bench --bench framing
+//! ```
+//!
+//! Each iteration decodes 64 KiB of packets that have arrived whole; divide by the elements for
+//! the time of one packet.
+
+use std::hint::black_box;
+
+use bytes::BytesMut;
+use condor::internals::{Deframe, Enframe, Prefix};
+use condor::{Decode, LengthField};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use tokio_util::codec::{Decoder, Encoder, LengthDelimitedCodec};
+
+/// As many packets as fit.
+const WIRE_LEN: usize = 64 * 1024;
+
+fn wire(size: usize) -> (Vec<u8>, u64) {
+    let packets = WIRE_LEN / (size + 2);
+    let mut out = Vec::new();
+    for _ in 0..packets {
+        LengthField::U16.encode(&vec![7; size], &mut out).expect("it fits the field");
+    }
+    (out, packets as u64)
+}
+
+fn tokio() -> LengthDelimitedCodec {
+    LengthDelimitedCodec::builder().length_field_length(2).new_codec()
+}
+
+fn walk(mut decode: impl FnMut(&[u8]) -> Option<(usize, usize)>, mut wire: &[u8]) -> usize {
+    let mut seen = 0;
+    while let Some((len, consumed)) = decode(wire) {
+        seen += black_box(len);
+        wire = &wire[consumed..];
+    }
+    seen
+}
+
+fn frame(decoded: Decode) -> Option<(usize, usize)> {
+    match decoded {
+        Decode::Frame { payload, consumed } => Some((payload.len(), consumed)),
+        Decode::Need(_) => None,
+    }
+}
+
+fn decode(c: &mut Criterion) {
+    let mut group = c.benchmark_group("decode");
+    for size in [8, 64, 1024] {
+        let (wire, packets) = wire(size);
+        group.throughput(Throughput::Elements(packets));
+        group.bench_function(format!("LengthField::U16/{size}"), |b| {
+            let prefix = Prefix::<2>::new(65_535);
+            b.iter(|| walk(|wire| frame(prefix.next(wire, 0).expect("good frames")), &wire));
+        });
+        group.bench_function(format!("LengthField::U16, any field/{size}"), |b| {
+            let field = LengthField::U16;
+            b.iter(|| walk(|wire| frame(field.decode(wire).expect("good frames")), &wire));
+        });
+        group.bench_function(format!("tokio-util LengthDelimitedCodec/{size}"), |b| {
+            let mut codec = tokio();
+            b.iter_batched_ref(
+                || BytesMut::from(&wire[..]),
+                |bytes| {
+                    let mut seen = 0;
+                    while let Some(packet) = codec.decode(bytes).expect("good frames") {
+                        seen += black_box(packet.len());
+                    }
+                    seen
+                },
+                BatchSize::SmallInput,
+            );
+        });
+    }
+    group.finish();
+}
+
+fn encode(c: &mut Criterion) {
+    let mut group = c.benchmark_group("encode");
+    for size in [8, 64, 1024] {
+        let payload = vec![7; size];
+        let packets = (WIRE_LEN / (size + 2)) as u64;
+        group.throughput(Throughput::Elements(packets));
+        group.bench_function(format!("LengthField::U16/{size}"), |b| {
+            let prefix = Prefix::<2>::new(65_535);
+            let mut out = Vec::with_capacity(WIRE_LEN);
+            b.iter(|| {
+                out.clear();
+                for _ in 0..packets {
+                    prefix.frame(black_box(&payload), &mut out).expect("it fits");
+                }
+                out.len()
+            });
+        });
+        group.bench_function(format!("tokio-util LengthDelimitedCodec/{size}"), |b| {
+            let mut codec = tokio();
+            let payload = bytes::Bytes::from(payload.clone());
+            let mut out = BytesMut::with_capacity(WIRE_LEN);
+            b.iter(|| {
+                out.clear();
+                for _ in 0..packets {
+                    codec.encode(black_box(payload.clone()), &mut out).expect("it fits");
+                }
+                out.len()
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, decode, encode);
+criterion_main!(benches);
