@@ -68,6 +68,13 @@ impl<M> Profile<M> {
     }
 }
 
+impl<M> Drop for Profile<M> {
+    /// Whoever sends to a listener that ends before a reactor has adopted it is told so.
+    fn drop(&mut self) {
+        guarded(|| drop(self.mailbox.close()));
+    }
+}
+
 /// Bytes that a forced end threw away.
 #[derive(Debug, Default)]
 pub(crate) struct Lost {
