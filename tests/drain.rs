@@ -1,0 +1,385 @@
+//! Stopping listeners and reactors over real sockets: what had arrived is answered, who is still
+//! there is told, and whoever waits is released.
+#![cfg(target_os = "linux")]
+
+mod support;
+
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::Duration;
+
+use condor::{
+    Action, CloseKind, CloseReason, Error, Info, ListenerHandle, ListenerOptions, Reactor,
+};
+use support::{Client, PATIENCE, Script, Server, drive, framed, next, over, until};
+
+fn any_port() -> ListenerOptions {
+    ListenerOptions::port(0)
+}
+
+/// A server whose first connection blocks the reactor with the packet `block` until it is told to
+/// go on; all send every packet back.
+fn blocking(options: ListenerOptions) -> (Server, ListenerHandle<()>, Sender<()>, Receiver<()>) {
+    let (go, wait) = channel();
+    let (started, has_started) = channel();
+    let mut wait = Some(wait);
+    let (server, listener) = Server::one(options, move |_| {
+        let (wait, started) = (wait.take(), started.clone());
+        Script::<()>::new().packet(move |packet, _| {
+            if let (Some(wait), b"block") = (&wait, packet) {
+                started.send(()).unwrap();
+                wait.recv_timeout(PATIENCE).unwrap();
+            }
+            Action::send(packet.to_vec())
+        })
+    });
+    (server, listener, go, has_started)
+}
+
+fn is_refused(addr: SocketAddr) -> bool {
+    match TcpStream::connect_timeout(&addr, PATIENCE) {
+        Ok(_) => false,
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{error}");
+            true
+        }
+    }
+}
+
+/// Goal: everything that the kernel has acknowledged before the stop is answered, on connections
+/// that are served and on those that still wait to be accepted; then new clients are refused.
+/// Method: a handler blocks the reactor; clients write, the stop is asked for, and only then the
+/// reactor goes on.
+#[test]
+fn all_that_had_arrived_before_the_stop_is_answered() {
+    let (server, listener, go, has_started) = blocking(any_port());
+    let addr = listener.local_addr();
+    let mut blocker = Client::connect(addr);
+    let mut known: Vec<Client> = (0..4).map(|_| Client::connect(addr)).collect();
+    for client in &mut known {
+        assert_eq!(client.ask(b"hi"), b"hi");
+    }
+    blocker.send(b"block");
+    next(&has_started);
+    let packets: Vec<u8> = (0..500_u32).flat_map(|n| framed(&n.to_be_bytes())).collect();
+    for client in &mut known {
+        client.raw(&packets);
+    }
+    let mut waiting: Vec<Client> = (0..20).map(|_| Client::connect(addr)).collect();
+    for client in &mut waiting {
+        client.raw(&packets);
+    }
+    let drain = server.handle.stop_listener("test").unwrap();
+    assert_eq!(drain.report(), None);
+    go.send(()).unwrap();
+
+    for client in known.iter_mut().chain(&mut waiting) {
+        assert!(client.rest() == packets, "every answer, in order, then the end");
+    }
+    assert_eq!(blocker.rest(), framed(b"block"));
+    assert!(is_refused(addr));
+    drop((blocker, known, waiting));
+    let report = over(&drain);
+    assert_eq!((report.drained, report.forced), (25, 0));
+    assert_eq!((report.undelivered_bytes, report.unsent_bytes), (0, 0));
+    assert_eq!(listener.stats().closed(CloseKind::Shutdown), 25);
+}
+
+/// Goal: a stop under load loses no answer. Method: clients on threads that ask as fast as they are
+/// answered; each may at most be left with the one question that it asked after the stop.
+#[test]
+fn a_stop_under_load_breaks_off_between_packets() {
+    let (server, listener, ended) = Server::echo(any_port());
+    let addr = listener.local_addr();
+    let (busy, is_busy) = channel();
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let busy = busy.clone();
+            thread::spawn(move || {
+                let mut client = Client::connect(addr);
+                for round in 0_u32.. {
+                    if round == 100 {
+                        busy.send(()).unwrap();
+                    }
+                    client.send(&round.to_be_bytes());
+                    let mut answer = [0; 6];
+                    match std::io::Read::read(&mut client.stream, &mut answer) {
+                        Ok(0) => return,
+                        Ok(6) => assert_eq!(&answer[2..], round.to_be_bytes()),
+                        other => panic!("{other:?} after {round} rounds"),
+                    }
+                }
+            })
+        })
+        .collect();
+    for _ in 0..4 {
+        next(&is_busy);
+    }
+    let drain = server.handle.stop_listener("test").unwrap();
+    for client in clients {
+        client.join().unwrap();
+    }
+    assert_eq!(over(&drain).drained, 4);
+    assert_eq!(ended.try_iter().collect::<Vec<_>>(), [CloseReason::Shutdown; 4]);
+}
+
+/// Goal: a packet that has begun is waited for; then the handler is told. Method: half a packet, the
+/// stop, the other half.
+#[test]
+fn a_packet_that_has_begun_is_waited_for() {
+    let (ends, ended) = channel();
+    let mut reactor = Reactor::new().unwrap();
+    let options = any_port().drain_timeout(PATIENCE);
+    let listener =
+        reactor.start_listener("test", options, move |_| Script::<()>::new().ends(&ends)).unwrap();
+    let mut client = Client::connect(listener.local_addr());
+    client.raw(b"\x00\x04ha");
+    drive(&mut reactor, "half a packet", || listener.stats().bytes_in == 4);
+    let drain = listener.stop().unwrap();
+    support::settle(&mut reactor);
+    assert!(ended.try_recv().is_err(), "it was not waited for");
+    assert!(is_refused(listener.local_addr()), "nobody new is let in meanwhile");
+    client.raw(b"lf");
+    drive(&mut reactor, "the answer", || client.arrived() == 6);
+    assert_eq!(client.rest(), framed(b"half"));
+    drop(client);
+    drive(&mut reactor, "the drain", || drain.report().is_some());
+    assert_eq!(drain.report().unwrap().drained, 1);
+    assert_eq!(next(&ended), CloseReason::Shutdown);
+}
+
+/// Goal: a handler may go on after `Shutdown`, say goodbye in its own time, and count as drained.
+/// Method: one that answers with a farewell and stops at its next packet.
+#[test]
+fn a_handler_may_go_on_after_shutdown() {
+    let (server, listener) = Server::one(any_port().drain_timeout(PATIENCE), |_| {
+        Script::<()>::new()
+            .packet(|packet, _| match packet {
+                b"last" => Action::send_and_stop("bye", CloseReason::Normal),
+                other => Action::send(other.to_vec()),
+            })
+            .info(|info, _| match info {
+                Info::Shutdown => Action::send("closing soon"),
+                other => other.default_action(),
+            })
+    });
+    let mut client = Client::connect(listener.local_addr());
+    assert_eq!(client.ask(b"hi"), b"hi");
+    let drain = listener.stop().unwrap();
+    assert_eq!(client.receive(), b"closing soon");
+    assert_eq!(client.ask(b"one more"), b"one more");
+    assert_eq!(drain.report(), None);
+    assert_eq!(client.ask(b"last"), b"bye");
+    client.expect_end();
+    drop(client);
+    let report = over(&drain);
+    assert_eq!((report.drained, report.forced), (1, 0));
+    assert!(server.handle.listeners().is_empty());
+}
+
+/// Goal: whoever is left at the drain deadline is ended by force, and the report says what that
+/// cost. Method: a handler that ignores the shutdown, a peer inside a packet, one that reads
+/// nothing, and one that behaves.
+#[test]
+fn who_is_left_at_the_deadline_is_forced_and_reported() {
+    let (ends, ended) = channel();
+    let options = any_port().drain_timeout(Duration::from_millis(300));
+    let (_server, listener) = Server::one(options, move |_| {
+        Script::<()>::new()
+            .packet(|packet, ctx| {
+                if packet == b"flood" {
+                    while ctx.queued_bytes() < 6 << 20 {
+                        ctx.send(vec![7; 60_000]).unwrap();
+                    }
+                }
+                Action::send(packet.to_vec())
+            })
+            .info(|info, ctx| match info {
+                Info::Shutdown if ctx.queued_bytes() == 0 => Action::Continue,
+                other => other.default_action(),
+            })
+            .ends(&ends)
+    });
+    let addr = listener.local_addr();
+    let mut stays = Client::connect(addr);
+    assert_eq!(stays.ask(b"hi"), b"hi");
+    let mut half = Client::connect(addr);
+    half.raw(b"\x00\x09half");
+    let mut deaf = Client::connect(addr);
+    deaf.send(b"flood");
+    until("all has arrived", || listener.stats().bytes_in == 4 + 6 + 7);
+    let leaves = Client::connect(addr);
+    until("all are there", || listener.stats().open == 4);
+    let drain = listener.stop().unwrap();
+    drop(leaves);
+    let report = over(&drain);
+    assert_eq!((report.drained, report.forced), (1, 3));
+    assert_eq!(report.undelivered_bytes, 6, "half a packet, its header included");
+    assert!(report.unsent_bytes > 1 << 20, "{report}");
+    let forced = ended.try_iter().filter(|end| *end == CloseReason::DrainForced).count();
+    assert_eq!(forced, 3);
+    for mut client in [stays, half] {
+        client.expect_gone();
+    }
+    deaf.expect_gone();
+}
+
+/// Goal: shutdown drains every listener and has `run` return; its report is the sum. Method: two
+/// listeners, three connections, two waiters on threads.
+#[test]
+fn shutdown_drains_every_listener_and_ends_the_run() {
+    let (server, addrs) = Server::start(|reactor| {
+        ["a", "b"].map(|name| {
+            let factory = |_: &condor::Accepted<'_>| Script::<()>::new();
+            reactor.start_listener(name, any_port(), factory).unwrap().local_addr()
+        })
+    });
+    let mut clients = [addrs[0], addrs[0], addrs[1]].map(Client::connect);
+    for client in &mut clients {
+        assert_eq!(client.ask(b"hi"), b"hi");
+    }
+    let drain = server.handle.shutdown().unwrap();
+    let waiters = [drain.clone(), drain].map(|drain| thread::spawn(move || drain.wait().unwrap()));
+    for mut client in clients {
+        client.expect_end();
+    }
+    for waiter in waiters {
+        until("the waiter is released", || waiter.is_finished());
+        assert_eq!(waiter.join().unwrap().drained, 3);
+    }
+    assert!(addrs.into_iter().all(is_refused));
+    server.join();
+}
+
+/// Goal: a second shutdown does not wait. Method: a deadline far away, a handler that goes on, and
+/// asking twice.
+#[test]
+fn a_second_shutdown_forces_the_rest() {
+    let (told, was_told) = channel();
+    let (server, listener) = Server::one(any_port().drain_timeout(Duration::MAX), move |_| {
+        let told = told.clone();
+        Script::<()>::new().info(move |info, _| {
+            assert!(matches!(info, Info::Shutdown));
+            told.send(()).unwrap();
+            Action::Continue
+        })
+    });
+    let mut client = Client::connect(listener.local_addr());
+    assert_eq!(client.ask(b"hi"), b"hi");
+    let first = server.handle.shutdown().unwrap();
+    next(&was_told);
+    assert_eq!(first.report(), None);
+    let second = server.handle.shutdown().unwrap();
+    assert_eq!([over(&first).forced, over(&second).forced], [1, 1]);
+    client.expect_gone();
+    server.join();
+}
+
+/// Goal: a listener that is started while the reactor shuts down does not keep it alive. Method:
+/// start one while a handler holds the shutdown up, then let the handler go.
+#[test]
+fn a_listener_started_during_a_shutdown_is_drained_as_well() {
+    let (told, was_told) = channel();
+    let (server, listener) = Server::one(any_port().drain_timeout(PATIENCE), move |_| {
+        let told = told.clone();
+        Script::<()>::new().info(move |_, _| {
+            told.send(()).unwrap();
+            Action::Continue
+        })
+    });
+    let mut client = Client::connect(listener.local_addr());
+    assert_eq!(client.ask(b"hi"), b"hi");
+    let drain = server.handle.shutdown().unwrap();
+    next(&was_told);
+    match server.handle.start_listener("late", any_port(), |_| Script::<()>::new()) {
+        Ok(late) => until("it is refused", || is_refused(late.local_addr())),
+        Err(error) => assert!(matches!(error, Error::Gone), "{error}"),
+    }
+    drop(client);
+    // The one that asked whether it is refused may have been let in and drained.
+    assert_eq!(over(&drain).forced, 0);
+    server.join();
+}
+
+/// Goal: waiting for a drain on the reactor's own thread is an error, not a deadlock. Method: from a
+/// callback.
+#[test]
+fn waiting_on_the_reactors_own_thread_is_an_error() {
+    let (_server, listener) = Server::one(any_port(), |_| {
+        Script::<()>::new().packet(|_, ctx| {
+            let waited = ctx.handle().stop_listener("test").unwrap().wait();
+            assert!(matches!(waited, Err(Error::WouldDeadlock)), "{waited:?}");
+            Action::send("no")
+        })
+    });
+    assert_eq!(Client::connect(listener.local_addr()).ask(b"wait"), b"no");
+}
+
+/// Goal: when the reactor is dropped everybody is told: handles and addresses say `Gone`, waiters
+/// are released, connections end. Method: drop it with a drain asked for, a client connected, and a
+/// listener that it never saw.
+#[test]
+fn a_dropped_reactor_releases_everybody() {
+    let (addresses, address) = channel();
+    let (ends, ended) = channel();
+    let mut reactor = Reactor::new().unwrap();
+    let handle = reactor.handle();
+    let listener = reactor
+        .start_listener("test", any_port(), move |_| {
+            Script::<u32>::new().tells(&addresses).ends(&ends)
+        })
+        .unwrap();
+    let mut client = Client::connect(listener.local_addr());
+    drive(&mut reactor, "a connection", || listener.stats().open == 1);
+    let address = next(&address);
+    let unseen = handle.start_listener("unseen", any_port(), |_| Script::<u32>::new()).unwrap();
+    let drain = handle.shutdown().unwrap();
+    let waiter = thread::spawn({
+        let drain = drain.clone();
+        move || drain.wait()
+    });
+    drop(reactor);
+
+    until("the waiter is released", || waiter.is_finished());
+    assert!(matches!(waiter.join().unwrap(), Err(Error::Gone)));
+    assert_eq!(next(&ended), CloseReason::DrainForced);
+    client.expect_gone();
+    assert!(matches!(handle.shutdown(), Err(Error::Gone)));
+    assert!(matches!(handle.close(address.id()), Err(Error::Gone)));
+    assert!(matches!(handle.stop_listener("test"), Err(Error::Gone | Error::UnknownName(_))));
+    let started = handle.start_listener("new", any_port(), |_| Script::<()>::new());
+    assert!(matches!(started, Err(Error::Gone)));
+    assert!(address.send(7).is_err_and(|error| error.into_message() == 7));
+    assert!(listener.broadcast(8).is_err_and(|error| error.into_message() == 8));
+    assert!(is_refused(unseen.local_addr()), "its socket is closed");
+    assert!(unseen.broadcast(9).is_err_and(|error| error.into_message() == 9));
+    let stats = handle.stats();
+    assert_eq!((stats.made, stats.terminated, stats.open), (1, 1, 0));
+}
+
+/// Goal: one connection can be ended by its id, after its output has left; a stale id ends nobody.
+/// Method: close one of two, then use the same id again on the slot's next owner.
+#[test]
+fn a_connection_is_closed_by_its_id_and_only_that_one() {
+    let (addresses, address) = channel();
+    let (server, listener) = Server::one(any_port(), move |_| {
+        Script::<()>::new().tells(&addresses).packet(|packet, _| Action::send(packet.to_vec()))
+    });
+    let mut first = Client::connect(listener.local_addr());
+    let first_id = next(&address).id();
+    let mut second = Client::connect(listener.local_addr());
+    next(&address);
+    server.handle.close(first_id).unwrap();
+    first.expect_end();
+    drop(first);
+    until("the slot is free", || listener.stats().open == 1);
+    let mut third = Client::connect(listener.local_addr());
+    let third_id = next(&address).id();
+    assert_ne!(first_id, third_id);
+    server.handle.close(first_id).unwrap();
+    assert_eq!(second.ask(b"still"), b"still");
+    assert_eq!(third.ask(b"here"), b"here");
+    assert_eq!(listener.stats().closed(CloseKind::Shutdown), 1);
+}

@@ -1,0 +1,168 @@
+//! The peer's end of a real connection: half-closed, cut short, reset, or with an urgent byte in it.
+#![cfg(target_os = "linux")]
+
+mod support;
+
+use std::sync::mpsc::channel;
+
+use condor::{Action, CloseKind, CloseReason, Info, ListenerHandle, ListenerOptions, Reactor};
+use support::{Client, Script, Server, drive, framed, next, until};
+
+fn any_port() -> ListenerOptions {
+    ListenerOptions::port(0)
+}
+
+fn numbered(count: u32) -> Vec<u8> {
+    (0..count).flat_map(|n| framed(&n.to_be_bytes())).collect()
+}
+
+/// A server of one listener that is turned by hand, and what its connections end with.
+fn by_hand(
+    options: ListenerOptions,
+) -> (Reactor, ListenerHandle<()>, std::sync::mpsc::Receiver<CloseReason>) {
+    let (ends, ended) = channel();
+    let mut reactor = Reactor::new().unwrap();
+    let factory = move |_: &condor::Accepted<'_>| Script::<()>::new().ends(&ends);
+    let listener = reactor.start_listener("test", options, factory).unwrap();
+    (reactor, listener, ended)
+}
+
+/// Goal: everything received before the peer shut its sending side down is answered, then comes the
+/// end. Method: a hundred pipelined packets and the end behind them, before the server has looked.
+#[test]
+fn a_half_closed_peer_gets_all_answers_and_then_the_end() {
+    let (mut reactor, listener, ended) = by_hand(any_port());
+    let mut client = Client::connect(listener.local_addr());
+    client.raw(&numbered(100));
+    client.finish();
+    drive(&mut reactor, "the connection ends", || listener.stats().closed_total() == 1);
+    assert!(client.rest() == numbered(100));
+    assert_eq!(next(&ended), CloseReason::PeerClosed);
+    drive(&mut reactor, "no lingering after the end of input", || listener.stats().open == 0);
+}
+
+/// Goal: the same when the end arrives on its own, after the answers. Method: ask, then shut down.
+#[test]
+fn an_end_between_packets_is_the_peers_close() {
+    let (_server, listener, ended) = Server::echo(any_port());
+    let mut client = Client::connect(listener.local_addr());
+    assert_eq!(client.ask(b"hi"), b"hi");
+    client.finish();
+    client.expect_end();
+    assert_eq!(next(&ended), CloseReason::PeerClosed);
+    assert_eq!(listener.stats().closed(CloseKind::PeerClosed), 1);
+}
+
+/// Goal: an end inside a header or a payload says how much there was, after the packets before it
+/// were answered. Method: each way of cutting a packet of four bytes.
+#[test]
+fn an_end_inside_a_packet_says_what_was_there() {
+    let (_server, listener, ended) = Server::echo(any_port());
+    for have in 1..6 {
+        let mut client = Client::connect(listener.local_addr());
+        client.raw(&[&framed(b"whole")[..], &framed(b"four")[..have]].concat());
+        client.finish();
+        assert_eq!(client.rest(), framed(b"whole"));
+        let CloseReason::PeerClosedMidPacket { have: had, want } = next(&ended) else {
+            panic!("not cut inside a packet")
+        };
+        assert_eq!(had, have);
+        // Inside the header only the header itself is known to be missing.
+        assert!(want == Some(6) || have == 1 && want.is_none_or(|want| want == 2), "{want:?}");
+    }
+}
+
+/// Goal: the peer's end is no reason to throw output away. Method: a client that asks for megabytes,
+/// shuts down, and reads late.
+#[test]
+fn output_is_written_to_the_end_after_the_peer_has_finished() {
+    let (ends, ended) = channel();
+    let (_server, listener) = Server::one(any_port(), move |_| {
+        Script::<()>::new()
+            .packet(|_, ctx| {
+                for _ in 0..100 {
+                    ctx.send(vec![9; 50_000]).unwrap();
+                }
+                Action::Continue
+            })
+            .ends(&ends)
+    });
+    let mut client = Client::with_small_window(listener.local_addr());
+    client.send(b"much");
+    client.finish();
+    until("output is queued", || listener.stats().packets_out == 100);
+    let rest = client.rest();
+    assert_eq!(rest.len(), 100 * 50_002);
+    assert!(rest.chunks(50_002).all(|packet| packet == framed(&[9; 50_000])));
+    assert_eq!(next(&ended), CloseReason::PeerClosed);
+}
+
+/// Goal: while reading is paused the end of input waits like everything else, and the answer that
+/// comes later still goes out first. Method: a handler that pauses, and answers by a message.
+#[test]
+fn an_end_behind_a_pause_waits_for_the_answer() {
+    let (_server, listener) = Server::one(any_port(), |_| {
+        Script::<Vec<u8>>::new()
+            .packet(|packet, ctx| {
+                ctx.pause_reading();
+                ctx.address().send(packet.to_vec()).unwrap();
+                Action::Continue
+            })
+            .info(|info, ctx| match info {
+                Info::Message(answer) => {
+                    ctx.resume_reading();
+                    Action::send(answer)
+                }
+                other => other.default_action(),
+            })
+    });
+    let mut client = Client::connect(listener.local_addr());
+    client.raw(&numbered(50));
+    client.finish();
+    assert!(client.rest() == numbered(50));
+}
+
+/// Goal: an urgent byte between two packets costs neither of them, and makes no loop spin. Method:
+/// packet, urgent byte, packet, all before the first read; then turns are counted that do not wait.
+#[test]
+fn an_urgent_byte_neither_loses_packets_nor_spins() {
+    let (mut reactor, listener, _) = by_hand(any_port());
+    let mut client = Client::connect(listener.local_addr());
+    client.send(b"before");
+    socket2::SockRef::from(&client.stream).send_out_of_band(b"!").unwrap();
+    client.send(b"after");
+    let both = [framed(b"before"), framed(b"after")].concat();
+    drive(&mut reactor, "both answers", || client.arrived() == both.len());
+    support::settle(&mut reactor);
+    for _ in 0..3 {
+        let from = support::now();
+        let wait = std::time::Duration::from_millis(20);
+        reactor.turn(Some(wait)).unwrap();
+        assert!(from.elapsed() >= wait, "the urgent byte is announced again and again");
+    }
+    // And once more on a connection that is known already, the end right behind the byte.
+    client.send(b"again");
+    socket2::SockRef::from(&client.stream).send_out_of_band(b"?").unwrap();
+    client.send(b"last");
+    client.finish();
+    drive(&mut reactor, "the end", || listener.stats().open == 0);
+    let rest = client.rest();
+    assert_eq!(rest, [both, framed(b"again"), framed(b"last")].concat());
+}
+
+/// Goal: a reset ends the connection with `Reset`, wherever it hits, and nothing is called after
+/// `terminate`. Method: behind whole packets that were not read yet; in the middle of one; idle.
+/// Packets that were in the kernel when the reset came may be lost, as the kernel has it.
+#[test]
+fn a_reset_ends_the_connection_and_nobody_else() {
+    let (_server, listener, ended) = Server::echo(any_port());
+    let mut bystander = Client::connect(listener.local_addr());
+    for sent in [&numbered(100)[..], b"\x00\x09half", b""] {
+        let mut client = Client::connect(listener.local_addr());
+        assert_eq!(client.ask(b"hi"), b"hi");
+        client.raw(sent);
+        client.reset();
+        assert!(matches!(next(&ended), CloseReason::Reset | CloseReason::Io(_)));
+        assert_eq!(bystander.ask(b"and you?"), b"and you?");
+    }
+}

@@ -1,0 +1,517 @@
+//! Listeners over real sockets: starting, stopping, addresses, limits, and what can go wrong.
+#![cfg(target_os = "linux")]
+
+mod support;
+
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
+
+use condor::{
+    Action, CloseKind, CloseReason, Error, Framing, Handle, LengthField, ListenerOptions,
+    OptionsError, OptionsWarning, Reactor,
+};
+use support::{
+    Client, PATIENCE, Script, Server, child, drive, is_child, next, over, passes, until,
+};
+
+fn any_port() -> ListenerOptions {
+    ListenerOptions::port(0)
+}
+
+fn echo() -> Script<()> {
+    Script::new()
+}
+
+fn answering(text: &'static str) -> Script<()> {
+    Script::new().packet(move |_, _| Action::send(text))
+}
+
+// ---- names and addresses ----
+
+/// Goal: port 0 reports the real port everywhere. Method: ask the handle and the list, connect.
+#[test]
+fn port_0_reports_the_real_port() {
+    let (server, listener, _) = Server::echo(any_port());
+    let addr = listener.local_addr();
+    assert_ne!(addr.port(), 0);
+    assert!(addr.ip().is_loopback(), "the default is 127.0.0.1");
+    let listed: Vec<_> = server.handle.listeners().into_iter().map(|(n, a, _)| (n, a)).collect();
+    assert_eq!(listed, [("test".to_owned(), addr)]);
+    assert_eq!(Client::connect(addr).ask(b"hi"), b"hi");
+}
+
+/// Goal: one reactor serves listeners of different handlers. Method: three types of message, one
+/// answer each, and the name that the factory was told.
+#[test]
+fn listeners_of_different_handlers_live_on_one_reactor() {
+    let (_server, (a, b, c)) = Server::start(|reactor| {
+        let a = reactor.start_listener("a", any_port(), |_| answering("first")).unwrap();
+        let b = reactor.start_listener("b", any_port(), |_| Script::<String>::new()).unwrap();
+        let c = reactor.start_listener("c", any_port(), |peer| {
+            let name = peer.listener().to_owned();
+            Script::<u64>::new().packet(move |_, _| Action::send(name.clone()))
+        });
+        (a.local_addr(), b.local_addr(), c.unwrap().local_addr())
+    });
+    let mut clients = [a, b, c].map(Client::connect);
+    assert_eq!(clients.each_mut().map(|client| client.ask(b"x")), [&b"first"[..], b"x", b"c"]);
+}
+
+/// Goal: a listener can be started before `run`, from another thread and from a callback, and is
+/// served although the reactor has nothing else to do. Method: each of them in turn, one client
+/// each; the listener of the callback is started by the last callback before an idle poll.
+#[test]
+fn listeners_start_before_run_from_threads_and_from_callbacks() {
+    let (server, first) = Server::start(|reactor| {
+        let factory = |_: &condor::Accepted<'_>| {
+            Script::<()>::new().packet(|_, ctx| {
+                let inner = ctx.handle().start_listener("inner", any_port(), |_| answering("in"));
+                Action::send(inner.unwrap().local_addr().to_string())
+            })
+        };
+        reactor.start_listener("first", any_port(), factory).unwrap().local_addr()
+    });
+    let handle = server.handle.clone();
+    let outer = thread::spawn(move || {
+        handle.start_listener("outer", any_port(), |_| answering("out")).unwrap().local_addr()
+    });
+    assert_eq!(Client::connect(outer.join().unwrap()).ask(b""), b"out");
+    let inner = String::from_utf8(Client::connect(first).ask(b"start")).unwrap();
+    assert_eq!(Client::connect(inner.parse().unwrap()).ask(b""), b"in");
+}
+
+/// Goal: a callback may stop its own listener; nothing is borrowed twice, nothing hangs. Method: the
+/// answer arrives, then the end; the name is free afterwards.
+#[test]
+fn a_callback_may_stop_its_own_listener() {
+    let (server, listener) = Server::one(any_port(), |_| {
+        Script::<()>::new().packet(|_, ctx| {
+            drop(ctx.handle().stop_listener("test").unwrap());
+            Action::send("bye")
+        })
+    });
+    let mut client = Client::connect(listener.local_addr());
+    assert_eq!(client.ask(b"stop"), b"bye");
+    client.expect_end();
+    drop(client);
+    until("the name is free", || server.handle.listeners().is_empty());
+    server.handle.start_listener("test", any_port(), |_| echo()).unwrap();
+}
+
+/// Goal: a callback may stop the whole reactor. Method: `run` returns.
+#[test]
+fn a_callback_may_shut_the_reactor_down() {
+    let (server, listener) = Server::one(any_port(), |_| {
+        Script::<()>::new().packet(|_, ctx| {
+            drop(ctx.handle().shutdown().unwrap());
+            Action::Continue
+        })
+    });
+    let mut client = Client::connect(listener.local_addr());
+    client.send(b"stop");
+    client.expect_end();
+    drop(client);
+    server.join();
+}
+
+/// Goal: names are unique while they are in use, and unknown ones are errors that say so. Method:
+/// start twice, stop twice, stop what never was.
+#[test]
+fn names_are_unique_and_unknown_names_are_errors() {
+    let (server, _listener, _) = Server::echo(any_port());
+    let handle = &server.handle;
+    let twice = handle.start_listener("test", any_port(), |_| echo()).unwrap_err();
+    assert!(matches!(&twice, Error::DuplicateName(name) if name == "test"), "{twice}");
+    assert!(twice.to_string().contains("test"));
+    let unknown = handle.stop_listener("nobody").unwrap_err();
+    assert!(matches!(&unknown, Error::UnknownName(name) if name == "nobody"), "{unknown}");
+    assert!(unknown.to_string().contains("nobody"));
+
+    over(&handle.stop_listener("test").unwrap());
+    assert!(matches!(handle.stop_listener("test"), Err(Error::UnknownName(_))));
+    handle.start_listener("test", any_port(), |_| echo()).unwrap();
+}
+
+// ---- failures leave nothing behind ----
+
+/// Starts a listener that cannot start, and proves that its name is free.
+fn refused(handle: &Handle, options: ListenerOptions) -> Error {
+    let error = handle.start_listener("new", options, |_| echo()).unwrap_err();
+    assert!(error.to_string().contains("\"new\""), "the message names the listener: {error}");
+    assert!(handle.listeners().iter().all(|(name, ..)| name != "new"), "half a listener: {error}");
+    let started = handle.start_listener("new", any_port(), |_| answering("up")).unwrap();
+    assert_eq!(Client::connect(started.local_addr()).ask(b""), b"up");
+    over(&started.stop().unwrap());
+    error
+}
+
+/// Goal: a port in use is an error that names it, and costs nothing. Method: ask for a port that is
+/// taken, then for the same name elsewhere, then for the same port once it is free.
+#[test]
+fn a_port_in_use_is_named_and_leaves_nothing_behind() {
+    let (server, ..) = Server::echo(any_port());
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap();
+    let error = refused(&server.handle, ListenerOptions::port(addr.port()));
+    assert!(matches!(&error, Error::AddressInUse { addr: named, .. } if *named == addr));
+    assert!(error.to_string().contains(&addr.to_string()), "{error}");
+
+    drop(taken);
+    let options = ListenerOptions::port(addr.port());
+    let started = server.handle.start_listener("again", options, |_| echo()).unwrap();
+    assert_eq!(Client::connect(started.local_addr()).ask(b"hi"), b"hi");
+}
+
+/// Goal: an address of another machine is an error that names it. Method: one reserved for
+/// documentation; nothing is sent.
+#[test]
+fn an_address_of_another_machine_is_named() {
+    let (server, ..) = Server::echo(any_port());
+    let addr: SocketAddr = "192.0.2.1:5555".parse().unwrap();
+    let error = refused(&server.handle, ListenerOptions::new(addr));
+    assert!(matches!(&error, Error::NotLocal { addr: named, .. } if *named == addr), "{error}");
+    assert!(error.to_string().contains("192.0.2.1:5555"), "{error}");
+}
+
+/// Goal: a port for which the right is missing is an error that names it. Method: port 80 in a
+/// process that gave its rights up; skipped where every user may have it.
+#[test]
+fn a_privileged_port_is_named() {
+    let first_free = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    if first_free.is_ok_and(|port| port.trim().parse::<u16>().is_ok_and(|port| port <= 80)) {
+        return;
+    }
+    let error =
+        Reactor::new().unwrap().start_listener("web", ListenerOptions::port(80), |_| echo());
+    match error {
+        Err(Error::Permission { addr, .. }) => assert_eq!(addr.port(), 80),
+        Err(Error::AddressInUse { .. }) => {}
+        Ok(_) if !is_child() => {
+            use std::os::unix::process::CommandExt;
+            // A place where everybody may run it.
+            let copy = std::env::temp_dir().join(format!("condor-test-{}", std::process::id()));
+            std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+            let mut command = std::process::Command::new(&copy);
+            let given = child("a_privileged_port_is_named");
+            command.args(given.get_args()).env("CONDOR_TEST_CHILD", "1");
+            command.uid(65534).gid(65534).current_dir("/");
+            let ran = catch_unwind(AssertUnwindSafe(|| passes(&mut command)));
+            std::fs::remove_file(copy).unwrap();
+            ran.unwrap();
+        }
+        other => panic!("{:?}", other.map(|listener| listener.local_addr())),
+    }
+}
+
+/// Goal: everything wrong with the options is told at once, before anything is bound, and warnings
+/// stop nobody. Method: options with every contradiction at once on a port that is taken; then
+/// options with every warning at once, which start.
+#[test]
+fn options_are_checked_whole_before_anything_is_bound() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let nonsense = ListenerOptions::port(taken.local_addr().unwrap().port())
+        .framing(LengthField::U16)
+        .max_packet(70_000)
+        .write_low_water(200_000)
+        .write_high_water(100_000)
+        .max_queued(50_000)
+        .max_connections(0)
+        .mailbox_capacity(0)
+        .backlog(0);
+    let found = nonsense.check().errors;
+    for expected in [
+        OptionsError::WaterMarks { low: 200_000, high: 100_000 },
+        OptionsError::HighWaterAboveQueue { high: 100_000, max_queued: 50_000 },
+        OptionsError::Zero("max_connections"),
+        OptionsError::Zero("mailbox_capacity"),
+        OptionsError::Zero("backlog"),
+    ] {
+        assert!(found.contains(&expected), "{expected} is not in {found:?}");
+    }
+    assert!(found.iter().any(|error| matches!(error, OptionsError::Framing(_))), "{found:?}");
+    let queue = |e: &OptionsError| matches!(e, OptionsError::QueueSmallerThanPacket { .. });
+    assert!(found.iter().any(queue), "{found:?}");
+
+    let mut reactor = Reactor::new().unwrap();
+    match reactor.start_listener("odd", nonsense, |_| echo()) {
+        Err(Error::Options { name, errors }) => assert_eq!((name.as_str(), errors), ("odd", found)),
+        other => panic!("bound before checked: {:?}", other.map(|l| l.local_addr())),
+    }
+
+    let doubtful = any_port()
+        .framing(Framing::from(LengthField::U32))
+        .max_connections(2_000_000)
+        .memory_warning(1024)
+        .packet_timeout(Duration::MAX)
+        .backlog(1_000_000_000);
+    let findings = doubtful.check();
+    assert_eq!(findings.errors, []);
+    assert_eq!(findings.warnings.len(), 4, "{:?}", findings.warnings);
+    let worst = doubtful.worst_case_memory();
+    let memory = OptionsWarning::WorstCaseMemory { bytes: worst, threshold: 1024 };
+    assert!(findings.warnings.contains(&memory), "{:?}", findings.warnings);
+    reactor.start_listener("odd", doubtful, |_| echo()).unwrap();
+}
+
+/// Goal: without descriptors for an event queue and a waker there is an error and no panic, at every
+/// number of descriptors that are missing. Method: a process that lowers its limit step by step.
+#[test]
+fn a_reactor_without_descriptors_is_an_error() {
+    if !is_child() {
+        return passes(&mut child("a_reactor_without_descriptors_is_an_error"));
+    }
+    let open = support::descriptors();
+    let free = (0..).find(|fd| !open.contains(fd)).unwrap();
+    let (_, hard) = rlimit::Resource::NOFILE.get().unwrap();
+    let mut refused = 0;
+    for spare in 0..8 {
+        rlimit::Resource::NOFILE.set(u64::from(free) + spare, hard).unwrap();
+        match Reactor::new() {
+            Ok(_) => break,
+            Err(Error::Poll { source, .. }) => {
+                assert_eq!(source.raw_os_error(), Some(24), "{source}");
+                refused += 1;
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert!((1..8).contains(&refused), "{refused} limits were too low");
+}
+
+// ---- again and again ----
+
+/// Goal: starting and stopping leaks nothing, and the port is free at once. Method: a thousand times
+/// the same name and port in a process of its own, a connection each tenth time, and the
+/// descriptors counted before and after.
+#[test]
+fn a_thousand_starts_and_stops_leave_no_descriptor() {
+    if !is_child() {
+        return passes(&mut child("a_thousand_starts_and_stops_leave_no_descriptor"));
+    }
+    let (server, listener, _) = Server::echo(any_port());
+    let port = listener.local_addr().port();
+    over(&listener.stop().unwrap());
+    let before = support::descriptors();
+    for round in 0..1000 {
+        let options = ListenerOptions::port(port);
+        let listener = server.handle.start_listener("test", options, |_| echo()).unwrap();
+        let client = (round % 10 == 0).then(|| {
+            let mut client = Client::connect(listener.local_addr());
+            assert_eq!(client.ask(b"hi"), b"hi");
+            client
+        });
+        drop(client);
+        over(&listener.stop().unwrap());
+    }
+    assert_eq!(support::descriptors().len(), before.len());
+    assert_eq!(server.stats().accepted, 100, "retired listeners count in the sum");
+}
+
+/// Goal: a server starts again at once where it has just closed connections itself, although those
+/// are in TIME_WAIT. Method: connections that the server ends first, then a new reactor.
+#[test]
+fn a_server_restarts_at_once_on_the_same_port() {
+    let (server, listener) = Server::one(any_port(), |_| {
+        Script::<()>::new().packet(|_, _| Action::send_and_stop("bye", CloseReason::Normal))
+    });
+    let addr = listener.local_addr();
+    for _ in 0..20 {
+        let mut client = Client::connect(addr);
+        assert_eq!(client.ask(b""), b"bye");
+        client.expect_end();
+    }
+    drop(server);
+    let (_server, listener, _) = Server::echo(ListenerOptions::new(addr));
+    assert_eq!(Client::connect(listener.local_addr()).ask(b"hi"), b"hi");
+}
+
+// ---- IPv6 ----
+
+fn has_ipv6() -> bool {
+    TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok()
+}
+
+/// A handler that answers with the peer's address.
+fn who() -> Script<()> {
+    Script::new().packet(|_, ctx| Action::send(ctx.peer_addr().to_string()))
+}
+
+/// Goal: a listener on `[::1]` serves, and says who is there. Method: the peer's address comes back.
+#[test]
+fn ipv6_is_served() {
+    if !has_ipv6() {
+        return;
+    }
+    let options = ListenerOptions::new((Ipv6Addr::LOCALHOST, 0));
+    let (_server, listener) = Server::one(options, |_| who());
+    let mut client = Client::connect(listener.local_addr());
+    let own = client.stream.local_addr().unwrap();
+    assert_eq!(client.ask(b"who"), own.to_string().into_bytes());
+}
+
+/// Goal: `[::]` takes both kinds of client and shows those of IPv4 as what they are. Method: one
+/// client of each kind; the factory's and the context's word for it.
+#[test]
+fn the_unspecified_ipv6_address_takes_both() {
+    if !has_ipv6() {
+        return;
+    }
+    let (seen, saw) = channel();
+    let options = ListenerOptions::new((Ipv6Addr::UNSPECIFIED, 0));
+    let (_server, listener) = Server::one(options, move |peer| {
+        seen.send(peer.peer_addr()).unwrap();
+        Script::<()>::new().packet(|_, ctx| {
+            Action::send(format!("{} {}", ctx.peer_addr(), ctx.local_addr().unwrap()))
+        })
+    });
+    let port = listener.local_addr().port();
+    for ip in ["127.0.0.1", "::1"] {
+        let addr = SocketAddr::new(ip.parse().unwrap(), port);
+        let mut client = Client::connect(addr);
+        let own = client.stream.local_addr().unwrap();
+        assert_eq!(next(&saw), own);
+        assert_eq!(String::from_utf8(client.ask(b"")).unwrap(), format!("{own} {addr}"));
+    }
+}
+
+/// Goal: a dual-stack listener does not steal a port from an IPv4 one, and one for IPv6 alone lives
+/// beside it. Method: the same port on 127.0.0.1, then on `[::]` both ways.
+#[test]
+fn dual_stack_does_not_take_an_ipv4_port() {
+    if !has_ipv6() {
+        return;
+    }
+    let (server, listener, _) = Server::echo(any_port());
+    let four = listener.local_addr();
+    let both = ListenerOptions::new((Ipv6Addr::UNSPECIFIED, four.port()));
+    let error = server.handle.start_listener("six", both.clone(), |_| echo()).unwrap_err();
+    assert!(matches!(error, Error::AddressInUse { .. }), "{error}");
+    let six = server.handle.start_listener("six", both.v6_only(true), |_| answering("six"));
+    let port = six.unwrap().local_addr().port();
+    assert_eq!(Client::connect(four).ask(b"four"), b"four");
+    assert_eq!(Client::connect((Ipv6Addr::LOCALHOST, port).into()).ask(b""), b"six");
+}
+
+// ---- limits ----
+
+/// Goal: at the limit clients wait, and the next is served when one leaves, with no new connect.
+/// Method: two slots, five clients that all ask at once; each that leaves lets one in.
+#[test]
+fn clients_beyond_the_limit_wait_and_are_served_in_turn() {
+    let (server, listener, _) = Server::echo(any_port().max_connections(2));
+    let addr = listener.local_addr();
+    let mut clients: Vec<Client> = (0..5).map(|_| Client::connect(addr)).collect();
+    for client in &mut clients {
+        client.send(b"hi");
+    }
+    for (left, mut client) in clients.into_iter().enumerate() {
+        assert_eq!(client.receive(), b"hi");
+        until("who may be served is", || listener.stats().accepted == (left as u64 + 2).min(5));
+        assert!(listener.stats().open <= 2);
+    }
+    until("all have left", || server.stats().open == 0);
+    assert_eq!(listener.stats().accepted, 5);
+    assert!(listener.stats().connection_limit_hits > 0);
+}
+
+/// Goal: a connection that only lingers counts toward the limit. Method: one slot; its owner was
+/// told goodbye but does not close; the next is let in only when it does.
+#[test]
+fn a_lingering_connection_holds_its_slot() {
+    let (ends, ended) = channel();
+    let options = any_port().max_connections(1).linger_timeout(PATIENCE);
+    let mut reactor = Reactor::new().unwrap();
+    let listener = reactor
+        .start_listener("test", options, move |_| {
+            Script::<()>::new()
+                .packet(|_, _| Action::send_and_stop("bye", CloseReason::Normal))
+                .ends(&ends)
+        })
+        .unwrap();
+    let mut first = Client::connect(listener.local_addr());
+    let mut second = Client::connect(listener.local_addr());
+    first.send(b"stop");
+    second.send(b"stop");
+    drive(&mut reactor, "the answer", || first.arrived() == 5);
+    support::settle(&mut reactor);
+    assert_eq!(first.rest(), b"\x00\x03bye");
+    assert_eq!(next(&ended), CloseReason::Normal);
+    assert_eq!((listener.stats().accepted, listener.stats().open), (1, 1));
+    drop(first);
+    drive(&mut reactor, "the second's answer", || second.arrived() == 5);
+    assert_eq!(listener.stats().closed(CloseKind::Normal), 2);
+}
+
+/// Goal: a burst of connects while a handler blocks needs no second SYN. Method: 300 connects, each
+/// given less time than the kernel waits before it sends the SYN again, while the handler waits for
+/// them; then all are served.
+#[test]
+fn a_burst_while_a_handler_blocks_is_taken_by_the_backlog() {
+    let (go, wait) = channel::<()>();
+    let (started, has_started) = channel();
+    let mut wait = Some(wait);
+    let (_server, listener) = Server::one(any_port().max_connections(400), move |_| {
+        let (wait, started) = (wait.take(), started.clone());
+        Script::<()>::new().packet(move |packet, _| {
+            if let (Some(wait), b"block") = (&wait, packet) {
+                started.send(()).unwrap();
+                wait.recv_timeout(PATIENCE).unwrap();
+            }
+            Action::send(packet.to_vec())
+        })
+    });
+    let addr = listener.local_addr();
+    let mut blocker = Client::connect(addr);
+    blocker.send(b"block");
+    next(&has_started);
+    let no_retransmit = Duration::from_millis(900);
+    let mut burst: Vec<Client> = (0..300)
+        .map(|_| Client::from(TcpStream::connect_timeout(&addr, no_retransmit).unwrap()))
+        .collect();
+    go.send(()).unwrap();
+    assert_eq!(blocker.receive(), b"block");
+    for client in &mut burst {
+        client.send(b"hi");
+    }
+    for client in &mut burst {
+        assert_eq!(client.receive(), b"hi");
+    }
+}
+
+/// Goal: a connection that is reset before anything of it was read ends with `Reset`, or is never
+/// seen, and harms nobody. Method: fifty of them while the server blocks, then a good one.
+#[test]
+fn a_connection_reset_before_its_first_read_harms_nobody() {
+    let (ends, ended) = channel();
+    let mut reactor = Reactor::new().unwrap();
+    let listener = reactor
+        .start_listener("test", any_port(), move |_| Script::<()>::new().ends(&ends))
+        .unwrap();
+    for _ in 0..50 {
+        Client::connect(listener.local_addr()).reset();
+    }
+    let mut good = Client::connect(listener.local_addr());
+    good.send(b"hi");
+    drive(&mut reactor, "the answer", || good.arrived() == 4);
+    drive(&mut reactor, "the dead are gone", || listener.stats().open == 1);
+    let ends: Vec<CloseReason> = ended.try_iter().collect();
+    assert!(ends.iter().all(|end| *end == CloseReason::Reset), "{ends:?}");
+    assert_eq!(listener.stats().closed(CloseKind::Reset), ends.len() as u64);
+}
+
+/// Goal: a socket that listens already is taken over with the clients that wait there. Method: a
+/// blocking socket of the standard library, with one client before and one after.
+#[test]
+fn a_socket_that_listens_already_is_served() {
+    let given = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = given.local_addr().unwrap();
+    let mut early = Client::connect(addr);
+    early.send(b"early");
+    let (_server, listener, _) = Server::echo(ListenerOptions::from_std(given));
+    assert_eq!(listener.local_addr(), addr);
+    assert_eq!(early.receive(), b"early");
+    assert_eq!(Client::connect(addr).ask(b"late"), b"late");
+}

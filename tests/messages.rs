@@ -1,0 +1,379 @@
+//! Messages over real sockets and threads: who gets them, who gets them back, and that no wake-up
+//! is lost.
+#![cfg(target_os = "linux")]
+
+mod support;
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
+
+use condor::{
+    Action, Address, CloseReason, Info, ListenerOptions, MessageError, Reactor, ReactorOptions,
+};
+use support::{Client, PATIENCE, Script, Server, drive, framed, next, over, until};
+
+fn any_port() -> ListenerOptions {
+    ListenerOptions::port(0)
+}
+
+/// A handler that sends the text of each message to its peer.
+fn speaker() -> Script<String> {
+    Script::new().info(|info, _| match info {
+        Info::Message(text) => Action::send(text),
+        other => other.default_action(),
+    })
+}
+
+/// Goal: messages from any thread reach the one connection they are for, in order. Method: two
+/// connections, a thread for each, a thousand messages.
+#[test]
+fn messages_from_other_threads_arrive_in_order_at_the_right_connection() {
+    let (addresses, address) = channel();
+    let (_server, listener) = Server::one(any_port(), move |_| speaker().tells(&addresses));
+    let pairs: Vec<_> = (0..2)
+        .map(|_| (Client::connect(listener.local_addr()), next(&address)))
+        .map(|(mut client, address)| {
+            let sender = thread::spawn(move || {
+                for count in 0..1000 {
+                    address.send(format!("{} {count}", address.id())).unwrap();
+                }
+                address.id()
+            });
+            thread::spawn(move || {
+                let id = sender.join().unwrap();
+                for count in 0..1000 {
+                    assert_eq!(client.receive(), format!("{id} {count}").into_bytes());
+                }
+            })
+        })
+        .collect();
+    for receiver in pairs {
+        receiver.join().unwrap();
+    }
+}
+
+/// Goal: a broadcast reaches every connection of its listener, and no other. Method: three clients
+/// of one listener, one of another.
+#[test]
+fn a_broadcast_reaches_every_connection_of_its_listener() {
+    let (_server, (crowd, other)) = Server::start(|reactor| {
+        let crowd = reactor.start_listener("crowd", any_port(), |_| speaker()).unwrap();
+        let other = reactor.start_listener("other", any_port(), |_| speaker()).unwrap();
+        (crowd, other)
+    });
+    let mut clients: Vec<Client> = (0..3).map(|_| Client::connect(crowd.local_addr())).collect();
+    let mut outsider = Client::connect(other.local_addr());
+    until("all are there", || crowd.stats().open == 3 && other.stats().open == 1);
+    crowd.broadcast("news".to_owned()).unwrap();
+    for client in &mut clients {
+        assert_eq!(client.receive(), b"news");
+    }
+    assert_eq!(outsider.ask(b"nothing?"), b"nothing?");
+    assert_eq!((crowd.stats().messages, other.stats().messages), (3, 0));
+}
+
+/// Goal: a full mailbox gives the message back, counts it, and takes more when there is room.
+/// Method: a handler blocks while 8 messages fill the mailbox.
+#[test]
+fn a_full_mailbox_gives_the_message_back() {
+    let (addresses, address) = channel();
+    let (started, has_started) = channel();
+    let (go, wait) = channel::<()>();
+    let mut wait = Some(wait);
+    let (_server, listener) = Server::one(any_port().mailbox_capacity(8), move |_| {
+        let (wait, started) = (wait.take(), started.clone());
+        speaker().tells(&addresses).packet(move |_, _| {
+            started.send(()).unwrap();
+            wait.as_ref().unwrap().recv_timeout(PATIENCE).unwrap();
+            Action::Continue
+        })
+    });
+    let mut client = Client::connect(listener.local_addr());
+    let address = next(&address);
+    client.send(b"block");
+    next(&has_started);
+    for count in 0..8 {
+        address.send(count.to_string()).unwrap();
+    }
+    let full = address.send("one too many".to_owned());
+    assert_eq!(full, Err(MessageError::Full("one too many".to_owned())));
+    let full = listener.broadcast("all".to_owned());
+    assert_eq!(full, Err(MessageError::Full("all".to_owned())));
+    go.send(()).unwrap();
+    for count in 0..8 {
+        assert_eq!(client.receive(), count.to_string().into_bytes());
+    }
+    until("there is room", || address.send("again".to_owned()).is_ok());
+    assert_eq!(client.receive(), b"again");
+    assert!(listener.stats().refused_messages >= 2);
+}
+
+/// Goal: after its listener has ended an address says so and gives the message back. Method: stop
+/// the listener, then send and broadcast.
+#[test]
+fn an_address_of_a_stopped_listener_is_gone() {
+    let (addresses, address) = channel();
+    let (_server, listener) = Server::one(any_port(), move |_| speaker().tells(&addresses));
+    let client = Client::connect(listener.local_addr());
+    let address = next(&address);
+    drop(client);
+    over(&listener.stop().unwrap());
+    assert_eq!(address.send("a".to_owned()), Err(MessageError::Gone("a".to_owned())));
+    assert_eq!(listener.broadcast("b".to_owned()), Err(MessageError::Gone("b".to_owned())));
+}
+
+/// Goal: a stale address, and a timer of a connection that has died, never reach the next owner of
+/// the slot. Method: one slot; its first owner leaves a timer and an address behind; the second is
+/// sent to through both, and must hear nothing; what was sent is counted as dropped.
+#[test]
+fn stale_addresses_and_timers_never_reach_the_next_owner() {
+    let (addresses, address) = channel();
+    let mut first = true;
+    let (_server, listener) = Server::one(any_port().max_connections(1), move |_| {
+        let (addresses, first) = (addresses.clone(), std::mem::take(&mut first));
+        speaker().init(move |ctx| {
+            if first {
+                for delay in [1, 20, 40] {
+                    let _ = ctx.send_after(Duration::from_millis(delay), "stale timer".to_owned());
+                }
+            }
+            addresses.send(ctx.address()).unwrap();
+            Action::Continue
+        })
+    });
+    let mut gone = Client::connect(listener.local_addr());
+    let stale = next(&address);
+    gone.send(b"x");
+    drop(gone);
+    let mut client = Client::connect(listener.local_addr());
+    let current = next(&address);
+    assert_ne!(stale.id(), current.id());
+    let before = listener.stats().dropped_messages;
+    for _ in 0..10 {
+        stale.send("stale".to_owned()).unwrap();
+    }
+    current.send("current".to_owned()).unwrap();
+    assert_eq!(client.receive(), b"current");
+    assert_eq!(listener.stats().dropped_messages - before, 10);
+    // Past the time at which the timers would have been due.
+    let mut turns = 0;
+    let started = support::now();
+    while started.elapsed() < Duration::from_millis(80) {
+        turns += 1;
+        assert_eq!(client.ask(b"only this"), b"only this", "after {turns} turns");
+    }
+}
+
+/// Goal: a message is never delivered after the end was decided. Method: a handler that answers a
+/// message to itself with a stop, and has sent itself another one before.
+#[test]
+fn nothing_is_delivered_after_the_end_was_decided() {
+    let delivered = Arc::new(AtomicU64::new(0));
+    let seen = Arc::clone(&delivered);
+    let (ends, ended) = channel();
+    let (_server, listener) = Server::one(any_port(), move |_| {
+        let seen = Arc::clone(&seen);
+        Script::<u32>::new()
+            .packet(|_, ctx| {
+                for count in 0..3 {
+                    ctx.address().send(count).unwrap();
+                }
+                let _ = ctx.send_after(Duration::ZERO, 9);
+                Action::Continue
+            })
+            .info(move |_, _| {
+                seen.fetch_add(1, Ordering::SeqCst);
+                Action::send_and_stop("bye", CloseReason::Normal)
+            })
+            .ends(&ends)
+    });
+    let mut client = Client::connect(listener.local_addr());
+    client.raw(&[framed(b"go"), framed(b"ignored")].concat());
+    assert_eq!(client.receive(), b"bye");
+    client.expect_end();
+    drop(client);
+    assert_eq!(next(&ended), CloseReason::Normal);
+    until("the slot is free", || listener.stats().open == 0);
+    assert_eq!(delivered.load(Ordering::SeqCst), 1);
+}
+
+/// Goal: a handler that sends to itself, or to a neighbour on the same reactor, is not called again
+/// before it has returned. Method: a flag that is up while a callback runs.
+#[test]
+fn messages_to_oneself_and_to_neighbours_are_queued() {
+    let (_server, listener) = Server::start(|reactor| {
+        let inside = Rc::new(Cell::new(false));
+        let everybody = Rc::new(std::cell::RefCell::new(Vec::<Address<String>>::new()));
+        let factory = move |_: &condor::Accepted<'_>| {
+            let [a, b] = [Rc::clone(&inside), Rc::clone(&inside)];
+            let [met, meets] = [Rc::clone(&everybody), Rc::clone(&everybody)];
+            Script::<String>::new()
+                .init(move |ctx| {
+                    met.borrow_mut().push(ctx.address());
+                    Action::Continue
+                })
+                .packet(move |packet, _| {
+                    assert!(!a.replace(true));
+                    for address in meets.borrow().iter() {
+                        address.send(String::from_utf8(packet.to_vec()).unwrap()).unwrap();
+                    }
+                    a.set(false);
+                    Action::send("sent")
+                })
+                .info(move |info, _| {
+                    assert!(!b.get(), "called inside of another callback");
+                    match info {
+                        Info::Message(text) => Action::send(text),
+                        other => other.default_action(),
+                    }
+                })
+        };
+        reactor.start_listener("test", any_port(), factory).unwrap()
+    });
+    let mut one = Client::connect(listener.local_addr());
+    let mut two = Client::connect(listener.local_addr());
+    until("both are there", || listener.stats().open == 2);
+    assert_eq!(one.ask(b"hello"), b"sent");
+    assert_eq!(one.receive(), b"hello");
+    assert_eq!(two.receive(), b"hello");
+}
+
+/// Goal: a storm of messages from 8 threads arrives whole; wake-ups are coalesced: far fewer turns
+/// than messages. Method: 20,000 messages from each thread, counted at the other end.
+#[test]
+fn a_storm_from_eight_threads_arrives_whole() {
+    const EACH: u64 = 20_000;
+    let (addresses, address) = channel();
+    let mut reactor = Reactor::new().unwrap();
+    let received = Rc::new(Cell::new(0));
+    let sum = Rc::clone(&received);
+    let listener = reactor
+        .start_listener("test", any_port(), move |_| {
+            let sum = Rc::clone(&sum);
+            Script::<u64>::new().tells(&addresses).info(move |info, _| {
+                let Info::Message(count) = info else { return info.default_action() };
+                sum.set(sum.get() + count);
+                Action::Continue
+            })
+        })
+        .unwrap();
+    let _client = Client::connect(listener.local_addr());
+    drive(&mut reactor, "a connection", || listener.stats().open == 1);
+    let address = next(&address);
+    let senders: Vec<_> = (0..8)
+        .map(|_| {
+            let address = address.clone();
+            thread::spawn(move || {
+                for _ in 0..EACH {
+                    while address.send(1).is_err() {
+                        thread::yield_now();
+                    }
+                }
+            })
+        })
+        .collect();
+    let turns = drive(&mut reactor, "all messages", || received.get() == 8 * EACH);
+    assert_eq!(listener.stats().dropped_messages, 0);
+    assert!(turns < 8 * EACH / 4, "{turns} turns for {} messages", 8 * EACH);
+    for sender in senders {
+        sender.join().unwrap();
+    }
+}
+
+/// Goal: a message that is sent while the reactor is about to sleep wakes it. Method: 20,000 rounds
+/// in which the next message is sent at the moment the last one was answered, with nothing else
+/// that could wake anybody; one lost wake-up hangs the test.
+#[test]
+fn no_wake_up_is_lost_between_delivery_and_sleep() {
+    let (addresses, address) = channel();
+    let (answers, answer) = channel();
+    let (_server, listener) = Server::one(any_port(), move |_| {
+        let answers = answers.clone();
+        Script::<u32>::new().tells(&addresses).info(move |info, _| {
+            if let Info::Message(count) = info {
+                drop(answers.send(count));
+            }
+            Action::Continue
+        })
+    });
+    let _client = Client::connect(listener.local_addr());
+    let address = next(&address);
+    for count in 0..20_000 {
+        address.send(count).unwrap();
+        assert_eq!(next(&answer), count);
+    }
+}
+
+/// Goal: however many messages wait, a socket is served in the next turn. Method: a million messages
+/// before the first turn, then a packet, and no more than one budget of messages before its answer.
+#[test]
+fn a_flood_of_messages_does_not_keep_sockets_waiting() {
+    const FLOOD: u64 = 1_000_000;
+    const BUDGET: u32 = 1024;
+    let (addresses, address) = channel();
+    let mut reactor =
+        Reactor::with_options(ReactorOptions::default().message_budget(BUDGET)).unwrap();
+    let options = any_port().mailbox_capacity(usize::try_from(FLOOD).unwrap());
+    let listener = reactor
+        .start_listener("test", options, move |_| Script::<()>::new().tells(&addresses))
+        .unwrap();
+    let mut client = Client::connect(listener.local_addr());
+    drive(&mut reactor, "a connection", || listener.stats().open == 1);
+    let address = next(&address);
+    for _ in 0..FLOOD {
+        address.send(()).unwrap();
+    }
+    assert_eq!(address.send(()), Err(MessageError::Full(())));
+    for round in 1..=20 {
+        client.send(b"hi");
+        let before = listener.stats().messages;
+        reactor.turn(Some(Duration::ZERO)).unwrap();
+        assert_eq!(client.arrived(), 4, "answered in the same turn, in round {round}");
+        assert_eq!(client.receive(), b"hi");
+        assert_eq!(listener.stats().messages - before, u64::from(BUDGET));
+    }
+    assert_eq!(listener.stats().message_budget_hits, 20);
+    drive(&mut reactor, "the rest", || listener.stats().messages == FLOOD);
+    address.send(()).unwrap();
+}
+
+/// Goal: threads that keep the mailbox full neither grow it nor keep a client from being served.
+/// Method: two threads that send until told to stop, a client that asks 200 times, a small mailbox.
+#[test]
+fn threads_that_flood_are_refused_and_clients_are_served() {
+    let (addresses, address) = channel();
+    let (_server, listener) = Server::one(any_port().mailbox_capacity(100), move |_| {
+        Script::<u32>::new().tells(&addresses)
+    });
+    let mut client = Client::connect(listener.local_addr());
+    let address = next(&address);
+    let stop = Arc::new(AtomicBool::new(false));
+    let senders: Vec<_> = (0..2)
+        .map(|_| {
+            let (address, stop) = (address.clone(), Arc::clone(&stop));
+            thread::spawn(move || {
+                let mut sent = 0_u64;
+                while !stop.load(Ordering::Relaxed) {
+                    match address.send(5) {
+                        Ok(()) => sent += 1,
+                        Err(MessageError::Full(5)) => thread::yield_now(),
+                        Err(other) => panic!("{other:?}"),
+                    }
+                }
+                sent
+            })
+        })
+        .collect();
+    until("the mailbox was full", || listener.stats().refused_messages > 0);
+    for _ in 0..200 {
+        assert_eq!(client.ask(b"hi"), b"hi");
+    }
+    stop.store(true, Ordering::Relaxed);
+    let sent: u64 = senders.into_iter().map(|sender| sender.join().unwrap()).sum();
+    until("all are delivered", || listener.stats().messages == sent);
+}
