@@ -248,9 +248,14 @@ impl Zone {
         self.nodes.iter().map(|(name, node)| (&**name, node))
     }
 
+    /// Whether names right below `name` exist only if they are in the zone: there is neither a
+    /// wildcard nor a delegation.
+    pub(crate) fn is_closed_below(&self, name: &[u8], node: &Node) -> bool {
+        !node.cut && !node.occluded && matches!(self.wildcard(name), Found::Nothing)
+    }
+
     /// Whether nothing at all can be said about `name` (a key in lower case) but that it does not
-    /// exist. The walk of [`answer`](Self::answer) without its allocations: random names are what
-    /// attacks are made of.
+    /// exist.
     pub(crate) fn is_nowhere(&self, name: &[u8]) -> bool {
         matches!(self.find(name, Rtype::A), Found::Nothing)
     }
