@@ -446,6 +446,12 @@ impl<H: Handler> Harness<H> {
     }
 }
 
+impl<H: Handler> Drop for Harness<H> {
+    fn drop(&mut self) {
+        self.rig.borrow_mut().forget(&self.script);
+    }
+}
+
 impl<H: Handler> fmt::Debug for Harness<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Harness")

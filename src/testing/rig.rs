@@ -6,9 +6,11 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use slab::Slab;
+
 use super::Leftovers;
 use super::faults::Faults;
-use super::script::{Door, Script, ScriptedAcceptor, Shared};
+use super::script::{Door, Ready, Script, ScriptedAcceptor, Shared};
 use crate::admission::Admission;
 use crate::clock::{Clock, ManualClock};
 use crate::connection::flag;
@@ -96,7 +98,10 @@ pub(super) struct Rig<H: Handler> {
     doorbell: Arc<Doorbell>,
     local_addr: SocketAddr,
     read: Vec<u8>,
-    scripts: Vec<Shared>,
+    scripts: Slab<Shared>,
+    ready: Ready,
+    /// The list before this turn's, for its memory.
+    ready_before: Vec<usize>,
     connections: u64,
 }
 
@@ -143,7 +148,7 @@ impl<H: Handler> Rig<H> {
         let hall = Rc::clone(&door);
         let factory: Factory<H> = Box::new(move |accepted: &Accepted<'_>| {
             let script = hall.borrow_mut().entering.take().expect("a stream was accepted");
-            script.borrow_mut().id = Some(accepted.id());
+            script.borrow_mut().enter(accepted.id());
             Observed { handler: factory(accepted), script }
         });
         let hand = ManualClock::default();
@@ -166,29 +171,41 @@ impl<H: Handler> Rig<H> {
             doorbell,
             local_addr,
             read,
-            scripts: Vec::new(),
+            scripts: Slab::new(),
+            ready: Ready::default(),
+            ready_before: Vec::new(),
             connections: 0,
         }
     }
 
     pub(super) fn connect(&mut self, peer_addr: Option<SocketAddr>) -> Shared {
         self.connections += 1;
-        let index = self.connections;
-        let port = u16::try_from(40_000 + index % 20_000).unwrap_or_default();
+        let port = u16::try_from(40_000 + self.connections % 20_000).unwrap_or_default();
         let peer_addr = peer_addr.unwrap_or_else(|| ([192, 0, 2, 1], port).into());
-        let mut script = Script::new(index, peer_addr, self.local_addr);
-        script.weather = self.faults.as_ref().map(|faults| faults.weather(index));
+        let place = self.scripts.vacant_entry();
+        let ready = Rc::clone(&self.ready);
+        let mut script = Script::new(place.key(), ready, peer_addr, self.local_addr);
+        script.weather = self.faults.as_ref().map(|faults| faults.weather(self.connections));
         let script = Rc::new(RefCell::new(script));
-        self.scripts.push(Rc::clone(&script));
+        place.insert(Rc::clone(&script));
         self.door.borrow_mut().waiting.push_back(Rc::clone(&script));
         self.listener.mark_acceptor();
         script
     }
 
+    /// Nobody looks into this script any more.
+    pub(super) fn forget(&mut self, script: &Shared) {
+        let (gone, place) = (script.borrow().gone, script.borrow().place);
+        if gone {
+            self.scripts.remove(place);
+        }
+    }
+
+    /// Connections that exist already are numbered from the top, so that none has the weather of
+    /// one to come.
     pub(super) fn set_faults(&mut self, faults: Faults) {
-        for script in &self.scripts {
-            let mut script = script.borrow_mut();
-            script.weather = Some(faults.weather(script.number));
+        for (place, script) in &self.scripts {
+            script.borrow_mut().weather = Some(faults.weather(!(place as u64)));
         }
         self.faults = Some(faults);
     }
@@ -218,7 +235,10 @@ impl<H: Handler> Rig<H> {
 
     /// An event that comes too late, for a stream that is gone, is delivered like any other.
     fn mark(&mut self) {
-        for script in &self.scripts {
+        let mut ready = std::mem::take(&mut self.ready_before);
+        std::mem::swap(&mut ready, &mut self.ready.borrow_mut());
+        for place in ready.drain(..) {
+            let Some(script) = self.scripts.get(place) else { continue };
             let mut script = script.borrow_mut();
             let Some(id) = script.id else { continue };
             let events = script.take_events();
@@ -226,10 +246,7 @@ impl<H: Handler> Rig<H> {
                 self.listener.mark_peer(id.key, id.generation, events);
             }
         }
-        self.scripts.retain(|script| {
-            // Nobody can make anything happen to it any more.
-            Rc::strong_count(script) > 1 || script.borrow().has_events()
-        });
+        self.ready_before = ready;
     }
 
     fn expire(&mut self) {
@@ -243,7 +260,7 @@ impl<H: Handler> Rig<H> {
         let judged = self.turn.present().round_down();
         self.doorbell.is_rung()
             || self.listener.is_busy()
-            || self.scripts.iter().any(|script| script.borrow().has_events())
+            || !self.ready.borrow().is_empty()
             || self.turn.wheel.next_expiry().is_some_and(|next| next <= judged)
     }
 

@@ -29,8 +29,10 @@ pub(super) struct Script {
     pub(super) reason: Option<CloseReason>,
     /// The framing in force, if the handler has changed it.
     pub(super) framing: Option<Framing>,
-    /// Which connection of the rig it is, from 1 on.
-    pub(super) number: u64,
+    /// Where the rig keeps it.
+    pub(super) place: usize,
+    /// The places of the scripts that have events.
+    ready: Ready,
     pub(super) peer_addr: SocketAddr,
     local_addr: SocketAddr,
     /// Bytes that have arrived and were not read.
@@ -65,12 +67,18 @@ pub(super) struct Script {
 }
 
 impl Script {
-    pub(super) fn new(number: u64, peer_addr: SocketAddr, local_addr: SocketAddr) -> Self {
+    pub(super) fn new(
+        place: usize,
+        ready: Ready,
+        peer_addr: SocketAddr,
+        local_addr: SocketAddr,
+    ) -> Self {
         Self {
             id: None,
             reason: None,
             framing: None,
-            number,
+            place,
+            ready,
             peer_addr,
             local_addr,
             arrived: VecDeque::new(),
@@ -88,7 +96,7 @@ impl Script {
             finished: false,
             gone: false,
             rude: false,
-            events: mark::WRITABLE,
+            events: 0,
             weather: None,
         }
     }
@@ -98,13 +106,13 @@ impl Script {
     pub(super) fn arrive(&mut self, bytes: &[u8]) {
         if !bytes.is_empty() && !self.ended && !self.dead {
             self.arrived.extend(bytes);
-            self.events |= mark::READABLE;
+            self.announce(mark::READABLE);
         }
     }
 
     pub(super) fn end(&mut self) {
         self.ended = true;
-        self.events |= mark::READABLE | mark::HINT;
+        self.announce(mark::READABLE | mark::HINT);
     }
 
     /// What had arrived can still be read; then comes the error, once.
@@ -113,36 +121,38 @@ impl Script {
             self.error = Some(ErrorKind::ConnectionReset);
         }
         (self.ended, self.dead) = (true, true);
-        self.events |= mark::READABLE | mark::WRITABLE | mark::HINT | mark::ERROR;
+        self.announce(mark::READABLE | mark::WRITABLE | mark::HINT | mark::ERROR);
     }
 
     pub(super) fn open_window(&mut self, bytes: usize) {
         self.window = self.window.saturating_add(bytes);
         if self.starved && bytes > 0 {
             self.starved = false;
-            self.events |= mark::WRITABLE;
+            self.announce(mark::WRITABLE);
         }
     }
 
     // ---- what the kernel says ----
 
-    pub(super) fn announce(&mut self, marks: u16) {
-        self.events |= marks;
+    /// It was accepted, and is watched from now on.
+    pub(super) fn enter(&mut self, id: ConnectionId) {
+        self.id = Some(id);
+        self.ready.borrow_mut().push(self.place);
+        self.events |= mark::WRITABLE;
     }
 
-    pub(super) fn has_events(&self) -> bool {
-        self.id.is_some() && self.events != 0
+    pub(super) fn announce(&mut self, marks: u16) {
+        if self.events == 0 && self.id.is_some() {
+            self.ready.borrow_mut().push(self.place);
+        }
+        self.events |= marks;
     }
 
     /// The events that come in this turn.
     pub(super) fn take_events(&mut self) -> u16 {
-        if let Some(weather) = &mut self.weather {
-            if weather.makes_up_an_event() {
-                self.events |= mark::READABLE | mark::WRITABLE;
-            }
-            if weather.holds_back() {
-                return 0;
-            }
+        if self.weather.as_mut().is_some_and(Weather::holds_back) {
+            self.ready.borrow_mut().push(self.place);
+            return 0;
         }
         let mut events = std::mem::take(&mut self.events);
         if self.ended && events & mark::READABLE != 0 {
@@ -151,9 +161,16 @@ impl Script {
         events
     }
 
+    fn make_up_an_event(&mut self) {
+        if self.weather.as_mut().is_some_and(Weather::makes_up_an_event) {
+            self.announce(mark::READABLE | mark::WRITABLE);
+        }
+    }
+
     // ---- the calls ----
 
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.make_up_an_event();
         let forced = self.read_errors.pop_front().map(Fault::Fails);
         match forced.or_else(|| self.weather.as_mut()?.on_read()) {
             Some(Fault::Fails(kind)) => return Err(self.fail(kind, mark::READABLE)),
@@ -170,7 +187,7 @@ impl Script {
         }
         if count < whole {
             // A kernel gives less than it has only if the rest came later: then it says so.
-            self.events |= mark::READABLE;
+            self.announce(mark::READABLE);
         }
         if count > 0 {
             let (front, back) = self.arrived.as_slices();
@@ -188,6 +205,7 @@ impl Script {
     }
 
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.make_up_an_event();
         let forced = self.write_errors.pop_front().map(Fault::Fails);
         if let Some(Fault::Fails(kind)) = forced.or_else(|| self.weather.as_mut()?.on_write()) {
             return Err(self.fail(kind, mark::WRITABLE));
@@ -217,7 +235,7 @@ impl Script {
 
     fn fail(&mut self, kind: ErrorKind, again: u16) -> io::Error {
         match kind {
-            ErrorKind::WouldBlock => self.events |= again,
+            ErrorKind::WouldBlock => self.announce(again),
             ErrorKind::Interrupted => {}
             _ => {
                 self.arrived.clear();
@@ -227,6 +245,9 @@ impl Script {
         kind.into()
     }
 }
+
+/// The scripts that have events, by their places in the rig, in the order of the events.
+pub(super) type Ready = Rc<RefCell<Vec<usize>>>;
 
 /// A script, and everybody who looks into it.
 pub(super) type Shared = Rc<RefCell<Script>>;
