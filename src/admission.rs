@@ -115,20 +115,27 @@ impl<S> Admission<S> {
     /// Whoever was handed to `shard` since it last asked.
     pub(crate) fn arrivals(&self, shard: usize) -> Vec<(S, SocketAddr)> {
         let part = &self.parts[shard];
-        if !part.has_arrivals.swap(false, Ordering::SeqCst) {
+        // Looked at in every turn, and hardly ever set: a load is cheaper than a swap.
+        if !part.has_arrivals.load(Ordering::Relaxed)
+            || !part.has_arrivals.swap(false, Ordering::SeqCst)
+        {
             return Vec::new();
         }
         std::mem::take(&mut *part.arrivals.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The listening socket is closed.
+    /// The listening socket is closed: nobody is handed over after this. The parts see it, and
+    /// drain.
     pub(crate) fn close(&self) {
-        self.closed.store(true, Ordering::SeqCst);
+        if self.closed.swap(true, Ordering::SeqCst) {
+            return;
+        }
         for part in &self.parts {
             part.doorbell.ring();
         }
     }
 
+    /// Whoever sees this sees also everybody who was handed over.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::SeqCst)
     }

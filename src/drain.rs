@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
@@ -84,7 +84,7 @@ struct Progress {
     /// Parts of the drain that are not over: one per shard.
     pending: usize,
     report: Report,
-    /// A reactor went away before its part had begun.
+    /// A reactor went away before its part was over.
     gone: bool,
 }
 
@@ -105,17 +105,23 @@ impl State {
 #[must_use = "wait for it, or ask it for its report; the drain itself goes on anyway"]
 pub struct Drain {
     state: Arc<State>,
-    reactors: Arc<[ThreadId]>,
+    threads: Threads,
 }
+
+/// The reactors' threads, each known once its reactor is on it.
+pub(crate) type Threads = Arc<[OnceLock<ThreadId>]>;
+
+/// What a reactor leaves behind when a shutdown has ended it.
+pub(crate) type Farewell = Arc<OnceLock<Report>>;
 
 impl Drain {
     /// A drain of as many parts as there are reactors, and the ends that complete it.
-    pub(crate) fn new(reactors: Arc<[ThreadId]>, parts: usize) -> (Self, Vec<Ticket>) {
+    pub(crate) fn new(threads: Threads) -> (Self, Vec<Ticket>) {
         let state = Arc::new(State::default());
-        state.progress().pending = parts;
-        let tickets =
-            (0..parts).map(|_| Ticket { state: Arc::clone(&state), report: None }).collect();
-        (Self { state, reactors }, tickets)
+        state.progress().pending = threads.len();
+        let ticket = |_| Ticket { state: Arc::clone(&state), report: None, farewell: None };
+        let tickets = (0..threads.len()).map(ticket).collect();
+        (Self { state, threads }, tickets)
     }
 
     /// Blocks until the last connection has ended.
@@ -123,9 +129,10 @@ impl Drain {
     /// # Errors
     ///
     /// [`Error::WouldDeadlock`] on a reactor's own thread, in a callback for example;
-    /// [`Error::Gone`] if a reactor was dropped before the drain began.
+    /// [`Error::Gone`] if a reactor was dropped before the drain was over.
     pub fn wait(&self) -> Result<Report, Error> {
-        if self.reactors.contains(&thread::current().id()) {
+        let here = thread::current().id();
+        if self.threads.iter().any(|thread| thread.get() == Some(&here)) {
             return Err(Error::WouldDeadlock);
         }
         let mut progress = self.state.progress();
@@ -147,9 +154,17 @@ impl Drain {
 pub(crate) struct Ticket {
     state: Arc<State>,
     report: Option<Report>,
+    farewell: Option<Farewell>,
 }
 
 impl Ticket {
+    /// Of a shutdown: a reactor that has shut down already is not gone, it is done.
+    pub(crate) fn or(self, farewell: &Farewell) -> Self {
+        let mut ticket = self;
+        ticket.farewell = Some(Arc::clone(farewell));
+        ticket
+    }
+
     pub(crate) fn complete(mut self, report: &Report) {
         self.report = Some(report.clone());
     }
@@ -159,7 +174,8 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         let mut progress = self.state.progress();
         progress.pending -= 1;
-        match &self.report {
+        let farewell = self.farewell.as_ref().and_then(|farewell| farewell.get());
+        match self.report.as_ref().or(farewell) {
             Some(report) => progress.report.merge(report),
             None => progress.gone = true,
         }

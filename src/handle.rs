@@ -9,13 +9,14 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::{self, ThreadId};
+use std::thread;
 
 use mio::net::{TcpListener, TcpStream};
 
 use crate::acceptor;
 use crate::admission::Admission;
-use crate::drain::{Drain, Ticket};
+use crate::dispatch::guarded;
+use crate::drain::{Drain, Farewell, Threads};
 use crate::error::{Error, MessageError};
 use crate::handler::{Accepted, Handler};
 use crate::listener::Profile;
@@ -34,6 +35,7 @@ pub(crate) type Command = Box<dyn FnOnce(&mut Reactor) + Send>;
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) ends: Vec<End>,
+    threads: Threads,
     directory: Mutex<Directory>,
     ready: AtomicBool,
 }
@@ -42,9 +44,8 @@ pub(crate) struct Shared {
 pub(crate) struct End {
     pub(crate) doorbell: Arc<Doorbell>,
     commands: Mutex<Vec<Command>>,
-    /// Known once the reactor is on its thread.
-    thread: OnceLock<ThreadId>,
     gone: AtomicBool,
+    pub(crate) farewell: Farewell,
     pub(crate) pulse: Arc<Pulse>,
 }
 
@@ -63,6 +64,7 @@ struct Entry {
     serial: u32,
     /// The shard that accepts.
     acceptor: usize,
+    /// None while it is being started: for everybody else it is not there yet.
     addr: Option<SocketAddr>,
     counters: Vec<Arc<Counters>>,
     /// The name is taken until every part has ended.
@@ -75,15 +77,10 @@ impl End {
         Self {
             doorbell: Arc::new(doorbell),
             commands: Mutex::default(),
-            thread: OnceLock::new(),
             gone: AtomicBool::new(false),
+            farewell: Farewell::default(),
             pulse: Arc::default(),
         }
-    }
-
-    /// The reactor is on the calling thread, from now on.
-    pub(crate) fn settle_here(&self) {
-        self.thread.get_or_init(|| thread::current().id());
     }
 
     pub(crate) fn take_commands(&self) -> Vec<Command> {
@@ -93,8 +90,11 @@ impl End {
     /// From now on every handle says so.
     pub(crate) fn set_gone(&self) {
         self.gone.store(true, Ordering::SeqCst);
-        // Dropped outside the lock: tickets among them tell who waits.
-        drop(self.take_commands());
+        // Dropped outside the lock: tickets among them tell who waits, leases give names back, and
+        // the drop of a factory is the user's code.
+        for command in self.take_commands() {
+            guarded(|| drop(command));
+        }
     }
 
     fn is_gone(&self) -> bool {
@@ -124,11 +124,17 @@ impl fmt::Debug for End {
 
 impl Shared {
     pub(crate) fn new(ends: Vec<End>) -> Self {
-        Self { ends, directory: Mutex::default(), ready: AtomicBool::new(true) }
+        let threads = ends.iter().map(|_| OnceLock::new()).collect();
+        Self { ends, threads, directory: Mutex::default(), ready: AtomicBool::new(true) }
+    }
+
+    /// The reactor of `shard` is on the calling thread, from now on.
+    pub(crate) fn settle_here(&self, shard: usize) {
+        self.threads[shard].get_or_init(|| thread::current().id());
     }
 
     /// A part of the listener has ended. After the last one its name is free again.
-    pub(crate) fn release(&self, name: &str) {
+    fn release(&self, name: &str) {
         let mut directory = lock(&self.directory);
         let Some(entry) = directory.entries.get_mut(name) else { return };
         entry.parts -= 1;
@@ -149,9 +155,9 @@ impl Shared {
         }
     }
 
-    /// The threads of the reactors, as far as they run.
-    pub(crate) fn threads(&self) -> Arc<[ThreadId]> {
-        self.ends.iter().filter_map(|end| end.thread.get().copied()).collect()
+    /// Whoever asks for something from now on is told that nobody is there to do it.
+    pub(crate) fn set_gone(&self) {
+        self.ends.iter().for_each(End::set_gone);
     }
 
     fn reserve(&self, name: &str) -> Result<(u32, usize, Vec<Arc<Counters>>), Error> {
@@ -184,7 +190,9 @@ impl Shared {
         lock(&self.directory).entries.remove(name);
     }
 
-    fn set_addr(&self, name: &str, addr: SocketAddr) {
+    /// Every part is on its way to its reactor: whatever is asked of the listener from now on
+    /// comes after it.
+    pub(crate) fn publish(&self, name: &str, addr: SocketAddr) {
         if let Some(entry) = lock(&self.directory).entries.get_mut(name) {
             entry.addr = Some(addr);
         }
@@ -203,6 +211,25 @@ impl Shared {
 /// No code of the user runs under these locks.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A listener's part holds its name. However the part ends, and be it that no reactor ever adopts
+/// it, the name is given back; and without the part that accepts, nobody comes to the others.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    shared: Arc<Shared>,
+    name: Arc<str>,
+    /// Of the part that accepts.
+    admission: Option<Arc<Admission<TcpStream>>>,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(admission) = &self.admission {
+            admission.close();
+        }
+        self.shared.release(&self.name);
+    }
 }
 
 /// A listener that listens already, but that no reactor has adopted yet: a part for each shard.
@@ -239,13 +266,18 @@ impl Handle {
     {
         let Prepared { parts, admission, socket, handle } =
             self.prepare::<H::Message>(name, options)?;
+        // The part that accepts goes last: it has somebody to hand connections to from the first
+        // one on, and should it not get through, the others learn from its lease that they end.
+        let (accepting, others): (Vec<_>, Vec<_>) =
+            parts.into_iter().partition(|part| admission.accepts(part.shard));
         let mut socket = Some(socket);
-        for part in parts {
+        for part in others.into_iter().chain(accepting) {
             let end = &self.shared.ends[part.shard];
             let (admission, factory) = (Arc::clone(&admission), factory.clone());
             let socket = socket.take_if(|_| admission.accepts(part.shard));
             end.command(Box::new(move |reactor| reactor.adopt(part, admission, socket, factory)))?;
         }
+        self.shared.publish(&handle.name, handle.addr);
         Ok(handle)
     }
 
@@ -269,10 +301,9 @@ impl Handle {
         let (serial, acceptor, counters) = shared.reserve(name)?;
         let (socket, addr) =
             acceptor::listen(name, &options).inspect_err(|_| shared.cancel(name))?;
-        shared.set_addr(name, addr);
         log::info!("listener \"{name}\": listening on {addr}");
         let doorbells = shared.ends.iter().map(|end| Arc::clone(&end.doorbell));
-        let admission = Admission::new(doorbells, acceptor, options.max_connections);
+        let admission = Arc::new(Admission::new(doorbells, acceptor, options.max_connections));
         let name: Arc<str> = name.into();
         let mut parts = Vec::with_capacity(shared.ends.len());
         for ((shard, counters), serial) in counters.iter().enumerate().zip(serial..) {
@@ -295,11 +326,16 @@ impl Handle {
                 options: options.clone(),
                 mailbox: Arc::new(mailbox),
                 counters: Arc::clone(counters),
+                lease: Some(Lease {
+                    shared: Arc::clone(shared),
+                    name: Arc::clone(&name),
+                    admission: (shard == acceptor).then(|| Arc::clone(&admission)),
+                }),
             });
         }
         let mailboxes = parts.iter().map(|part| Arc::clone(&part.mailbox)).collect();
         let handle = ListenerHandle { name, addr, mailboxes, counters, reactor: self.clone() };
-        Ok(Prepared { parts, admission: Arc::new(admission), socket, handle })
+        Ok(Prepared { parts, admission, socket, handle })
     }
 
     /// Stops a listener and drains it: everybody who had connected is served, everything that had
@@ -317,17 +353,32 @@ impl Handle {
         let (serial, acceptor) = {
             let mut directory = lock(&self.shared.directory);
             match directory.entries.get_mut(name) {
-                Some(entry) if !entry.stopping => {
+                Some(entry) if !entry.stopping && entry.addr.is_some() => {
                     entry.stopping = true;
                     (entry.serial, entry.acceptor)
                 }
                 _ => return Err(Error::UnknownName(name.to_owned())),
             }
         };
-        let (drain, tickets) = self.drain();
-        // The part that accepts goes first, and tells the others when nobody comes any more.
-        self.shared.ends[acceptor]
-            .command(Box::new(move |reactor| reactor.drain_listener(serial, tickets)))?;
+        let (drain, tickets) = Drain::new(Arc::clone(&self.shared.threads));
+        let mut accepting = None;
+        for ((shard, ticket), serial) in tickets.into_iter().enumerate().zip(serial..) {
+            if shard == acceptor {
+                accepting = Some((serial, ticket));
+            } else {
+                // If it is gone, the ticket tells.
+                let _ = self.shared.ends[shard]
+                    .command(Box::new(move |reactor| reactor.expect_drain(serial, ticket)));
+            }
+        }
+        // The part that accepts comes last: the others drain when nobody comes any more, and
+        // nobody's report is to be missed.
+        if let Some((serial, ticket)) = accepting {
+            self.shared.ends[acceptor].command(Box::new(move |reactor| {
+                reactor.expect_drain(serial, ticket);
+                reactor.drain_listener(serial);
+            }))?;
+        }
         Ok(drain)
     }
 
@@ -343,17 +394,20 @@ impl Handle {
     /// [`Error::Gone`].
     pub fn shutdown(&self) -> Result<Drain, Error> {
         self.shared.ready.store(false, Ordering::SeqCst);
-        let (drain, tickets) = self.drain();
+        let (drain, tickets) = Drain::new(Arc::clone(&self.shared.threads));
         let mut reached = Err(Error::Gone);
         for (end, ticket) in self.shared.ends.iter().zip(tickets) {
-            let told = end.command(Box::new(move |reactor| reactor.shut_down(ticket)));
+            let ticket = ticket.or(&end.farewell);
+            let told = end.command(Box::new(move |reactor| reactor.announce_shutdown(ticket)));
             reached = reached.or(told);
         }
-        reached.map(|()| drain)
-    }
-
-    fn drain(&self) -> (Drain, Vec<Ticket>) {
-        Drain::new(self.shared.threads(), self.shared.ends.len())
+        reached?;
+        // Only when all of them know may one begin: what the others are told by it comes later.
+        for end in &self.shared.ends {
+            // One that had no listener has ended already.
+            let _ = end.command(Box::new(Reactor::begin_shutdown));
+        }
+        Ok(drain)
     }
 
     /// Whether new clients are welcome: until [`shutdown`](Self::shutdown) is asked for. For the
@@ -443,19 +497,28 @@ impl<M> ListenerHandle<M> {
     ///
     /// # Errors
     ///
-    /// As [`Address::send`](crate::Address::send). With several shards, some of them may have got
-    /// the message even so.
+    /// As [`Address::send`](crate::Address::send). With several shards, `Full` means that at least
+    /// one of them was, and that others may have got the message even so.
     pub fn broadcast(&self, message: M) -> Result<(), MessageError<M>>
     where
         M: Clone,
     {
-        if let Some((last, others)) = self.mailboxes.split_last() {
-            for mailbox in others {
-                mailbox.post(Mail::All { message: message.clone(), clone: M::clone })?;
+        let clone = M::clone;
+        let Some((last, others)) = self.mailboxes.split_last() else { return Ok(()) };
+        let (mut reached, mut full) = (false, None);
+        for mailbox in others {
+            match mailbox.post(Mail::All { message: message.clone(), clone }) {
+                Ok(()) => reached = true,
+                Err(MessageError::Full(back)) => full = Some(back),
+                // That part is drained; others may not be.
+                Err(MessageError::Gone(_)) => {}
             }
-            last.post(Mail::All { message, clone: M::clone })?;
         }
-        Ok(())
+        match (last.post(Mail::All { message, clone }), full) {
+            (Ok(()) | Err(MessageError::Gone(_)), Some(back)) => Err(MessageError::Full(back)),
+            (Err(MessageError::Gone(_)), None) if reached => Ok(()),
+            (told, _) => told,
+        }
     }
 
     /// Stops this listener. See [`Handle::stop_listener`].

@@ -24,6 +24,7 @@ use crate::dispatch::{guarded, make};
 use crate::drain::{Report, Straggler};
 use crate::error::{CloseReason, Error};
 use crate::framing::Framing;
+use crate::handle::Lease;
 use crate::handler::{Accepted, Handler, Info, canonical};
 use crate::logging::{Cause, LogGate};
 use crate::mailbox::{ConnectionId, Mail, Mailbox};
@@ -54,6 +55,9 @@ pub(crate) struct Profile<M> {
     pub(crate) limits: Limits,
     pub(crate) mailbox: Arc<Mailbox<M>>,
     pub(crate) counters: Arc<Counters>,
+    /// None where there is no directory.
+    #[expect(dead_code, reason = "it is only there to be dropped")]
+    pub(crate) lease: Option<Lease>,
 }
 
 impl<M> Profile<M> {
@@ -124,7 +128,10 @@ struct Accepting {
 #[derive(Debug, Default)]
 struct Draining {
     deadline: Option<TimerKey>,
+    /// None if connections were forced before the drain began.
     since: Option<Nanos>,
+    /// Nobody is waited for, nor whoever still comes.
+    forced: bool,
     report: Report,
 }
 
@@ -175,8 +182,10 @@ pub(crate) trait AnyListener {
     fn drain(&mut self, turn: &mut Turn) -> Result<(), Error>;
     /// Decides the end of all connections, without waiting for anything.
     fn force(&mut self);
-    /// What the drain came to, once nobody is left.
+    /// What the drain came to, once nobody is left and nobody comes.
     fn finished(&self) -> Option<Report>;
+    /// What the drain has come to so far.
+    fn report(&self) -> Report;
     /// Refuses all mail, and drops what nobody will read.
     fn retire(&mut self, turn: &mut Turn);
 }
@@ -327,8 +336,16 @@ where
 
     /// Takes in who was accepted by another shard.
     fn take_arrivals(&mut self, turn: &mut Turn) {
-        for (stream, peer_addr) in self.admission.arrivals(self.profile.shard) {
+        let arrivals = self.admission.arrivals(self.profile.shard);
+        if arrivals.is_empty() {
+            return;
+        }
+        for (stream, peer_addr) in arrivals {
             self.admit(turn, stream, peer_addr);
+        }
+        // They were on their way when all others were forced.
+        if self.is_forced() {
+            self.force();
         }
     }
 
@@ -467,7 +484,6 @@ where
         let generation = &mut self.generations[key as usize];
         *generation = generation.wrapping_add(1);
         self.profile.counters.open.sub(1);
-        self.admission.leave(self.profile.shard);
         if let Some(draining) = &mut self.draining {
             draining.report.count(Straggler {
                 id: ConnectionId {
@@ -482,6 +498,9 @@ where
                     .map_or(Duration::ZERO, |since| since.elapsed_at(turn.nanos())),
             });
         }
+        // In this order: the place is free when its descriptor is.
+        drop(peer);
+        self.admission.leave(self.profile.shard);
         // A descriptor came free: one early try per rest, so that churn is no busy loop.
         if !self.accepting.retried
             && let Some(pause) = self.accepting.pause.take()
@@ -489,6 +508,26 @@ where
             turn.wheel.cancel(pause);
             self.accepting.retried = true;
         }
+    }
+
+    fn has_begun_to_drain(&self) -> bool {
+        self.draining.as_ref().is_some_and(|draining| draining.since.is_some())
+    }
+
+    fn is_forced(&self) -> bool {
+        self.draining.as_ref().is_some_and(|draining| draining.forced)
+    }
+
+    /// The part that accepts has closed the door, and this one does not know yet.
+    fn is_left_alone(&self) -> bool {
+        self.admission.is_closed() && !self.has_begun_to_drain()
+    }
+
+    /// Whoever has finished the handshake is served.
+    fn accept_last(&mut self, turn: &mut Turn) -> Result<(), Error> {
+        self.accepting.ready = true;
+        while self.accept_some(turn, turn.options.accept_budget)? {}
+        Ok(())
     }
 
     fn stop_accepting(&mut self, turn: &mut Turn) {
@@ -529,6 +568,9 @@ where
 
     fn accept(&mut self, turn: &mut Turn) -> Result<(), Error> {
         self.take_arrivals(turn);
+        if self.is_left_alone() {
+            self.drain(turn)?;
+        }
         let budget = turn.options.accept_budget;
         if self.accept_some(turn, budget)? {
             self.profile.counters.accept_budget_hits.add(1);
@@ -637,6 +679,7 @@ where
             || !self.sweep.is_empty()
             || self.may_accept()
             || self.admission.has_arrivals(self.profile.shard)
+            || self.is_left_alone()
     }
 
     fn serial(&self) -> u32 {
@@ -659,18 +702,22 @@ where
     }
 
     fn drain(&mut self, turn: &mut Turn) -> Result<(), Error> {
-        if self.draining.is_some() {
+        if self.has_begun_to_drain() {
             return Ok(());
         }
-        // Whoever has finished the handshake is served.
         self.take_arrivals(turn);
-        self.accepting.ready = true;
-        while self.accept_some(turn, turn.options.accept_budget)? {}
+        let forced = self.is_forced();
+        // A broken listening socket is closed like any other; what it has let in is drained.
+        let accepted = if forced { Ok(()) } else { self.accept_last(turn) };
         self.stop_accepting(turn);
+        let draining = self.draining.get_or_insert_default();
+        draining.since = Some(turn.nanos());
+        if forced {
+            return accepted;
+        }
         let at = turn.now().after(self.profile.options.drain_timeout);
-        let deadline = turn.wheel.arm(at, Timer::Drain { listener: self.profile.slot });
-        let (deadline, since) = (Some(deadline), Some(turn.nanos()));
-        self.draining = Some(Draining { deadline, since, report: Report::default() });
+        let timer = Timer::Drain { listener: self.profile.slot };
+        draining.deadline = Some(turn.wheel.arm(at, timer));
         let keys: Vec<usize> = self.peers.iter().map(|(key, _)| key).collect();
         for key in keys {
             let peer = &mut self.peers[key];
@@ -680,11 +727,11 @@ where
                 self.queue(key);
             }
         }
-        Ok(())
+        accepted
     }
 
     fn force(&mut self) {
-        self.draining.get_or_insert_default();
+        self.draining.get_or_insert_default().forced = true;
         let keys: Vec<usize> = self.peers.iter().map(|(key, _)| key).collect();
         for key in keys {
             let peer = &mut self.peers[key];
@@ -696,20 +743,26 @@ where
     }
 
     fn finished(&self) -> Option<Report> {
-        let draining = self.draining.as_ref()?;
-        let over = self.peers.is_empty()
+        let over = self.has_begun_to_drain()
+            && self.peers.is_empty()
             && self.admission.is_closed()
             && !self.admission.has_arrivals(self.profile.shard);
-        over.then(|| Report {
+        over.then(|| self.report())
+    }
+
+    fn report(&self) -> Report {
+        let report = self.draining.as_ref().map(|draining| draining.report.clone());
+        Report {
             undelivered_bytes: self.lost.input as u64,
             unsent_bytes: self.lost.output as u64,
-            ..draining.report.clone()
-        })
+            ..report.unwrap_or_default()
+        }
     }
 
     fn retire(&mut self, turn: &mut Turn) {
         self.stop_accepting(turn);
-        if let Some(deadline) = self.draining.take().and_then(|draining| draining.deadline) {
+        if let Some(deadline) = self.draining.as_mut().and_then(|draining| draining.deadline.take())
+        {
             turn.wheel.cancel(deadline);
         }
         let unread = self.profile.mailbox.close();

@@ -306,7 +306,7 @@ impl ListenerOptions {
         self
     }
 
-    /// The most messages that wait for this listener's connections. Default: 65,536.
+    /// The most messages that wait for this listener's connections, on each shard. Default: 65,536.
     pub fn mailbox_capacity(mut self, messages: usize) -> Self {
         self.mailbox_capacity = messages;
         self

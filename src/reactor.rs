@@ -19,6 +19,7 @@ use slab::Slab;
 
 use crate::admission::Admission;
 use crate::clock::{Clock, Nanos};
+use crate::dispatch::guarded;
 use crate::drain::{Report, Ticket};
 use crate::error::Error;
 use crate::handle::{End, Handle, ListenerHandle, Shared};
@@ -50,6 +51,20 @@ impl Tenant {
 struct Shutdown {
     tickets: Vec<Ticket>,
     report: Report,
+    stage: Stage,
+    /// It was asked for twice: nobody is waited for.
+    forced: bool,
+}
+
+/// How far a shutdown has come.
+#[derive(Debug, Default, Copy, Clone, PartialEq, Eq)]
+enum Stage {
+    /// Known, and not begun: other shards may not know yet.
+    #[default]
+    Announced,
+    /// The listening sockets stay open for a while.
+    Lead,
+    Draining,
 }
 
 /// One event loop. See the crate's documentation for an example.
@@ -120,7 +135,7 @@ impl Reactor {
     pub(crate) fn from_seed(seed: Seed, shared: Arc<Shared>) -> Self {
         let Seed { shard, poll, registry, options } = seed;
         let end = &shared.ends[shard];
-        end.settle_here();
+        shared.settle_here(shard);
         let pulse = Arc::clone(&end.pulse);
         let handle = Handle { shared: Arc::clone(&shared) };
         Self {
@@ -161,6 +176,7 @@ impl Reactor {
         if let Some(part) = prepared.parts.pop() {
             self.adopt(part, prepared.admission, Some(prepared.socket), factory);
         }
+        self.shared.publish(prepared.handle.name(), prepared.handle.local_addr());
         Ok(prepared.handle)
     }
 
@@ -310,7 +326,7 @@ impl Reactor {
             | Timer::Accept { listener }
             | Timer::Drain { listener }) = timer
             else {
-                self.drain_acceptors();
+                self.lead_is_over();
                 continue;
             };
             if let Some(tenant) = self.listeners.get_mut(listener.into()) {
@@ -340,6 +356,7 @@ impl Reactor {
             && let Some(shutdown) = self.shutdown.take()
         {
             self.stopped = true;
+            self.end().farewell.get_or_init(|| shutdown.report.clone());
             for ticket in shutdown.tickets {
                 ticket.complete(&shutdown.report);
             }
@@ -378,64 +395,65 @@ impl Reactor {
         if let Err(error) = listener.register(&self.turn) {
             log::error!("listener \"{}\": cannot be watched: {error}", listener.name());
             entry.insert(Tenant::new(listener));
-            return self.drain_everywhere(slot);
+            return self.drain_slot(slot);
         }
         entry.insert(Tenant::new(listener));
-        if self.shutdown.is_some() {
+        let Some(shutdown) = &self.shutdown else { return };
+        if shutdown.forced {
+            self.listeners[slot].listener.force();
+        }
+        if shutdown.stage == Stage::Draining {
             self.drain_acceptors();
         }
     }
 
-    /// Drains a listener, beginning with this part of it, which accepts: the other parts are told
-    /// once nobody is handed to them any more.
-    pub(crate) fn drain_listener(&mut self, first_serial: u32, tickets: Vec<Ticket>) {
-        let shared = Arc::clone(&self.shared);
-        let own = self.shard;
-        let mut others = Vec::new();
-        for ((shard, ticket), serial) in tickets.into_iter().enumerate().zip(first_serial..) {
-            if shard == own {
-                self.drain_part(serial, ticket);
-            } else {
-                others.push((shard, serial, ticket));
-            }
-        }
-        for (shard, serial, ticket) in others {
-            let told = shared.ends[shard]
-                .command(Box::new(move |reactor| reactor.drain_part(serial, ticket)));
-            if told.is_err() {
-                log::debug!("shard {shard} is gone already");
-            }
-        }
-    }
-
-    fn drain_part(&mut self, serial: u32, ticket: Ticket) {
+    /// A part of a listener is about to be drained, and somebody waits for its report.
+    pub(crate) fn expect_drain(&mut self, serial: u32, ticket: Ticket) {
         match self.slot_of(serial) {
-            Some(slot) => {
-                self.listeners[slot].tickets.push(ticket);
-                self.drain_slot(slot);
-            }
+            Some(slot) => self.listeners[slot].tickets.push(ticket),
             None => ticket.complete(&Report::default()),
         }
     }
 
-    pub(crate) fn shut_down(&mut self, ticket: Ticket) {
-        if let Some(shutdown) = &mut self.shutdown {
-            shutdown.tickets.push(ticket);
+    /// Drains the part of a listener that accepts. The other parts follow by themselves: they see
+    /// that nobody is handed to them any more.
+    pub(crate) fn drain_listener(&mut self, serial: u32) {
+        if let Some(slot) = self.slot_of(serial) {
+            self.drain_slot(slot);
+        }
+    }
+
+    /// Every listener's report counts from now on. The second time, nobody is waited for.
+    pub(crate) fn announce_shutdown(&mut self, ticket: Ticket) {
+        let again = self.shutdown.is_some();
+        let shutdown = self.shutdown.get_or_insert_default();
+        shutdown.tickets.push(ticket);
+        if again {
+            shutdown.forced = true;
             for (_, tenant) in &mut self.listeners {
                 tenant.listener.force();
             }
-        } else {
-            self.shutdown = Some(Shutdown { tickets: vec![ticket], ..Shutdown::default() });
-            match self.turn.options.drain_lead {
-                Duration::ZERO => {}
-                lead => {
-                    let at = self.turn.now().after(lead);
-                    self.turn.wheel.arm(at, Timer::Lead);
-                    return;
-                }
-            }
         }
-        self.drain_acceptors();
+    }
+
+    /// All shards know of the shutdown.
+    pub(crate) fn begin_shutdown(&mut self) {
+        let Some(shutdown) = &mut self.shutdown else { return };
+        let lead = self.turn.options.drain_lead;
+        if shutdown.stage == Stage::Announced && !lead.is_zero() && !shutdown.forced {
+            shutdown.stage = Stage::Lead;
+            let at = self.turn.now().after(lead);
+            self.turn.wheel.arm(at, Timer::Lead);
+        } else if shutdown.stage != Stage::Lead || shutdown.forced {
+            self.lead_is_over();
+        }
+    }
+
+    fn lead_is_over(&mut self) {
+        if let Some(shutdown) = &mut self.shutdown {
+            shutdown.stage = Stage::Draining;
+            self.drain_acceptors();
+        }
     }
 
     /// Everything ends at once, and `run` with it: another shard died.
@@ -444,30 +462,13 @@ impl Reactor {
         self.stopped = true;
     }
 
-    /// Parts that do not accept follow when the part that does has told them.
+    /// The parts that do not accept follow by themselves.
     fn drain_acceptors(&mut self) {
         let accepts = |(_, tenant): &(usize, &Tenant)| tenant.listener.accepts();
         let slots: Vec<usize> =
             self.listeners.iter().filter(accepts).map(|(slot, _)| slot).collect();
         for slot in slots {
-            self.drain_everywhere(slot);
-        }
-    }
-
-    /// Drains a part that accepts, then the other parts of the same listener.
-    fn drain_everywhere(&mut self, slot: usize) {
-        self.drain_slot(slot);
-        let own = self.listeners[slot].listener.serial();
-        for (shard, end) in self.shared.ends.iter().enumerate().filter(|at| at.0 != self.shard) {
-            let serial = serial_of(own, self.shard, shard);
-            let told = end.command(Box::new(move |reactor| {
-                if let Some(slot) = reactor.slot_of(serial) {
-                    reactor.drain_slot(slot);
-                }
-            }));
-            if told.is_err() {
-                log::debug!("shard {shard} is gone already");
-            }
+            self.drain_slot(slot);
         }
     }
 
@@ -488,16 +489,19 @@ impl Reactor {
         self.listeners.iter().find(|(_, tenant)| tenant.listener.serial() == serial).map(|(s, _)| s)
     }
 
-    /// A drained listener leaves.
+    /// A drained listener leaves, and its name is free before anybody is told.
     fn evict(&mut self, slot: usize, report: Report) {
-        let mut tenant = self.listeners.remove(slot);
-        tenant.listener.retire(&mut self.turn);
-        log::info!("listener \"{}\": stopped, {report}", tenant.listener.name());
-        self.shared.release(tenant.listener.name());
+        let Tenant { mut listener, tickets, .. } = self.listeners.remove(slot);
+        listener.retire(&mut self.turn);
+        log::info!("listener \"{}\": stopped, {report}", listener.name());
+        // With it goes the factory, which is the user's.
+        if guarded(|| drop(listener)).is_none() {
+            log::error!("the drop of a factory panicked");
+        }
         if let Some(shutdown) = &mut self.shutdown {
             shutdown.report.merge(&report);
         }
-        for ticket in tenant.tickets {
+        for ticket in tickets {
             ticket.complete(&report);
         }
     }
@@ -519,17 +523,10 @@ impl Reactor {
             let listener = &mut self.listeners[slot].listener;
             listener.force();
             listener.sweep(&mut self.turn);
-            let report = listener.finished().unwrap_or_default();
+            let report = listener.report();
             self.evict(slot, report);
         }
     }
-}
-
-/// The serial of the part on shard `there`, from that of the part on shard `here`: the serials of a
-/// listener's parts follow each other.
-fn serial_of(serial: u32, here: usize, there: usize) -> u32 {
-    let distance = |shard: usize| u32::try_from(shard).unwrap_or(u32::MAX);
-    serial - distance(here) + distance(there)
 }
 
 /// What an event means for a peer.
@@ -559,7 +556,10 @@ impl AsRawFd for Reactor {
 
 impl Drop for Reactor {
     fn drop(&mut self) {
-        self.terminate_all();
+        // After a panic of our own there may be another one in it, and that would be an abort.
+        if guarded(|| self.terminate_all()).is_none() {
+            log::error!("a reactor that was dropped could not end all of its connections");
+        }
         self.end().set_gone();
     }
 }

@@ -12,7 +12,7 @@
 use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc;
+use std::sync::{OnceLock, mpsc};
 use std::thread::{self, JoinHandle};
 
 use crate::dispatch::panic_text;
@@ -96,7 +96,8 @@ impl Shards {
         Ok(Self { seeds, handle, on_thread_start: Arc::new(|_shard| {}) })
     }
 
-    /// Has `hook` called on each shard's thread, with the shard's number from 0, before it serves.
+    /// Has `hook` called on each shard's thread, with the shard's number from 0, before any of them
+    /// serves.
     pub fn on_thread_start(mut self, hook: impl Fn(usize) + Send + Sync + 'static) -> Self {
         self.on_thread_start = Arc::new(hook);
         self
@@ -127,51 +128,86 @@ impl Shards {
 
     /// Runs all shards until [`Handle::shutdown`] has drained every listener.
     ///
-    /// The threads are named after the listeners that have been started, and their shard.
+    /// The threads are named after the listeners that have been started, and their shard, as far as
+    /// the 15 bytes of Linux allow.
     ///
     /// # Errors
     ///
-    /// [`Error::Shard`] if a shard ended in any other way, by an error of its event queue or a bug:
-    /// all others are ended then, rather than serving on in part. [`Error::Poll`] if a thread
-    /// cannot be made.
-    pub fn run(self) -> Result<(), Error> {
-        let names: Vec<String> =
-            self.handle.listeners().into_iter().map(|(name, ..)| name).collect();
-        let label = names.join("+");
-        let (ended, ends) = mpsc::channel();
+    /// [`Error::Shard`] if a shard ended in any other way, by an error of its event queue or of a
+    /// listening socket, or by a bug: all others are ended then, rather than serving on in part.
+    /// [`Error::Poll`] if a thread cannot be made.
+    pub fn run(mut self) -> Result<(), Error> {
+        let shared = Arc::clone(&self.handle.shared);
+        let label = self.label();
+        let may_serve = Arc::new(OnceLock::new());
+        let (tell, told) = mpsc::channel();
         let mut threads = Vec::new();
         let mut outcome = Ok(());
-        for (shard, seed) in self.seeds.into_iter().enumerate() {
+        for (shard, seed) in std::mem::take(&mut self.seeds).into_iter().enumerate() {
             let job = Job {
                 shard,
                 seed,
-                shared: Arc::clone(&self.handle.shared),
+                shared: Arc::clone(&shared),
                 hook: Arc::clone(&self.on_thread_start),
-                ended: ended.clone(),
+                may_serve: Arc::clone(&may_serve),
+                tell: tell.clone(),
             };
-            let named = thread::Builder::new().name(format!("{label}/{shard}"));
+            let named = thread::Builder::new().name(thread_name(&label, shard));
             match named.spawn(move || job.run()) {
                 Ok(thread) => threads.push(thread),
                 Err(source) => {
                     outcome = Err(Error::Poll { what: "make a thread", source });
+                    may_serve.get_or_init(|| false);
                     break;
                 }
             }
         }
-        drop(ended);
-        if outcome.is_err() {
-            self.handle.shared.abort();
-        }
-        for (shard, why) in ends {
-            if let Some(why) = why {
-                self.handle.shared.abort();
-                log::error!("shard {shard} ended: {why}");
-                outcome = outcome.and(Err(Error::Shard { shard, why }));
+        drop(tell);
+        let mut ready = 0;
+        for (shard, news) in told {
+            match news {
+                News::Ready => {
+                    ready += 1;
+                    if ready == threads.len() {
+                        may_serve.get_or_init(|| true);
+                    }
+                }
+                News::Died(why) => {
+                    may_serve.get_or_init(|| false);
+                    shared.abort();
+                    log::error!("shard {shard} ended: {why}");
+                    outcome = outcome.and(Err(Error::Shard { shard, why }));
+                }
             }
         }
         threads.into_iter().for_each(join);
         outcome
     }
+
+    /// The names of the listeners that have been started.
+    fn label(&self) -> String {
+        let names: Vec<String> =
+            self.handle.listeners().into_iter().map(|(name, ..)| name).collect();
+        if names.is_empty() { String::from("condor") } else { names.join("+") }
+    }
+}
+
+impl Drop for Shards {
+    /// Also of shards that never ran, wholly or in part.
+    fn drop(&mut self) {
+        self.handle.shared.set_gone();
+    }
+}
+
+/// A thread's name, with the shard in full: Linux cuts off what is longer than 15 bytes.
+fn thread_name(label: &str, shard: usize) -> String {
+    const MAX: usize = 15;
+    let shard = format!("/{shard}");
+    let mut end = label.len().min(MAX.saturating_sub(shard.len()));
+    while !label.is_char_boundary(end) {
+        end -= 1;
+    }
+    label[..end].replace('\0', "?") + &shard
 }
 
 /// A shard's panics were caught and reported on its own thread.
@@ -187,32 +223,57 @@ impl fmt::Debug for Shards {
     }
 }
 
+/// What a shard's thread tells of itself.
+enum News {
+    /// Its hook has returned.
+    Ready,
+    /// It ended without having been asked to.
+    Died(String),
+}
+
 /// What a shard's thread does.
 struct Job {
     shard: usize,
     seed: Seed,
     shared: Arc<Shared>,
     hook: Arc<dyn Fn(usize) + Send + Sync>,
-    ended: mpsc::Sender<(usize, Option<String>)>,
+    /// Decided when all shards are ready, or one is not: nothing is served in part.
+    may_serve: Arc<OnceLock<bool>>,
+    tell: mpsc::Sender<(usize, News)>,
 }
 
 impl Job {
     fn run(self) {
-        let Self { shard, seed, shared, hook, ended } = self;
+        let Self { shard, seed, shared, hook, may_serve, tell } = self;
         let caught = catch_unwind(AssertUnwindSafe(|| {
             hook(shard);
-            Reactor::from_seed(seed, shared).run()
+            // Nobody listens only if `run` itself is gone.
+            let _ = tell.send((shard, News::Ready));
+            if *may_serve.wait() { Reactor::from_seed(seed, shared).run() } else { Ok(()) }
         }));
         let why = match caught {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(error.to_string()),
-            Err(panic) => Some(describe(panic.as_ref())),
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(panic) => describe(panic.as_ref()),
         };
-        // Nobody listens only if `run` itself is gone.
-        let _ = ended.send((shard, why));
+        let _ = tell.send((shard, News::Died(why)));
     }
 }
 
 fn describe(panic: &(dyn Any + Send)) -> String {
     format!("it panicked: {}", panic_text(panic))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: `top -H` tells the shards apart, however long the names of the listeners are.
+    #[test]
+    fn a_threads_name_ends_with_its_shard() {
+        assert_eq!(thread_name("echo", 0), "echo/0");
+        assert_eq!(thread_name("a-very-long-name", 12), "a-very-long-/12");
+        assert_eq!(thread_name("grüße-aus-köln", 1), "grüße-aus-k/1");
+        assert_eq!(thread_name("nul\0", 1), "nul?/1");
+    }
 }

@@ -142,6 +142,7 @@ impl<H: Handler> Rig<H> {
             options,
             mailbox: Arc::clone(&mailbox),
             counters: Arc::clone(&counters),
+            lease: None,
         };
         let framing = profile.framing.clone().mirrored();
         let door = Rc::new(RefCell::new(Door::default()));
