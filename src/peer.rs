@@ -481,7 +481,11 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             Some(Due::Packet) => self.packet_timeout(desk),
             Some(Due::Idle) => self.close(desk, CloseReason::IdleTimeout),
             Some(Due::Stall) => self.close(desk, CloseReason::WriteStalled),
-            Some(Due::Close) => self.marks |= mark::CLOSE_DUE,
+            Some(Due::Close) => {
+                self.marks |= mark::CLOSE_DUE;
+                // `sweep` does the rest. An entry armed again would be due at once, and again.
+                self.conn.close_by(Tick::NEVER);
+            }
             None => {}
         }
         self.queue_out(desk, 0);

@@ -477,3 +477,20 @@ fn a_timer_that_rearms_itself_starves_nobody() {
     harness.turn();
     assert_eq!(harness.packets(), [b"x"]);
 }
+
+/// Goal: many deadlines of closing at the same moment are all met in a few turns. Method: a
+/// thousand connections linger until the linger timeout.
+#[test]
+fn a_thousand_linger_timeouts_end_in_the_same_turn() {
+    let (first, _) = echo(options().max_connections(1_000).linger_timeout(secs(5)));
+    let others: Vec<_> = (1..1_000).map(|_| first.connect()).collect();
+    for peer in others.iter().chain([&first]) {
+        peer.message(order("stop", |_| Action::stop(CloseReason::Normal)));
+    }
+    assert_eq!(first.leftovers().connections, 1_000);
+    first.stall(secs(5));
+    for _ in 0..3 {
+        first.turn();
+    }
+    assert_clean(&first);
+}
