@@ -339,7 +339,7 @@ impl Handler for Clumsy {
 
     fn terminate(self, reason: CloseReason) {
         let expected = match self.at {
-            Where::Terminate | Where::Drop => CloseReason::PeerClosed,
+            Where::Terminate | Where::Drop => CloseReason::PacketTimeout,
             Where::Factory => CloseReason::DrainForced,
             _ => CloseReason::Panicked,
         };
