@@ -1,0 +1,261 @@
+//! Long work on other threads: answered in order, without holding up anybody else.
+//!
+//! ```text
+//! cargo run --release --example offload
+//! cargo run --release --example call -- 127.0.0.1:5557 10 100 5000000 many 1000
+//! ```
+//!
+//! A request is a number in decimal, and its answer is how many primes are below it: `4`, `25`,
+//! `348513` after a moment, `not a number up to 10000000`, `168`. Start several clients: they are
+//! served side by side, by as many threads as there are cores, and `call ... 10` is answered at
+//! once as long as one of them is free.
+//!
+//! What it shows: a handler that hands its work away *pauses reading*, answers when the result
+//! comes back as a message, and *resumes*. That is all it takes to keep the answers in order and
+//! bounded in number, and to answer a client that has shut down its sending side: the end of its
+//! stream waits its turn behind the requests. No timeout runs meanwhile, since the client has done
+//! its part.
+
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use clap::Parser;
+use condor::{Action, Address, Context, Error, Handler, Info, ListenerOptions, Reactor};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+const MAX_CONNECTIONS: usize = 1_000;
+const MAX_NUMBER: u32 = 10_000_000;
+
+/// What comes back from a worker.
+type Answer = String;
+
+/// Work for another thread. It is answered whatever becomes of it: a connection that waits for an
+/// answer reads nothing, so one that never came would hold it for ever.
+struct Job {
+    number: u32,
+    answer_to: Address<Answer>,
+    answer: Option<Answer>,
+}
+
+impl Job {
+    fn work(mut self) {
+        self.answer = Some(primes_below(self.number).to_string());
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        let answer = self.answer.take().unwrap_or_else(|| String::from("failed"));
+        // A connection has one job at a time, so that the mailbox has room for all of them. If the
+        // connection has ended meanwhile, nobody waits.
+        let _ = self.answer_to.send(answer);
+    }
+}
+
+/// How many primes are below `number`, by the sieve of Eratosthenes.
+fn primes_below(number: u32) -> usize {
+    let number = number as usize;
+    let mut is_prime = vec![true; number];
+    is_prime.iter_mut().take(2).for_each(|trivial| *trivial = false);
+    for factor in (2..).take_while(|factor| factor * factor < number) {
+        if is_prime[factor] {
+            for multiple in (factor * factor..number).step_by(factor) {
+                is_prime[multiple] = false;
+            }
+        }
+    }
+    is_prime.into_iter().filter(|prime| *prime).count()
+}
+
+/// Threads that take jobs out of one queue until nobody is left who could put one in.
+fn start_workers(count: usize) -> SyncSender<Job> {
+    let (jobs, queue) = mpsc::sync_channel(MAX_CONNECTIONS);
+    let queue: Arc<Mutex<Receiver<Job>>> = Arc::new(Mutex::new(queue));
+    for _ in 0..count {
+        let queue = Arc::clone(&queue);
+        thread::spawn(move || {
+            loop {
+                let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                let Ok(job) = next else { return };
+                // A job that panics has answered, and the next one finds this worker alive.
+                let _ = catch_unwind(AssertUnwindSafe(|| job.work()));
+            }
+        });
+    }
+    jobs
+}
+
+/// One connection.
+struct Primes {
+    jobs: SyncSender<Job>,
+}
+
+impl Handler for Primes {
+    type Message = Answer;
+
+    fn handle_packet<'a>(
+        &'a mut self,
+        packet: &'a [u8],
+        ctx: &mut Context<'_, Answer>,
+    ) -> Action<'a> {
+        let number = std::str::from_utf8(packet).ok().and_then(|text| text.parse().ok());
+        let Some(number) = number.filter(|number| *number <= MAX_NUMBER) else {
+            return Action::send(format!("not a number up to {MAX_NUMBER}"));
+        };
+        let job = Job { number, answer_to: ctx.address(), answer: None };
+        // Never blocks, never fails but for a flood of connections that came, asked and went: then
+        // the job is dropped, which answers it.
+        let _ = self.jobs.try_send(job);
+        ctx.pause_reading();
+        Action::Continue
+    }
+
+    fn handle_info<'a>(
+        &'a mut self,
+        info: Info<'a, Answer>,
+        ctx: &mut Context<'_, Answer>,
+    ) -> Action<'a> {
+        match info {
+            Info::Message(answer) => {
+                ctx.resume_reading();
+                Action::send(answer)
+            }
+            other => other.default_action(),
+        }
+    }
+}
+
+/// Counts primes, on other threads than the one that serves.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Address and port to listen on
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:5557")]
+    listen: SocketAddr,
+    /// Threads that work [default: as many as there are cores]
+    #[arg(long, value_name = "N")]
+    workers: Option<usize>,
+}
+
+fn main() -> ExitCode {
+    match serve(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("offload: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(arguments: &Arguments) -> Result<(), Error> {
+    let mut signals = Signals::new([SIGTERM, SIGINT])
+        .map_err(|source| Error::Poll { what: "listen for signals", source })?;
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let jobs = start_workers(arguments.workers.unwrap_or(cores).max(1));
+    let options = ListenerOptions::new(arguments.listen).max_connections(MAX_CONNECTIONS);
+    let mut reactor = Reactor::new()?;
+    let listener =
+        reactor.start_listener("primes", options, move |_peer| Primes { jobs: jobs.clone() })?;
+    println!("listening on {}", listener.local_addr());
+    let handle = reactor.handle();
+    thread::spawn(move || {
+        for _signal in signals.forever() {
+            // A drain waits for jobs in work: their connections are not told before they resume.
+            let _ = handle.shutdown();
+        }
+    });
+    reactor.run()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use condor::CloseReason;
+    use condor::testing::Harness;
+
+    /// One connection, and the queue, for the test to be the worker.
+    fn connection() -> (Harness<Primes>, Receiver<Job>) {
+        let (jobs, queue) = mpsc::sync_channel(1);
+        (Harness::of(Primes { jobs }), queue)
+    }
+
+    fn work(connection: &Harness<Primes>, queue: &Receiver<Job>) {
+        queue.try_recv().expect("a job").work();
+        connection.run();
+    }
+
+    #[test]
+    fn primes_are_counted() {
+        let counts = [0, 1, 2, 3, 4, 10, 25, 26, 100, 1_000].map(primes_below);
+        assert_eq!(counts, [0, 0, 0, 1, 2, 4, 9, 9, 25, 168]);
+    }
+
+    #[test]
+    fn answers_come_in_order_one_job_at_a_time() {
+        let (connection, queue) = connection();
+        let [first, second, third] = ["10", "many", "100"].map(|text| connection.framed(text));
+        connection.receive([first, second, third].concat());
+        assert_eq!(connection.packets(), [b""; 0], "the worker has not worked yet");
+        work(&connection, &queue);
+        assert_eq!(connection.packets(), [&b"4"[..], b"not a number up to 10000000"]);
+        work(&connection, &queue);
+        assert_eq!(connection.packets(), [b"25"]);
+        assert!(queue.try_recv().is_err(), "three requests, two of them jobs");
+    }
+
+    #[test]
+    fn who_sends_no_more_still_gets_all_answers() {
+        let (connection, queue) = connection();
+        connection.packet("10");
+        connection.packet("100");
+        connection.peer_closes();
+        assert_eq!(connection.closed(), None);
+        work(&connection, &queue);
+        work(&connection, &queue);
+        assert_eq!(connection.packets(), [&b"4"[..], b"25"]);
+        assert_eq!(connection.closed(), Some(CloseReason::PeerClosed));
+    }
+
+    #[test]
+    fn a_job_that_is_lost_is_answered() {
+        let (connection, queue) = connection();
+        connection.packet("10");
+        drop(queue);
+        connection.run();
+        assert_eq!(connection.packets(), [b"failed"]);
+        connection.packet("100");
+        assert_eq!(
+            connection.packets(),
+            [b"failed"],
+            "nobody works any more, and it does not hang"
+        );
+    }
+
+    #[test]
+    fn long_work_is_not_blamed_on_the_client() {
+        let (connection, queue) = connection();
+        let half = &connection.framed("100")[..3];
+        connection.receive([&connection.framed("10"), half].concat());
+        connection.advance(std::time::Duration::from_secs(3_600));
+        assert_eq!(connection.closed(), None);
+        work(&connection, &queue);
+        assert_eq!(connection.packets(), [b"4"]);
+        connection.advance(std::time::Duration::from_secs(10));
+        assert_eq!(connection.closed(), Some(CloseReason::PacketTimeout), "now the clock runs");
+    }
+
+    #[test]
+    fn a_drain_waits_for_work_under_way() {
+        let (connection, queue) = connection();
+        connection.packet("10");
+        connection.drain();
+        assert_eq!(connection.closed(), None);
+        work(&connection, &queue);
+        assert_eq!(connection.packets(), [b"4"]);
+        assert_eq!(connection.closed(), Some(CloseReason::Shutdown));
+    }
+}

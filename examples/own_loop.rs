@@ -1,0 +1,251 @@
+//! The reactor inside a loop of your own: one thread, one `poll`, packets over TCP, datagrams over
+//! UDP, and a tick.
+//!
+//! ```text
+//! cargo run --release --example own_loop
+//! cargo run --release --example call -- 127.0.0.1:5558 one two      # packets, over TCP
+//! bash -c 'exec 3<>/dev/udp/127.0.0.1/5558; echo -n three >&3; head -c 5 <&3'
+//! ```
+//!
+//! Both come back, and every few seconds the server prints how many there were. Ctrl-C drains the
+//! TCP side and ends.
+//!
+//! What it shows: the loop belongs to this program, and the reactor is one event source in it. Its
+//! descriptor is watched for readability; `next_deadline` says how long the loop may sleep as far
+//! as the reactor is concerned; `turn`, with no time to wait, does what there is to do. Any `poll`
+//! will do, be it mio's, that of a GUI, or of a game.
+
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use condor::{Action, Context, Handle, Handler, ListenerOptions, Reactor};
+use mio::net::UdpSocket;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+const REACTOR: Token = Token(0);
+const DATAGRAMS: Token = Token(1);
+
+/// Datagrams answered in one pass, so that a flood of them does not starve the reactor.
+const DATAGRAM_BUDGET: u32 = 64;
+
+/// What comes over TCP goes back.
+struct Echo;
+
+impl Handler for Echo {
+    type Message = ();
+
+    fn handle_packet<'a>(&'a mut self, packet: &'a [u8], _: &mut Context<'_, ()>) -> Action<'a> {
+        Action::send(packet)
+    }
+}
+
+/// Everything that the loop looks after.
+struct Service {
+    poll: Poll,
+    reactor: Reactor,
+    datagrams: UdpSocket,
+    /// There may be datagrams that no event will announce again.
+    more_datagrams: bool,
+    answered: u64,
+    period: Duration,
+    next_tick: Instant,
+}
+
+impl Service {
+    /// Listens on `addr`, over TCP and on the same port over UDP.
+    fn new(addr: SocketAddr, period: Duration) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let mut reactor = Reactor::new()?;
+        let listener = reactor.start_listener("echo", ListenerOptions::new(addr), |_peer| Echo)?;
+        let mut datagrams = UdpSocket::bind(listener.local_addr())?;
+        let registry = poll.registry();
+        registry.register(&mut SourceFd(&reactor.as_raw_fd()), REACTOR, Interest::READABLE)?;
+        registry.register(&mut datagrams, DATAGRAMS, Interest::READABLE)?;
+        let next_tick = now() + period;
+        Ok(Self { poll, reactor, datagrams, more_datagrams: false, answered: 0, period, next_tick })
+    }
+
+    fn handle(&self) -> Handle {
+        self.reactor.handle()
+    }
+
+    /// Until somebody has asked the reactor to shut down, and it has.
+    fn run(&mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(64);
+        while !self.reactor.is_stopped() {
+            match self.poll.poll(&mut events, Some(self.patience())) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => events.clear(),
+                polled => polled?,
+            }
+            if self.more_datagrams || events.iter().any(|event| event.token() == DATAGRAMS) {
+                self.answer_datagrams()?;
+            }
+            // Whatever woke us: a turn that finds nothing to do costs one system call.
+            self.reactor.turn(Some(Duration::ZERO))?;
+            if now() >= self.next_tick {
+                self.next_tick += self.period;
+                self.tick();
+            }
+        }
+        Ok(())
+    }
+
+    /// How long there is nothing to do unless something happens.
+    fn patience(&self) -> Duration {
+        if self.more_datagrams {
+            return Duration::ZERO;
+        }
+        let tick = self.next_tick.saturating_duration_since(now());
+        self.reactor.next_deadline().map_or(tick, |deadline| deadline.min(tick))
+    }
+
+    fn answer_datagrams(&mut self) -> io::Result<()> {
+        let mut buffer = [0; 2048];
+        self.more_datagrams = true;
+        for _ in 0..DATAGRAM_BUDGET {
+            match self.datagrams.recv_from(&mut buffer) {
+                Ok((len, from)) => {
+                    // A datagram that cannot be sent is lost, as datagrams are.
+                    let _ = self.datagrams.send_to(&buffer[..len], from);
+                    self.answered += 1;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.more_datagrams = false;
+                    break;
+                }
+                // The answer to an earlier one found nobody; or a signal.
+                Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn tick(&self) {
+        let stats = self.handle().stats();
+        println!("{} packets, {} datagrams", stats.packets_in, self.answered);
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the loop is this program's, and so is its time")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// Sends back what comes, over TCP and over UDP, in one loop.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Address and port to listen on, both over TCP and over UDP
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:5558")]
+    listen: SocketAddr,
+    /// How often to print what was answered
+    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+    tick: u64,
+}
+
+fn main() -> ExitCode {
+    match serve(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("own_loop: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(arguments: &Arguments) -> io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let mut service = Service::new(arguments.listen, Duration::from_secs(arguments.tick.max(1)))?;
+    println!("listening on {}", service.datagrams.local_addr()?);
+    let handle = service.handle();
+    thread::spawn(move || {
+        for _signal in signals.forever() {
+            // Asked from another thread, the reactor's descriptor becomes readable.
+            let _ = handle.shutdown();
+        }
+    });
+    service.run()?;
+    service.tick();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use condor::client::Client;
+    use condor::testing::Harness;
+
+    const LONG: Duration = Duration::from_secs(3_600);
+
+    #[test]
+    fn packets_come_back() {
+        let harness = Harness::of(Echo);
+        harness.packet(b"one");
+        harness.packet(b"");
+        assert_eq!(harness.packets(), [&b"one"[..], b""]);
+    }
+
+    /// Goal: neither side has to wait for the other's events, or for the tick. Method: both over
+    /// real sockets, with a tick that does not come, and bursts that take more than one pass.
+    #[test]
+    fn both_sides_are_served_by_one_loop() -> Result<(), Box<dyn std::error::Error>> {
+        const BURST: u32 = 2 * DATAGRAM_BUDGET;
+        let mut service = Service::new("127.0.0.1:0".parse()?, LONG)?;
+        let (addr, handle) = (service.datagrams.local_addr()?, service.handle());
+        let test = thread::spawn(move || -> io::Result<()> {
+            let socket = std::net::UdpSocket::bind("127.0.0.1:0")?;
+            socket.connect(addr)?;
+            socket.set_read_timeout(Some(Duration::from_secs(10)))?;
+            let mut client = Client::connect(addr).map_err(io::Error::other)?;
+            for _ in 0..5 {
+                for number in 0..BURST {
+                    socket.send(&number.to_be_bytes())?;
+                }
+                assert_eq!(client.request(b"packet").map_err(io::Error::other)?, b"packet");
+                for number in 0..BURST {
+                    let mut back = [0; 8];
+                    assert_eq!(socket.recv(&mut back)?, 4);
+                    assert_eq!(back[..4], number.to_be_bytes());
+                }
+            }
+            let _ = handle.shutdown();
+            Ok(())
+        });
+        service.run()?;
+        test.join().expect("the test's other half")?;
+        assert_eq!(service.answered, u64::from(5 * BURST));
+        assert_eq!(service.handle().stats().packets_in, 5);
+        Ok(())
+    }
+
+    /// Goal: the reactor's own deadlines wake the loop. Method: a packet that stays incomplete,
+    /// and nothing else to wait for.
+    #[test]
+    fn the_loop_wakes_up_for_the_reactor_s_timers() -> Result<(), Box<dyn std::error::Error>> {
+        let mut service = Service::new("127.0.0.1:0".parse()?, LONG)?;
+        let options = ListenerOptions::port(0).packet_timeout(Duration::from_millis(50));
+        let listener = service.reactor.start_listener("short", options, |_peer| Echo)?;
+        let (addr, handle) = (listener.local_addr(), service.handle());
+        let test = thread::spawn(move || -> io::Result<usize> {
+            use std::io::{Read, Write};
+            let mut stream = std::net::TcpStream::connect(addr)?;
+            stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+            stream.write_all(b"\0\x05half")?;
+            let end = stream.read(&mut [0; 8])?;
+            let _ = handle.shutdown();
+            Ok(end)
+        });
+        service.run()?;
+        assert_eq!(test.join().expect("the test's other half")?, 0, "the end of the stream");
+        Ok(())
+    }
+}
