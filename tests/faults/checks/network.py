@@ -4,7 +4,7 @@ import contextlib
 import random
 import time
 
-from kit.client import Client, crowd, exchange, frame
+from kit.client import Client, ask_all, crowd, exchange, frame
 from kit.expect import Unsupported, check, expect, wait_until
 from kit.network import private_network, wire
 from kit.trial import Trial
@@ -12,13 +12,14 @@ from kit.trial import Trial
 
 @check("mtu-68", "exact bytes arrive through the smallest MTU there is", needs=("ip",))
 def smallest_mtu():
-    stream = frame(random.randbytes(1_000)) * 40
+    packet = random.randbytes(500)
     with wire(68) as (near, address, far), Trial(listen=f"{address}:0", namespace=near) as trial:
         trial.server.namespace = far
         with crowd(trial.server, 8) as clients:
-            exchange(clients, stream)
+            for _ in range(40):
+                ask_all(clients, packet)
         trial.during()
-        return f"8 x {len(stream)} bytes echoed; {trial.finish()}"
+        return f"8 x 40 packets of {len(packet)} bytes echoed; {trial.finish()}"
 
 
 @check("random-loss", "exact bytes arrive although 3 % of all packets are lost", needs=("ip", "iptables"), patient=True, optional=True)
