@@ -4,6 +4,7 @@
 //! Nothing here sleeps to let something happen. Whoever waits, waits for a condition, and the
 //! deadline is only there to fail a test that would hang.
 #![allow(dead_code, reason = "each test file uses its share of it")]
+#![allow(clippy::unwrap_used, reason = "a helper of tests fails as a test does")]
 
 use std::fmt;
 use std::io::{ErrorKind, Read, Write};
@@ -214,14 +215,16 @@ impl<M: Send + 'static> Script<M> {
     /// Tells how it ended.
     pub(crate) fn ends(self, to: &Sender<CloseReason>) -> Self {
         let to = to.clone();
-        self.end(move |reason| drop(to.send(reason)))
+        self.end(move |reason| {
+            let _ = to.send(reason);
+        })
     }
 
     /// Tells its address, as soon as it has one.
     pub(crate) fn tells(self, to: &Sender<condor::Address<M>>) -> Self {
         let to = to.clone();
         self.init(move |ctx| {
-            drop(to.send(ctx.address()));
+            let _ = to.send(ctx.address());
             Action::Continue
         })
     }
@@ -426,11 +429,10 @@ pub(crate) fn passes(command: &mut Command) {
 /// The numbers of this process's open descriptors.
 pub(crate) fn descriptors() -> Vec<u32> {
     let listed = std::fs::read_dir("/proc/self/fd").unwrap();
-    let mut fds: Vec<u32> = listed
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        // The one that the directory itself was read through is gone again.
-        .filter(|fd| std::fs::symlink_metadata(format!("/proc/self/fd/{fd}")).is_ok())
-        .collect();
+    let mut fds: Vec<u32> =
+        listed.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    // The one that the directory itself was read through is closed again.
+    fds.retain(|fd| std::fs::symlink_metadata(format!("/proc/self/fd/{fd}")).is_ok());
     fds.sort_unstable();
     fds
 }

@@ -1,0 +1,244 @@
+//! The reactor inside a loop of the user: `turn`, `next_deadline`, and the descriptor to watch.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "helpers fail as tests do")]
+
+mod support;
+
+use std::cell::Cell;
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
+
+use condor::{Action, Info, ListenerOptions, Reactor};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use support::{Client, PATIENCE, Script, drive, next, now, settle};
+
+fn any_port() -> ListenerOptions {
+    ListenerOptions::port(0)
+}
+
+/// A loop of the user's own, with the reactor as one of its sources.
+struct Loop {
+    poll: Poll,
+    events: Events,
+}
+
+impl Loop {
+    fn around(reactor: &Reactor) -> Self {
+        let poll = Poll::new().unwrap();
+        let fd = reactor.as_raw_fd();
+        poll.registry().register(&mut SourceFd(&fd), Token(7), Interest::READABLE).unwrap();
+        Self { poll, events: Events::with_capacity(8) }
+    }
+
+    /// Waits as long as the reactor says. Returns whether the reactor's descriptor was announced.
+    fn wait(&mut self, reactor: &Reactor) -> bool {
+        let timeout = reactor.next_deadline().unwrap_or(PATIENCE);
+        self.poll.poll(&mut self.events, Some(timeout)).unwrap();
+        !self.events.is_empty()
+    }
+}
+
+/// Goal: a loop that waits for the descriptor, no longer than `next_deadline`, and turns without
+/// waiting serves everybody. Method: two clients on threads with a thousand requests each, pipelined
+/// and not, and a timer in between.
+#[test]
+fn a_loop_of_the_users_own_serves_sockets_timers_and_messages() {
+    let mut reactor = Reactor::new().unwrap();
+    let listener = reactor
+        .start_listener("test", any_port(), |_| {
+            Script::<String>::new()
+                .packet(|packet, ctx| match packet {
+                    b"later" => {
+                        let _ = ctx.send_after(Duration::from_millis(5), "timer".to_owned());
+                        Action::Continue
+                    }
+                    b"now" => {
+                        ctx.address().send("message".to_owned()).unwrap();
+                        Action::Continue
+                    }
+                    other => Action::send(other.to_vec()),
+                })
+                .info(|info, _| match info {
+                    Info::Message(text) => Action::send(text),
+                    other => other.default_action(),
+                })
+        })
+        .unwrap();
+    let addr = listener.local_addr();
+    let handle = reactor.handle();
+    let clients: Vec<_> = (0..2)
+        .map(|_| {
+            thread::spawn(move || {
+                let mut client = Client::connect(addr);
+                for _ in 0..1000 {
+                    assert_eq!(client.ask(b"hi"), b"hi");
+                }
+                for _ in 0..20 {
+                    assert_eq!(client.ask(b"later"), b"timer");
+                    assert_eq!(client.ask(b"now"), b"message");
+                }
+                for _ in 0..1000 {
+                    client.send(b"pipelined");
+                }
+                for _ in 0..1000 {
+                    assert_eq!(client.receive(), b"pipelined");
+                }
+            })
+        })
+        .collect();
+    let closer = thread::spawn(move || {
+        clients.into_iter().for_each(|client| client.join().unwrap());
+        drop(handle.shutdown().unwrap());
+    });
+    let mut own = Loop::around(&reactor);
+    let deadline = now() + PATIENCE;
+    while !reactor.is_stopped() {
+        own.wait(&reactor);
+        reactor.turn(Some(Duration::ZERO)).unwrap();
+        assert!(now() < deadline, "the loop does not come to an end");
+    }
+    closer.join().unwrap();
+}
+
+/// Goal: a command from another thread announces the descriptor, also when the reactor has not
+/// turned even once. Method: look at the deadline, have another thread send, wait for the
+/// descriptor; first before any turn, then after some.
+#[test]
+fn other_threads_wake_a_loop_of_the_users_own() {
+    let mut reactor = Reactor::new().unwrap();
+    let mut own = Loop::around(&reactor);
+    for round in 0..200 {
+        assert_eq!(reactor.next_deadline(), None);
+        let handle = reactor.handle();
+        let name = format!("listener {round}");
+        let (go, wait) = channel::<()>();
+        let other = thread::spawn(move || {
+            next(&wait);
+            handle.start_listener(&name, any_port(), |_| Script::<()>::new()).unwrap();
+        });
+        // The deadline was asked for before, as in a loop that is about to wait.
+        go.send(()).unwrap();
+        own.poll.poll(&mut own.events, Some(PATIENCE)).unwrap();
+        assert!(!own.events.is_empty(), "nobody was woken in round {round}");
+        other.join().unwrap();
+        while reactor.next_deadline() == Some(Duration::ZERO) {
+            reactor.turn(Some(Duration::ZERO)).unwrap();
+        }
+    }
+    assert_eq!(reactor.handle().listeners().len(), 200);
+}
+
+/// Goal: `next_deadline` is zero while work is queued, the time to the next timer when only that is
+/// due, and `None` when nothing is. Method: each state in turn.
+#[test]
+fn next_deadline_says_what_is_to_be_waited_for() {
+    let (addresses, address) = channel();
+    let hour = Duration::from_secs(3600);
+    let mut reactor = Reactor::new().unwrap();
+    let listener = reactor
+        .start_listener("test", any_port(), move |_| {
+            Script::<u32>::new()
+                .tells(&addresses)
+                .packet(move |_, ctx| {
+                    let _ = ctx.send_after(hour, 1);
+                    Action::Continue
+                })
+                .info(|info, _| info.default_action())
+        })
+        .unwrap();
+    settle(&mut reactor);
+    assert_eq!(reactor.next_deadline(), None, "a listener owes nothing");
+    let mut client = Client::connect(listener.local_addr());
+    drive(&mut reactor, "a connection", || listener.stats().open == 1);
+    settle(&mut reactor);
+    assert_eq!(reactor.next_deadline(), None, "an idle connection owes nothing");
+
+    next(&address).send(0).unwrap();
+    assert_eq!(reactor.next_deadline(), Some(Duration::ZERO), "a message is work");
+    settle(&mut reactor);
+    assert_eq!(reactor.next_deadline(), None);
+
+    client.raw(b"\x00\x01");
+    drive(&mut reactor, "half a packet", || listener.stats().bytes_in == 2);
+    settle(&mut reactor);
+    let packet = reactor.next_deadline().unwrap();
+    assert!(packet <= Duration::from_secs(11) && packet > Duration::ZERO, "{packet:?}");
+    client.raw(b"x");
+    drive(&mut reactor, "a packet", || listener.stats().packets_in == 1);
+    settle(&mut reactor);
+    let timer = reactor.next_deadline().unwrap();
+    assert!(timer <= hour + Duration::from_millis(2), "{timer:?}");
+    drop(client);
+    drive(&mut reactor, "its end", || listener.stats().open == 0);
+    settle(&mut reactor);
+    assert_eq!(reactor.next_deadline(), None, "its timers went with it");
+}
+
+/// Goal: a turn waits no longer than it is told, and no shorter when nothing happens, however many
+/// idle connections there are. Method: fifty of them, timeouts of zero and of 50 ms.
+#[test]
+fn an_idle_reactor_sits_its_timeouts_out() {
+    let mut reactor = Reactor::new().unwrap();
+    let listener = reactor.start_listener("test", any_port(), |_| Script::<()>::new()).unwrap();
+    let _clients: Vec<Client> = (0..50).map(|_| Client::connect(listener.local_addr())).collect();
+    drive(&mut reactor, "the connections", || listener.stats().open == 50);
+    settle(&mut reactor);
+    assert_eq!(reactor.next_deadline(), None);
+    for wait in [Duration::ZERO, Duration::from_millis(50), Duration::from_millis(200)] {
+        let from = now();
+        reactor.turn(Some(wait)).unwrap();
+        assert!(from.elapsed() >= wait, "something woke an idle reactor");
+    }
+}
+
+/// Goal: a reactor that runs on its own does not turn while nothing happens. Method: count the turns
+/// across a stretch of time in which nobody does anything.
+#[test]
+fn an_idle_reactor_does_not_turn() {
+    let (server, listener, _) = support::Server::echo(any_port());
+    let mut clients: Vec<Client> =
+        (0..10).map(|_| Client::connect(listener.local_addr())).collect();
+    for client in &mut clients {
+        assert_eq!(client.ask(b"hi"), b"hi");
+    }
+    let turns = || server.handle.pulse()[0].turn_nanos.count();
+    // The turn that answered may not have been counted yet when the answer is here.
+    let (mut before, deadline) = (turns(), now() + PATIENCE);
+    loop {
+        let (_keep, silence) = channel::<()>();
+        assert!(silence.recv_timeout(Duration::from_millis(300)).is_err());
+        if turns() == before {
+            return;
+        }
+        assert!(now() < deadline, "it turns and turns");
+        before = turns();
+    }
+}
+
+/// Goal: a shutdown ends a loop of the user's own as well, and a turn after it does no harm. Method:
+/// `is_stopped` before and after.
+#[test]
+fn a_loop_is_told_when_the_reactor_has_stopped() {
+    let mut reactor = Reactor::new().unwrap();
+    let ended = Rc::new(Cell::new(false));
+    let end = Rc::clone(&ended);
+    let listener = reactor
+        .start_listener("test", any_port(), move |_| {
+            let end = Rc::clone(&end);
+            Script::<()>::new().end(move |_| end.set(true))
+        })
+        .unwrap();
+    let client = Client::connect(listener.local_addr());
+    drive(&mut reactor, "a connection", || listener.stats().open == 1);
+    let drain = reactor.handle().shutdown().unwrap();
+    assert!(!reactor.is_stopped());
+    drop(client);
+    drive(&mut reactor, "the shutdown", || drain.report().is_some());
+    assert!(reactor.is_stopped() && ended.get());
+    reactor.turn(Some(Duration::ZERO)).unwrap();
+    reactor.run().unwrap();
+}

@@ -1,0 +1,261 @@
+//! Panics in every place where code of the user runs: they end one connection, and nothing else.
+#![cfg(all(target_os = "linux", panic = "unwind"))]
+#![allow(clippy::unwrap_used, reason = "helpers fail as tests do")]
+
+mod support;
+
+use std::cell::RefCell;
+use std::panic::panic_any;
+use std::rc::Rc;
+use std::sync::mpsc::{Sender, channel};
+use std::thread;
+use std::time::Duration;
+
+use condor::{Action, CloseReason, Context, Handler, Info, ListenerOptions};
+use support::{Client, Script, Server, framed, next, over, until};
+
+fn any_port() -> ListenerOptions {
+    ListenerOptions::port(0)
+}
+
+/// Panics when it is dropped, if it is armed.
+#[derive(Debug)]
+struct Bomb(bool);
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        assert!(!self.0 || thread::panicking(), "a drop that panics");
+    }
+}
+
+impl Clone for Bomb {
+    fn clone(&self) -> Self {
+        assert!(!self.0, "a clone that panics");
+        Self(false)
+    }
+}
+
+/// Where a [`Fused`] goes off.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+enum Place {
+    Init,
+    Packet,
+    /// In a packet, with a payload whose own drop panics.
+    Payload,
+    Message,
+    /// The handler drops a message, whose drop panics.
+    MessageDrop,
+    Timer,
+    Shutdown,
+    Terminate,
+    HandlerDrop,
+    /// A timer's message is dropped with the connection.
+    TimerDrop,
+    Nowhere,
+}
+
+/// A handler that goes off in one place, and sends every packet back until then.
+struct Fused {
+    place: Place,
+    ends: Sender<(Place, CloseReason)>,
+    /// Dropped with the handler.
+    last: Bomb,
+}
+
+impl Fused {
+    fn go_off(&self, place: Place) {
+        assert!(place != self.place, "going off at {place:?}");
+    }
+}
+
+impl Handler for Fused {
+    type Message = Bomb;
+
+    fn init(&mut self, ctx: &mut Context<'_, Bomb>) -> Action<'_> {
+        if self.place == Place::Init {
+            ctx.send("hello").unwrap();
+        }
+        self.go_off(Place::Init);
+        Action::Continue
+    }
+
+    fn handle_packet<'a>(
+        &'a mut self,
+        packet: &'a [u8],
+        ctx: &mut Context<'_, Bomb>,
+    ) -> Action<'a> {
+        if packet != b"boom" {
+            return Action::send(packet);
+        }
+        let armed = self.place == Place::MessageDrop;
+        match self.place {
+            Place::Packet => panic!("going off in a packet"),
+            Place::Payload => panic_any(Bomb(true)),
+            Place::Message | Place::MessageDrop => ctx.address().send(Bomb(armed)).unwrap(),
+            Place::Timer => drop(ctx.send_after(Duration::from_millis(1), Bomb(false))),
+            Place::Shutdown => drop(ctx.handle().stop_listener("test").unwrap()),
+            Place::TimerDrop => drop(ctx.send_after(Duration::from_secs(3600), Bomb(true))),
+            _ => {}
+        }
+        match self.place {
+            Place::Terminate | Place::HandlerDrop | Place::TimerDrop => {
+                Action::send_and_stop("bye", CloseReason::Normal)
+            }
+            _ => Action::Continue,
+        }
+    }
+
+    fn handle_info<'a>(
+        &'a mut self,
+        info: Info<'a, Bomb>,
+        _: &mut Context<'_, Bomb>,
+    ) -> Action<'a> {
+        match info {
+            Info::Message(_bomb) => {
+                self.go_off(Place::Message);
+                self.go_off(Place::Timer);
+                Action::Continue
+            }
+            other => {
+                self.go_off(Place::Shutdown);
+                other.default_action()
+            }
+        }
+    }
+
+    fn terminate(mut self, reason: CloseReason) {
+        self.ends.send((self.place, reason)).unwrap();
+        self.go_off(Place::Terminate);
+        self.last.0 = self.place == Place::HandlerDrop;
+    }
+}
+
+/// One server per place: a client connected before, the victim, and one after. Returns what the
+/// victim was sent, and what its `terminate` was told.
+fn victim(place: Place) -> (Vec<u8>, CloseReason) {
+    let (ends, ended) = channel();
+    let mut made = 0;
+    let (server, listener) = Server::one(any_port(), move |_| {
+        made += 1;
+        let place = if made == 2 { place } else { Place::Nowhere };
+        Fused { place, ends: ends.clone(), last: Bomb(false) }
+    });
+    let addr = listener.local_addr();
+    let mut before = Client::connect(addr);
+    assert_eq!(before.ask(b"before"), b"before");
+    let mut victim = Client::connect(addr);
+    let packets = [framed(b"one"), framed(b"two"), framed(b"boom"), framed(b"three")].concat();
+    drop(std::io::Write::write_all(&mut victim.stream, &packets));
+    let rest = victim.rest();
+    drop(victim);
+    // Only its own end is in the channel so far, unless the listener was stopped.
+    let end = std::iter::repeat_with(|| next(&ended)).find(|(at, _)| *at == place).unwrap().1;
+    if place != Place::Shutdown {
+        assert_eq!(before.ask(b"still here"), b"still here");
+        assert_eq!(Client::connect(addr).ask(b"after"), b"after");
+        until("the slot is free", || listener.stats().open <= 2);
+    }
+    drop(before);
+    until("all have left", || server.stats().open == 0);
+    assert!(ended.try_iter().all(|(at, _)| at != place), "terminated twice at {place:?}");
+    let stats = listener.stats();
+    assert_eq!(stats.made, stats.terminated);
+    assert_eq!(stats.panics, u64::from(place != Place::TimerDrop), "{place:?}");
+    (rest, end)
+}
+
+/// Goal: a panic in a callback ends that one connection with `Panicked`; answers to earlier packets
+/// go out; `terminate` is called once; those before and after it are served. Method: each callback
+/// in turn, with two packets in front and one behind in the same segment.
+#[test]
+fn a_panic_in_a_callback_ends_that_connection_alone() {
+    let two = [framed(b"one"), framed(b"two")].concat();
+    for place in [Place::Packet, Place::Payload] {
+        assert_eq!(victim(place), (two.clone(), CloseReason::Panicked), "{place:?}");
+    }
+    let all = [&two[..], &framed(b"three")].concat();
+    for place in [Place::Message, Place::MessageDrop, Place::Timer, Place::Shutdown] {
+        assert_eq!(victim(place), (all.clone(), CloseReason::Panicked), "{place:?}");
+    }
+    assert_eq!(victim(Place::Init), (framed(b"hello"), CloseReason::Panicked));
+}
+
+/// Goal: a panic in `terminate`, in the drop of the handler, or in the drop of what it leaves behind
+/// changes neither the reason nor what the peer gets. Method: a handler that stops in good order
+/// and goes off afterwards.
+#[test]
+fn a_panic_after_the_end_changes_nothing() {
+    let bye = [framed(b"one"), framed(b"two"), framed(b"bye")].concat();
+    for place in [Place::Terminate, Place::HandlerDrop, Place::TimerDrop] {
+        assert_eq!(victim(place), (bye.clone(), CloseReason::Normal), "{place:?}");
+    }
+}
+
+/// Goal: a factory that panics costs that one client its connection; there is no handler and no
+/// `terminate`. Method: every other connection's factory panics.
+#[test]
+fn a_factory_that_panics_makes_no_handler() {
+    let (ends, ended) = channel();
+    let mut made = 0;
+    let (_server, listener) = Server::one(any_port(), move |_| {
+        made += 1;
+        assert!(made % 2 == 1, "no handler for you");
+        Fused { place: Place::Nowhere, ends: ends.clone(), last: Bomb(false) }
+    });
+    for _ in 0..5 {
+        assert_eq!(Client::connect(listener.local_addr()).ask(b"hi"), b"hi");
+        Client::connect(listener.local_addr()).expect_gone();
+    }
+    until("all have left", || listener.stats().open == 0);
+    let stats = listener.stats();
+    assert_eq!((stats.accepted, stats.made, stats.terminated, stats.panics), (10, 5, 5, 5));
+    assert_eq!(ended.try_iter().count(), 5);
+}
+
+/// Goal: messages that panic when they are cloned or dropped harm nobody. Method: a broadcast, and a
+/// message for a connection that is gone; a client that is served throughout.
+#[test]
+fn messages_that_panic_harm_nobody() {
+    let (addresses, address) = channel();
+    let (_server, listener) = Server::one(any_port(), move |_| Script::new().tells(&addresses));
+    let mut client = Client::connect(listener.local_addr());
+    next(&address);
+    let gone = Client::connect(listener.local_addr());
+    let stale = next(&address);
+    drop(gone);
+    until("one has left", || listener.stats().open == 1);
+
+    listener.broadcast(Bomb(true)).unwrap();
+    assert_eq!(client.ask(b"a clone"), b"a clone");
+    stale.send(Bomb(true)).unwrap();
+    until("it was dropped", || listener.stats().dropped_messages == 1);
+    assert_eq!(client.ask(b"a drop"), b"a drop");
+    assert!(listener.stats().panics >= 2);
+}
+
+/// Goal: what is left in the mailbox of a listener that ends is dropped and counted, and may panic
+/// in it. Method: messages from the `terminate` of the last handler, which nobody can get any more.
+#[test]
+fn a_mailbox_that_ends_may_be_full_of_messages_that_panic() {
+    let (_server, listener) = Server::one(any_port(), |_| {
+        let own = Rc::new(RefCell::new(None));
+        let kept = Rc::clone(&own);
+        Script::<Bomb>::new()
+            .init(move |ctx| {
+                *own.borrow_mut() = Some(ctx.address());
+                Action::Continue
+            })
+            .end(move |_| {
+                let address = kept.take().unwrap();
+                for _ in 0..3 {
+                    address.send(Bomb(true)).unwrap();
+                }
+            })
+    });
+    let client = Client::connect(listener.local_addr());
+    until("it is there", || listener.stats().open == 1);
+    let drain = listener.stop().unwrap();
+    drop(client);
+    over(&drain);
+    assert_eq!(listener.stats().dropped_messages, 3);
+}

@@ -1,0 +1,173 @@
+//! Much of everything: bytes through one connection, connections that end at once, and slots that
+//! change hands while events for their last owner are under way.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "helpers fail as tests do")]
+
+mod support;
+
+use std::collections::HashSet;
+use std::io::{Read, Write};
+use std::rc::Rc;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
+
+use condor::{Action, CloseReason, ConnectionId, ListenerOptions, Reactor};
+use support::{Client, PATIENCE, Script, Server, drive, framed};
+
+fn any_port() -> ListenerOptions {
+    ListenerOptions::port(0)
+}
+
+/// Goal: bytes and packets are counted and passed on past any 32-bit limit. Method: 64 MiB through
+/// one connection; `CONDOR_TEST_MIB=4352` for more than 2^32 bytes, in a release build.
+#[test]
+fn one_connection_passes_any_number_of_bytes() {
+    const SIZE: usize = 65_536;
+    let mib: usize = std::env::var("CONDOR_TEST_MIB").map_or(64, |mib| mib.parse().unwrap());
+    let packets = mib * (1 << 20) / SIZE;
+    let (server, listener, _) = Server::echo(any_port());
+    let client = Client::connect(listener.local_addr());
+    let packet = framed(&[b'x'; SIZE - 2]);
+    let mut sending = client.stream.try_clone().unwrap();
+    let sent = packet.clone();
+    let sender = thread::spawn(move || {
+        for _ in 0..packets {
+            sending.write_all(&sent).unwrap();
+        }
+    });
+    let mut receiving = client.stream;
+    let mut answer = vec![0; SIZE];
+    for count in 0..packets {
+        receiving.read_exact(&mut answer).unwrap();
+        assert!(answer == packet, "answer {count} is not what was sent");
+    }
+    sender.join().unwrap();
+    let stats = server.stats();
+    let bytes = (packets * SIZE) as u64;
+    assert_eq!((stats.bytes_in, stats.packets_in), (bytes, packets as u64));
+    assert_eq!((stats.bytes_out, stats.packets_out), (bytes, packets as u64));
+}
+
+/// Goal: thousands of connections that end at once are all terminated, within few turns, and whoever
+/// comes then is served. Method: 5,000 clients close while the reactor does not look; half of them
+/// in good order, half with a reset, some inside a packet.
+#[test]
+fn thousands_of_connections_may_end_at_once() {
+    let limit = rlimit::increase_nofile_limit(20_000).unwrap();
+    let crowd = usize::try_from(limit / 2).unwrap().saturating_sub(500).min(5000);
+    let (ends, ended) = channel();
+    let mut reactor = Reactor::new().unwrap();
+    let options = any_port().max_connections(crowd + 1);
+    let listener =
+        reactor.start_listener("test", options, move |_| Script::<()>::new().ends(&ends)).unwrap();
+    let mut clients = Vec::new();
+    while clients.len() < crowd {
+        for _ in 0..500.min(crowd - clients.len()) {
+            clients.push(Client::connect(listener.local_addr()));
+        }
+        let count = clients.len() as u64;
+        drive(&mut reactor, "they are accepted", || listener.stats().open == count);
+    }
+    for (count, mut client) in clients.into_iter().enumerate() {
+        if count % 3 == 0 {
+            client.raw(b"\x00\x09half");
+        }
+        if count % 2 == 0 {
+            client.reset();
+        }
+    }
+    let turns = drive(&mut reactor, "all have left", || listener.stats().open == 0);
+    assert!(turns <= 100, "{turns} turns for {crowd} ends");
+    assert_eq!(ended.try_iter().count(), crowd);
+    let mut client = Client::connect(listener.local_addr());
+    client.send(b"hi");
+    drive(&mut reactor, "the next is served", || client.arrived() == 4);
+}
+
+/// Goal: an event that was meant for the last owner of a slot does nothing to the next, and an id is
+/// never used again. Method: one slot, three hundred owners; each leaves data, an end and a reset
+/// behind, with its successor waiting in the backlog already.
+#[test]
+fn a_slot_that_changes_hands_keeps_its_owners_apart() {
+    let ids = Rc::new(std::cell::RefCell::new(Vec::<ConnectionId>::new()));
+    let (ends, ended) = channel();
+    let mut reactor = Reactor::new().unwrap();
+    let seen = Rc::clone(&ids);
+    let listener = reactor
+        .start_listener("test", any_port().max_connections(1), move |peer| {
+            seen.borrow_mut().push(peer.id());
+            Script::<()>::new().ends(&ends)
+        })
+        .unwrap();
+    let mut owner = Client::connect(listener.local_addr());
+    for round in 1..=300_u64 {
+        let mut next = Client::connect(listener.local_addr());
+        owner.send(b"mine");
+        drive(&mut reactor, "the owner's answer", || owner.arrived() == 6);
+        next.send(b"next");
+        // Data and the end in one batch of events; every other time a reset as well.
+        owner.raw(&framed(b"unread").repeat(3));
+        if round % 2 == 0 {
+            owner.reset();
+        } else {
+            drop(owner);
+        }
+        drive(&mut reactor, "the successor's answer", || next.arrived() == 6);
+        assert_eq!(next.receive(), b"next");
+        let stats = listener.stats();
+        assert_eq!((stats.open, stats.terminated), (1, round), "the successor is alive");
+        owner = next;
+    }
+    let ids = ids.take();
+    assert_eq!(ids.len(), 301);
+    assert_eq!(ids.iter().collect::<HashSet<_>>().len(), 301, "an id was used twice");
+    let known = |end: &CloseReason| {
+        matches!(end, CloseReason::Reset | CloseReason::Io(_) | CloseReason::PeerClosed)
+    };
+    assert!(ended.try_iter().all(|end| known(&end)));
+}
+
+/// Goal: a handler that blocks delays others, and costs them nothing. Method: one blocks until others
+/// have sent half a packet each, and its rest a packet timeout later; all are answered, nobody times
+/// out.
+#[test]
+fn a_handler_that_blocks_costs_nobody_a_packet() {
+    let timeout = Duration::from_millis(400);
+    let (go, wait) = channel::<()>();
+    let (started, has_started) = channel();
+    let mut wait = Some(wait);
+    let (_server, listener) = Server::one(any_port().packet_timeout(timeout), move |_| {
+        let (wait, started) = (wait.take(), started.clone());
+        Script::<()>::new().packet(move |packet, _| {
+            if let (Some(wait), b"block") = (&wait, packet) {
+                started.send(()).unwrap();
+                wait.recv_timeout(PATIENCE).unwrap();
+            }
+            Action::send(packet.to_vec())
+        })
+    });
+    let mut blocker = Client::connect(listener.local_addr());
+    assert_eq!(blocker.ask(b"hi"), b"hi");
+    let mut others: Vec<Client> = (0..20).map(|_| Client::connect(listener.local_addr())).collect();
+    for client in &mut others {
+        assert_eq!(client.ask(b"hi"), b"hi");
+    }
+    for client in &mut others {
+        client.raw(b"\x00\x04pa");
+    }
+    blocker.send(b"block");
+    support::next(&has_started);
+    for client in &mut others {
+        client.raw(b"ir");
+    }
+    // Past the timeout of every half packet, whether it was read before or not.
+    let from = support::now();
+    support::until("the timeouts have passed", || from.elapsed() > 2 * timeout);
+    go.send(()).unwrap();
+    assert_eq!(blocker.receive(), b"block");
+    for client in &mut others {
+        assert_eq!(client.receive(), b"pair");
+    }
+    assert_eq!(listener.stats().packet_timeouts, 0);
+}
