@@ -5,12 +5,13 @@
 //! earlier packets still goes out.
 
 use std::any::Any;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::connection::flag;
 use crate::error::{CloseReason, SendError};
 use crate::framing::{Decode, Deframe, Enframe, Shape};
-use crate::handler::{Action, Context, Handler, Packet};
+use crate::handler::{Action, Context, Echo, Handler, Packet};
 use crate::listener::Desk;
 use crate::logging::Cause;
 use crate::options::ReactorOptions;
@@ -39,6 +40,20 @@ pub(crate) enum Verdict {
 struct Progress {
     consumed: usize,
     packets: u32,
+    /// The most packets it may come to.
+    budget: u32,
+}
+
+/// What a batch came to.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    /// Bytes of input consumed.
+    pub(crate) consumed: usize,
+    /// Where in the input the answers stand that are packets, and have not been copied: they come
+    /// after everything framed.
+    pub(crate) run: Range<usize>,
+    /// Why it ended.
+    pub(crate) verdict: Verdict,
 }
 
 impl<H: Handler, S: Stream> Peer<H, S> {
@@ -59,6 +74,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             profile: desk.profile,
             seat: self.seat,
             stream: &self.stream,
+            echo: Echo::default(),
             framed: 0,
         };
         let caught = catch_unwind(AssertUnwindSafe(|| call(handler, &mut ctx)));
@@ -69,16 +85,16 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     }
 
     /// Hands the packets at the front of `input` to the handler, at most `budget` of them.
-    ///
-    /// Returns the bytes consumed, and why it stopped.
     pub(crate) fn deliver(
         &mut self,
         desk: &mut Desk<'_, H::Message>,
         input: &[u8],
         scanned: usize,
         budget: &mut u32,
-    ) -> (usize, Verdict) {
-        let Some(handler) = &mut self.handler else { return (0, Verdict::Blocked) };
+    ) -> Batch {
+        let Some(handler) = &mut self.handler else {
+            return Batch { consumed: 0, run: 0..0, verdict: Verdict::Blocked };
+        };
         let own = self.conn.own_framing().cloned();
         let framing = own.as_ref().unwrap_or(&desk.profile.framing);
         let mut ctx = Context {
@@ -88,16 +104,18 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             profile: desk.profile,
             seat: self.seat,
             stream: &self.stream,
+            echo: Echo { input, ..Echo::default() },
             framed: 0,
         };
-        let mut progress = Progress::default();
+        let mut progress = Progress { budget: *budget, ..Progress::default() };
         let batch = &mut progress;
         let caught = catch_unwind(AssertUnwindSafe(|| match framing.shape() {
-            Shape::U8(de, en) => pump(handler, &mut ctx, &de, &en, input, scanned, *budget, batch),
-            Shape::U16(de, en) => pump(handler, &mut ctx, &de, &en, input, scanned, *budget, batch),
-            Shape::U32(de, en) => pump(handler, &mut ctx, &de, &en, input, scanned, *budget, batch),
-            Shape::Other(any) => pump(handler, &mut ctx, any, any, input, scanned, *budget, batch),
+            Shape::U8(de, en) => pump(handler, &mut ctx, &de, &en, en.covers(&de), scanned, batch),
+            Shape::U16(de, en) => pump(handler, &mut ctx, &de, &en, en.covers(&de), scanned, batch),
+            Shape::U32(de, en) => pump(handler, &mut ctx, &de, &en, en.covers(&de), scanned, batch),
+            Shape::Other(any) => pump(handler, &mut ctx, any, any, false, scanned, batch),
         }));
+        let run = ctx.echo.start..ctx.echo.end;
         desk.profile.counters.packets_out.add(ctx.framed);
         desk.profile.counters.packets_in.add(progress.packets.into());
         *budget -= progress.packets;
@@ -112,7 +130,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             self.panicked(desk, payload);
             Verdict::Blocked
         });
-        (progress.consumed, verdict)
+        Batch { consumed: progress.consumed, run, verdict }
     }
 
     /// Calls `terminate`, once: the handler is gone afterwards.
@@ -145,66 +163,88 @@ impl<H: Handler, S: Stream> Peer<H, S> {
 /// The tight loop, made once for each plain prefix and once for everything else.
 ///
 /// The common case, a packet answered with borrowed bytes, costs one look at the flags and no call
-/// but the handler's; everything else goes through [`Context::apply`].
-#[expect(clippy::too_many_arguments, reason = "a loop's locals, passed in registers")]
+/// but the handler's; everything else goes through [`Context::apply`]. If the answer is the packet
+/// and `mirror` says that both have the same prefix, not even the bytes are touched: see [`Echo`].
 fn pump<H: Handler, D: Deframe, E: Enframe>(
     handler: &mut H,
     ctx: &mut Context<'_, H::Message>,
     deframe: &D,
     enframe: &E,
-    input: &[u8],
+    mirror: bool,
     mut scanned: usize,
-    budget: u32,
     progress: &mut Progress,
 ) -> Verdict {
     let room = ctx.profile.options.max_queued.saturating_sub(ctx.conn.queued() + PREFIX_MAX);
+    let input = ctx.echo.input;
+    // Whatever of the input is sent back fits: no need to look each time.
+    ctx.echo.open = mirror && input.len() <= room.saturating_sub(ctx.turn.out.len());
     let mut rest = input;
-    while progress.packets < budget {
-        let (payload, consumed) = match deframe.next(rest, scanned) {
-            Ok(Decode::Frame { payload, consumed }) => (payload, consumed),
-            Ok(Decode::Need(need)) => return Verdict::Partial(need),
-            Err(error) => {
-                ctx.conn.close(error.into());
-                return Verdict::Blocked;
-            }
-        };
-        if !D::TRUSTED
-            && (consumed == 0 || consumed > rest.len() || payload.start > payload.end)
-                | (payload.end > rest.len())
-        {
-            ctx.conn.close(CloseReason::FramerBug);
-            return Verdict::Blocked;
-        }
-        let packet = &rest[payload];
-        rest = &rest[consumed..];
-        scanned = 0;
-        progress.consumed += consumed;
-        progress.packets += 1;
-        match handler.handle_packet(packet, ctx) {
-            Action::Continue => {}
-            Action::Send(Packet::Borrowed(bytes))
-                if !ctx.conn.has(flag::INTERRUPTS)
-                    && bytes.len() <= room.saturating_sub(ctx.turn.out.len()) =>
+    let verdict = 'batch: {
+        while progress.packets < progress.budget {
+            let (payload, consumed) = match deframe.next(rest, scanned) {
+                Ok(Decode::Frame { payload, consumed }) => (payload, consumed),
+                Ok(Decode::Need(need)) => break 'batch Verdict::Partial(need),
+                Err(error) => {
+                    ctx.conn.close(error.into());
+                    break 'batch Verdict::Blocked;
+                }
+            };
+            if !D::TRUSTED
+                && (consumed == 0 || consumed > rest.len() || payload.start > payload.end)
+                    | (payload.end > rest.len())
             {
-                match enframe.frame(bytes, &mut ctx.turn.out) {
-                    Ok(()) => ctx.framed += 1,
-                    Err(error) => {
-                        ctx.profile.counters.refused_sends.add(1);
-                        ctx.conn.close(SendError::from(error).into());
+                ctx.conn.close(CloseReason::FramerBug);
+                break 'batch Verdict::Blocked;
+            }
+            let packet = &rest[payload];
+            scanned = 0;
+            let start = input.len() - rest.len();
+            rest = &rest[consumed..];
+            progress.packets += 1;
+            match handler.handle_packet(packet, ctx) {
+                Action::Continue => {}
+                Action::Send(Packet::Borrowed(bytes))
+                    if ctx.echo.open
+                        && std::ptr::eq(bytes, packet)
+                        && !ctx.conn.has(flag::INTERRUPTS) =>
+                {
+                    ctx.framed += 1;
+                    if ctx.echo.end == start {
+                        ctx.echo.end += consumed;
+                        continue;
+                    }
+                    ctx.end_echo();
+                    (ctx.echo.start, ctx.echo.end) = (start, start + consumed);
+                }
+                Action::Send(Packet::Borrowed(bytes))
+                    if !ctx.conn.has(flag::INTERRUPTS)
+                        && bytes.len()
+                            <= room.saturating_sub(ctx.turn.out.len() + ctx.echo.len()) =>
+                {
+                    ctx.end_echo();
+                    ctx.echo.open = false;
+                    match enframe.frame(bytes, &mut ctx.turn.out) {
+                        Ok(()) => ctx.framed += 1,
+                        Err(error) => {
+                            ctx.profile.counters.refused_sends.add(1);
+                            ctx.conn.close(SendError::from(error).into());
+                        }
                     }
                 }
+                action => ctx.apply(action),
             }
-            action => ctx.apply(action),
+            if ctx.conn.has(flag::INTERRUPTS) {
+                let blocked = ctx.conn.has(flag::BLOCKS);
+                break 'batch if blocked { Verdict::Blocked } else { Verdict::Reframed };
+            }
+            if ctx.turn.out.len() >= ReactorOptions::FLUSH_AT {
+                break 'batch Verdict::Full;
+            }
         }
-        if ctx.conn.has(flag::INTERRUPTS) {
-            let blocked = ctx.conn.has(flag::BLOCKS);
-            return if blocked { Verdict::Blocked } else { Verdict::Reframed };
-        }
-        if ctx.turn.out.len() >= ReactorOptions::FLUSH_AT {
-            return Verdict::Full;
-        }
-    }
-    Verdict::Budget
+        Verdict::Budget
+    };
+    progress.consumed = input.len() - rest.len();
+    verdict
 }
 
 /// Makes a handler. A factory that panics makes none.

@@ -244,8 +244,30 @@ pub struct Context<'a, M> {
     pub(crate) profile: &'a Profile<M>,
     pub(crate) seat: Seat,
     pub(crate) stream: &'a dyn Stream,
+    /// Answers of this batch that are the packets themselves.
+    pub(crate) echo: Echo<'a>,
     /// Packets framed in this dispatch.
     pub(crate) framed: u64,
+}
+
+/// A run of input that is to be sent back as it is, header and all.
+///
+/// A handler that answers with the very packet it was given, behind the same prefix, asks for bytes
+/// that stand in the input already. They are not copied: the run is written straight from there, or
+/// copied in one piece once something else has to go behind it.
+#[derive(Debug, Default)]
+pub(crate) struct Echo<'a> {
+    pub(crate) input: &'a [u8],
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+    /// Answers may join the run without a look at the limits.
+    pub(crate) open: bool,
+}
+
+impl Echo<'_> {
+    pub(crate) fn len(&self) -> usize {
+        self.end - self.start
+    }
 }
 
 impl<M> Context<'_, M> {
@@ -371,7 +393,16 @@ impl<M> Context<'_, M> {
 
     /// Bytes of output that have not been taken by the kernel, length prefixes included.
     pub fn queued_bytes(&self) -> usize {
-        self.conn.queued() + self.turn.out.len()
+        self.conn.queued() + self.turn.out.len() + self.echo.len()
+    }
+
+    /// Puts the run of answers that are packets where everything else goes, so that something can
+    /// go behind it.
+    pub(crate) fn end_echo(&mut self) {
+        if self.echo.len() > 0 {
+            self.turn.out.extend_from_slice(&self.echo.input[self.echo.start..self.echo.end]);
+            (self.echo.start, self.echo.end) = (0, 0);
+        }
     }
 
     /// Does what a callback asked for. Nothing happens after the end was decided.
@@ -402,6 +433,8 @@ impl<M> Context<'_, M> {
         if payload.len() > max.saturating_sub(queued) {
             return Err(self.full(queued, max));
         }
+        self.end_echo();
+        self.echo.open = false;
         let framing = self.conn.framing(&self.profile.framing);
         let before = self.turn.out.len();
         match packet {

@@ -387,6 +387,11 @@ impl<const WIDTH: usize> Prefix<WIDTH> {
         Self { max: if max < Self::CAPACITY { max } else { Self::CAPACITY } }
     }
 
+    /// Whether every packet that `other` lets in can be sent behind this.
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        self.max >= other.max
+    }
+
     #[cold]
     #[inline(never)]
     fn too_large(&self, len: usize) -> FrameError {
