@@ -139,7 +139,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         let counters = &desk.profile.counters;
         counters.terminated.add(1);
         counters.closed[crate::stats::CloseKind::from(reason) as usize].add(1);
-        log::debug!("{}: {} ended: {reason}", desk.profile.name, self.seat.peer_addr);
+        log::debug!("{}: {} ended: {reason}", desk.profile.name, self.seat.peer_addr());
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| handler.terminate(reason))) {
             self.panicked(desk, payload);
         }
@@ -151,7 +151,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             log::error!(
                 "{}: a callback of {} panicked: {}",
                 desk.profile.name,
-                self.seat.peer_addr,
+                self.seat.peer_addr(),
                 panic_text(payload.as_ref())
             );
         }

@@ -297,7 +297,7 @@ impl<M> Context<'_, M> {
 
     /// The peer's address; an IPv4 client of an IPv6 socket is shown as IPv4.
     pub fn peer_addr(&self) -> SocketAddr {
-        self.seat.peer_addr
+        self.seat.peer_addr()
     }
 
     /// The address the peer connected to: that of the listener, unless it listens on all of them.

@@ -359,7 +359,7 @@ where
         }
         let key = u32::try_from(slot).unwrap_or(u32::MAX);
         let peer_addr = canonical(peer_addr);
-        let seat = Seat { key, generation: self.generations[slot], peer_addr };
+        let seat = Seat::new(key, self.generations[slot], peer_addr);
         if let Some(registry) = &turn.registry {
             let token = token::peer(self.profile.slot, key, seat.generation);
             if let Err(error) = stream.register(registry, token) {
@@ -491,7 +491,7 @@ where
                     key,
                     generation: peer.seat.generation,
                 },
-                peer_addr: peer.seat.peer_addr,
+                peer_addr: peer.seat.peer_addr(),
                 reason: peer.conn.reason().unwrap_or(CloseReason::Normal),
                 after: draining
                     .since
@@ -590,7 +590,7 @@ where
                 peer.marks &= !mark::QUEUED;
             }
             self.with_peer(turn, key, |peer, desk| peer.work(desk, read));
-            if count % PEERS_PER_SAMPLE == 0 || self.run.is_empty() {
+            if count % PEERS_PER_SAMPLE == 0 {
                 turn.sample();
             }
         }
