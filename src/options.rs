@@ -368,6 +368,7 @@ impl ListenerOptions {
             (self.max_connections, "max_connections"),
             (self.mailbox_capacity, "mailbox_capacity"),
             (self.backlog as usize, "backlog"),
+            (usize::from(self.idle_timeout != Some(Duration::ZERO)), "idle_timeout"),
         ] {
             if value == 0 {
                 errors.push(OptionsError::Zero(name));

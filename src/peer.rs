@@ -364,6 +364,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     fn look_for_death(&mut self) {
         self.marks &= !mark::ERROR;
         if self.conn.has(flag::BLOCKS)
+            && !self.conn.has(flag::CLOSING)
             && let Ok(Some(error)) = self.stream.take_error()
         {
             self.broke(error.kind(), CloseReason::Reset);
