@@ -341,7 +341,10 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     /// Reads and forgets, so that closing does not answer unread bytes with a reset.
     fn discard(&mut self, read: &mut [u8]) {
         if self.is_marked(mark::ERROR) {
-            self.marks = self.marks & !mark::ERROR | mark::BROKEN;
+            self.marks &= !mark::ERROR;
+            if let Ok(Some(_)) = self.stream.take_error() {
+                self.marks |= mark::BROKEN;
+            }
         }
         let mut room = read.len();
         while room > 0 && self.is_marked(mark::READABLE) {

@@ -402,6 +402,20 @@ fn an_end_with_unread_input_is_no_reset() {
     conclude(&harness);
 }
 
+/// Goal: an error that is announced, but not there, destroys no last words. Method: such an event
+/// while they are queued.
+#[test]
+fn an_announced_error_that_is_none_destroys_no_last_words() {
+    let (harness, _) = echo(options());
+    harness.peer_stalls();
+    harness.message(send_and_stop(1_000));
+    harness.disturb();
+    assert_eq!((harness.closed(), harness.queued_bytes()), (None, 1_002));
+    harness.peer_reads_all();
+    assert_eq!(harness.packets()[0].len(), 1_000);
+    conclude(&harness);
+}
+
 /// Goal: lingering has an end. Method: a peer that never closes, and goes on sending.
 #[test]
 fn the_linger_timeout_ends_a_peer_that_never_closes() {
