@@ -1,0 +1,84 @@
+//! The inner loops of the rooms without a socket, to be counted, not timed: `benches/counts/run`
+//! runs them under callgrind, twice with different counts, and divides the difference.
+//!
+//! ```text
+//! cargo bench --bench counts -- decode 1000
+//! ```
+
+use std::hint::black_box;
+
+use condor::internals::{Deframe, Enframe, Pool, Prefix, Queue, Tick, Wheel};
+use condor::{Decode, LengthField};
+
+const PACKETS: usize = 64;
+const PAYLOAD: [u8; 64] = [7; 64];
+
+fn main() {
+    let mut args = std::env::args().skip(1).filter(|arg| !arg.starts_with("--"));
+    let (Some(what), Some(rounds)) = (args.next(), args.next()) else {
+        // `cargo bench` without arguments runs every bench: there is nothing to count here then.
+        return;
+    };
+    let rounds: usize = rounds.parse().expect("a number of rounds");
+    match what.as_str() {
+        "decode" => decode(rounds),
+        "encode" => encode(rounds),
+        "wheel" => wheel(rounds),
+        "queue" => queue(rounds),
+        other => panic!("there is no loop named {other}: decode, encode, wheel, queue"),
+    }
+}
+
+/// 64 packets of 64 bytes a round.
+fn decode(rounds: usize) {
+    let mut wire = Vec::new();
+    for _ in 0..PACKETS {
+        LengthField::U16.encode(&PAYLOAD, &mut wire).expect("it fits the field");
+    }
+    let prefix = Prefix::<2>::new(65_535);
+    for _ in 0..rounds {
+        let mut rest = black_box(&wire[..]);
+        while let Ok(Decode::Frame { payload, consumed }) = prefix.next(rest, 0) {
+            black_box(&rest[payload]);
+            rest = &rest[consumed..];
+        }
+    }
+}
+
+/// 64 packets of 64 bytes a round.
+fn encode(rounds: usize) {
+    let prefix = Prefix::<2>::new(65_535);
+    let mut out = Vec::with_capacity(PACKETS * 66);
+    for _ in 0..rounds {
+        out.clear();
+        for _ in 0..PACKETS {
+            prefix.frame(black_box(&PAYLOAD), &mut out).expect("it fits the field");
+        }
+        black_box(&out);
+    }
+}
+
+/// 64 timers armed and cancelled a round, beside 10,000 others.
+fn wheel(rounds: usize) {
+    let mut wheel = Wheel::new();
+    for at in 1..=10_000 {
+        wheel.arm(Tick(at), 0_u64);
+    }
+    for round in 0..rounds {
+        for at in 0..PACKETS as u64 {
+            let key = wheel.arm(Tick(black_box(at * 150 + round as u64 % 100 + 1)), at);
+            black_box(wheel.cancel(key));
+        }
+    }
+}
+
+/// 64 answers of 64 bytes queued, then taken by the kernel in one piece, a round.
+fn queue(rounds: usize) {
+    let (mut pool, mut queue) = (Pool::default(), Queue::default());
+    for _ in 0..rounds {
+        for _ in 0..PACKETS {
+            queue.append(black_box(&PAYLOAD), &mut pool);
+        }
+        queue.consume(queue.len(), &mut pool);
+    }
+}
