@@ -9,7 +9,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::error::Error;
 use crate::options::{ListenerOptions, Origin};
-use crate::peer::Stream;
+use crate::stream::Stream;
 
 /// Where connections come from: a listening socket, or a script in tests.
 pub(crate) trait Acceptor {

@@ -15,7 +15,8 @@ use crate::handler::{Action, Context, Echo, Handler, Packet};
 use crate::listener::Desk;
 use crate::logging::Cause;
 use crate::options::ReactorOptions;
-use crate::peer::{Peer, Stream};
+use crate::peer::Peer;
+use crate::stream::Stream;
 
 /// Room for the longest length prefix there is.
 const PREFIX_MAX: usize = 8;

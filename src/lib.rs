@@ -95,6 +95,7 @@
 //!   admission    who may come in, and to which shard
 //!   listener     one named listener: its peers, and who of them is to be worked on
 //!   peer         one connection: the only room that reads or writes a stream
+//!   stream       what a peer talks through
 //!   dispatch     where your code is called, and its panics are caught
 //!   handler      the contract with it: Handler, Context, Action, Info
 //!   mailbox      messages from any thread, and what wakes the reactor
@@ -141,6 +142,7 @@ mod pulse;
 mod reactor;
 mod shards;
 mod stats;
+mod stream;
 mod sync;
 pub mod testing;
 mod timers;

@@ -10,26 +10,31 @@
 //!                  └─ sweep   ends                         ◄─ whoever decides an end
 //! ```
 
+mod accept;
+mod messages;
+
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use slab::Slab;
 
-use crate::acceptor::{AcceptFault, Acceptor};
+use self::accept::Accepting;
+use self::messages::Broadcast;
+
+use crate::acceptor::Acceptor;
 use crate::admission::Admission;
 use crate::clock::Nanos;
 use crate::connection::{Limits, flag};
-use crate::dispatch::{guarded, make};
+use crate::dispatch::guarded;
 use crate::drain::{Report, Straggler};
 use crate::error::{CloseReason, Error};
 use crate::framing::Framing;
 use crate::handle::Lease;
-use crate::handler::{Accepted, Handler, Info, canonical};
-use crate::logging::{Cause, LogGate};
+use crate::handler::{Accepted, Handler};
+use crate::logging::LogGate;
 use crate::mailbox::{ConnectionId, Mail, Mailbox};
 use crate::options::ListenerOptions;
-use crate::peer::{Peer, Seat, Stream, Swept, mark};
+use crate::peer::{Peer, Swept, mark};
 use crate::stats::Counters;
 use crate::sync::Arc;
 use crate::timers::Timers;
@@ -37,8 +42,6 @@ use crate::token;
 use crate::turn::{Timer, Turn};
 use crate::wheel::TimerKey;
 
-/// How long accepting rests after the system had nothing to give.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The clock is read again after so many peers of a long turn.
 const PEERS_PER_SAMPLE: usize = 32;
 
@@ -101,27 +104,6 @@ pub(crate) struct Desk<'a, M> {
     pub(crate) profile: &'a Profile<M>,
     pub(crate) gate: &'a mut LogGate,
     pub(crate) lost: &'a mut Lost,
-}
-
-/// A broadcast on its way through the slab.
-#[derive(Debug)]
-struct Broadcast<M> {
-    message: M,
-    clone: fn(&M) -> M,
-    next_key: u32,
-}
-
-/// Whether the listening socket may be asked.
-#[derive(Debug, Default)]
-struct Accepting {
-    /// It was announced readable, and has not said that it is empty.
-    ready: bool,
-    /// Resting after a fault; `NONE` if not.
-    pause: Option<TimerKey>,
-    /// A socket closed during this rest has allowed one early try already.
-    retried: bool,
-    /// The limit on connections keeps clients waiting.
-    full: bool,
 }
 
 /// What a drain has come to so far.
@@ -270,215 +252,6 @@ where
         }
     }
 
-    fn may_accept(&self) -> bool {
-        self.acceptor.is_some()
-            && self.accepting.ready
-            && self.accepting.pause.is_none()
-            && self.admission.has_room()
-    }
-
-    /// Accepts at most `budget` connections. Returns whether the budget was the reason to stop.
-    fn accept_some(&mut self, turn: &mut Turn, budget: u32) -> Result<bool, Error> {
-        for _ in 0..budget {
-            if !self.may_accept() {
-                return Ok(false);
-            }
-            let Some(acceptor) = &mut self.acceptor else { return Ok(false) };
-            match acceptor.accept(&self.profile.options) {
-                Ok((stream, peer_addr)) => self.place(turn, stream, peer_addr),
-                Err(error) => self.accept_failed(turn, error)?,
-            }
-        }
-        Ok(self.may_accept())
-    }
-
-    fn accept_failed(&mut self, turn: &mut Turn, error: std::io::Error) -> Result<(), Error> {
-        let fault = AcceptFault::from(&error);
-        if fault == AcceptFault::Empty {
-            self.accepting.ready = false;
-            return Ok(());
-        }
-        self.profile.counters.accept_errors.add(1);
-        match fault {
-            AcceptFault::Empty | AcceptFault::Connection => {
-                if self.gate.opens(Cause::AcceptError, turn.nanos()) {
-                    log::debug!("{}: a connection was lost in accept: {error}", self.profile.name);
-                }
-            }
-            AcceptFault::Resources => {
-                if self.gate.opens(Cause::AcceptPause, turn.nanos()) {
-                    let name = &self.profile.name;
-                    log::warn!("{name}: cannot accept, next try in {ACCEPT_PAUSE:?}: {error}");
-                }
-                self.profile.counters.accept_pauses.add(1);
-                let timer = Timer::Accept { listener: self.profile.slot };
-                let pause = turn.wheel.arm(turn.now().after(ACCEPT_PAUSE), timer);
-                self.accepting.pause = Some(pause);
-            }
-            AcceptFault::Listener => {
-                let name = self.profile.name.to_string();
-                return Err(Error::Accept { name, source: error });
-            }
-        }
-        Ok(())
-    }
-
-    /// Finds the shard that a new connection is to live on.
-    fn place(&mut self, turn: &mut Turn, stream: A::Stream, peer_addr: SocketAddr) {
-        self.profile.counters.accepted.add(1);
-        let shard = self.admission.enter();
-        if shard == self.profile.shard {
-            self.admit(turn, stream, peer_addr);
-        } else {
-            self.admission.hand_over(shard, stream, peer_addr);
-        }
-    }
-
-    /// Takes in who was accepted by another shard.
-    fn take_arrivals(&mut self, turn: &mut Turn) {
-        let arrivals = self.admission.arrivals(self.profile.shard);
-        if arrivals.is_empty() {
-            return;
-        }
-        for (stream, peer_addr) in arrivals {
-            self.admit(turn, stream, peer_addr);
-        }
-        // They were on their way when all others were forced.
-        if self.is_forced() {
-            self.force();
-        }
-    }
-
-    /// Gives a connection a slot, its events, a handler, and `init`, in this order: who fails early
-    /// leaves nothing behind.
-    fn admit(&mut self, turn: &mut Turn, mut stream: A::Stream, peer_addr: SocketAddr) {
-        let counters = &self.profile.counters;
-        let slot = self.peers.vacant_key();
-        if slot == self.generations.len() {
-            self.generations.push(0);
-        }
-        let key = u32::try_from(slot).unwrap_or(u32::MAX);
-        let peer_addr = canonical(peer_addr);
-        let seat = Seat::new(key, self.generations[slot], peer_addr);
-        if let Some(registry) = &turn.registry {
-            let token = token::peer(self.profile.slot, key, seat.generation);
-            if let Err(error) = stream.register(registry, token) {
-                counters.register_errors.add(1);
-                if self.gate.opens(Cause::RegisterError, turn.nanos()) {
-                    log::warn!("{}: cannot watch {peer_addr}: {error}", self.profile.name);
-                }
-                self.admission.leave(self.profile.shard);
-                return;
-            }
-        }
-        let id = ConnectionId { serial: self.profile.serial, key, generation: seat.generation };
-        let accepted = Accepted { peer_addr, id, listener: &self.profile.name };
-        let handler = match make(|| (self.factory)(&accepted)) {
-            Ok(handler) => handler,
-            Err(text) => {
-                counters.panics.add(1);
-                if self.gate.opens(Cause::FactoryPanic, turn.nanos()) {
-                    log::error!("{}: the factory panicked: {text}", self.profile.name);
-                }
-                self.admission.leave(self.profile.shard);
-                return;
-            }
-        };
-        counters.made.add(1);
-        counters.open.add(1);
-        self.peers.insert(Peer::new(stream, handler, seat, turn));
-        log::debug!("{}: {peer_addr} connected", self.profile.name);
-        self.with_peer(turn, key, |peer, desk| {
-            peer.dispatch(desk, |handler, ctx| {
-                let action = handler.init(ctx);
-                ctx.apply(action);
-            });
-            peer.queue_out(desk, 0);
-            peer.settle(desk);
-        });
-    }
-
-    /// Delivers one message if its receiver is still there.
-    fn message(&mut self, turn: &mut Turn, key: u32, message: H::Message) {
-        self.profile.counters.messages.add(1);
-        self.with_peer(turn, key, |peer, desk| {
-            peer.dispatch(desk, |handler, ctx| {
-                let action = handler.handle_info(Info::Message(message), ctx);
-                ctx.apply(action);
-            });
-            peer.queue_out(desk, 0);
-            peer.settle(desk);
-        });
-    }
-
-    fn listens(&self, key: u32) -> bool {
-        self.peers
-            .get(key as usize)
-            .is_some_and(|peer| peer.handler.is_some() && !peer.conn.has(flag::CLOSING))
-    }
-
-    fn is_current(&self, key: u32, generation: u32) -> bool {
-        self.peers.get(key as usize).is_some_and(|peer| peer.seat.generation == generation)
-    }
-
-    fn deliver_one(&mut self, turn: &mut Turn, mail: Mail<H::Message>) {
-        match mail {
-            Mail::To { key, generation, message } => {
-                if self.is_current(key, generation) && self.listens(key) {
-                    self.message(turn, key, message);
-                } else {
-                    self.drop_message(turn, message);
-                }
-                self.profile.mailbox.delivered();
-            }
-            Mail::All { message, clone } => {
-                self.broadcast = Some(Broadcast { message, clone, next_key: 0 });
-            }
-        }
-    }
-
-    /// One recipient of the broadcast on its way. The bound on keys is taken from the slab each
-    /// time: who is accepted meanwhile may get it or not.
-    fn broadcast_one(&mut self, turn: &mut Turn, mut broadcast: Broadcast<H::Message>) {
-        while (broadcast.next_key as usize) < self.generations.len() {
-            let key = broadcast.next_key;
-            broadcast.next_key += 1;
-            if self.listens(key) {
-                match guarded(|| (broadcast.clone)(&broadcast.message)) {
-                    Some(message) => self.message(turn, key, message),
-                    None => self.profile.counters.panics.add(1),
-                }
-                self.broadcast = Some(broadcast);
-                return;
-            }
-        }
-        guarded(|| drop(broadcast.message));
-        self.profile.mailbox.delivered();
-    }
-
-    fn drop_message(&mut self, turn: &Turn, message: H::Message) {
-        self.profile.counters.dropped_messages.add(1);
-        if guarded(|| drop(message)).is_none() {
-            self.profile.counters.panics.add(1);
-            if self.gate.opens(Cause::DroppedMessage, turn.nanos()) {
-                log::error!("{}: the drop of a message panicked", self.profile.name);
-            }
-        }
-    }
-
-    /// A `send_after` has run out.
-    fn user_timer(&mut self, turn: &mut Turn, index: u32) {
-        let key = self.timers.owner(index);
-        let Some(first) = self.peers[key as usize].conn.first_timer() else { return };
-        let removed = self.timers.remove_at(index, first);
-        turn.pulse.timer_lateness.record(turn.judged().0.saturating_sub(removed.at.0));
-        if self.listens(key) {
-            self.message(turn, key, removed.message);
-        } else {
-            self.drop_message(turn, removed.message);
-        }
-    }
-
     fn remove(&mut self, turn: &mut Turn, key: u32) {
         let peer = self.peers.remove(key as usize);
         let generation = &mut self.generations[key as usize];
@@ -521,23 +294,6 @@ where
     /// The part that accepts has closed the door, and this one does not know yet.
     fn is_left_alone(&self) -> bool {
         self.admission.is_closed() && !self.has_begun_to_drain()
-    }
-
-    /// Whoever has finished the handshake is served.
-    fn accept_last(&mut self, turn: &mut Turn) -> Result<(), Error> {
-        self.accepting.ready = true;
-        while self.accept_some(turn, turn.options.accept_budget)? {}
-        Ok(())
-    }
-
-    fn stop_accepting(&mut self, turn: &mut Turn) {
-        if self.acceptor.take().is_some() {
-            self.admission.close();
-        }
-        self.accepting.ready = false;
-        if let Some(pause) = self.accepting.pause.take() {
-            turn.wheel.cancel(pause);
-        }
     }
 }
 

@@ -4,59 +4,21 @@
 //! queued output first, then packets left over, then the socket; answers gather in the reactor's
 //! output buffer and leave with one write.
 
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, SocketAddrV6};
+mod close;
+mod seat;
+
+use std::io::ErrorKind;
 use std::time::Duration;
 
-use mio::net::TcpStream;
-use mio::{Interest, Registry, Token};
-
+pub(crate) use self::seat::Seat;
 use crate::connection::{Connection, Due, flag};
 use crate::dispatch::{Batch, Verdict};
 use crate::error::CloseReason;
 use crate::handler::{Handler, Info};
 use crate::listener::Desk;
-use crate::logging::{Cause, resembles};
+use crate::stream::Stream;
 use crate::turn::{Timer, Turn};
 use crate::wheel::{Tick, TimerKey};
-
-/// What a peer talks through: a socket, or a script in tests.
-pub(crate) trait Stream: Read + Write {
-    /// Tells the peer that nothing more comes.
-    fn shutdown_write(&self) -> io::Result<()>;
-    /// Our end's address.
-    fn local_addr(&self) -> io::Result<SocketAddr>;
-    /// The error that the kernel keeps for a broken connection.
-    fn take_error(&self) -> io::Result<Option<io::Error>>;
-    /// Has events sent for this stream, once and for good.
-    fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()>;
-}
-
-impl Stream for TcpStream {
-    fn shutdown_write(&self) -> io::Result<()> {
-        self.shutdown(Shutdown::Write)
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        Self::local_addr(self)
-    }
-
-    fn take_error(&self) -> io::Result<Option<io::Error>> {
-        Self::take_error(self)
-    }
-
-    fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        registry.register(self, token, interest())
-    }
-}
-
-/// Everything there is to know. Urgent bytes matter because `recv` stops short at one.
-fn interest() -> Interest {
-    let both = Interest::READABLE | Interest::WRITABLE;
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    let both = both | Interest::PRIORITY;
-    both
-}
 
 /// On Linux a read that returns less than it could has emptied the socket, and whatever arrives
 /// later makes a new event (mio#1611), unless the event said that there is more to it than bytes.
@@ -88,41 +50,6 @@ pub(crate) mod mark {
     pub(crate) const CLOSE_DUE: u16 = 1 << 8;
     /// The listener drains, and the handler has not been told yet.
     pub(crate) const DRAIN: u16 = 1 << 9;
-}
-
-/// Which slot, whose turn in it, and who sits there.
-#[derive(Debug, Copy, Clone)]
-pub(crate) struct Seat {
-    pub(crate) key: u32,
-    pub(crate) generation: u32,
-    addr: CompactAddr,
-}
-
-/// A socket address in 24 bytes instead of 32: without the flow label, which says nothing about who
-/// the peer is.
-#[derive(Debug, Copy, Clone)]
-enum CompactAddr {
-    V4(Ipv4Addr, u16),
-    V6(Ipv6Addr, u16, u32),
-}
-
-impl Seat {
-    pub(crate) fn new(key: u32, generation: u32, peer_addr: SocketAddr) -> Self {
-        let addr = match peer_addr {
-            SocketAddr::V4(addr) => CompactAddr::V4(*addr.ip(), addr.port()),
-            SocketAddr::V6(addr) => CompactAddr::V6(*addr.ip(), addr.port(), addr.scope_id()),
-        };
-        Self { key, generation, addr }
-    }
-
-    pub(crate) fn peer_addr(&self) -> SocketAddr {
-        match self.addr {
-            CompactAddr::V4(ip, port) => SocketAddr::from((ip, port)),
-            CompactAddr::V6(ip, port, scope_id) => {
-                SocketAddr::V6(SocketAddrV6::new(ip, port, 0, scope_id))
-            }
-        }
-    }
 }
 
 /// What sweeping a peer came to.
@@ -564,108 +491,12 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         });
         desk.turn.pool.give_buffer(partial);
     }
-
-    // ---- the end ----
-
-    /// Decides the end, with a line in the log if a first packet made no sense.
-    pub(crate) fn close(&mut self, desk: &mut Desk<'_, H::Message>, reason: CloseReason) {
-        if let (CloseReason::PeerClosedMidPacket { .. }, Some(input)) = (reason, &self.conn.input) {
-            let bytes: [u8; 16] =
-                std::array::from_fn(|at| input.as_slice().get(at).copied().unwrap_or_default());
-            let len = input.len().min(bytes.len());
-            self.log_partial(desk, &bytes[..len]);
-        }
-        if matches!(reason, CloseReason::WriteStalled | CloseReason::SlowReader)
-            && desk.gate.opens(Cause::SlowPeer, desk.turn.nanos())
-        {
-            log::warn!("{}: {}: {reason}", desk.profile.name, self.seat.peer_addr());
-        }
-        self.conn.close(reason);
-    }
-
-    fn log_nonsense(&self, desk: &mut Desk<'_, H::Message>, bytes: &[u8]) {
-        if let Some(CloseReason::PacketTooLarge { .. } | CloseReason::BadFrame(_)) =
-            self.conn.reason()
-        {
-            self.log_partial(desk, bytes);
-        }
-    }
-
-    fn log_partial(&self, desk: &mut Desk<'_, H::Message>, bytes: &[u8]) {
-        if !self.conn.has(flag::SPOKEN) && desk.gate.opens(Cause::Nonsense, desk.turn.nanos()) {
-            log::warn!(
-                "{}: the first packet of {} came to nothing; it looks like {}",
-                desk.profile.name,
-                self.seat.peer_addr(),
-                resembles(bytes)
-            );
-        }
-    }
-
-    /// One step of the way out. See the diagram in `connection.rs`.
-    pub(crate) fn sweep(&mut self, desk: &mut Desk<'_, H::Message>) -> Swept {
-        self.marks &= !mark::SWEEP;
-        let Some(reason) = self.conn.reason() else { return Swept::Waits };
-        let cut_short = self.is_marked(mark::BROKEN | mark::CLOSE_DUE) || is_abrupt(reason);
-        let now = desk.turn.now();
-        if self.handler.is_some() {
-            if self.conn.output.is_some() && !cut_short {
-                if !self.conn.is_close_armed() {
-                    self.conn.close_by(now.after(desk.profile.options.close_timeout));
-                    self.settle(desk);
-                }
-                return Swept::Waits;
-            }
-            self.cancel_timers(desk);
-            self.terminate(desk, reason);
-            let lost = self.conn.give_back(&mut desk.turn.pool);
-            if reason == CloseReason::DrainForced {
-                desk.lost.add(lost);
-            }
-            if !cut_short && !self.conn.has(flag::EOF) && self.stream.shutdown_write().is_ok() {
-                self.conn.close_by(now.after(desk.profile.options.linger_timeout));
-                self.marks |= mark::READABLE;
-                self.settle(desk);
-                return Swept::Waits;
-            }
-        } else if !cut_short && !self.conn.has(flag::EOF) {
-            return Swept::Waits;
-        }
-        self.cancel_wheel(desk);
-        Swept::Gone
-    }
-
-    fn cancel_wheel(&mut self, desk: &mut Desk<'_, H::Message>) {
-        if !self.timer.is_none() {
-            desk.turn.wheel.cancel(self.timer);
-            self.timer = TimerKey::NONE;
-        }
-    }
-
-    /// The handler's own timers end with it.
-    fn cancel_timers(&mut self, desk: &mut Desk<'_, H::Message>) {
-        let Some(first) = self.conn.first_timer() else { return };
-        while let Some(removed) = desk.timers.pop(first) {
-            desk.turn.wheel.cancel(removed.wheel);
-            crate::dispatch::guarded(|| drop(removed.message));
-        }
-    }
-}
-
-/// Ends for which nothing more is sent and nothing more is read.
-fn is_abrupt(reason: CloseReason) -> bool {
-    matches!(
-        reason,
-        CloseReason::Reset
-            | CloseReason::Io(_)
-            | CloseReason::SlowReader
-            | CloseReason::WriteStalled
-            | CloseReason::DrainForced
-    )
 }
 
 #[cfg(test)]
 mod tests {
+    use mio::net::TcpStream;
+
     use super::*;
     use crate::handler::{Action, Context};
 
@@ -693,13 +524,5 @@ mod tests {
         let debug = if cfg!(debug_assertions) { 2 * size_of::<usize>() } else { 0 };
         let size = size_of::<Entry<Peer<Stateless, TcpStream>>>() - debug;
         assert!(size <= 96, "{size} bytes");
-    }
-
-    #[test]
-    fn addresses_survive_being_made_compact() {
-        for text in ["127.0.0.1:80", "[::1]:65535", "[2001:db8::1]:1", "[fe80::1%7]:9"] {
-            let addr: SocketAddr = text.parse().expect("an address");
-            assert_eq!(Seat::new(1, 2, addr).peer_addr(), addr);
-        }
     }
 }

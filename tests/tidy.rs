@@ -18,8 +18,6 @@ const SHARED: [&str; 1] = ["error"];
 /// Who may read or write a stream: the client is no part of the reactor, and the test kit is the
 /// stream.
 const STREAM_ROOMS: [&str; 3] = ["peer", "client", "testing"];
-/// Files that are granted more lines than others, and how many.
-const LARGER: [(&str, usize); 2] = [("src/listener.rs", 750), ("src/peer.rs", 650)];
 
 // ---- the repository ----
 
@@ -35,15 +33,7 @@ fn functions_fit_on_a_screen() {
 
 #[test]
 fn files_are_small() {
-    let (larger, files): (Vec<_>, Vec<_>) = sources(&["src"])
-        .into_iter()
-        .partition(|file| LARGER.iter().any(|(path, _)| *path == file.path));
-    hold(&files, |text| long_files(text, MAX_FILE_LINES));
-    for file in larger {
-        let granted = LARGER.iter().find(|(path, _)| *path == file.path).unwrap().1;
-        assert_ne!(long_files(&file.text, MAX_FILE_LINES), [], "{} needs no grant", file.path);
-        hold(&[file], |text| long_files(text, granted));
-    }
+    hold(&sources(&["src"]), |text| long_files(text, MAX_FILE_LINES));
 }
 
 #[test]

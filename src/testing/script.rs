@@ -18,7 +18,8 @@ use crate::error::CloseReason;
 use crate::framing::Framing;
 use crate::mailbox::ConnectionId;
 use crate::options::ListenerOptions;
-use crate::peer::{Stream, mark};
+use crate::peer::mark;
+use crate::stream::Stream;
 
 /// One connection as its peer and the kernel see it, shared with the stream that plays it.
 #[derive(Debug)]

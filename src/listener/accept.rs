@@ -1,0 +1,188 @@
+//! Letting connections in: accept, its faults, and the way from a socket to a handler in a slot.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::{AnyListener, Listener};
+use crate::acceptor::{AcceptFault, Acceptor};
+use crate::dispatch::make;
+use crate::error::Error;
+use crate::handler::{Accepted, Handler, canonical};
+use crate::logging::Cause;
+use crate::mailbox::ConnectionId;
+use crate::peer::{Peer, Seat};
+use crate::stream::Stream;
+use crate::token;
+use crate::turn::{Timer, Turn};
+use crate::wheel::TimerKey;
+
+/// How long accepting rests after the system had nothing to give.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Whether the listening socket may be asked.
+#[derive(Debug, Default)]
+pub(super) struct Accepting {
+    /// It was announced readable, and has not said that it is empty.
+    pub(super) ready: bool,
+    /// Resting after a fault; `NONE` if not.
+    pub(super) pause: Option<TimerKey>,
+    /// A socket closed during this rest has allowed one early try already.
+    pub(super) retried: bool,
+    /// The limit on connections keeps clients waiting.
+    pub(super) full: bool,
+}
+
+impl<H, F, A> Listener<H, F, A>
+where
+    H: Handler,
+    F: FnMut(&Accepted<'_>) -> H,
+    A: Acceptor,
+{
+    pub(super) fn may_accept(&self) -> bool {
+        self.acceptor.is_some()
+            && self.accepting.ready
+            && self.accepting.pause.is_none()
+            && self.admission.has_room()
+    }
+
+    /// Accepts at most `budget` connections. Returns whether the budget was the reason to stop.
+    pub(super) fn accept_some(&mut self, turn: &mut Turn, budget: u32) -> Result<bool, Error> {
+        for _ in 0..budget {
+            if !self.may_accept() {
+                return Ok(false);
+            }
+            let Some(acceptor) = &mut self.acceptor else { return Ok(false) };
+            match acceptor.accept(&self.profile.options) {
+                Ok((stream, peer_addr)) => self.place(turn, stream, peer_addr),
+                Err(error) => self.accept_failed(turn, error)?,
+            }
+        }
+        Ok(self.may_accept())
+    }
+
+    pub(super) fn accept_failed(
+        &mut self,
+        turn: &mut Turn,
+        error: std::io::Error,
+    ) -> Result<(), Error> {
+        let fault = AcceptFault::from(&error);
+        if fault == AcceptFault::Empty {
+            self.accepting.ready = false;
+            return Ok(());
+        }
+        self.profile.counters.accept_errors.add(1);
+        match fault {
+            AcceptFault::Empty | AcceptFault::Connection => {
+                if self.gate.opens(Cause::AcceptError, turn.nanos()) {
+                    log::debug!("{}: a connection was lost in accept: {error}", self.profile.name);
+                }
+            }
+            AcceptFault::Resources => {
+                if self.gate.opens(Cause::AcceptPause, turn.nanos()) {
+                    let name = &self.profile.name;
+                    log::warn!("{name}: cannot accept, next try in {ACCEPT_PAUSE:?}: {error}");
+                }
+                self.profile.counters.accept_pauses.add(1);
+                let timer = Timer::Accept { listener: self.profile.slot };
+                let pause = turn.wheel.arm(turn.now().after(ACCEPT_PAUSE), timer);
+                self.accepting.pause = Some(pause);
+            }
+            AcceptFault::Listener => {
+                let name = self.profile.name.to_string();
+                return Err(Error::Accept { name, source: error });
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds the shard that a new connection is to live on.
+    pub(super) fn place(&mut self, turn: &mut Turn, stream: A::Stream, peer_addr: SocketAddr) {
+        self.profile.counters.accepted.add(1);
+        let shard = self.admission.enter();
+        if shard == self.profile.shard {
+            self.admit(turn, stream, peer_addr);
+        } else {
+            self.admission.hand_over(shard, stream, peer_addr);
+        }
+    }
+
+    /// Takes in who was accepted by another shard.
+    pub(super) fn take_arrivals(&mut self, turn: &mut Turn) {
+        let arrivals = self.admission.arrivals(self.profile.shard);
+        if arrivals.is_empty() {
+            return;
+        }
+        for (stream, peer_addr) in arrivals {
+            self.admit(turn, stream, peer_addr);
+        }
+        // They were on their way when all others were forced.
+        if self.is_forced() {
+            self.force();
+        }
+    }
+
+    /// Gives a connection a slot, its events, a handler, and `init`, in this order: who fails early
+    /// leaves nothing behind.
+    pub(super) fn admit(&mut self, turn: &mut Turn, mut stream: A::Stream, peer_addr: SocketAddr) {
+        let counters = &self.profile.counters;
+        let slot = self.peers.vacant_key();
+        if slot == self.generations.len() {
+            self.generations.push(0);
+        }
+        let key = u32::try_from(slot).unwrap_or(u32::MAX);
+        let peer_addr = canonical(peer_addr);
+        let seat = Seat::new(key, self.generations[slot], peer_addr);
+        if let Some(registry) = &turn.registry {
+            let token = token::peer(self.profile.slot, key, seat.generation);
+            if let Err(error) = stream.register(registry, token) {
+                counters.register_errors.add(1);
+                if self.gate.opens(Cause::RegisterError, turn.nanos()) {
+                    log::warn!("{}: cannot watch {peer_addr}: {error}", self.profile.name);
+                }
+                self.admission.leave(self.profile.shard);
+                return;
+            }
+        }
+        let id = ConnectionId { serial: self.profile.serial, key, generation: seat.generation };
+        let accepted = Accepted { peer_addr, id, listener: &self.profile.name };
+        let handler = match make(|| (self.factory)(&accepted)) {
+            Ok(handler) => handler,
+            Err(text) => {
+                counters.panics.add(1);
+                if self.gate.opens(Cause::FactoryPanic, turn.nanos()) {
+                    log::error!("{}: the factory panicked: {text}", self.profile.name);
+                }
+                self.admission.leave(self.profile.shard);
+                return;
+            }
+        };
+        counters.made.add(1);
+        counters.open.add(1);
+        self.peers.insert(Peer::new(stream, handler, seat, turn));
+        log::debug!("{}: {peer_addr} connected", self.profile.name);
+        self.with_peer(turn, key, |peer, desk| {
+            peer.dispatch(desk, |handler, ctx| {
+                let action = handler.init(ctx);
+                ctx.apply(action);
+            });
+            peer.queue_out(desk, 0);
+            peer.settle(desk);
+        });
+    }
+
+    /// Whoever has finished the handshake is served.
+    pub(super) fn accept_last(&mut self, turn: &mut Turn) -> Result<(), Error> {
+        self.accepting.ready = true;
+        while self.accept_some(turn, turn.options.accept_budget)? {}
+        Ok(())
+    }
+
+    pub(super) fn stop_accepting(&mut self, turn: &mut Turn) {
+        if self.acceptor.take().is_some() {
+            self.admission.close();
+        }
+        self.accepting.ready = false;
+        if let Some(pause) = self.accepting.pause.take() {
+            turn.wheel.cancel(pause);
+        }
+    }
+}

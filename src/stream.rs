@@ -1,0 +1,45 @@
+//! What a peer talks through: a socket, or a script in tests.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+
+/// See the module's documentation.
+pub(crate) trait Stream: Read + Write {
+    /// Tells the peer that nothing more comes.
+    fn shutdown_write(&self) -> io::Result<()>;
+    /// Our end's address.
+    fn local_addr(&self) -> io::Result<SocketAddr>;
+    /// The error that the kernel keeps for a broken connection.
+    fn take_error(&self) -> io::Result<Option<io::Error>>;
+    /// Has events sent for this stream, once and for good.
+    fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()>;
+}
+
+impl Stream for TcpStream {
+    fn shutdown_write(&self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Self::local_addr(self)
+    }
+
+    fn take_error(&self) -> io::Result<Option<io::Error>> {
+        Self::take_error(self)
+    }
+
+    fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        registry.register(self, token, interest())
+    }
+}
+
+/// Everything there is to know. Urgent bytes matter because `recv` stops short at one.
+fn interest() -> Interest {
+    let both = Interest::READABLE | Interest::WRITABLE;
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let both = both | Interest::PRIORITY;
+    both
+}
