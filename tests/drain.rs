@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use condor::{
     Action, CloseKind, CloseReason, Error, Info, ListenerHandle, ListenerOptions, Reactor,
+    ReactorOptions,
 };
 use support::{Client, PATIENCE, Script, Server, drive, framed, next, over, until};
 
@@ -21,12 +22,13 @@ fn any_port() -> ListenerOptions {
 }
 
 /// A server whose first connection blocks the reactor with the packet `block` until it is told to
-/// go on; all send every packet back.
+/// go on; all send every packet back. It begins with room for one event a batch, so that it knows
+/// of most sockets nothing when the stop arrives.
 fn blocking(options: ListenerOptions) -> (Server, ListenerHandle<()>, Sender<()>, Receiver<()>) {
     let (go, wait) = channel();
     let (started, has_started) = channel();
     let mut wait = Some(wait);
-    let (server, listener) = Server::one(options, move |_| {
+    let factory = move |_: &condor::Accepted<'_>| {
         let (wait, started) = (wait.take(), started.clone());
         Script::<()>::new().packet(move |packet, _| {
             if let (Some(wait), b"block") = (&wait, packet) {
@@ -35,6 +37,9 @@ fn blocking(options: ListenerOptions) -> (Server, ListenerHandle<()>, Sender<()>
             }
             Action::send(packet.to_vec())
         })
+    };
+    let (server, listener) = Server::with(ReactorOptions::default().events(1), |reactor| {
+        reactor.start_listener("test", options, factory).unwrap()
     });
     (server, listener, go, has_started)
 }
