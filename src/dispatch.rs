@@ -190,10 +190,7 @@ fn pump<H: Handler, D: Deframe, E: Enframe>(
                     break 'batch Verdict::Blocked;
                 }
             };
-            if !D::TRUSTED
-                && (consumed == 0 || consumed > rest.len() || payload.start > payload.end)
-                    | (payload.end > rest.len())
-            {
+            if !D::TRUSTED && !is_sound(&payload, consumed, rest.len()) {
                 ctx.conn.close(CloseReason::FramerBug);
                 break 'batch Verdict::Blocked;
             }
@@ -202,37 +199,10 @@ fn pump<H: Handler, D: Deframe, E: Enframe>(
             let start = input.len() - rest.len();
             rest = &rest[consumed..];
             progress.packets += 1;
-            match handler.handle_packet(packet, ctx) {
-                Action::Continue => {}
-                Action::Send(Packet::Borrowed(bytes))
-                    if ctx.echo.open
-                        && std::ptr::eq(bytes, packet)
-                        && !ctx.conn.has(flag::INTERRUPTS) =>
-                {
-                    ctx.framed += 1;
-                    if ctx.echo.end == start {
-                        ctx.echo.end += consumed;
-                        continue;
-                    }
-                    ctx.end_echo();
-                    (ctx.echo.start, ctx.echo.end) = (start, start + consumed);
-                }
-                Action::Send(Packet::Borrowed(bytes))
-                    if !ctx.conn.has(flag::INTERRUPTS)
-                        && bytes.len()
-                            <= room.saturating_sub(ctx.turn.out.len() + ctx.echo.len()) =>
-                {
-                    ctx.end_echo();
-                    ctx.echo.open = false;
-                    match enframe.frame(bytes, &mut ctx.turn.out) {
-                        Ok(()) => ctx.framed += 1,
-                        Err(error) => {
-                            ctx.profile.counters.refused_sends.add(1);
-                            ctx.conn.close(SendError::from(error).into());
-                        }
-                    }
-                }
-                action => ctx.apply(action),
+            let place = start..start + consumed;
+            let action = handler.handle_packet(packet, ctx);
+            if answer(ctx, enframe, action, packet, place, room) {
+                continue;
             }
             if ctx.conn.has(flag::INTERRUPTS) {
                 let blocked = ctx.conn.has(flag::BLOCKS);
@@ -246,6 +216,57 @@ fn pump<H: Handler, D: Deframe, E: Enframe>(
     };
     progress.consumed = input.len() - rest.len();
     verdict
+}
+
+/// Whether a framer keeps to its contract: it consumes something, and no more than there is.
+fn is_sound(payload: &Range<usize>, consumed: usize, available: usize) -> bool {
+    consumed > 0
+        && consumed <= available
+        && payload.start <= payload.end
+        && payload.end <= available
+}
+
+/// Does what the handler answered to `packet`, which stands at `place` in the input. Returns true
+/// if nothing but the run of answers that are packets has grown.
+#[inline(always)]
+fn answer<M, E: Enframe>(
+    ctx: &mut Context<'_, M>,
+    enframe: &E,
+    action: Action<'_>,
+    packet: &[u8],
+    place: Range<usize>,
+    room: usize,
+) -> bool {
+    match action {
+        Action::Continue => {}
+        Action::Send(Packet::Borrowed(bytes))
+            if ctx.echo.open && std::ptr::eq(bytes, packet) && !ctx.conn.has(flag::INTERRUPTS) =>
+        {
+            ctx.framed += 1;
+            if ctx.echo.end == place.start {
+                ctx.echo.end = place.end;
+                return true;
+            }
+            ctx.end_echo();
+            (ctx.echo.start, ctx.echo.end) = (place.start, place.end);
+        }
+        Action::Send(Packet::Borrowed(bytes))
+            if !ctx.conn.has(flag::INTERRUPTS)
+                && bytes.len() <= room.saturating_sub(ctx.turn.out.len() + ctx.echo.len()) =>
+        {
+            ctx.end_echo();
+            ctx.echo.open = false;
+            match enframe.frame(bytes, &mut ctx.turn.out) {
+                Ok(()) => ctx.framed += 1,
+                Err(error) => {
+                    ctx.profile.counters.refused_sends.add(1);
+                    ctx.conn.close(SendError::from(error).into());
+                }
+            }
+        }
+        action => ctx.apply(action),
+    }
+    false
 }
 
 /// Makes a handler. A factory that panics makes none.

@@ -120,6 +120,8 @@
 //! [mio]: https://docs.rs/mio
 #![doc(test(attr(deny(warnings))))]
 #![forbid(unsafe_code)]
+// Of the library alone: examples print, and tests fail.
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::print_stdout))]
 
 mod acceptor;
 mod admission;

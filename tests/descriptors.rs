@@ -1,6 +1,5 @@
 //! Descriptors: none is left to a child process, and running out of them is survived.
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, reason = "helpers fail as tests do")]
 
 mod support;
 
@@ -50,7 +49,6 @@ fn reactor_is_full<M>(listeners: &[condor::ListenerHandle<M>]) -> bool {
 
 /// A server in a process with few descriptors. It answers `stats` with failed accepts, turns and
 /// milliseconds since it began, stops at `exit`, and sends everything else back.
-#[expect(clippy::print_stdout, reason = "how the parent process learns the port")]
 fn serve_with_few_descriptors() {
     let (_, hard) = rlimit::Resource::NOFILE.get().unwrap();
     rlimit::Resource::NOFILE.set(24, hard).unwrap();

@@ -1,7 +1,6 @@
 //! Stopping listeners and reactors over real sockets: what had arrived is answered, who is still
 //! there is told, and whoever waits is released.
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, reason = "helpers fail as tests do")]
 
 mod support;
 

@@ -1,6 +1,5 @@
 //! Nobody starves: floods of packets, bytes, connects, timers and events, counted in turns.
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, reason = "helpers fail as tests do")]
 
 mod support;
 

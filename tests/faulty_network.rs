@@ -73,7 +73,7 @@ impl Request {
             20 => Self::Panic,
             _ => {
                 let len = if random.one_in(8) { random.below(50_000) } else { random.below(20) };
-                Self::Echo((0..len).map(|at| (at % 251) as u8).collect())
+                Self::Echo((0..=250).cycle().take(len).collect())
             }
         }
     }

@@ -1,6 +1,5 @@
 //! The peer's end of a real connection: half-closed, cut short, reset, or with an urgent byte in it.
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, reason = "helpers fail as tests do")]
 
 mod support;
 

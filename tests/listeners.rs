@@ -1,6 +1,5 @@
 //! Listeners over real sockets: starting, stopping, addresses, limits, and what can go wrong.
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, reason = "helpers fail as tests do")]
 
 mod support;
 

@@ -1,7 +1,6 @@
 //! Messages over real sockets and threads: who gets them, who gets them back, and that no wake-up
 //! is lost.
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, reason = "helpers fail as tests do")]
 
 mod support;
 

@@ -1,6 +1,5 @@
 //! The reactor inside a loop of the user: `turn`, `next_deadline`, and the descriptor to watch.
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, reason = "helpers fail as tests do")]
 
 mod support;
 

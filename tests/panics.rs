@@ -1,6 +1,5 @@
 //! Panics in every place where code of the user runs: they end one connection, and nothing else.
 #![cfg(all(target_os = "linux", panic = "unwind"))]
-#![allow(clippy::unwrap_used, reason = "helpers fail as tests do")]
 
 mod support;
 

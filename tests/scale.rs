@@ -1,7 +1,6 @@
 //! Much of everything: bytes through one connection, connections that end at once, and slots that
 //! change hands while events for their last owner are under way.
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, reason = "helpers fail as tests do")]
 
 mod support;
 

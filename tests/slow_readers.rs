@@ -1,6 +1,5 @@
 //! Peers that read slowly, late or never, over real sockets.
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, reason = "helpers fail as tests do")]
 
 mod support;
 

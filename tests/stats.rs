@@ -1,6 +1,5 @@
 //! Every counter moves when its documentation says so, and only then.
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, reason = "helpers fail as tests do")]
 
 mod support;
 

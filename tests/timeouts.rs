@@ -163,7 +163,8 @@ fn standing_still_fires_each_timeout_once() {
 /// Goal: the handler's answer to a timeout is obeyed. Method: each action.
 #[test]
 fn a_timeout_may_be_answered_in_every_way() {
-    let answers: [(fn() -> Action<'static>, &[&[u8]], Option<CloseReason>); 4] = [
+    type Answer = fn() -> Action<'static>;
+    let answers: [(Answer, &[&[u8]], Option<CloseReason>); 4] = [
         (|| Action::stop(CloseReason::PacketTimeout), &[], Some(CloseReason::PacketTimeout)),
         (
             || Action::send_and_stop("bye", CloseReason::Normal),

@@ -105,6 +105,14 @@ pub(super) struct Rig<H: Handler> {
     connections: u64,
 }
 
+/// The address that connections are told they reached.
+fn address(options: &ListenerOptions) -> SocketAddr {
+    match &options.origin {
+        Origin::Bind(addr) => *addr,
+        Origin::Inherited(_) => SocketAddr::from(([127, 0, 0, 1], 0)),
+    }
+}
+
 impl<H: Handler> Rig<H> {
     pub(super) fn new(
         reactor: ReactorOptions,
@@ -128,10 +136,7 @@ impl<H: Handler> Rig<H> {
                 refused.refused_messages.fetch_add(1, Ordering::Relaxed);
             },
         ));
-        let local_addr = match &options.origin {
-            Origin::Bind(addr) => *addr,
-            Origin::Inherited(_) => SocketAddr::from(([127, 0, 0, 1], 0)),
-        };
+        let local_addr = address(&options);
         let profile = Profile {
             name: "testing".into(),
             shard: 0,

@@ -4,7 +4,6 @@
 //! Nothing here sleeps to let something happen. Whoever waits, waits for a condition, and the
 //! deadline is only there to fail a test that would hang.
 #![allow(dead_code, reason = "each test file uses its share of it")]
-#![allow(clippy::unwrap_used, reason = "a helper of tests fails as a test does")]
 
 use std::fmt;
 use std::io::{ErrorKind, Read, Write};
