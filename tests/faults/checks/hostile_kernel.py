@@ -62,8 +62,8 @@ def all_at_once():
 @check("tiny-buffers", "64 KB packets through socket buffers of a few KB: exact bytes arrive", needs=GCC)
 def tiny_buffers():
     stream = packets(200_000, 65_535)
-    with interposed(seed=SEED, buffer=1024) as run:
-        with crowd(run.trial.server, 10, receive_buffer=1024, send_buffer=1024) as clients:
+    with interposed(seed=SEED, buffer=4096) as run:
+        with crowd(run.trial.server, 10, receive_buffer=4096, send_buffer=4096) as clients:
             exchange(clients, stream)
         run.trial.during()
         return f"10 x {len(stream)} bytes echoed (seed {SEED}); {run.finish('buffer')}"
