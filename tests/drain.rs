@@ -14,7 +14,7 @@ use condor::{
     Action, CloseKind, CloseReason, Error, Info, ListenerHandle, ListenerOptions, Reactor,
     ReactorOptions,
 };
-use support::{Client, PATIENCE, Script, Server, drive, framed, next, over, until};
+use support::{Client, First, PATIENCE, Script, Server, drive, framed, next, over, until};
 
 fn any_port() -> ListenerOptions {
     ListenerOptions::port(0)
@@ -26,7 +26,7 @@ fn any_port() -> ListenerOptions {
 fn blocking(options: ListenerOptions) -> (Server, ListenerHandle<()>, Sender<()>, Receiver<()>) {
     let (go, wait) = channel();
     let (started, has_started) = channel();
-    let mut wait = Some(wait);
+    let wait = First::new(wait);
     let factory = move |_: &condor::Accepted<'_>| {
         let (wait, started) = (wait.take(), started.clone());
         Script::<()>::new().packet(move |packet, _| {

@@ -14,7 +14,7 @@ use condor::{
     OptionsError, OptionsWarning, Reactor,
 };
 use support::{
-    Client, PATIENCE, Script, Server, child, drive, is_child, next, over, passes, until,
+    Client, First, PATIENCE, Script, Server, child, drive, is_child, next, over, passes, until,
 };
 
 fn any_port() -> ListenerOptions {
@@ -452,7 +452,7 @@ fn a_lingering_connection_holds_its_slot() {
 fn a_burst_while_a_handler_blocks_is_taken_by_the_backlog() {
     let (go, wait) = channel::<()>();
     let (started, has_started) = channel();
-    let mut wait = Some(wait);
+    let wait = First::new(wait);
     let (_server, listener) = Server::one(any_port().max_connections(400), move |_| {
         let (wait, started) = (wait.take(), started.clone());
         Script::<()>::new().packet(move |packet, _| {

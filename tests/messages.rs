@@ -6,16 +6,16 @@ mod support;
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use condor::{
     Action, Address, CloseReason, Info, ListenerOptions, MessageError, Reactor, ReactorOptions,
 };
-use support::{Client, PATIENCE, Script, Server, drive, framed, next, over, until};
+use support::{Client, First, PATIENCE, Script, Server, drive, framed, next, over, until};
 
 fn any_port() -> ListenerOptions {
     ListenerOptions::port(0)
@@ -84,7 +84,7 @@ fn a_full_mailbox_gives_the_message_back() {
     let (addresses, address) = channel();
     let (started, has_started) = channel();
     let (go, wait) = channel::<()>();
-    let mut wait = Some(wait);
+    let wait = First::new(wait);
     let (_server, listener) = Server::one(any_port().mailbox_capacity(8), move |_| {
         let (wait, started) = (wait.take(), started.clone());
         speaker().tells(&addresses).packet(move |_, _| {
@@ -207,26 +207,26 @@ fn nothing_is_delivered_after_the_end_was_decided() {
 #[test]
 fn messages_to_oneself_and_to_neighbours_are_queued() {
     let (_server, listener) = Server::start(|reactor| {
-        let inside = Rc::new(Cell::new(false));
-        let everybody = Rc::new(std::cell::RefCell::new(Vec::<Address<String>>::new()));
+        // One for each reactor.
+        thread_local!(static INSIDE: Cell<bool> = const { Cell::new(false) });
+        let everybody = Arc::new(Mutex::new(Vec::<Address<String>>::new()));
         let factory = move |_: &condor::Accepted<'_>| {
-            let [a, b] = [Rc::clone(&inside), Rc::clone(&inside)];
-            let [met, meets] = [Rc::clone(&everybody), Rc::clone(&everybody)];
+            let [met, meets] = [Arc::clone(&everybody), Arc::clone(&everybody)];
             Script::<String>::new()
                 .init(move |ctx| {
-                    met.borrow_mut().push(ctx.address());
+                    met.lock().unwrap().push(ctx.address());
                     Action::Continue
                 })
                 .packet(move |packet, _| {
-                    assert!(!a.replace(true));
-                    for address in meets.borrow().iter() {
+                    assert!(!INSIDE.replace(true));
+                    for address in meets.lock().unwrap().iter() {
                         address.send(String::from_utf8(packet.to_vec()).unwrap()).unwrap();
                     }
-                    a.set(false);
+                    INSIDE.set(false);
                     Action::send("sent")
                 })
                 .info(move |info, _| {
-                    assert!(!b.get(), "called inside of another callback");
+                    assert!(!INSIDE.get(), "called inside of another callback");
                     match info {
                         Info::Message(text) => Action::send(text),
                         other => other.default_action(),

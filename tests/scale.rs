@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use condor::{Action, CloseReason, ConnectionId, ListenerOptions, Reactor};
-use support::{Client, PATIENCE, Script, Server, drive, framed};
+use support::{Client, First, PATIENCE, Script, Server, drive, framed};
 
 fn any_port() -> ListenerOptions {
     ListenerOptions::port(0)
@@ -137,7 +137,7 @@ fn a_handler_that_blocks_costs_nobody_a_packet() {
     let timeout = Duration::from_millis(400);
     let (go, wait) = channel::<()>();
     let (started, has_started) = channel();
-    let mut wait = Some(wait);
+    let wait = First::new(wait);
     let (_server, listener) = Server::one(any_port().packet_timeout(timeout), move |_| {
         let (wait, started) = (wait.take(), started.clone());
         Script::<()>::new().packet(move |packet, _| {

@@ -11,12 +11,13 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use condor::{
-    Accepted, Action, CloseReason, Context, Drain, Handle, Handler, Info, ListenerHandle,
-    ListenerOptions, Reactor, ReactorOptions, Report, Stats,
+    Accepted, Action, CloseReason, Context, Drain, Error, Handle, Handler, Info, ListenerHandle,
+    ListenerOptions, Reactor, ReactorOptions, Report, Shards, Stats,
 };
 
 /// How long anything may take before a test fails. Far longer than anything takes.
@@ -82,7 +83,53 @@ pub(crate) fn over(drain: &Drain) -> Report {
 
 // ---- servers ----
 
-/// A reactor that runs on a thread of its own. Dropped, it is shut down by force, and every handler
+/// How many shards the servers of these tests have: `CONDOR_TEST_SHARDS`, or one plain reactor.
+pub(crate) fn shards() -> usize {
+    std::env::var("CONDOR_TEST_SHARDS").map_or(1, |count| count.parse().unwrap())
+}
+
+/// A server on which listeners are being started.
+pub(crate) enum Starter {
+    One(Box<Reactor>),
+    Many(Shards),
+}
+
+impl Starter {
+    pub(crate) fn new(shards: usize, options: ReactorOptions) -> Self {
+        match shards {
+            1 => Self::One(Box::new(Reactor::with_options(options).unwrap())),
+            _ => Self::Many(Shards::with_options(shards, options).unwrap()),
+        }
+    }
+
+    pub(crate) fn start_listener<H: Handler>(
+        &mut self,
+        name: &str,
+        options: ListenerOptions,
+        factory: impl FnMut(&Accepted<'_>) -> H + Clone + Send + 'static,
+    ) -> Result<ListenerHandle<H::Message>, Error> {
+        match self {
+            Self::One(reactor) => reactor.start_listener(name, options, factory),
+            Self::Many(shards) => shards.start_listener(name, options, factory),
+        }
+    }
+
+    pub(crate) fn handle(&self) -> Handle {
+        match self {
+            Self::One(reactor) => reactor.handle(),
+            Self::Many(shards) => shards.handle(),
+        }
+    }
+
+    fn run(self) -> Result<(), Error> {
+        match self {
+            Self::One(mut reactor) => reactor.run(),
+            Self::Many(shards) => shards.run(),
+        }
+    }
+}
+
+/// A reactor, or [`shards`], that runs on a thread of its own. Dropped, it is shut down by force, and every handler
 /// made must have been terminated.
 pub(crate) struct Server {
     pub(crate) handle: Handle,
@@ -90,24 +137,33 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Makes a reactor on a new thread, has `setup` start listeners on it, and runs it.
+    /// Has `setup` start listeners on a new thread, and runs them.
     pub(crate) fn with<T: Send + 'static>(
         options: ReactorOptions,
-        setup: impl FnOnce(&mut Reactor) -> T + Send + 'static,
+        setup: impl FnOnce(&mut Starter) -> T + Send + 'static,
+    ) -> (Self, T) {
+        Self::sharded(shards(), options, setup)
+    }
+
+    /// The same with a number of shards of its own.
+    pub(crate) fn sharded<T: Send + 'static>(
+        shards: usize,
+        options: ReactorOptions,
+        setup: impl FnOnce(&mut Starter) -> T + Send + 'static,
     ) -> (Self, T) {
         let (tell, told) = channel();
         let thread = thread::spawn(move || {
-            let mut reactor = Reactor::with_options(options).unwrap();
-            let made = setup(&mut reactor);
-            tell.send((reactor.handle(), made)).unwrap();
-            reactor.run().unwrap();
+            let mut starter = Starter::new(shards, options);
+            let made = setup(&mut starter);
+            tell.send((starter.handle(), made)).unwrap();
+            starter.run().unwrap();
         });
         let (handle, made) = next(&told);
         (Self { handle, thread: Some(thread) }, made)
     }
 
     pub(crate) fn start<T: Send + 'static>(
-        setup: impl FnOnce(&mut Reactor) -> T + Send + 'static,
+        setup: impl FnOnce(&mut Starter) -> T + Send + 'static,
     ) -> (Self, T) {
         Self::with(ReactorOptions::default(), setup)
     }
@@ -115,7 +171,7 @@ impl Server {
     /// One listener.
     pub(crate) fn one<H: Handler>(
         options: ListenerOptions,
-        factory: impl FnMut(&Accepted<'_>) -> H + Send + 'static,
+        factory: impl FnMut(&Accepted<'_>) -> H + Clone + Send + 'static,
     ) -> (Self, ListenerHandle<H::Message>) {
         Self::start(move |reactor| reactor.start_listener("test", options, factory).unwrap())
     }
@@ -156,6 +212,25 @@ impl Drop for Server {
         if !thread::panicking() {
             self.finish();
         }
+    }
+}
+
+/// What only the first handler gets, whichever shard makes it.
+pub(crate) struct First<T>(Arc<Mutex<Option<T>>>);
+
+impl<T> First<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(Arc::new(Mutex::new(Some(value))))
+    }
+
+    pub(crate) fn take(&self) -> Option<T> {
+        self.0.lock().unwrap().take()
+    }
+}
+
+impl<T> Clone for First<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
     }
 }
 

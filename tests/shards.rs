@@ -1,0 +1,893 @@
+//! Several reactors behind one API, over real sockets: who gets a connection, what reaches across
+//! shards, how they stop together, and that none of them goes on alone.
+#![cfg(target_os = "linux")]
+
+mod support;
+
+use std::cell::Cell;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use condor::{
+    Accepted, Action, Address, CloseKind, CloseReason, ConnectionId, Context, Error, Handler, Info,
+    ListenerHandle, ListenerOptions, MessageError, ReactorOptions, Shards,
+};
+use support::{
+    Client, PATIENCE, Script, Server, child, descriptors, framed, is_child, next, over, passes,
+    until,
+};
+
+fn any_port() -> ListenerOptions {
+    ListenerOptions::port(0)
+}
+
+fn echo(_: &Accepted<'_>) -> Script<()> {
+    Script::new()
+}
+
+/// One listener on so many shards.
+fn sharded<H: Handler>(
+    shards: usize,
+    options: ListenerOptions,
+    factory: impl FnMut(&Accepted<'_>) -> H + Clone + Send + 'static,
+) -> (Server, ListenerHandle<H::Message>) {
+    Server::sharded(shards, ReactorOptions::default(), move |starter| {
+        starter.start_listener("test", options, factory).unwrap()
+    })
+}
+
+fn served_clients(addr: SocketAddr, count: usize) -> Vec<Client> {
+    let mut clients: Vec<Client> = (0..count).map(|_| Client::connect(addr)).collect();
+    for client in &mut clients {
+        assert_eq!(client.ask(b"hello"), b"hello");
+    }
+    clients
+}
+
+fn open_by_shard<M>(listener: &ListenerHandle<M>) -> Vec<u64> {
+    listener.shard_stats().iter().map(|stats| stats.open).collect()
+}
+
+fn is_refused(addr: SocketAddr) -> bool {
+    TcpStream::connect_timeout(&addr, PATIENCE).is_err()
+}
+
+// ---- who gets a connection ----
+
+/// Goal: connections are spread evenly, and every shard serves its own. Method: 1,000 of them on 2
+/// and on 3 shards, all asked; counters by shard. Then half of one shard's leave, and the next ones
+/// fill the gap.
+#[test]
+fn shards_hold_as_many_connections_within_one() {
+    rlimit::increase_nofile_limit(u64::MAX).unwrap();
+    for shards in [2, 3] {
+        let (_server, listener) = sharded(shards, any_port().max_connections(1_000), echo);
+        let mut clients = served_clients(listener.local_addr(), 1_000);
+        let even = |counts: &[u64]| {
+            let (min, max) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
+            assert!(max - min <= 1, "{counts:?}");
+        };
+        even(&open_by_shard(&listener));
+        for stats in listener.shard_stats() {
+            assert_eq!((stats.packets_in, stats.packets_out), (stats.open, stats.open));
+        }
+        // Every other client leaves, then as many come: the gaps are filled where they are.
+        let mut keep = false;
+        clients.retain(|_| {
+            keep = !keep;
+            keep
+        });
+        until("they have left", || listener.stats().open == 500);
+        let _more = served_clients(listener.local_addr(), 500);
+        even(&open_by_shard(&listener));
+    }
+}
+
+/// Goal: `max_connections` holds for all shards together, never more and never fewer while clients
+/// wait. Method: 20 threads connect, ask and leave, again and again, at a limit of 7; handlers alive
+/// at once are counted where they are made; every one of them is served in the end.
+#[test]
+fn max_connections_is_exact_across_shards() {
+    const LIMIT: usize = 7;
+    const ROUNDS: usize = 100;
+    let alive = Arc::new(AtomicUsize::new(0));
+    let most = Arc::new(AtomicUsize::new(0));
+    let (now_alive, peak) = (Arc::clone(&alive), Arc::clone(&most));
+    let (_server, listener) = sharded(2, any_port().max_connections(LIMIT), move |_| {
+        let count = now_alive.fetch_add(1, Ordering::SeqCst) + 1;
+        peak.fetch_max(count, Ordering::SeqCst);
+        let alive = Arc::clone(&now_alive);
+        Script::<()>::new().end(move |_| {
+            alive.fetch_sub(1, Ordering::SeqCst);
+        })
+    });
+    let addr = listener.local_addr();
+    let threads: Vec<_> = (0..20)
+        .map(|_| {
+            thread::spawn(move || {
+                for _ in 0..ROUNDS {
+                    let mut client = Client::connect(addr);
+                    assert_eq!(client.ask(b"me"), b"me");
+                }
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    until("all have left", || listener.stats().open == 0);
+    assert_eq!(listener.stats().made, 20 * ROUNDS as u64);
+    assert_eq!(most.load(Ordering::SeqCst), LIMIT, "the limit is reached, and not passed");
+
+    // At rest: as many as the limit are in, one more for each that leaves, from either shard.
+    let made = listener.stats().made;
+    let mut clients: Vec<Client> = (0..20).map(|_| Client::connect(addr)).collect();
+    for left in 0..13 {
+        let expected = made + (LIMIT + left) as u64;
+        until("one more is in", || listener.stats().made == expected);
+        assert_eq!(alive.load(Ordering::SeqCst), LIMIT);
+        let mut first = clients.remove(0);
+        assert_eq!(first.ask(b"first"), b"first", "they are let in in order");
+        drop(first);
+    }
+    until("the last ones are in", || listener.stats().made == made + 20);
+    assert!(listener.stats().connection_limit_hits > 0);
+}
+
+/// Goal: with port 0 all shards share the one port that the system chose. Method: ask, look, connect.
+#[test]
+fn port_0_is_one_port_for_all_shards() {
+    let (server, listener) = sharded(3, any_port(), echo);
+    let listed = server.handle.listeners();
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0].1, listener.local_addr());
+    assert_ne!(listener.local_addr().port(), 0);
+    let _clients = served_clients(listener.local_addr(), 3);
+    assert_eq!(open_by_shard(&listener), [1, 1, 1]);
+}
+
+// ---- threads ----
+
+/// Goal: a handler lives on one thread, so it need not be `Send`; threads are named after listener
+/// and shard, for the process and for the system; the hook runs on each before anything else.
+/// Method: handlers that hold an `Rc`, and answer with the name of their thread.
+#[test]
+fn handlers_stay_on_their_named_thread() {
+    let hooked = Arc::new(Mutex::new(Vec::new()));
+    let hook = Arc::clone(&hooked);
+    let shards = Shards::new(2).unwrap().on_thread_start(move |shard| {
+        hook.lock().unwrap().push((shard, thread::current().id()));
+    });
+    let seen = Arc::clone(&hooked);
+    let factory = move |_: &Accepted<'_>| {
+        let here = thread::current().id();
+        assert!(seen.lock().unwrap().iter().any(|(_, id)| *id == here), "the hook ran first");
+        assert_eq!(seen.lock().unwrap().len(), 2, "on all shards");
+        let count = Rc::new(Cell::new(0_u8));
+        let at_home = move || assert_eq!(thread::current().id(), here);
+        Script::<()>::new()
+            .packet(move |_, _| {
+                at_home();
+                count.set(count.get() + 1);
+                Action::send(format!("{} {}", thread::current().name().unwrap(), count.get()))
+            })
+            .end(move |_| at_home())
+    };
+    let listener = shards.start_listener("names", any_port(), factory).unwrap();
+    let handle = shards.handle();
+    let running = thread::spawn(move || shards.run().unwrap());
+    let mut clients: Vec<Client> = (0..2).map(|_| Client::connect(listener.local_addr())).collect();
+    let mut answers: Vec<String> = clients
+        .iter_mut()
+        .map(|client| {
+            client.ask(b"who");
+            String::from_utf8(client.ask(b"who")).unwrap()
+        })
+        .collect();
+    answers.sort();
+    assert_eq!(answers, ["names/0 2", "names/1 2"]);
+    let mut comms: Vec<String> = std::fs::read_dir("/proc/self/task")
+        .unwrap()
+        .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok())
+        .filter(|comm| comm.starts_with("names/"))
+        .collect();
+    comms.sort();
+    assert_eq!(comms, ["names/0\n", "names/1\n"]);
+    let shards_hooked: Vec<usize> = {
+        let mut hooked: Vec<_> = hooked.lock().unwrap().iter().map(|(shard, _)| *shard).collect();
+        hooked.sort_unstable();
+        hooked
+    };
+    assert_eq!(shards_hooked, [0, 1]);
+    drop(clients);
+    drop(handle.shutdown().unwrap());
+    until("the shards end", || running.is_finished());
+    running.join().unwrap();
+}
+
+// ---- across shards ----
+
+/// Goal: addresses, broadcasts, `close` and counters do not care about shards, and ids are told
+/// apart. Method: two connections on two shards, each sent to by the other, then by everybody, then
+/// closed by id.
+#[test]
+fn addresses_broadcasts_close_and_stats_reach_across_shards() {
+    let (addresses, address) = channel();
+    let meet: Arc<Mutex<Vec<Address<String>>>> = Arc::default();
+    let (server, listener) = sharded(2, any_port(), move |_| {
+        let (addresses, meet) = (addresses.clone(), Arc::clone(&meet));
+        Script::<String>::new()
+            .init({
+                let meet = Arc::clone(&meet);
+                move |ctx| {
+                    meet.lock().unwrap().push(ctx.address());
+                    addresses.send((ctx.address(), thread::current().id())).unwrap();
+                    Action::Continue
+                }
+            })
+            .packet(move |packet, ctx| {
+                for address in meet.lock().unwrap().iter().filter(|to| to.id() != ctx.id()) {
+                    address.send(String::from_utf8(packet.to_vec()).unwrap()).unwrap();
+                }
+                Action::Continue
+            })
+            .info(|info, _| match info {
+                Info::Message(text) => Action::send(text),
+                other => other.default_action(),
+            })
+    });
+    let addr = listener.local_addr();
+    let (mut one, mut two) = (Client::connect(addr), Client::connect(addr));
+    let (a, a_thread) = next(&address);
+    let (b, b_thread) = next(&address);
+    assert_ne!(a_thread, b_thread);
+    assert_ne!(a.id(), b.id());
+    assert_ne!(a, b);
+    // From a handler on the one shard to a handler on the other, both ways.
+    one.send(b"from one");
+    assert_eq!(two.receive(), b"from one");
+    two.send(b"from two");
+    assert_eq!(one.receive(), b"from two");
+    // From outside.
+    listener.broadcast("all".into()).unwrap();
+    assert_eq!((one.receive(), two.receive()), (b"all".to_vec(), b"all".to_vec()));
+    let stats = listener.shard_stats();
+    assert!(stats.iter().all(|stats| stats.made == 1 && stats.messages == 2), "{stats:?}");
+    let mut sum = stats[0].clone();
+    sum.merge(&stats[1]);
+    assert_eq!((listener.stats(), server.stats()), (sum.clone(), sum));
+    assert_eq!(server.handle.pulse().len(), 2);
+    // Closed by id, whatever the shard; the next owner of the slot gets nothing meant for the last.
+    for (closed, client) in [(a, &mut one), (b, &mut two)] {
+        let ends = listener.stats().closed(CloseKind::Shutdown);
+        server.handle.close(closed.id()).unwrap();
+        client.expect_end();
+        *client = Client::connect(addr);
+        next(&address);
+        assert_eq!(listener.stats().closed(CloseKind::Shutdown), ends + 1);
+        closed.send("nobody".into()).unwrap();
+    }
+    until("both were dropped", || listener.stats().dropped_messages == 2);
+    assert_eq!(listener.stats().closed(CloseKind::Shutdown), 2);
+}
+
+#[derive(Debug)]
+enum Mail {
+    /// Send to these, so many each.
+    Start(Vec<Address<Self>>, u64),
+    /// Go on.
+    Tick,
+    /// The next of a series.
+    Item { sender: usize, to: ConnectionId, number: u64 },
+}
+
+/// Sends to everybody it is told of, and checks what it gets.
+struct Correspondent {
+    own: usize,
+    to: Vec<(Address<Mail>, u64)>,
+    each: u64,
+    expected: Vec<u64>,
+    received: Arc<AtomicUsize>,
+    addresses: std::sync::mpsc::Sender<Address<Mail>>,
+}
+
+impl Correspondent {
+    /// A batch to each; a full mailbox is asked again later, with the same message.
+    fn send(&mut self, ctx: &mut Context<'_, Mail>) {
+        let mut more = false;
+        for (address, next) in &mut self.to {
+            for _ in 0..512 {
+                if *next == self.each {
+                    break;
+                }
+                let item = Mail::Item { sender: self.own, to: address.id(), number: *next };
+                match address.send(item) {
+                    Ok(()) => *next += 1,
+                    Err(MessageError::Full(_)) => break,
+                    Err(gone) => panic!("{gone:?}"),
+                }
+            }
+            more |= *next < self.each;
+        }
+        if more && ctx.address().send(Mail::Tick).is_err() {
+            ctx.send_after(Duration::from_millis(1), Mail::Tick);
+        }
+    }
+}
+
+impl Handler for Correspondent {
+    type Message = Mail;
+
+    fn init(&mut self, ctx: &mut Context<'_, Mail>) -> Action<'_> {
+        self.addresses.send(ctx.address()).unwrap();
+        Action::Continue
+    }
+
+    fn handle_packet<'a>(&'a mut self, packet: &'a [u8], _: &mut Context<'_, Mail>) -> Action<'a> {
+        Action::send(packet)
+    }
+
+    fn handle_info<'a>(
+        &'a mut self,
+        info: Info<'a, Mail>,
+        ctx: &mut Context<'_, Mail>,
+    ) -> Action<'a> {
+        let Info::Message(mail) = info else { return info.default_action() };
+        match mail {
+            Mail::Start(to, each) => {
+                self.to = to.into_iter().map(|address| (address, 0)).collect();
+                self.each = each;
+                self.send(ctx);
+            }
+            Mail::Tick => self.send(ctx),
+            Mail::Item { sender, to, number } => {
+                assert_eq!(to, ctx.id(), "meant for somebody else");
+                assert_eq!(number, self.expected[sender], "out of order, or lost");
+                self.expected[sender] += 1;
+                self.received.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        Action::Continue
+    }
+}
+
+/// Goal: messages between shards keep their order per sender and receiver, and none is lost.
+/// Method: 4 handlers on 2 shards, each sends a numbered series to each of the others on the other
+/// shard, 1,000,000 in all (`CONDOR_TEST_MESSAGES` for more); full mailboxes included.
+#[test]
+fn messages_between_shards_keep_their_order_and_none_is_lost() {
+    const PAIRS: u64 = 8;
+    let total: u64 = std::env::var("CONDOR_TEST_MESSAGES")
+        .map_or(1_000_000, |count| count.replace('_', "").parse().unwrap());
+    let each = total / PAIRS;
+    let received = Arc::new(AtomicUsize::new(0));
+    let (addresses, address) = channel();
+    let (own, sum) = (Arc::new(AtomicUsize::new(0)), Arc::clone(&received));
+    let (_server, listener) =
+        sharded(2, any_port().mailbox_capacity(10_000), move |_| Correspondent {
+            own: own.fetch_add(1, Ordering::SeqCst),
+            to: Vec::new(),
+            each: 0,
+            expected: vec![0; 4],
+            received: Arc::clone(&sum),
+            addresses: addresses.clone(),
+        });
+    let mut clients = served_clients(listener.local_addr(), 4);
+    let all: Vec<Address<Mail>> = (0..4).map(|_| next(&address)).collect();
+    assert_eq!(open_by_shard(&listener), [2, 2]);
+    let shard =
+        |address: &Address<Mail>| address.id().to_string().split('.').next().map(String::from);
+    for one in &all {
+        let others = all.iter().filter(|other| shard(other) != shard(one)).cloned().collect();
+        one.send(Mail::Start(others, each)).unwrap();
+    }
+    let mut before = usize::MAX;
+    while received.load(Ordering::SeqCst) as u64 != each * PAIRS {
+        let now = received.load(Ordering::SeqCst);
+        assert_ne!(now, before, "no message in so long a time");
+        before = now;
+        let start = support::now();
+        while start.elapsed() < PATIENCE && received.load(Ordering::SeqCst) as u64 != each * PAIRS {
+            let moved = received.load(Ordering::SeqCst) != before;
+            if moved && start.elapsed() > Duration::from_secs(1) {
+                break;
+            }
+            thread::park_timeout(Duration::from_millis(1));
+        }
+    }
+    let stats = listener.stats();
+    assert_eq!((stats.panics, stats.dropped_messages), (0, 0));
+    for client in &mut clients {
+        assert_eq!(client.ask(b"still there"), b"still there");
+    }
+}
+
+/// Goal: a message to a connection that is gone reaches nobody, least of all the next one in its
+/// slot on another shard. Method: handlers that check whom a message is meant for, connections that
+/// come and go, and two threads that send to every address they ever heard of.
+#[test]
+fn no_message_reaches_a_dead_generation() {
+    let (addresses, address) = channel();
+    let known: Arc<Mutex<Vec<Address<Mail>>>> = Arc::default();
+    let received = Arc::new(AtomicUsize::new(0));
+    let sum = Arc::clone(&received);
+    let (_server, listener) = sharded(2, any_port(), move |_| {
+        let (addresses, sum) = (addresses.clone(), Arc::clone(&sum));
+        Script::<Mail>::new().tells(&addresses).info(move |info, ctx| {
+            let Info::Message(Mail::Item { to, .. }) = info else { return info.default_action() };
+            assert_eq!(to, ctx.id(), "meant for the last owner of the slot");
+            sum.fetch_add(1, Ordering::Relaxed);
+            Action::Continue
+        })
+    });
+    let over = Arc::new(AtomicBool::new(false));
+    let senders: Vec<_> = (0..2)
+        .map(|sender| {
+            let (known, over) = (Arc::clone(&known), Arc::clone(&over));
+            thread::spawn(move || {
+                let mut sent = 0_u64;
+                while !over.load(Ordering::SeqCst) {
+                    let addresses: Vec<_> = known.lock().unwrap().clone();
+                    for address in addresses {
+                        let item = Mail::Item { sender, to: address.id(), number: 0 };
+                        sent += u64::from(address.send(item).is_ok());
+                    }
+                }
+                sent
+            })
+        })
+        .collect();
+    for _ in 0..300 {
+        let mut client = Client::connect(listener.local_addr());
+        assert_eq!(client.ask(b"x"), b"x");
+        let mut known = known.lock().unwrap();
+        known.push(next(&address));
+        let old = known.len().saturating_sub(16);
+        known.drain(..old);
+    }
+    over.store(true, Ordering::SeqCst);
+    let sent: u64 = senders.into_iter().map(|sender| sender.join().unwrap()).sum();
+    until("every message was received or dropped", || {
+        let stats = listener.stats();
+        stats.messages + stats.dropped_messages == sent
+    });
+    assert_eq!(listener.stats().panics, 0);
+    assert!(listener.stats().dropped_messages > 0, "some came too late");
+}
+
+// ---- drains ----
+
+/// Goal: a drain of several shards is one drain, with one report: all counted, the slowest named,
+/// slowest last. Method: 8 connections on 2 shards, 3 of them inside a packet at the deadline.
+#[test]
+fn the_report_of_a_drain_is_that_of_all_shards() {
+    let options = any_port().drain_timeout(Duration::from_millis(200));
+    let (server, listener) = sharded(2, options, echo);
+    let mut clients = served_clients(listener.local_addr(), 8);
+    for client in clients.iter_mut().take(3) {
+        client.raw(b"\x00\x09half");
+    }
+    until("the halves are there", || listener.stats().bytes_in == 8 * 7 + 3 * 6);
+    let drain = server.handle.stop_listener("test").unwrap();
+    clients.drain(3..).for_each(|mut client| client.expect_end());
+    let report = over(&drain);
+    assert_eq!((report.drained, report.forced), (5, 3));
+    assert_eq!((report.undelivered_bytes, report.unsent_bytes), (3 * 6, 0));
+    let after: Vec<Duration> = report.slowest.iter().map(|straggler| straggler.after).collect();
+    assert_eq!(after.len(), 8);
+    assert!(after.is_sorted(), "{after:?}");
+    for straggler in &report.slowest[5..] {
+        assert_eq!(straggler.reason, CloseReason::DrainForced);
+        assert!(straggler.after >= Duration::from_millis(200));
+    }
+    let mut slowest: Vec<_> = report.slowest[5..].iter().map(|slow| slow.peer_addr).collect();
+    let mut half: Vec<_> =
+        clients.iter().map(|client| client.stream.local_addr().unwrap()).collect();
+    slowest.sort();
+    half.sort();
+    assert_eq!(slowest, half);
+    let ids: std::collections::HashSet<_> = report.slowest.iter().map(|slow| slow.id).collect();
+    assert_eq!(ids.len(), 8, "every connection has a name of its own");
+}
+
+/// Goal: `is_ready` says no at once, and clients are let in for the lead time all the same; then the
+/// sockets close, and the drain goes its way. Method: a lead that ends by itself.
+#[test]
+fn clients_are_let_in_for_the_lead_time() {
+    for shards in [1, 2] {
+        let lead = ReactorOptions::new().drain_lead(Duration::from_secs(1));
+        let (server, listener) = Server::sharded(shards, lead, |starter| {
+            starter.start_listener("test", any_port(), echo).unwrap()
+        });
+        let addr = listener.local_addr();
+        let mut early = Client::connect(addr);
+        assert_eq!(early.ask(b"early"), b"early");
+        assert!(server.handle.is_ready());
+        let began = support::now();
+        let drain = server.handle.shutdown().unwrap();
+        assert!(!server.handle.is_ready());
+        let mut late = Client::connect(addr);
+        assert_eq!(late.ask(b"late"), b"late");
+        assert_eq!(early.ask(b"early"), b"early", "nobody is told to go yet");
+        assert_eq!(drain.report(), None);
+        until("the door is closed", || is_refused(addr));
+        assert!(began.elapsed() >= Duration::from_secs(1));
+        early.expect_end();
+        late.expect_end();
+        drop((early, late));
+        let report = over(&drain);
+        assert!(report.drained >= 2 && report.forced == 0, "{report}");
+        server.join();
+    }
+}
+
+/// Goal: a second shutdown does not wait: not for the lead, not for a packet, not for a deadline,
+/// and not for connections that are only just on their way to another shard. Method: both, with 1
+/// and 2 shards, while clients keep coming; and both drains report.
+#[test]
+fn a_second_shutdown_forces() {
+    for (shards, lead) in [(1, 0), (2, 0), (1, 3600), (2, 3600)] {
+        let reactor = ReactorOptions::new().drain_lead(Duration::from_secs(lead));
+        let (server, listener) = Server::sharded(shards, reactor, |starter| {
+            let options = any_port().drain_timeout(Duration::MAX).packet_timeout(Duration::MAX);
+            starter.start_listener("test", options, echo).unwrap()
+        });
+        let addr = listener.local_addr();
+        let mut clients = served_clients(addr, 4);
+        for client in &mut clients {
+            client.raw(b"\x00\x09half");
+        }
+        until("the halves are there", || listener.stats().bytes_in == 4 * 7 + 4 * 6);
+        let over_now = Arc::new(AtomicBool::new(false));
+        let comers: Vec<_> = (0..2)
+            .map(|_| {
+                let over_now = Arc::clone(&over_now);
+                thread::spawn(move || {
+                    while !over_now.load(Ordering::SeqCst) {
+                        drop(TcpStream::connect(addr));
+                    }
+                })
+            })
+            .collect();
+        let first = server.handle.shutdown().unwrap();
+        assert_eq!(first.report(), None, "they are waited for");
+        let second = server.handle.shutdown().unwrap();
+        let (first, second) = (over(&first), over(&second));
+        over_now.store(true, Ordering::SeqCst);
+        assert_eq!(first, second);
+        assert!(first.forced >= 4, "{first}");
+        assert_eq!(first.undelivered_bytes, 4 * 6);
+        clients.iter_mut().for_each(Client::expect_gone);
+        comers.into_iter().for_each(|comer| comer.join().unwrap());
+        server.join();
+    }
+}
+
+/// Goal: starts, stops and shutdowns that cross each other on several shards end, all of them.
+/// Method: threads that start and stop the same names while another shuts down; a client in each.
+#[test]
+fn starts_and_stops_that_cross_each_other_end() {
+    for round in 0..60 {
+        let (server, _listener) = sharded(1 + round % 3, any_port(), echo);
+        let handle = server.handle.clone();
+        let threads: Vec<_> = (0..3)
+            .map(|own| {
+                let handle = handle.clone();
+                thread::spawn(move || {
+                    for name in ["a", "b", "a", "b"] {
+                        let Ok(listener) = handle.start_listener(name, any_port(), echo) else {
+                            continue;
+                        };
+                        drop(TcpStream::connect(listener.local_addr()));
+                        if own > 0
+                            && let Ok(drain) = handle.stop_listener(name)
+                        {
+                            drop(drain.wait());
+                        }
+                    }
+                })
+            })
+            .collect();
+        if round % 2 == 0 {
+            thread::yield_now();
+        }
+        drop(handle.shutdown().unwrap());
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        server.join();
+        assert!(handle.listeners().is_empty(), "names are left: {:?}", handle.listeners());
+    }
+}
+
+/// Goal: starting and stopping leaves nothing behind. Method: the same name 200 times on 2 shards,
+/// with a client on each, in a process of its own; descriptors before and after.
+#[test]
+fn starting_and_stopping_leaves_no_descriptor() {
+    if !is_child() {
+        return passes(&mut child("starting_and_stopping_leaves_no_descriptor"));
+    }
+    let (server, first) = sharded(2, any_port(), echo);
+    drop(served_clients(first.local_addr(), 2));
+    let mut before = Vec::new();
+    for round in 0..200 {
+        let listener = server.handle.start_listener("again", any_port(), echo).unwrap();
+        let mut clients = served_clients(listener.local_addr(), 2);
+        let drain = listener.stop().unwrap();
+        clients.iter_mut().for_each(Client::expect_end);
+        drop(clients);
+        assert_eq!(over(&drain).drained, 2);
+        let refused = server.handle.stop_listener("again");
+        assert!(matches!(refused, Err(Error::UnknownName(_))), "{refused:?}");
+        if round == 0 {
+            before = descriptors();
+        }
+    }
+    assert_eq!(descriptors(), before);
+}
+
+// ---- drains under load ----
+
+/// A client that writes as fast as it may and reads on a thread of its own, until the stream ends.
+struct Pressure {
+    written: Arc<AtomicUsize>,
+    local: SocketAddr,
+    writer: thread::JoinHandle<()>,
+    reader: thread::JoinHandle<usize>,
+}
+
+impl Pressure {
+    /// Never more than this many packets without an answer.
+    const AHEAD: usize = 64;
+
+    fn new(addr: SocketAddr) -> Self {
+        let client = Client::connect(addr);
+        let local = client.stream.local_addr().unwrap();
+        let (mut tx, mut rx) = (client.stream.try_clone().unwrap(), client);
+        let written = Arc::new(AtomicUsize::new(0));
+        let read = Arc::new(AtomicUsize::new(0));
+        let ended = Arc::new(AtomicBool::new(false));
+        let (count, answered, over) = (Arc::clone(&written), Arc::clone(&read), Arc::clone(&ended));
+        let writer = thread::spawn(move || {
+            for number in 0_u32.. {
+                while count.load(Ordering::SeqCst) - answered.load(Ordering::SeqCst) >= Self::AHEAD
+                {
+                    if over.load(Ordering::SeqCst) {
+                        return;
+                    }
+                    thread::park_timeout(Duration::from_micros(100));
+                }
+                let packet = framed(&number.to_be_bytes());
+                // It may have ended meanwhile; the reader knows.
+                if over.load(Ordering::SeqCst)
+                    || std::io::Write::write_all(&mut tx, &packet).is_err()
+                {
+                    return;
+                }
+                count.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        let reader = thread::spawn(move || {
+            let mut header = [0; 6];
+            for number in 0_u32.. {
+                match rx.stream.peek(&mut header).unwrap() {
+                    0 => break,
+                    _ => assert_eq!(rx.receive(), number.to_be_bytes()),
+                }
+                read.fetch_add(1, Ordering::SeqCst);
+            }
+            ended.store(true, Ordering::SeqCst);
+            read.load(Ordering::SeqCst)
+        });
+        Self { written, local, writer, reader }
+    }
+}
+
+/// The clients of whose bytes the server's kernel has acknowledged every one: the send queue, as the
+/// kernel tells it, counts what was written and is not acknowledged.
+fn acknowledged(clients: &[Pressure]) -> Vec<bool> {
+    let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+    let empty = |client: &Pressure| {
+        let port = format!(":{:04X}", client.local.port());
+        table.lines().skip(1).any(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            fields[1].ends_with(&port) && fields[3] == "01" && fields[4].starts_with("00000000:")
+        })
+    };
+    clients.iter().map(empty).collect()
+}
+
+/// Goal: every packet that the server's kernel has acknowledged before a stop is answered, on every
+/// run. Method: 100 drains in a row, 6 clients that write without a break. What each has written is
+/// noted, then the kernel is asked whether all of it is acknowledged, and only then comes the stop.
+/// In every other run a handler holds up each shard meanwhile, so that what is acknowledged is
+/// neither read nor answered when the stop comes.
+fn what_was_acknowledged_before_the_stop_is_answered(shards: usize) {
+    let (server, _idle) = sharded(shards, any_port(), echo);
+    let mut claims = [0; 2];
+    for run in 0..100 {
+        let held_up = run % 2 == 1;
+        let (started, has_started) = channel();
+        let (go, wait): (Vec<_>, Vec<_>) = (0..shards).map(|_| channel::<()>()).unzip();
+        let waits = Arc::new(Mutex::new(wait));
+        let factory = move |_: &Accepted<'_>| {
+            let (waits, started) = (Arc::clone(&waits), started.clone());
+            Script::<()>::new().packet(move |packet, _| {
+                if packet == b"hold" {
+                    let wait = waits.lock().unwrap().pop().unwrap();
+                    started.send(()).unwrap();
+                    let _ = wait.recv_timeout(PATIENCE);
+                }
+                Action::send(packet.to_vec())
+            })
+        };
+        let listener = server.handle.start_listener("load", any_port(), factory).unwrap();
+        let addr = listener.local_addr();
+        let mut holders = served_clients(addr, shards);
+        let clients: Vec<Pressure> = (0..6).map(|_| Pressure::new(addr)).collect();
+        until("all are busy", || {
+            clients.iter().all(|client| client.written.load(Ordering::SeqCst) > 100)
+        });
+        if held_up {
+            for holder in &mut holders {
+                holder.send(b"hold");
+            }
+            holders.iter().for_each(|_| next(&has_started));
+            // They go on until they are as far ahead as they may be.
+            until("everything is acknowledged", || {
+                acknowledged(&clients).iter().all(|acked| *acked)
+            });
+        }
+        let written: Vec<usize> =
+            clients.iter().map(|client| client.written.load(Ordering::SeqCst)).collect();
+        let acked = acknowledged(&clients);
+        let drain = listener.stop().unwrap();
+        drop(go);
+        for ((client, written), acked) in clients.into_iter().zip(written).zip(acked) {
+            let answered = client.reader.join().unwrap();
+            client.writer.join().unwrap();
+            if acked {
+                assert!(answered >= written, "run {run}: {answered} answers to {written} packets");
+                claims[usize::from(held_up)] += 1;
+            }
+        }
+        drop(holders);
+        let report = over(&drain);
+        assert_eq!((report.forced, report.unsent_bytes), (0, 0), "run {run}");
+    }
+    println!("{shards} shards: {} claims under load, {} while held up", claims[0], claims[1]);
+    assert!(claims[1] >= 250, "{claims:?}: too few runs prove anything");
+}
+
+#[test]
+fn what_was_acknowledged_before_the_stop_is_answered_by_one_reactor() {
+    what_was_acknowledged_before_the_stop_is_answered(1);
+}
+
+#[test]
+fn what_was_acknowledged_before_the_stop_is_answered_by_two_shards() {
+    what_was_acknowledged_before_the_stop_is_answered(2);
+}
+
+// ---- a shard that dies ----
+
+/// Goal: if one shard cannot even begin, nothing is served at all, `run` says why, and nobody waits
+/// for ever. Method: a hook that panics on shard 1, with clients and a drain waiting.
+#[test]
+fn a_shard_that_dies_at_its_start_ends_run_before_anything_is_served() {
+    let shards =
+        Shards::new(2).unwrap().on_thread_start(|shard| assert_ne!(shard, 1, "no such core"));
+    let listener = shards.start_listener("test", any_port(), echo).unwrap();
+    let handle = shards.handle();
+    let mut clients: Vec<Client> = (0..4).map(|_| Client::connect(listener.local_addr())).collect();
+    let drain = listener.stop().unwrap();
+    let error = shards.run().unwrap_err();
+    assert!(matches!(error, Error::Shard { shard: 1, .. }), "{error:?}");
+    let text = error.to_string();
+    assert!(text.contains("shard 1") && text.contains("no such core"), "{text}");
+    clients.iter_mut().for_each(Client::expect_gone);
+    assert_eq!(handle.stats().made, 0);
+    assert!(matches!(drain.wait(), Err(Error::Gone)));
+    assert!(matches!(handle.shutdown(), Err(Error::Gone)));
+    assert!(matches!(handle.start_listener("new", any_port(), echo), Err(Error::Gone)));
+    assert!(matches!(listener.broadcast(()), Err(MessageError::Gone(()))));
+    assert!(is_refused(listener.local_addr()));
+    assert!(handle.listeners().is_empty());
+}
+
+/// Goal: an acceptor that breaks takes all shards down, whichever shard it was on. Method: the
+/// listening socket is shut down behind the library's back, through a descriptor kept from before.
+#[test]
+fn an_acceptor_that_breaks_ends_all_shards() {
+    for listeners in [1, 2] {
+        let shards = Shards::new(2).unwrap();
+        let kept = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut all = Vec::new();
+        for name in ["first", "second"].into_iter().take(listeners) {
+            // The last one started is the one that breaks: the acceptors take turns on the shards.
+            let options = match name {
+                "second" => ListenerOptions::from_std(kept.try_clone().unwrap()),
+                _ if listeners == 1 => ListenerOptions::from_std(kept.try_clone().unwrap()),
+                _ => any_port(),
+            };
+            all.push(shards.start_listener(name, options, echo).unwrap());
+        }
+        let handle = shards.handle();
+        let running = thread::spawn(move || shards.run());
+        let mut clients: Vec<Client> =
+            all.iter().flat_map(|listener| served_clients(listener.local_addr(), 4)).collect();
+        socket2::SockRef::from(&kept).shutdown(std::net::Shutdown::Both).unwrap();
+        until("the shards end", || running.is_finished());
+        let error = running.join().unwrap().unwrap_err();
+        let Error::Shard { shard, why } = &error else { panic!("{error:?}") };
+        assert_eq!(*shard, listeners - 1);
+        assert!(why.contains("broke"), "{why}");
+        clients.iter_mut().for_each(Client::expect_gone);
+        let stats = handle.stats();
+        assert_eq!((stats.made, stats.terminated), (4 * listeners as u64, stats.made));
+        assert_eq!(stats.open, 0);
+        assert!(matches!(handle.stop_listener("first"), Err(Error::UnknownName(_) | Error::Gone)));
+    }
+}
+
+/// A log that breaks when somebody connects to the listener `doomed` on shard 1.
+struct Log;
+
+impl log::Log for Log {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let text = record.args().to_string();
+        let here = thread::current().name() == Some("doomed/1");
+        assert!(!(here && text.ends_with(" connected")), "the log is broken");
+    }
+
+    fn flush(&self) {}
+}
+
+/// Goal: a panic in the midst of a shard's turn, outside of any callback, ends all shards: handlers
+/// are terminated, and clients on the sound shard are not served on. Method: a log that panics on
+/// one shard.
+#[test]
+fn a_shard_that_panics_ends_all_shards() {
+    log::set_logger(&Log).unwrap();
+    log::set_max_level(log::LevelFilter::Debug);
+    let shards = Shards::new(2).unwrap();
+    let listener = shards.start_listener("doomed", any_port(), echo).unwrap();
+    let handle = shards.handle();
+    let running = thread::spawn(move || shards.run());
+    let mut sound = Client::connect(listener.local_addr());
+    assert_eq!(sound.ask(b"sound"), b"sound");
+    let mut doomed = Client::connect(listener.local_addr());
+    until("the shards end", || running.is_finished());
+    let error = running.join().unwrap().unwrap_err();
+    let Error::Shard { shard: 1, why } = &error else { panic!("{error:?}") };
+    assert!(why.contains("the log is broken"), "{why}");
+    sound.expect_gone();
+    doomed.expect_gone();
+    let stats = handle.stats();
+    assert_eq!((stats.made, stats.terminated), (2, 2));
+    assert!(matches!(handle.shutdown(), Err(Error::Gone)));
+}
+
+/// Goal: shards that never run say so. Method: drop them; ask everybody who knows of them.
+#[test]
+fn shards_that_never_run_are_gone() {
+    let shards = Shards::new(2).unwrap();
+    let listener = shards.start_listener("test", any_port(), echo).unwrap();
+    let (handle, addr) = (shards.handle(), listener.local_addr());
+    let mut client = Client::connect(addr);
+    let drain = handle.shutdown().unwrap();
+    drop(shards);
+    client.expect_gone();
+    assert!(matches!(drain.wait(), Err(Error::Gone)));
+    assert!(matches!(handle.shutdown(), Err(Error::Gone)));
+    assert!(matches!(listener.broadcast(()), Err(MessageError::Gone(()))));
+    assert!(is_refused(addr));
+    assert!(handle.listeners().is_empty());
+}
