@@ -27,7 +27,7 @@ use crate::sync::Arc;
 use crate::turn::Turn;
 
 /// More turns than any amount of work takes that has an end.
-const TURNS_MAX: u32 = 1_000_000;
+const TURNS_MAX: u32 = 100_000;
 
 const SERIAL: u32 = 1;
 
