@@ -1,6 +1,7 @@
 //! Memory: what a packet costs, what an announcement costs, what an idle connection costs.
 //!
 //! Server and clients share a thread, which is the one whose allocations are counted.
+#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
 mod actors;
 

@@ -1,5 +1,6 @@
 //! The life of connections: made once, terminated once, whatever happens to them, to their slots,
 //! to their messages and to the listener.
+#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
 mod actors;
 

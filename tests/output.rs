@@ -1,4 +1,5 @@
 //! Output: short writes, slow peers, limits, and the last bytes before an end.
+#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
 mod actors;
 

@@ -1,5 +1,6 @@
 //! Packets: whatever the network does to the bytes, whatever the peer announces, whatever a framer
 //! gets wrong.
+#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
 mod actors;
 

@@ -1,4 +1,5 @@
 //! Time: the packet clock, the idle clock, and the timers of handlers. Nothing here sleeps.
+#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
 mod actors;
 
@@ -163,8 +164,8 @@ fn standing_still_fires_each_timeout_once() {
 /// Goal: the handler's answer to a timeout is obeyed. Method: each action.
 #[test]
 fn a_timeout_may_be_answered_in_every_way() {
-    type Answer = fn() -> Action<'static>;
-    let answers: [(Answer, &[&[u8]], Option<CloseReason>); 4] = [
+    type Case = (fn() -> Action<'static>, &'static [&'static [u8]], Option<CloseReason>);
+    let answers: [Case; 4] = [
         (|| Action::stop(CloseReason::PacketTimeout), &[], Some(CloseReason::PacketTimeout)),
         (
             || Action::send_and_stop("bye", CloseReason::Normal),
