@@ -14,6 +14,8 @@
 //! in the mailbox however many listen; `terminate`, which announces every leave, whatever its
 //! cause; and that what all connections share is an `Rc`, since they live on one thread.
 
+#![expect(clippy::print_stdout, reason = "a program may")]
+
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -10,6 +10,8 @@
 //! ends everything at once. A listening socket that systemd or a parent hands over (`LISTEN_FDS`)
 //! goes before `--listen`. `--help` tells the rest.
 
+#![expect(clippy::print_stdout, reason = "a program may")]
+
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::mpsc;

@@ -16,6 +16,8 @@
 //! stream waits its turn behind the requests. No timeout runs meanwhile, since the client has done
 //! its part.
 
+#![expect(clippy::print_stdout, reason = "a program may")]
+
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;

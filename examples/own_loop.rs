@@ -15,6 +15,8 @@
 //! as the reactor is concerned; `turn`, with no time to wait, does what there is to do. Any `poll`
 //! will do, be it mio's, that of a GUI, or of a game.
 
+#![expect(clippy::print_stdout, reason = "a program may")]
+
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;

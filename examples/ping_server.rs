@@ -6,6 +6,8 @@
 //!
 //! It prints a line to try it with from another terminal.
 
+#![expect(clippy::print_stdout, reason = "a program may")]
+
 use condor::{Action, CloseReason, Context, Handler, ListenerOptions, Reactor};
 
 struct Ping;
