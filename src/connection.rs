@@ -78,7 +78,7 @@ pub(crate) mod flag {
     pub(crate) const CLOSING: u16 = 1 << 3;
     /// The handler is owed an `Info::Drained`.
     pub(crate) const OWES_DRAINED: u16 = 1 << 4;
-    /// The framing was changed in the callback that just ran.
+    /// The framing was changed, or a packet shared, in the callback that just ran.
     pub(crate) const REFRAMED: u16 = 1 << 5;
     /// Reading was resumed in the callback that just ran.
     pub(crate) const RESUMED: u16 = 1 << 6;

@@ -475,6 +475,9 @@ impl<M> Context<'_, M> {
         queue.append(&self.turn.out, &mut self.turn.pool);
         queue.append_shared(bytes);
         self.turn.out.clear();
+        // The batch has to end as well: its room is another one now, and all of this is to be
+        // offered to the kernel before more is queued.
+        self.conn.flags |= flag::REFRAMED;
         Ok(())
     }
 

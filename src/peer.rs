@@ -243,7 +243,12 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             at += consumed;
             scanned = 0;
             match verdict {
-                Verdict::Reframed => self.conn.flags &= !(flag::REFRAMED | flag::BACKLOG),
+                Verdict::Reframed => {
+                    self.conn.flags &= !(flag::REFRAMED | flag::BACKLOG);
+                    if self.conn.output.is_some() {
+                        self.write_out(desk);
+                    }
+                }
                 Verdict::Full => self.write_out(desk),
                 Verdict::Partial(_) | Verdict::Budget | Verdict::Blocked => {
                     self.conn.flags &= !flag::REFRAMED;
@@ -313,7 +318,8 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     /// Writes what was framed for this peer, or queues it behind what is queued.
     pub(crate) fn write_out(&mut self, desk: &mut Desk<'_, H::Message>) {
         if desk.turn.out.is_empty() {
-            return;
+            // What is shared is in the queue already.
+            return self.flush(desk);
         }
         let mut taken = 0;
         if self.conn.output.is_none() && self.is_marked(mark::WRITABLE) {
@@ -348,6 +354,8 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             let out = std::mem::take(&mut desk.turn.out);
             self.enqueue(desk, &out[taken..]);
             desk.turn.out = out;
+        } else {
+            self.watch_water(desk);
         }
         desk.turn.clear_out();
     }
