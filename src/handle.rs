@@ -21,7 +21,7 @@ use crate::error::{Error, MessageError};
 use crate::handler::{Accepted, Handler};
 use crate::listener::Profile;
 use crate::mailbox::{ConnectionId, Doorbell, Mail, Mailbox};
-use crate::options::ListenerOptions;
+use crate::options::{ListenerOptions, Origin};
 use crate::pulse::{Pulse, PulseStats};
 use crate::reactor::Reactor;
 use crate::stats::{Counters, Stats};
@@ -285,7 +285,7 @@ impl Handle {
     pub(crate) fn prepare<M: Send + 'static>(
         &self,
         name: &str,
-        options: ListenerOptions,
+        mut options: ListenerOptions,
     ) -> Result<Prepared<M>, Error> {
         let shared = &self.shared;
         if shared.ends.iter().any(End::is_gone) {
@@ -301,6 +301,8 @@ impl Handle {
         let (serial, acceptor, counters) = shared.reserve(name)?;
         let (socket, addr) =
             acceptor::listen(name, &options).inspect_err(|_| shared.cancel(name))?;
+        // An inherited socket is ours now; kept here, it would go on listening through the drain.
+        options.origin = Origin::Bind(addr);
         log::info!("listener \"{name}\": listening on {addr}");
         let doorbells = shared.ends.iter().map(|end| Arc::clone(&end.doorbell));
         let admission = Arc::new(Admission::new(doorbells, acceptor, options.max_connections));

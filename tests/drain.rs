@@ -190,8 +190,10 @@ fn a_handler_may_go_on_after_shutdown() {
 #[test]
 fn who_is_left_at_the_deadline_is_forced_and_reported() {
     let (ends, ended) = channel();
+    let (told, is_told) = channel();
     let options = any_port().drain_timeout(Duration::from_millis(300));
     let (_server, listener) = Server::one(options, move |_| {
+        let told = told.clone();
         Script::<()>::new()
             .packet(|packet, ctx| {
                 if packet == b"flood" {
@@ -201,8 +203,11 @@ fn who_is_left_at_the_deadline_is_forced_and_reported() {
                 }
                 Action::send(packet.to_vec())
             })
-            .info(|info, ctx| match info {
-                Info::Shutdown if ctx.queued_bytes() == 0 => Action::Continue,
+            .info(move |info, ctx| match info {
+                Info::Shutdown if ctx.queued_bytes() == 0 => {
+                    told.send(()).unwrap();
+                    Action::Continue
+                }
                 other => other.default_action(),
             })
             .ends(&ends)
@@ -218,6 +223,9 @@ fn who_is_left_at_the_deadline_is_forced_and_reported() {
     let leaves = Client::connect(addr);
     until("all are there", || listener.stats().open == 4);
     let drain = listener.stop().unwrap();
+    // One that leaves before it is told is no part of the drain.
+    next(&is_told);
+    next(&is_told);
     drop(leaves);
     let report = over(&drain);
     assert_eq!((report.drained, report.forced), (1, 3));
