@@ -495,7 +495,8 @@ impl<M> ListenerHandle<M> {
     /// Sends a clone of `message` to every connection there is when the message is delivered.
     ///
     /// It is one entry of the mailbox of each shard, whatever the number of connections; the clones
-    /// for them are made on the reactor's thread, within the message budget of each turn.
+    /// for them are made on the reactor's thread, within the message budget of each turn, and those
+    /// for the other shards on the caller's.
     ///
     /// # Errors
     ///
