@@ -146,7 +146,7 @@ fn serve(options: &Options) -> Result<(), Error> {
             }
         }
     });
-    shards.run()?;
+    let outcome = shards.run();
     if let Some(report) = reports.try_recv().ok().and_then(|drain| drain.report()) {
         println!("{report}");
         for straggler in &report.slowest {
@@ -155,7 +155,7 @@ fn serve(options: &Options) -> Result<(), Error> {
     }
     let stats = handle.stats();
     println!("made={} terminated={}", stats.made, stats.terminated);
-    Ok(())
+    outcome
 }
 
 /// Prints what is going on, a line for each period, with the names of the columns now and then.

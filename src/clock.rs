@@ -71,6 +71,11 @@ impl Clock {
         Nanos(self.last.get())
     }
 
+    /// What [`now`](Self::now) returned last.
+    pub(crate) fn latest(&self) -> Nanos {
+        Nanos(self.last.get())
+    }
+
     /// The same moment in the standard library's terms.
     pub(crate) fn instant(&self, now: Nanos) -> Instant {
         self.origin + Duration::from_nanos(now.0)

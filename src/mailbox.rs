@@ -257,3 +257,42 @@ impl<M> Hash for Address<M> {
         self.id().hash(state);
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use super::*;
+
+    fn bell() -> (Doorbell, std::sync::Arc<AtomicU32>) {
+        let wakes = std::sync::Arc::new(AtomicU32::new(0));
+        let counted = std::sync::Arc::clone(&wakes);
+        let wake = move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+        };
+        (Doorbell::new(wake), wakes)
+    }
+
+    /// Goal: a command that comes before the first turn is not slept through. Method: ring a bell
+    /// that nobody has answered or slept beside yet.
+    #[test]
+    fn a_reactor_that_has_not_begun_can_be_woken() {
+        let (bell, wakes) = bell();
+        bell.ring();
+        assert_eq!(wakes.load(Ordering::SeqCst), 1);
+        assert!(!bell.may_sleep(), "and it does not go to sleep over it");
+    }
+
+    /// Goal: one wake-up for everything until the reactor answers, none while it is up.
+    #[test]
+    fn rings_are_coalesced() {
+        let (bell, wakes) = bell();
+        bell.awake();
+        (0..1_000).for_each(|_| bell.ring());
+        assert_eq!(wakes.load(Ordering::SeqCst), 0);
+        assert!(bell.answer() && !bell.answer());
+        assert!(bell.may_sleep());
+        (0..1_000).for_each(|_| bell.ring());
+        assert_eq!(wakes.load(Ordering::SeqCst), 1);
+    }
+}

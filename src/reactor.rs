@@ -244,13 +244,19 @@ impl Reactor {
             (Some(own), Some(theirs)) => Some(own.min(theirs)),
             (own, theirs) => own.or(theirs),
         };
+        let before = self.turn.latest();
         let polled = self.poll.poll(&mut self.events, timeout);
         self.end().doorbell.awake();
-        self.turn.sample_after_poll();
         match polled {
-            Err(error) if error.kind() == ErrorKind::Interrupted => self.events.clear(),
-            Err(source) => return Err(Error::Poll { what: "wait for events", source }),
-            Ok(()) => {}
+            Ok(()) => self.turn.begin(Some(before)),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {
+                self.events.clear();
+                self.turn.begin(None);
+            }
+            Err(source) => {
+                self.end().doorbell.may_sleep();
+                return Err(Error::Poll { what: "wait for events", source });
+            }
         }
         Ok(())
     }
@@ -291,7 +297,10 @@ impl Reactor {
 
     fn accept(&mut self) -> Result<(), Error> {
         for (_, tenant) in &mut self.listeners {
-            tenant.listener.accept(&mut self.turn)?;
+            if let Err(error) = tenant.listener.accept(&mut self.turn) {
+                self.shared.ends[self.shard].doorbell.may_sleep();
+                return Err(error);
+            }
         }
         Ok(())
     }
@@ -373,7 +382,7 @@ impl Reactor {
     fn rest(&self) {
         self.end().doorbell.may_sleep();
         let slow = self.turn.options.slow_turn;
-        let took = self.turn.since_poll();
+        let took = self.turn.since_began();
         self.turn.pulse.turn.record_duration(took);
         if took > slow {
             let slowest = self.listeners.iter().max_by_key(|(_, tenant)| tenant.took);

@@ -35,8 +35,11 @@ pub(crate) struct Turn {
     clock: Clock,
     /// The newest sample: what deadlines are counted from.
     now: Nanos,
-    /// The sample taken after `poll`: what deadlines are judged against.
-    polled: Nanos,
+    /// When this turn began, after `poll`.
+    began: Nanos,
+    /// A moment before `poll` looked: whatever had arrived by then was announced. What deadlines
+    /// are judged against.
+    judged: Nanos,
     pub(crate) wheel: Wheel<Timer>,
     /// Output of the connection that is being worked on, framed. It belongs to that one alone.
     pub(crate) out: Vec<u8>,
@@ -60,7 +63,8 @@ impl Turn {
         Self {
             clock,
             now,
-            polled: now,
+            began: now,
+            judged: now,
             wheel: Wheel::new(),
             out: Vec::new(),
             pool: Pool::default(),
@@ -71,10 +75,13 @@ impl Turn {
         }
     }
 
-    /// Takes the time after `poll`: from now on deadlines are judged against it.
-    pub(crate) fn sample_after_poll(&mut self) {
+    /// A turn begins. Deadlines are judged against `before`, the newest time known before `poll`
+    /// looked, and not against the present: what arrived in between has not been announced, and no
+    /// peer is to blame for it. Nothing new is judged if `poll` was interrupted, and did not look.
+    pub(crate) fn begin(&mut self, before: Option<Nanos>) {
         self.sample();
-        self.polled = self.now;
+        self.began = self.now;
+        self.judged = before.unwrap_or(self.judged);
     }
 
     /// Takes the time again, for deadlines armed late in a long turn.
@@ -87,9 +94,14 @@ impl Turn {
         self.clock.now()
     }
 
+    /// The newest time that anybody has asked for. Costs nothing.
+    pub(crate) fn latest(&self) -> Nanos {
+        self.clock.latest()
+    }
+
     /// How long this turn has taken so far.
-    pub(crate) fn since_poll(&self) -> Duration {
-        self.polled.elapsed_at(self.clock.now())
+    pub(crate) fn since_began(&self) -> Duration {
+        self.began.elapsed_at(self.clock.now())
     }
 
     pub(crate) fn nanos(&self) -> Nanos {
@@ -101,7 +113,7 @@ impl Turn {
     }
 
     pub(crate) fn judged(&self) -> Tick {
-        self.polled.round_down()
+        self.judged.round_down()
     }
 
     pub(crate) fn instant(&self) -> Instant {
@@ -114,5 +126,30 @@ impl Turn {
         if self.out.capacity() > 4 * ReactorOptions::FLUSH_AT {
             self.out.shrink_to(2 * ReactorOptions::FLUSH_AT);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::handle::Shared;
+
+    /// Goal: what arrived after `poll` looked is not held against anybody, however long we were
+    /// kept from reading the clock. Method: time passes between the sample and the turn.
+    #[test]
+    fn deadlines_are_judged_by_a_time_before_poll_looked() {
+        let hand = ManualClock::default();
+        let clock = Clock::manual(hand.clone());
+        let handle = Handle { shared: Arc::new(Shared::new(Vec::new())) };
+        let mut turn = Turn::new(clock, ReactorOptions::new(), None, handle, Arc::default());
+        hand.advance(Duration::from_millis(10));
+        let before = turn.present();
+        hand.advance(Duration::from_millis(500));
+        turn.begin(Some(before));
+        assert_eq!((turn.judged(), turn.now()), (Tick(10), Tick(510)));
+        hand.advance(Duration::from_millis(500));
+        turn.begin(None);
+        assert_eq!((turn.judged(), turn.now()), (Tick(10), Tick(1_010)), "poll did not look");
     }
 }

@@ -221,7 +221,8 @@ impl<H: Handler> Rig<H> {
     /// One turn, as the reactor's, except that events come from the scripts.
     pub(super) fn turn(&mut self) {
         self.doorbell.awake();
-        self.turn.sample_after_poll();
+        let now = self.turn.present();
+        self.turn.begin(Some(now));
         self.mark();
         self.listener.accept(&mut self.turn).expect("the listening socket is sound");
         self.listener.work(&mut self.turn, &mut self.read);
