@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime};
 use actors::{assert_clean, ms, options, secs};
 use bytes::Bytes;
 use condor::testing::{Faults, Harness};
-use condor::{Action, CloseReason, Context, Framing, Handler, Info, LengthField};
+use condor::{Action, CloseReason, Context, Framing, Handler, Info, LengthField, ReactorOptions};
 
 /// Xorshift, from a seed made odd.
 struct Random(u64);
@@ -251,9 +251,15 @@ impl Client {
     }
 
     /// What is left to send, at once: nothing of ours may run out of time.
-    fn hurry(&mut self) {
+    fn hurry(&mut self, random: &mut Random) {
         self.harness.peer_reads_all();
-        self.send(usize::MAX);
+        if random.one_in(2) {
+            self.harness.arrive(&self.plan.sends[self.sent..]);
+            self.sent = self.plan.sends.len();
+            self.harness.peer_closes();
+        } else {
+            self.send(usize::MAX);
+        }
     }
 
     fn finish(&mut self) {
@@ -290,11 +296,25 @@ fn faults(seed: u64, random: &mut Random) -> Faults {
     faults.reset(chance(0.002)).broken_pipe(chance(0.002)).end(chance(0.002))
 }
 
+/// Small ones half of the time, so that work is left over in every turn.
+fn budgets(random: &mut Random) -> ReactorOptions {
+    if random.one_in(2) {
+        return ReactorOptions::new();
+    }
+    let few = 1 + u32::try_from(random.below(8)).unwrap();
+    ReactorOptions::new()
+        .read_buffer(4096)
+        .packet_budget(few)
+        .accept_budget(1)
+        .message_budget(few)
+        .timer_budget(few as usize)
+}
+
 fn run(seed: u64) {
     let mut random = Random::new(seed);
     let count = 1 + random.below(8);
     let options = options().framing(framing(false)).max_connections(1 + random.below(10));
-    let first = Harness::new(options.linger_timeout(secs(5)), |_| Node);
+    let first = Harness::with(budgets(&mut random), options.linger_timeout(secs(5)), |_| Node);
     first.faults(faults(seed, &mut random));
     let mut clients: Vec<_> = (0..count)
         .map(|_| {
@@ -307,7 +327,7 @@ fn run(seed: u64) {
         let at = random.below(count);
         clients[at].step(&mut random);
     }
-    clients.iter_mut().for_each(Client::hurry);
+    clients.iter_mut().for_each(|client| client.hurry(&mut random));
     // A client that waits to be accepted gets its turn when others have ended.
     for _ in 0..count {
         clients.iter_mut().for_each(Client::finish);
