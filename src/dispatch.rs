@@ -252,7 +252,7 @@ fn answer<M, E: Enframe>(
         }
         Action::Send(Packet::Borrowed(bytes))
             if !ctx.conn.has(flag::INTERRUPTS)
-                && bytes.len() <= room.saturating_sub(ctx.turn.out.len() + ctx.echo.len()) =>
+                && bytes.len() + ctx.turn.out.len() + ctx.echo.len() <= room =>
         {
             ctx.end_echo();
             ctx.echo.open = false;
