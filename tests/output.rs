@@ -7,7 +7,8 @@ use std::io::ErrorKind;
 
 use actors::{Actor, Do, Seen, actor, conclude, echo, ms, options, order, packet, secs, wire};
 use bytes::Bytes;
-use condor::{Action, CloseReason, Info, LengthField, SendError};
+use condor::testing::Harness;
+use condor::{Action, CloseReason, Context, Handler, Info, LengthField, SendError};
 
 const HIGH: usize = 64 * 1024;
 const LOW: usize = 32 * 1024;
@@ -92,6 +93,53 @@ fn what_a_callback_sends_goes_before_what_it_answers() {
     harness.packet(b"");
     assert_eq!(harness.packets(), [b"first" as &[u8], b"second", b"third"]);
     conclude(&harness);
+}
+
+/// Answers each packet as its first byte says: with the packet itself, or with something else.
+struct Parrot;
+
+impl Handler for Parrot {
+    type Message = ();
+
+    fn handle_packet<'a>(&'a mut self, packet: &'a [u8], ctx: &mut Context<'_, ()>) -> Action<'a> {
+        match packet.first() {
+            Some(b'b') => Action::send("borrowed"),
+            Some(b'o') => Action::send(vec![b'o'; 5]),
+            Some(b's') => Action::send(Bytes::from(vec![b's'; 20_000])),
+            Some(b'c') => {
+                assert_eq!(ctx.send("called"), Ok(()));
+                Action::send(packet)
+            }
+            _ => Action::send(packet),
+        }
+    }
+}
+
+/// Goal: answers that are the packets themselves, and are not copied, keep their place among others.
+/// Method: each other kind of answer between them, in one read; with a peer that takes all, and one
+/// that takes nothing at first.
+#[test]
+fn an_answer_that_is_the_packet_keeps_its_place() {
+    let shared = vec![b's'; 20_000];
+    let others: [(&[u8], &[&[u8]]); 4] = [
+        (b"b", &[b"borrowed"]),
+        (b"o", &[b"ooooo"]),
+        (b"c", &[b"called", b"c"]),
+        (b"s", &[&shared]),
+    ];
+    for (request, answers) in others {
+        for stalls in [false, true] {
+            let harness = Harness::of(Parrot);
+            if stalls {
+                harness.peer_stalls();
+            }
+            harness.receive(wire(&[b"1", b"2", request, b"3", b"4"]));
+            harness.peer_reads_all();
+            let expected = [&[b"1" as &[u8], b"2"], answers, &[b"3", b"4"]].concat();
+            assert!(harness.packets() == expected, "in the midst of them {request:?}");
+            conclude(&harness);
+        }
+    }
 }
 
 /// Goal: interrupted and refused calls are invisible. Method: each at the first write, and again.
@@ -258,6 +306,21 @@ fn a_peer_that_takes_nothing_is_ended_by_the_stall_timeout() {
     conclude(&harness);
 }
 
+/// Goal: what is queued meanwhile gives a peer that takes nothing no more time. Method: a message with
+/// an answer every 10 s.
+#[test]
+fn what_is_queued_meanwhile_does_not_restart_the_stall_timeout() {
+    let (harness, _) = echo(options().write_stall_timeout(secs(30)));
+    harness.peer_stalls();
+    for _ in 0..3 {
+        harness.message(send(10));
+        assert_eq!(harness.closed(), None);
+        harness.advance(secs(10));
+    }
+    assert_eq!(harness.closed(), Some(CloseReason::WriteStalled));
+    conclude(&harness);
+}
+
 /// Goal: a fast peer is never ended for large answers. Method: 100 of 1 MB, taken as they come.
 #[test]
 fn a_fast_peer_with_large_answers_is_never_ended() {
@@ -322,6 +385,27 @@ fn an_action_past_max_queued_is_a_slow_reader() {
         harness.receive(vec![0; 4]);
         assert_eq!(harness.closed(), Some(CloseReason::SlowReader));
         assert!(harness.is_gone());
+        conclude(&harness);
+    }
+}
+
+/// Goal: the header of an answer counts towards `max_queued`, too. Method: room for an answer and its
+/// header, or for one byte less; the answer is the packet itself, or another.
+#[test]
+fn the_header_of_an_answer_counts_towards_max_queued() {
+    for (itself, spare) in [(true, 10), (true, 9), (false, 10), (false, 9)] {
+        let small = options().max_queued(66_000).write_high_water(65_999);
+        let (harness, _) = actor(small, |diary| {
+            let actor = Actor::echo(diary);
+            if itself { actor } else { actor.packet(|_, _| Action::send("borrowed")) }
+        });
+        harness.peer_stalls();
+        harness.message(send(30_000));
+        harness.message(send(66_000 - 30_002 - 2 - spare));
+        assert_eq!(harness.queued_bytes(), 66_000 - spare);
+        harness.packet(b"8 bytes.");
+        let end = (spare == 9).then_some(CloseReason::SlowReader);
+        assert_eq!(harness.closed(), end, "{spare} bytes of room");
         conclude(&harness);
     }
 }
@@ -464,6 +548,21 @@ fn a_reset_is_noticed_while_reading_is_paused() {
         assert!(harness.is_gone());
         conclude(&harness);
     }
+}
+
+/// Goal: the first reason to end is the one that is told. Method: a reset while the last answer of a
+/// handler that has stopped waits.
+#[test]
+fn the_first_reason_to_end_is_the_one_told() {
+    let (harness, diary) = echo(options());
+    harness.peer_stalls();
+    harness.message(send_and_stop(10));
+    assert_eq!(harness.closed(), None);
+    harness.fail_next_write(ErrorKind::BrokenPipe);
+    harness.peer_reads_all();
+    assert_eq!(diary.read(), [Seen::Message("stop"), Seen::End(CloseReason::Normal)]);
+    assert!(harness.is_gone());
+    conclude(&harness);
 }
 
 /// Goal: after a reset, packets that had been read are delivered, their answers go nowhere, and

@@ -136,6 +136,20 @@ fn a_million_empty_packets_starve_nobody() {
     conclude(&flood);
 }
 
+/// Goal: an end waits for packets that came before it and are over the budget of a turn. Method: ten
+/// thousand empty packets and the end, in one event.
+#[test]
+fn an_end_behind_more_packets_than_a_turn_delivers_waits_for_them() {
+    let (harness, diary) = echo(options());
+    harness.arrive([0; 20_000]);
+    harness.peer_closes();
+    let seen = diary.read();
+    assert_eq!(seen.len(), 10_001);
+    assert_eq!(seen.last(), Some(&Seen::End(CloseReason::PeerClosed)));
+    assert_eq!(harness.sent().len(), 20_000);
+    conclude(&harness);
+}
+
 // ---- lengths ----
 
 /// Goal: an empty packet is a packet. Method: one there, one back.
@@ -308,6 +322,20 @@ fn a_new_framing_set_by_a_message_delivers_what_waits() {
     }));
     assert_eq!(diary.read(), [Seen::Message("switch"), packet(b""), packet(b"")]);
     assert_eq!(harness.packets(), [b"", b""]);
+    conclude(&harness);
+}
+
+/// Goal: what the old framing waited for binds the new one no longer. Method: three bytes of a packet
+/// of 256 are two packets in the new framing.
+#[test]
+fn a_new_framing_forgets_how_much_the_old_one_waited_for() {
+    let (harness, diary) = echo(options());
+    harness.receive([1, 0, 0]);
+    harness.message(order("switch", |ctx| {
+        ctx.set_framing(LengthField::U8);
+        Action::Continue
+    }));
+    assert_eq!(diary.read(), [Seen::Message("switch"), packet(b"\0"), packet(b"")]);
     conclude(&harness);
 }
 

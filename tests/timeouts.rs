@@ -143,6 +143,31 @@ fn a_packet_completed_while_we_stood_still_does_not_time_out() {
     }
 }
 
+/// Goal: nor is it the peer's fault what takes us more than a turn to read. Method: as above, with a
+/// packet that is longer than what is read in one turn.
+#[test]
+fn a_large_packet_completed_while_we_stood_still_does_not_time_out() {
+    let (harness, diary) = echo(patient().framing(LengthField::U32));
+    harness.receive([0, 15, 0, 0]);
+    harness.stall(secs(20));
+    harness.arrive(vec![1; 15 << 16]);
+    harness.run();
+    assert_eq!(diary.read(), [Seen::Packet(vec![1; 15 << 16])]);
+    conclude(&harness);
+}
+
+/// Goal: a connection that ends takes its clock along, and not only when that has run out. Method: a
+/// reset in the middle of a packet.
+#[test]
+fn a_connection_that_ends_leaves_no_deadline() {
+    let (harness, _) = echo(patient());
+    harness.receive(b"\x00\x05he");
+    assert_eq!(harness.leftovers().deadlines, 1);
+    harness.peer_resets();
+    assert!(harness.is_gone());
+    assert_clean(&harness);
+}
+
 /// Goal: time that passed while we stood still counts once, without a storm. Method: 30 s in one
 /// step; the connection with half a packet times out once, the one that got its rest does not.
 #[test]
