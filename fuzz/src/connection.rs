@@ -1,0 +1,424 @@
+//! Fuzz body for a connection: whatever peer, network, time and handler do, a model foretells every
+//! callback, every byte that goes out, and the moment of both.
+//!
+//! The first bytes choose the options, the rest are operations. Packets and messages are programs
+//! for the handler (see `program.rs`); the model (`model.rs`) runs the same programs. Plain tests
+//! call the same body.
+
+#![allow(unreachable_pub)]
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io::ErrorKind;
+use std::panic::resume_unwind;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use condor::testing::{Harness, Leftovers};
+use condor::{
+    Action, CloseReason, Context, Handler, Info, ListenerOptions, ReactorOptions, SendError,
+    TimerId,
+};
+
+#[path = "connection/model.rs"]
+mod model;
+#[path = "connection/program.rs"]
+mod program;
+
+use model::{MILLI, Model};
+use program::{Answer, Kind, Step, filling, program};
+
+/// A run ends after so many operations.
+const OPS_MAX: usize = 200;
+
+/// What happened to the handler.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    Packet(Vec<u8>),
+    /// Bytes without framing. How they are cut is nobody's business: neighbours are one.
+    Raw(Vec<u8>),
+    Timeout(Vec<u8>),
+    Message(Vec<u8>),
+    /// A `send` of the program was refused.
+    Refused(&'static str),
+    /// A timer was cancelled, or was no more.
+    Cancelled(bool),
+    Shutdown,
+    Drained,
+    End(CloseReason),
+}
+
+/// What happened, and was not foretold yet.
+pub type Diary = Rc<RefCell<VecDeque<Seen>>>;
+
+/// The options, as the model needs them. Times are in milliseconds.
+#[derive(Copy, Clone, Debug)]
+pub struct Config {
+    pub max_packet: usize,
+    pub max_queued: usize,
+    pub high: usize,
+    pub low: usize,
+    pub packet_timeout: u64,
+    pub idle_timeout: Option<u64>,
+    pub stall_timeout: u64,
+    pub close_timeout: u64,
+    pub linger_timeout: u64,
+    pub drain_timeout: u64,
+    pub packet_budget: u32,
+    /// The handler goes on after a packet timeout.
+    pub patient: bool,
+    /// The handler goes on after `Info::Shutdown`.
+    pub stubborn: bool,
+}
+
+impl Config {
+    fn read(sizes: u8, times: u8, habits: u8) -> Self {
+        let (max_packet, max_queued, high, low) = match sizes % 4 {
+            0 => (300, 2_000, 500, 100),
+            1 => (4_096, 8_192, 4_096, 0),
+            2 => (60, 64, 63, 62),
+            _ => (50_000, 100_000, 40_000, 20_000),
+        };
+        let long = u64::from(times >> 2 & 3) * 200;
+        Self {
+            max_packet,
+            max_queued,
+            high,
+            low,
+            packet_timeout: [100, 10, 64, 3_000][usize::from(times & 3)],
+            idle_timeout: (times & 16 != 0).then_some(130 + long),
+            stall_timeout: 70 + long,
+            close_timeout: 50 + long,
+            linger_timeout: 40,
+            drain_timeout: 500,
+            packet_budget: if habits & 1 == 0 { 4_096 } else { 1 + u32::from(habits >> 4) },
+            patient: habits & 2 != 0,
+            stubborn: habits & 4 != 0,
+        }
+    }
+
+    fn options(&self) -> ListenerOptions {
+        let millis = Duration::from_millis;
+        let options = ListenerOptions::port(5555)
+            .max_packet(self.max_packet)
+            .max_queued(self.max_queued)
+            .write_high_water(self.high)
+            .write_low_water(self.low)
+            .packet_timeout(millis(self.packet_timeout))
+            .write_stall_timeout(millis(self.stall_timeout))
+            .close_timeout(millis(self.close_timeout))
+            .linger_timeout(millis(self.linger_timeout))
+            .drain_timeout(millis(self.drain_timeout));
+        match self.idle_timeout {
+            Some(timeout) => options.idle_timeout(millis(timeout)),
+            None => options,
+        }
+    }
+}
+
+/// The handler: runs programs and writes the diary.
+struct Actor {
+    diary: Diary,
+    config: Config,
+    timers: Vec<TimerId>,
+    raw: bool,
+}
+
+impl Actor {
+    fn note(&self, seen: Seen) {
+        let mut diary = self.diary.borrow_mut();
+        match (diary.back_mut(), seen) {
+            (Some(Seen::Raw(bytes)), Seen::Raw(more)) => bytes.extend(more),
+            (_, seen) => diary.push_back(seen),
+        }
+    }
+
+    fn obey(&mut self, bytes: &[u8], ctx: &mut Context<'_, Vec<u8>>) -> Action<'static> {
+        let (steps, answer) = program(bytes);
+        for step in steps {
+            let sent = match step {
+                Step::Echo => ctx.send(bytes),
+                Step::Send { len, shared: false } => ctx.send(filling(len)),
+                Step::Send { len, shared: true } => ctx.send(Bytes::from(filling(len))),
+                other => {
+                    self.apply(other, ctx);
+                    Ok(())
+                }
+            };
+            if let Err(error) = sent {
+                self.note(Seen::Refused(match error {
+                    SendError::TooLarge { .. } => "too large",
+                    SendError::Full { .. } => "full",
+                    SendError::BadFrame(_) => "bad frame",
+                    _ => "closing",
+                }));
+            }
+        }
+        match answer {
+            Answer::Continue => Action::Continue,
+            Answer::Echo => Action::send(bytes.to_vec()),
+            Answer::Send { len, shared: false } => Action::send(filling(len)),
+            Answer::Send { len, shared: true } => Action::send(Bytes::from(filling(len))),
+            Answer::Stop => Action::stop(CloseReason::Normal),
+            Answer::SendAndStop => Action::send_and_stop("bye", CloseReason::Custom("told to")),
+            // Past the panic hook, with which a fuzzer would end the process.
+            Answer::Panic => resume_unwind(Box::new("told to")),
+        }
+    }
+
+    fn apply(&mut self, step: Step, ctx: &mut Context<'_, Vec<u8>>) {
+        match step {
+            Step::Pause => ctx.pause_reading(),
+            Step::Resume => ctx.resume_reading(),
+            Step::Reframe(kind) => {
+                self.raw = kind == Kind::Raw;
+                ctx.set_framing(kind.framing());
+            }
+            Step::After(delay, message) => {
+                self.timers.push(ctx.send_after(Duration::from_millis(delay), message));
+            }
+            Step::Cancel(nth) => {
+                if let Some(at) = nth.checked_rem(self.timers.len()) {
+                    let done = ctx.cancel(self.timers[at]);
+                    self.note(Seen::Cancelled(done));
+                }
+            }
+            Step::PacketTimeout(millis) => ctx.set_packet_timeout(Duration::from_millis(millis)),
+            Step::IdleTimeout(millis) => ctx.set_idle_timeout(millis.map(Duration::from_millis)),
+            Step::Echo | Step::Send { .. } => unreachable!("sends are done where the bytes are"),
+        }
+    }
+}
+
+impl Handler for Actor {
+    type Message = Vec<u8>;
+
+    fn handle_packet<'a>(
+        &'a mut self,
+        packet: &'a [u8],
+        ctx: &mut Context<'_, Vec<u8>>,
+    ) -> Action<'a> {
+        if self.raw {
+            self.note(Seen::Raw(packet.to_vec()));
+            return Action::Continue;
+        }
+        self.note(Seen::Packet(packet.to_vec()));
+        match self.obey(packet, ctx) {
+            // The answer that costs least, as most handlers give it.
+            Action::Send(bytes) if bytes.as_slice() == packet => Action::send(packet),
+            other => other,
+        }
+    }
+
+    fn handle_info<'a>(
+        &'a mut self,
+        info: Info<'a, Vec<u8>>,
+        ctx: &mut Context<'_, Vec<u8>>,
+    ) -> Action<'a> {
+        match info {
+            Info::Message(bytes) => {
+                self.note(Seen::Message(bytes.clone()));
+                return self.obey(&bytes, ctx);
+            }
+            Info::Timeout(bytes) => {
+                self.note(Seen::Timeout(bytes.to_vec()));
+                if self.config.patient {
+                    return Action::send("late");
+                }
+            }
+            Info::Shutdown => {
+                self.note(Seen::Shutdown);
+                if self.config.stubborn {
+                    return Action::Continue;
+                }
+            }
+            Info::Drained => self.note(Seen::Drained),
+            _ => {}
+        }
+        info.default_action()
+    }
+
+    fn terminate(self, reason: CloseReason) {
+        self.note(Seen::End(reason));
+    }
+}
+
+/// The harness and the model, side by side.
+struct Pair {
+    harness: Harness<Actor>,
+    model: Model,
+    /// All that the peer has got.
+    got: Vec<u8>,
+}
+
+impl Pair {
+    fn new(config: Config) -> Self {
+        let diary = Diary::default();
+        let model = Model::new(config, Rc::clone(&diary));
+        let reactor = ReactorOptions::new().packet_budget(config.packet_budget);
+        let harness = Harness::with(reactor, config.options(), move |_| Actor {
+            diary: Rc::clone(&diary),
+            config,
+            timers: Vec::new(),
+            raw: false,
+        });
+        Self { harness, model, got: Vec::new() }
+    }
+
+    /// Does the same to both, and compares.
+    fn both(&mut self, real: impl FnOnce(&Harness<Actor>), model: impl FnOnce(&mut Model)) {
+        real(&self.harness);
+        model(&mut self.model);
+        self.model.run();
+        self.compare();
+    }
+
+    fn compare(&mut self) {
+        self.got.extend(self.harness.sent());
+        self.model.compare_output(&self.got);
+        assert_eq!(self.harness.queued_bytes(), self.model.queued(), "bytes queued");
+        assert_eq!(self.harness.closed(), self.model.end(), "what `terminate` was told");
+        assert_eq!(self.harness.is_gone(), self.model.gone, "whether the slot is free");
+        self.model.compare_diary();
+    }
+
+    /// Time passes. Everything that falls due is looked at one nanosecond before and at its moment.
+    fn advance(&mut self, nanos: u64) {
+        let end = self.model.now + nanos;
+        while let Some(next) = self.model.next_deadline().filter(|next| *next <= end) {
+            let before = next.saturating_sub(1).max(self.model.now);
+            for at in [before, next] {
+                let step = Duration::from_nanos(at.saturating_sub(self.model.now));
+                self.both(|harness| harness.advance(step), |model| model.now = at.max(model.now));
+            }
+        }
+        let rest = Duration::from_nanos(end - self.model.now);
+        self.both(|harness| harness.advance(rest), |model| model.now = end);
+    }
+
+    /// One operation, read from `data`. `None` at its end.
+    fn operate(&mut self, data: &mut &[u8]) -> Option<()> {
+        match byte(data)? % 32 {
+            0..=7 => {
+                let bytes = some(data)?;
+                self.arrive(&bytes);
+            }
+            8..=13 => {
+                let (count, bytes) = (usize::from(byte(data)? % 8) + 1, some(data)?);
+                let frame = self.model.framed_by_peer(&bytes);
+                self.arrive(&frame.repeat(count));
+            }
+            14 => {
+                let (cut, bytes) = (usize::from(byte(data)?), some(data)?);
+                let frame = self.model.framed_by_peer(&bytes);
+                self.arrive(&frame[..cut % (frame.len() + 1)]);
+            }
+            15..=17 => {
+                let message = some(data)?;
+                let (harness, again) = (&self.harness, message.clone());
+                // Refused only when the listener has ended.
+                let _ = harness.address().send(message);
+                self.both(Harness::run, |model| model.message(again));
+            }
+            18 => {
+                let (len, byte) = (usize::from(byte(data)?) * 40, byte(data)?);
+                self.arrive(&vec![byte; len]);
+            }
+            19..=22 => {
+                let millis = u64::from(byte(data)?);
+                self.advance(millis * MILLI);
+            }
+            23 => {
+                let micros = u64::from(byte(data)?) * 137;
+                self.advance(micros * 1_000);
+            }
+            24 => self.both(Harness::peer_stalls, |model| model.window = 0),
+            25 => {
+                let bytes = usize::from(byte(data)?);
+                self.both(|harness| harness.peer_reads(bytes), |model| model.open_window(bytes));
+            }
+            26 => {
+                let bytes = usize::from(byte(data)?) * 400;
+                self.both(|harness| harness.peer_reads(bytes), |model| model.open_window(bytes));
+            }
+            27 => self.both(Harness::peer_reads_all, |model| model.open_window(usize::MAX)),
+            code => self.disturb(code, data)?,
+        }
+        Some(())
+    }
+
+    /// The rarer operations.
+    fn disturb(&mut self, code: u8, data: &mut &[u8]) -> Option<()> {
+        match (code, byte(data)?) {
+            (28, choice @ 0..=99) => {
+                let most = usize::from(choice) + 1;
+                self.both(|harness| harness.max_read(most), |model| model.read_most = most);
+            }
+            (28, choice) => {
+                // Invisible: a write goes on until the kernel refuses.
+                let most = usize::from(choice - 99);
+                self.both(|harness| harness.max_write(most), |_| ());
+            }
+            (29, choice) if choice % 3 == 0 => self.both(
+                |harness| harness.fail_next_write(ErrorKind::WouldBlock),
+                |model| model.refusals += 1,
+            ),
+            (29, choice) => {
+                // Invisible as well.
+                let kinds = [ErrorKind::WouldBlock, ErrorKind::Interrupted];
+                let kind = kinds[usize::from(choice & 1)];
+                self.both(|harness| harness.fail_next_read(kind), |_| ());
+            }
+            (30, 0..=99) => self.both(Harness::disturb, Model::disturb),
+            (30, 100..=139) => self.both(Harness::drain, Model::drain),
+            (30, _) => {}
+            (_, 0..=99) => self.both(Harness::peer_resets, Model::reset),
+            (_, _) => self.both(Harness::peer_closes, Model::eof),
+        }
+        Some(())
+    }
+
+    fn arrive(&mut self, bytes: &[u8]) {
+        self.both(|harness| harness.receive(bytes), |model| model.arrive(bytes));
+    }
+
+    /// The listener is stopped: in time, everything is given back.
+    fn finish(mut self) {
+        self.both(Harness::drain, Model::drain);
+        self.advance(2_000 * MILLI);
+        assert!(self.harness.is_gone(), "still there after the drain");
+        assert_eq!(self.harness.leftovers(), Leftovers::default());
+        let report = self.harness.report().expect("the drain is over");
+        let stats = self.harness.stats();
+        assert_eq!((stats.accepted, stats.made, stats.terminated), (1, 1, 1), "{report:?}");
+    }
+}
+
+fn byte(data: &mut &[u8]) -> Option<u8> {
+    let (first, rest) = data.split_first()?;
+    *data = rest;
+    Some(*first)
+}
+
+/// A length and so many bytes, fewer at the end of the data.
+fn some(data: &mut &[u8]) -> Option<Vec<u8>> {
+    let len = usize::from(byte(data)?).min(data.len());
+    let (bytes, rest) = data.split_at(len);
+    *data = rest;
+    Some(bytes.to_vec())
+}
+
+/// Reads operations from `data`, does them to a harness and a model, and panics if they differ.
+pub fn connection(data: &[u8]) {
+    let Some(([sizes, times, habits], mut data)) = data.split_first_chunk() else {
+        return;
+    };
+    let mut pair = Pair::new(Config::read(*sizes, *times, *habits));
+    for _ in 0..OPS_MAX {
+        if pair.operate(&mut data).is_none() {
+            break;
+        }
+    }
+    pair.finish();
+}

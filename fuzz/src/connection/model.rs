@@ -1,0 +1,838 @@
+//! What a connection has to do, said once more and without a thought for speed.
+//!
+//! The model reads whatever there is, cuts it naively, runs the same programs as the handler, and
+//! crosses off the diary what it finds there. Where two timers are due at the same moment the diary
+//! says which came first; that is the only thing it is asked.
+
+use std::collections::BTreeMap;
+
+use condor::CloseReason;
+
+use super::program::{Answer, Kind, LINE_MAX, Step, filling, program};
+use super::{Config, Diary, Seen};
+
+/// Nanoseconds in a millisecond, which is a tick.
+pub const MILLI: u64 = 1_000_000;
+
+/// A packet that stays incomplete.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum PacketClock {
+    Off,
+    DueAt(u64),
+    /// Standing still, with so many ticks left.
+    Left(u64),
+}
+
+/// Silence.
+#[derive(Copy, Clone, Debug)]
+enum IdleClock {
+    Since(u64),
+    /// Standing still, after so many ticks.
+    Passed(u64),
+}
+
+/// What the front of the input is.
+enum Cut {
+    Packet { payload: Vec<u8>, consumed: usize },
+    Partial { want: Option<usize> },
+    Refused(CloseReason),
+}
+
+#[derive(Debug)]
+pub struct Model {
+    config: Config,
+    diary: Diary,
+    /// In nanoseconds.
+    pub now: u64,
+    kind: Kind,
+    /// The framing was changed or a packet shared: what is queued is offered before going on.
+    pause_for_breath: bool,
+    // ---- in ----
+    /// Arrived, and not read.
+    kernel: Vec<u8>,
+    /// Read, and not delivered.
+    input: Vec<u8>,
+    /// The input may hold whole packets.
+    backlog: bool,
+    pub read_most: usize,
+    /// An event said that there is something to read, or more to it than bytes, or an error.
+    readable: bool,
+    hint: bool,
+    error: bool,
+    /// The peer sends no more; we know it.
+    ended: bool,
+    eof: bool,
+    /// The peer has reset the connection; the kernel still has to say so.
+    dead: bool,
+    reset_pending: bool,
+    // ---- out ----
+    /// All that was ever framed.
+    promised: Vec<u8>,
+    /// How much of it the peer has got, and how much is in the queue.
+    written: usize,
+    queue: usize,
+    pub window: usize,
+    /// The next writes are refused, for no reason.
+    pub refusals: usize,
+    writable: bool,
+    starved: bool,
+    /// Events on their way.
+    read_event: bool,
+    write_event: bool,
+    // ---- state ----
+    paused: bool,
+    above: bool,
+    owes_drained: bool,
+    closing: Option<CloseReason>,
+    broken: bool,
+    close_due: bool,
+    terminated: bool,
+    pub gone: bool,
+    draining: bool,
+    goodbye: bool,
+    mail: Vec<Vec<u8>>,
+    // ---- time, in ticks ----
+    packet_timeout: u64,
+    idle_timeout: Option<u64>,
+    packet_clock: PacketClock,
+    idle_clock: IdleClock,
+    progress: u64,
+    close_at: Option<u64>,
+    drain_at: Option<u64>,
+    /// By the order in which they were armed.
+    timers: BTreeMap<usize, (u64, Vec<u8>)>,
+    armed: usize,
+}
+
+impl Model {
+    pub fn new(config: Config, diary: Diary) -> Self {
+        Self {
+            diary,
+            now: 0,
+            kind: Kind::U16,
+            pause_for_breath: false,
+            kernel: Vec::new(),
+            input: Vec::new(),
+            backlog: false,
+            read_most: usize::MAX,
+            readable: false,
+            hint: false,
+            error: false,
+            ended: false,
+            eof: false,
+            dead: false,
+            reset_pending: false,
+            promised: Vec::new(),
+            written: 0,
+            queue: 0,
+            window: usize::MAX,
+            refusals: 0,
+            writable: true,
+            starved: false,
+            read_event: false,
+            write_event: false,
+            paused: false,
+            above: false,
+            owes_drained: false,
+            closing: None,
+            broken: false,
+            close_due: false,
+            terminated: false,
+            gone: false,
+            draining: false,
+            goodbye: false,
+            mail: Vec::new(),
+            packet_timeout: config.packet_timeout,
+            idle_timeout: config.idle_timeout,
+            packet_clock: PacketClock::Off,
+            idle_clock: IdleClock::Since(0),
+            progress: 0,
+            close_at: None,
+            drain_at: None,
+            timers: BTreeMap::new(),
+            armed: 0,
+            config,
+        }
+    }
+
+    // ---- what happens to it ----
+
+    pub fn arrive(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() && !self.ended {
+            self.kernel.extend(bytes);
+            self.read_event = true;
+        }
+    }
+
+    pub fn eof(&mut self) {
+        self.ended = true;
+        self.read_event = true;
+        self.hint |= !self.gone;
+    }
+
+    pub fn reset(&mut self) {
+        self.reset_pending |= !self.dead;
+        (self.ended, self.dead) = (true, true);
+        self.disturb();
+    }
+
+    /// An event that announces everything.
+    pub fn disturb(&mut self) {
+        (self.read_event, self.write_event, self.hint, self.error) = (true, true, true, true);
+    }
+
+    pub fn open_window(&mut self, bytes: usize) {
+        self.window = self.window.saturating_add(bytes);
+        if self.starved && bytes > 0 {
+            self.starved = false;
+            self.write_event = true;
+        }
+    }
+
+    pub fn message(&mut self, bytes: Vec<u8>) {
+        self.mail.push(bytes);
+    }
+
+    pub fn drain(&mut self) {
+        if self.draining {
+            return;
+        }
+        self.draining = true;
+        self.drain_at = Some(self.tick() + self.config.drain_timeout);
+        if !self.terminated && self.closing.is_none() {
+            (self.goodbye, self.readable) = (true, true);
+        }
+    }
+
+    /// `payload` as the peer frames it, as far as that is possible.
+    pub fn framed_by_peer(&self, payload: &[u8]) -> Vec<u8> {
+        let width = match self.kind {
+            Kind::U8 => 1,
+            Kind::U16 | Kind::Mixed | Kind::Epmd => 2,
+            Kind::U32 => 4,
+            Kind::Lines | Kind::Raw => 0,
+        };
+        let head = prefix(payload.len(), width);
+        let tail: &[u8] = if self.kind == Kind::Lines { b"\r\n" } else { b"" };
+        [&head[..], payload, tail].concat()
+    }
+
+    // ---- what is compared ----
+
+    pub fn queued(&self) -> usize {
+        self.queue
+    }
+
+    pub fn end(&self) -> Option<CloseReason> {
+        self.closing.filter(|_| self.terminated)
+    }
+
+    pub fn compare_output(&self, got: &[u8]) {
+        assert_eq!(got.len(), self.written, "bytes that the peer has got");
+        assert!(self.promised.starts_with(got), "not what was sent");
+    }
+
+    pub fn compare_diary(&self) {
+        let diary = self.diary.borrow();
+        assert_eq!(diary.front(), None, "not foretold at {} ns", self.now);
+    }
+
+    /// Crosses something off the diary.
+    fn expect(&self, seen: Seen) {
+        let mut diary = self.diary.borrow_mut();
+        if let (Some(Seen::Raw(bytes)), Seen::Raw(mine)) = (diary.front_mut(), &seen) {
+            assert!(bytes.starts_with(mine), "other bytes");
+            bytes.drain(..mine.len());
+            if bytes.is_empty() {
+                diary.pop_front();
+            }
+        } else {
+            let front = diary.pop_front();
+            let then: Vec<_> = diary.iter().take(4).collect();
+            assert_eq!(front, Some(seen), "at {} ns; then {then:?}", self.now);
+        }
+    }
+
+    /// The next moment at which something is due, in nanoseconds.
+    pub fn next_deadline(&self) -> Option<u64> {
+        let timers = self.timers.values().map(|(at, _)| *at);
+        timers.chain(self.deadline()).chain(self.drain_at).min().map(|tick| tick * MILLI)
+    }
+
+    // ---- a turn ----
+
+    /// Turns until there is nothing left to do but wait.
+    pub fn run(&mut self) {
+        for _ in 0..100_000 {
+            let busy = !self.gone
+                && (self.read_event
+                    || self.write_event
+                    || self.wants_work()
+                    || self.closing.is_some() && !self.terminated && self.queue == 0)
+                || !self.mail.is_empty()
+                || self.next_deadline().is_some_and(|next| next <= self.now);
+            if !busy {
+                return;
+            }
+            self.turn();
+        }
+        panic!("the model is busy for ever");
+    }
+
+    fn turn(&mut self) {
+        self.readable |= std::mem::take(&mut self.read_event);
+        self.writable |= std::mem::take(&mut self.write_event) && !self.broken;
+        let stuck = self.closing.is_some() && self.readable;
+        if !self.gone && (self.wants_work() || self.writable && self.queue > 0 || stuck) {
+            self.work();
+        }
+        for message in std::mem::take(&mut self.mail) {
+            self.call(|model| model.deliver_message(message));
+        }
+        self.expire();
+        if !self.gone && self.writable && self.queue > 0 {
+            self.flush();
+            self.settle();
+        }
+        self.sweep();
+    }
+
+    fn blocked(&self) -> bool {
+        self.paused || self.above || self.closing.is_some()
+    }
+
+    fn wants_work(&self) -> bool {
+        if self.terminated {
+            return self.readable && !self.gone;
+        }
+        let unread = self.readable || self.backlog || self.eof;
+        let goodbye = self.goodbye && self.may_say_goodbye();
+        let drained = self.owes_drained && self.queue == 0;
+        (unread || goodbye) && !self.blocked() || drained && self.closing.is_none() || self.error
+    }
+
+    fn may_say_goodbye(&self) -> bool {
+        !self.readable && !self.blocked() && self.input.is_empty()
+    }
+
+    fn work(&mut self) {
+        self.flush();
+        if self.closing.is_some() {
+            return self.discard();
+        }
+        if self.owes_drained && !self.above && self.queue <= self.config.low {
+            self.owes_drained = false;
+            self.expect(Seen::Drained);
+        }
+        let mut budget = self.config.packet_budget;
+        if self.backlog && !self.blocked() {
+            self.consume(&mut budget);
+        }
+        self.read(&mut budget);
+        if std::mem::take(&mut self.error) && self.blocked() && self.reset_pending {
+            self.reset_pending = false;
+            self.broke(CloseReason::Reset);
+        }
+        if self.eof && !self.backlog && !self.blocked() {
+            let reason = match (self.input.len(), self.cut()) {
+                (0, _) => CloseReason::PeerClosed,
+                (have, Cut::Partial { want }) => CloseReason::PeerClosedMidPacket { have, want },
+                _ => panic!("a packet was left behind"),
+            };
+            self.close(reason);
+        }
+        if self.goodbye && self.may_say_goodbye() {
+            self.goodbye = false;
+            self.expect(Seen::Shutdown);
+            if !self.config.stubborn {
+                self.close(CloseReason::Shutdown);
+            }
+        }
+        self.write_out();
+        self.settle();
+    }
+
+    // ---- in ----
+
+    fn read(&mut self, budget: &mut u32) {
+        while self.readable && !self.blocked() && !self.backlog && !self.eof {
+            let count = self.kernel.len().min(self.read_most);
+            if count == 0 {
+                (self.readable, self.hint) = (false, false);
+                if std::mem::take(&mut self.reset_pending) {
+                    self.broke(CloseReason::Reset);
+                } else {
+                    self.eof = self.ended;
+                }
+                return;
+            }
+            match &mut self.idle_clock {
+                IdleClock::Since(at) => *at = self.now.div_ceil(MILLI),
+                IdleClock::Passed(ticks) => *ticks = 0,
+            }
+            self.input.extend(self.kernel.drain(..count));
+            self.read_event |= !self.kernel.is_empty();
+            self.readable = self.hint;
+            self.consume(budget);
+        }
+    }
+
+    /// Delivers what there is, until there is a reason to stop.
+    fn consume(&mut self, budget: &mut u32) {
+        self.backlog = false;
+        loop {
+            if *budget == 0 {
+                break;
+            }
+            match self.cut() {
+                Cut::Partial { .. } => {
+                    self.pause_for_breath = false;
+                    return;
+                }
+                Cut::Refused(reason) => {
+                    self.close(reason);
+                    break;
+                }
+                Cut::Packet { payload, consumed } => {
+                    *budget -= 1;
+                    self.input.drain(..consumed);
+                    self.packet_clock = PacketClock::Off;
+                    if self.kind == Kind::Raw {
+                        self.expect(Seen::Raw(payload));
+                    } else {
+                        self.expect(Seen::Packet(payload.clone()));
+                        self.obey(&payload);
+                    }
+                    if self.blocked() {
+                        break;
+                    }
+                    if std::mem::take(&mut self.pause_for_breath) && self.queue > 0 {
+                        self.write_out();
+                        if self.blocked() {
+                            break;
+                        }
+                    }
+                    self.backlog = false;
+                }
+            }
+        }
+        self.backlog = !self.input.is_empty();
+        self.pause_for_breath = false;
+    }
+
+    fn cut(&self) -> Cut {
+        let input = &self.input;
+        let (width, most) = match self.kind {
+            Kind::U8 => (1, 255),
+            Kind::U16 | Kind::Mixed | Kind::Epmd => (2, 65_535),
+            Kind::U32 => (4, usize::MAX),
+            Kind::Raw if input.is_empty() => return Cut::Partial { want: None },
+            Kind::Raw => return Cut::Packet { payload: input.clone(), consumed: input.len() },
+            Kind::Lines => return self.cut_line(),
+        };
+        if input.len() < width {
+            return Cut::Partial { want: None };
+        }
+        let announced = input[..width].iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte));
+        let (max, end) = (self.config.max_packet.min(most), width + announced);
+        if announced > max {
+            Cut::Refused(CloseReason::PacketTooLarge { announced, max })
+        } else if input.len() < end {
+            Cut::Partial { want: Some(end) }
+        } else {
+            Cut::Packet { payload: input[width..end].to_vec(), consumed: end }
+        }
+    }
+
+    fn cut_line(&self) -> Cut {
+        let end = self.input.iter().position(|byte| *byte == b'\n');
+        let line = &self.input[..end.unwrap_or(self.input.len())];
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line.len() > LINE_MAX {
+            let (announced, max) = (LINE_MAX + 1, LINE_MAX);
+            return Cut::Refused(CloseReason::PacketTooLarge { announced, max });
+        }
+        match end {
+            Some(end) => Cut::Packet { payload: line.to_vec(), consumed: end + 1 },
+            None => Cut::Partial { want: None },
+        }
+    }
+
+    /// Reads and forgets, on the way out.
+    fn discard(&mut self) {
+        if std::mem::take(&mut self.error) && std::mem::take(&mut self.reset_pending) {
+            self.broken = true;
+        }
+        if std::mem::take(&mut self.readable) {
+            self.kernel.clear();
+            self.broken |= std::mem::take(&mut self.reset_pending);
+            self.eof |= self.ended && !self.broken;
+        }
+    }
+
+    // ---- the handler ----
+
+    /// A callback that no reading led to.
+    fn call(&mut self, call: impl FnOnce(&mut Self)) {
+        if self.closing.is_none() {
+            call(self);
+            self.enqueue();
+            self.settle();
+        }
+    }
+
+    fn deliver_message(&mut self, bytes: Vec<u8>) {
+        self.expect(Seen::Message(bytes.clone()));
+        self.obey(&bytes);
+    }
+
+    fn obey(&mut self, bytes: &[u8]) {
+        let (steps, answer) = program(bytes);
+        for step in steps {
+            self.apply(step, bytes);
+        }
+        let answered = match answer {
+            Answer::Continue => Ok(()),
+            Answer::Echo => self.send(bytes, false),
+            Answer::Send { len, shared } => self.send(&filling(len), shared),
+            Answer::Stop => Err(CloseReason::Normal),
+            Answer::SendAndStop => {
+                self.send(b"bye", false).and(Err(CloseReason::Custom("told to")))
+            }
+            Answer::Panic => Err(CloseReason::Panicked),
+        };
+        if let Err(reason) = answered {
+            self.close(reason);
+        }
+    }
+
+    fn apply(&mut self, step: Step, bytes: &[u8]) {
+        let sent = match step {
+            Step::Echo => self.send(bytes, false),
+            Step::Send { len, shared } => self.send(&filling(len), shared),
+            other => {
+                self.change(other);
+                Ok(())
+            }
+        };
+        if let Err(reason) = sent {
+            self.expect(Seen::Refused(match reason {
+                CloseReason::AnswerTooLarge { .. } => "too large",
+                CloseReason::SlowReader => "full",
+                _ => "bad frame",
+            }));
+        }
+    }
+
+    fn change(&mut self, step: Step) {
+        match step {
+            Step::Pause => self.paused = true,
+            Step::Resume => self.paused = false,
+            Step::Reframe(kind) => {
+                self.kind = kind;
+                self.pause_for_breath = true;
+                self.packet_clock = PacketClock::Off;
+                self.backlog = true;
+            }
+            Step::After(delay, message) => {
+                self.timers.insert(self.armed, (self.tick() + delay, message));
+                self.armed += 1;
+            }
+            Step::Cancel(nth) => {
+                if let Some(at) = nth.checked_rem(self.armed) {
+                    let armed = self.timers.remove(&at).is_some();
+                    self.expect(Seen::Cancelled(armed));
+                }
+            }
+            Step::PacketTimeout(millis) => self.packet_timeout = millis,
+            Step::IdleTimeout(millis) => self.idle_timeout = millis,
+            Step::Echo | Step::Send { .. } => unreachable!("done by the caller"),
+        }
+    }
+
+    /// Frames an answer. An error is the end that it would lead to.
+    fn send(&mut self, payload: &[u8], shared: bool) -> Result<(), CloseReason> {
+        let len = payload.len();
+        let room = self.config.max_queued - (self.promised.len() - self.written);
+        let (width, most) = match self.kind {
+            Kind::U8 | Kind::Mixed => (1, 255.min(self.config.max_packet)),
+            Kind::U16 => (2, 65_535.min(self.config.max_packet)),
+            Kind::U32 => (4, self.config.max_packet),
+            Kind::Lines => (1, LINE_MAX),
+            Kind::Raw | Kind::Epmd => (0, usize::MAX),
+        };
+        let line = self.kind == Kind::Lines;
+        let counted = if line && payload.ends_with(b"\r") { len - 1 } else { len };
+        if len > room {
+            self.owes_drained = true;
+            return Err(CloseReason::SlowReader);
+        } else if counted > most {
+            return Err(CloseReason::AnswerTooLarge { len: counted, max: most });
+        } else if line && payload.contains(&b'\n') {
+            return Err(CloseReason::BadFrame("a line cannot contain a line feed"));
+        } else if len + width > room {
+            self.owes_drained = true;
+            return Err(CloseReason::SlowReader);
+        }
+        if !line {
+            self.promised.extend(prefix(len, width));
+        }
+        self.promised.extend(payload);
+        if line {
+            self.promised.push(b'\n');
+        }
+        if shared && len >= 16 * 1024 && !line {
+            // Not copied: it goes to the queue at once, with all that was framed before.
+            self.progress = if self.queue == 0 { self.tick() } else { self.progress };
+            self.queue = self.promised.len() - self.written;
+            self.pause_for_breath = true;
+        }
+        Ok(())
+    }
+
+    // ---- out ----
+
+    fn write_out(&mut self) {
+        let fresh = self.promised.len() - self.written - self.queue;
+        if fresh > 0 && self.queue == 0 && self.writable {
+            self.write(fresh);
+        }
+        if self.promised.len() > self.written + self.queue {
+            self.enqueue();
+        }
+        self.flush();
+    }
+
+    fn enqueue(&mut self) {
+        let waiting = self.promised.len() - self.written;
+        if self.queue == 0 && waiting > 0 {
+            self.progress = self.tick();
+        }
+        self.queue = waiting;
+        self.watch_water();
+    }
+
+    fn flush(&mut self) {
+        while self.queue > 0 && self.writable {
+            let taken = self.write(self.queue);
+            // A broken connection has forgotten its queue.
+            self.queue = self.queue.saturating_sub(taken);
+            if taken > 0 {
+                self.progress = self.tick();
+            }
+        }
+        self.watch_water();
+    }
+
+    /// Offers so many bytes to the kernel, until it refuses.
+    fn write(&mut self, count: usize) -> usize {
+        let mut taken = 0;
+        while taken < count {
+            if self.refusals > 0 {
+                self.refusals -= 1;
+                (self.writable, self.write_event) = (false, true);
+                break;
+            }
+            if self.dead {
+                let first = std::mem::take(&mut self.reset_pending);
+                let (reset, pipe) =
+                    (std::io::ErrorKind::ConnectionReset, std::io::ErrorKind::BrokenPipe);
+                self.broke(CloseReason::Io(if first { reset } else { pipe }));
+                break;
+            }
+            let some = (count - taken).min(self.window);
+            self.starved = some < count - taken;
+            if some == 0 {
+                self.writable = false;
+                break;
+            }
+            if self.window != usize::MAX {
+                self.window -= some;
+            }
+            taken += some;
+        }
+        self.written += taken;
+        taken
+    }
+
+    fn watch_water(&mut self) {
+        if self.queue > self.config.high && !self.above {
+            (self.above, self.owes_drained) = (true, true);
+        } else if self.queue <= self.config.low {
+            self.above = false;
+        }
+    }
+
+    // ---- time ----
+
+    /// Deadlines are counted from the tick that is not over yet.
+    fn tick(&self) -> u64 {
+        self.now.div_ceil(MILLI)
+    }
+
+    fn settle(&mut self) {
+        let (now, blocked) = (self.tick(), self.blocked());
+        if self.input.is_empty() {
+            self.packet_clock = PacketClock::Off;
+        } else if self.packet_clock == PacketClock::Off && !self.backlog {
+            self.packet_clock = PacketClock::DueAt(now + self.packet_timeout);
+        }
+        self.packet_clock = match (self.packet_clock, blocked) {
+            (PacketClock::DueAt(at), true) => PacketClock::Left(at.saturating_sub(now)),
+            (PacketClock::Left(ticks), false) => PacketClock::DueAt(now + ticks),
+            (clock, _) => clock,
+        };
+        self.idle_clock = match (self.idle_clock, blocked || self.queue > 0) {
+            (IdleClock::Since(at), true) => IdleClock::Passed(now.saturating_sub(at)),
+            (IdleClock::Passed(ticks), false) => IdleClock::Since(now.saturating_sub(ticks)),
+            (clock, _) => clock,
+        };
+    }
+
+    /// What is due next of the connection's own, in ticks.
+    fn deadline(&self) -> Option<u64> {
+        if self.gone {
+            return None;
+        }
+        if self.closing.is_some() {
+            return self.close_at;
+        }
+        let packet = match self.packet_clock {
+            PacketClock::DueAt(at) => Some(at),
+            _ => None,
+        };
+        [packet, self.idle_deadline(), self.stall_deadline()].into_iter().flatten().min()
+    }
+
+    fn idle_deadline(&self) -> Option<u64> {
+        match self.idle_clock {
+            IdleClock::Since(at) => self.idle_timeout.map(|timeout| at + timeout),
+            IdleClock::Passed(_) => None,
+        }
+    }
+
+    fn stall_deadline(&self) -> Option<u64> {
+        (self.queue > 0).then_some(self.progress + self.config.stall_timeout)
+    }
+
+    fn expire(&mut self) {
+        let judged = self.now / MILLI;
+        loop {
+            let due = |at: u64| at <= judged;
+            let diary = self.diary.borrow().front().cloned();
+            let timers = self.timers.iter().filter(|(_, (at, _))| due(*at));
+            let told = timers.clone().find(|(_, (_, message))| match &diary {
+                Some(Seen::Message(seen)) => seen == message,
+                _ => false,
+            });
+            let (told, first) = (told.map(|(id, _)| *id), timers.map(|(id, _)| *id).next());
+            if let Some(id) = told {
+                self.fire(id);
+            } else if self.drain_at.is_some_and(due) {
+                self.drain_at = None;
+                self.close_due = true;
+                self.close(CloseReason::DrainForced);
+            } else if self.deadline().is_some_and(due) && self.expire_own(judged) {
+            } else if let Some(id) = first {
+                self.fire(id);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn fire(&mut self, id: usize) {
+        if let Some((_, message)) = self.timers.remove(&id) {
+            self.call(|model| model.deliver_message(message));
+        }
+    }
+
+    /// False if it is to be judged after the next read.
+    fn expire_own(&mut self, judged: u64) -> bool {
+        let unread = (self.readable || self.wants_work()) && !self.blocked();
+        let packet = matches!(self.packet_clock, PacketClock::DueAt(at) if at <= judged);
+        if self.closing.is_some() {
+            (self.close_due, self.close_at) = (true, None);
+        } else if packet {
+            if unread {
+                return false;
+            }
+            let partial = std::mem::take(&mut self.input);
+            self.packet_clock = PacketClock::Off;
+            self.call(|model| {
+                model.expect(Seen::Timeout(partial));
+                let answered = if model.config.patient {
+                    model.send(b"late", false)
+                } else {
+                    Err(CloseReason::PacketTimeout)
+                };
+                if let Err(reason) = answered {
+                    model.close(reason);
+                }
+            });
+        } else if self.stall_deadline().is_some_and(|at| at <= judged) {
+            self.close(CloseReason::WriteStalled);
+        } else {
+            if unread {
+                return false;
+            }
+            self.close(CloseReason::IdleTimeout);
+        }
+        true
+    }
+
+    // ---- the end ----
+
+    /// The first reason wins.
+    fn close(&mut self, reason: CloseReason) {
+        self.closing.get_or_insert(reason);
+    }
+
+    /// Nothing can pass any more.
+    fn broke(&mut self, reason: CloseReason) {
+        (self.readable, self.writable, self.hint, self.broken) = (false, false, false, true);
+        self.close(reason);
+    }
+
+    fn sweep(&mut self) {
+        let Some(reason) = self.closing.filter(|_| !self.gone) else { return };
+        let abrupt = matches!(
+            reason,
+            CloseReason::Reset
+                | CloseReason::Io(_)
+                | CloseReason::SlowReader
+                | CloseReason::WriteStalled
+                | CloseReason::DrainForced
+        );
+        let cut_short = self.broken || self.close_due || abrupt;
+        if !self.terminated {
+            if self.queue > 0 && !cut_short {
+                let by = self.tick() + self.config.close_timeout;
+                self.close_at.get_or_insert(by);
+                return;
+            }
+            self.timers.clear();
+            self.expect(Seen::End(reason));
+            self.terminated = true;
+            self.input.clear();
+            self.promised.truncate(self.written);
+            self.queue = 0;
+            if !cut_short && !self.eof && !self.dead {
+                self.close_at = Some(self.tick() + self.config.linger_timeout);
+                self.readable = true;
+                return;
+            }
+        } else if !cut_short && !self.eof {
+            return;
+        }
+        self.gone = true;
+        if self.draining {
+            self.drain_at = None;
+        }
+    }
+}
+
+/// The last `width` bytes of a length.
+fn prefix(len: usize, width: usize) -> Vec<u8> {
+    len.to_be_bytes()[size_of::<usize>() - width..].to_vec()
+}

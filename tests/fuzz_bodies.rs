@@ -1,0 +1,96 @@
+//! The fuzz bodies as plain tests: the committed corpus, and inputs from seeds.
+#![allow(unreachable_pub, reason = "the bodies are modules of the fuzzer's library as well")]
+
+use std::fs;
+use std::path::Path;
+
+#[path = "../fuzz/src/connection.rs"]
+mod connection;
+#[path = "../fuzz/src/framing.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod framing;
+#[path = "../fuzz/src/wheel.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod wheel;
+
+/// Seeded inputs for `connection`; `CONDOR_FUZZ_INPUTS` asks for another number.
+const INPUTS: u64 = 2_000;
+
+/// Runs `body` on every committed input of `target`, and says which one it was that failed.
+fn replay(target: &str, body: fn(&[u8])) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let mut count = 0;
+    for entry in fs::read_dir(&folder).unwrap_or_else(|error| panic!("{folder:?}: {error}")) {
+        let path = entry.expect("the corpus can be listed").path();
+        let input = fs::read(&path).expect("the corpus can be read");
+        if std::panic::catch_unwind(|| body(&input)).is_err() {
+            panic!("{} fails", path.display());
+        }
+        count += 1;
+    }
+    assert!(count > 0, "no corpus for {target}");
+}
+
+#[test]
+fn the_corpus_of_framing_holds() {
+    replay("framing", framing::framing);
+}
+
+#[test]
+fn the_corpus_of_encode_holds() {
+    replay("encode", framing::encode);
+}
+
+#[test]
+fn the_corpus_of_wheel_holds() {
+    replay("wheel", wheel::wheel_ops);
+}
+
+#[test]
+fn the_corpus_of_connection_holds() {
+    replay("connection", connection::connection);
+}
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// Bytes of which many are small, as lengths and the codes of programs are.
+    fn bytes(&mut self) -> Vec<u8> {
+        let len = self.next() % 400;
+        let byte = |random: u64| {
+            let [kind, byte, ..] = random.to_le_bytes();
+            match kind % 8 {
+                0..=3 => byte % 18,
+                4 | 5 => byte % 64,
+                _ => byte,
+            }
+        };
+        (0..len).map(|_| byte(self.next())).collect()
+    }
+}
+
+/// Goal: a connection does what the model says. Method: operations drawn from seeds; a failure
+/// prints its seed, and `CONDOR_FUZZ_SEED` replays that one alone.
+#[test]
+fn seeded_operations_go_as_the_model_foretells() {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let seeds = match number("CONDOR_FUZZ_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("CONDOR_FUZZ_INPUTS").unwrap_or(INPUTS),
+    };
+    for seed in seeds {
+        let input = Random(seed).bytes();
+        if std::panic::catch_unwind(|| connection::connection(&input)).is_err() {
+            panic!("CONDOR_FUZZ_SEED={seed} fails");
+        }
+    }
+}
