@@ -264,9 +264,9 @@ mod tests {
 
     use super::*;
 
-    fn bell() -> (Doorbell, std::sync::Arc<AtomicU32>) {
-        let wakes = std::sync::Arc::new(AtomicU32::new(0));
-        let counted = std::sync::Arc::clone(&wakes);
+    fn bell() -> (Doorbell, Arc<AtomicU32>) {
+        let wakes = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&wakes);
         let wake = move || {
             counted.fetch_add(1, Ordering::SeqCst);
         };

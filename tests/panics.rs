@@ -202,7 +202,7 @@ fn a_factory_that_panics_makes_no_handler() {
     let (ends, ended) = channel();
     let made = Arc::new(AtomicUsize::new(0));
     let (_server, listener) = Server::one(any_port(), move |_| {
-        assert!(made.fetch_add(1, Ordering::SeqCst) % 2 == 0, "no handler for you");
+        assert!(made.fetch_add(1, Ordering::SeqCst).is_multiple_of(2), "no handler for you");
         Fused { place: Place::Nowhere, ends: ends.clone(), last: Bomb(false) }
     });
     for _ in 0..5 {
