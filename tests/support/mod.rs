@@ -129,8 +129,8 @@ impl Starter {
     }
 }
 
-/// A reactor, or [`shards`], that runs on a thread of its own. Dropped, it is shut down by force, and every handler
-/// made must have been terminated.
+/// A reactor, or [`shards`], that runs on a thread of its own. Dropped, it is shut down by force, and
+/// every handler made must have been terminated.
 pub(crate) struct Server {
     pub(crate) handle: Handle,
     thread: Option<JoinHandle<()>>,
