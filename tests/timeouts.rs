@@ -157,13 +157,20 @@ fn a_large_packet_completed_while_we_stood_still_does_not_time_out() {
 }
 
 /// Goal: a connection that ends takes its clock along, and not only when that has run out. Method: a
-/// reset in the middle of a packet.
+/// reset in the middle of a packet, and a peer that closes while we linger.
 #[test]
 fn a_connection_that_ends_leaves_no_deadline() {
     let (harness, _) = echo(patient());
     harness.receive(b"\x00\x05he");
     assert_eq!(harness.leftovers().deadlines, 1);
     harness.peer_resets();
+    assert!(harness.is_gone());
+    assert_clean(&harness);
+
+    let (harness, _) = echo(patient());
+    harness.message(order("stop", |_| Action::Stop(CloseReason::Normal)));
+    assert_eq!((harness.leftovers().deadlines, harness.is_gone()), (1, false));
+    harness.peer_closes();
     assert!(harness.is_gone());
     assert_clean(&harness);
 }
