@@ -102,7 +102,6 @@ impl State {
 
 /// A drain under way. Dropping it changes nothing: the drain goes on.
 #[derive(Debug, Clone)]
-#[must_use = "wait for it, or ask it for its report; the drain itself goes on anyway"]
 pub struct Drain {
     state: Arc<State>,
     threads: Threads,
@@ -128,7 +127,8 @@ impl Drain {
     ///
     /// # Errors
     ///
-    /// [`Error::WouldDeadlock`] on a reactor's own thread, in a callback for example;
+    /// [`Error::WouldDeadlock`] on a reactor's own thread, in a callback for example, unless the
+    /// drain is over;
     /// [`Error::Gone`] if a reactor was dropped before the drain was over.
     pub fn wait(&self) -> Result<Report, Error> {
         let here = thread::current().id();

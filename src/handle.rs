@@ -344,6 +344,10 @@ impl Handle {
     /// arrived is answered, then every connection is told [`Info::Shutdown`](crate::Info::Shutdown)
     /// and gets until the [`drain_timeout`](ListenerOptions::drain_timeout).
     ///
+    /// Whoever is still in the backlog because `max_connections` is reached, or for want of
+    /// descriptors, is not served. A connection whose handler has paused reading is told once it
+    /// resumes.
+    ///
     /// Returns at once. A handshake that finishes while the listening socket closes is reset by
     /// the kernel; who cannot have that keeps the socket open elsewhere and hands it over with
     /// [`ListenerOptions::from_std`]. The name is free once the listener is drained.

@@ -378,6 +378,9 @@ impl<M> Context<'_, M> {
     /// Neither reads nor delivers any more, end of stream included, until
     /// [`resume_reading`](Self::resume_reading). The packet and the idle clock stand still.
     /// Messages, timers and a reset by the peer still come through.
+    ///
+    /// Whoever pauses has to resume: a connection that is never resumed stays until its peer resets
+    /// it, or the listener's drain forces it.
     pub fn pause_reading(&mut self) {
         self.conn.flags |= flag::PAUSED;
         self.conn.flags &= !flag::RESUMED;

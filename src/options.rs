@@ -180,10 +180,7 @@ impl ListenerOptions {
     ///
     /// While another process holds the same socket, draining this listener refuses nobody: the
     /// connections that wait are left to the other one.
-    ///
-    /// # Panics
-    ///
-    /// Never; a socket whose address cannot be asked for is refused when the listener starts.
+    /// A socket that cannot be asked for its address is refused when the listener starts.
     pub fn from_std(listener: TcpListener) -> Self {
         let mut options = Self::port(0);
         options.origin = Origin::Inherited(Arc::new(listener));

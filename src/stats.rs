@@ -112,7 +112,7 @@ counters! {
     panics,
     /// Turns in which the accept budget stopped accepting.
     accept_budget_hits,
-    /// Turns in which `max_connections` kept clients waiting.
+    /// Times that `max_connections` was reached: whoever comes then waits in the backlog.
     connection_limit_hits,
     /// Times that a connection's read budget (bytes) made it wait for the next turn.
     read_budget_hits,
