@@ -5,11 +5,11 @@
 //! hand-over; the parts subtract, each when a slot of its own comes free.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use crate::mailbox::Doorbell;
-use crate::sync::Arc;
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex};
 
 /// One shard's part, as the others see it.
 #[derive(Debug)]
@@ -69,7 +69,7 @@ impl<S> Admission<S> {
         if self.open() < self.max_connections {
             return true;
         }
-        self.full.store(true, Ordering::SeqCst);
+        self.full.swap(true, Ordering::SeqCst);
         self.open() < self.max_connections
     }
 

@@ -61,8 +61,11 @@ impl Doorbell {
 
     /// The reactor is about to sleep. Returns whether it may: nobody has rung since the last
     /// [`answer`](Self::answer).
+    ///
+    /// Both sides swap what they set, so that whoever comes second has seen all that the first one
+    /// did; this needs no order that all threads agree on.
     pub(crate) fn may_sleep(&self) -> bool {
-        self.asleep.store(true, Ordering::SeqCst);
+        self.asleep.swap(true, Ordering::SeqCst);
         !self.rung.load(Ordering::SeqCst)
     }
 
@@ -257,6 +260,9 @@ impl<M> Hash for Address<M> {
         self.id().hash(state);
     }
 }
+
+#[cfg(all(test, loom))]
+mod loom_tests;
 
 #[cfg(all(test, not(loom)))]
 mod tests {

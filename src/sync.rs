@@ -1,14 +1,16 @@
-//! The synchronisation that the mailbox is built on: the standard library's, or loom's when its
-//! wake-up protocol is model-checked (`RUSTFLAGS="--cfg loom" cargo test --lib loom`).
+//! The synchronisation that mailbox and admission are built on: the standard library's, or loom's
+//! when their protocols are model-checked
+//! (`RUSTFLAGS="--cfg loom" cargo test --release --lib loom`).
 
+pub(crate) use std::sync::Arc;
 #[cfg(not(loom))]
 pub(crate) use std::sync::{
-    Arc, Mutex, MutexGuard,
+    Mutex, MutexGuard,
     atomic::{AtomicBool, AtomicUsize},
 };
 
 #[cfg(loom)]
 pub(crate) use loom::sync::{
-    Arc, Mutex, MutexGuard,
+    Mutex, MutexGuard,
     atomic::{AtomicBool, AtomicUsize},
 };

@@ -1,0 +1,174 @@
+//! The protocols of doorbell, mailbox and admission, in every order that loom can think of.
+//!
+//! ```text
+//! RUSTFLAGS="--cfg loom" cargo test --release --lib loom
+//! ```
+//!
+//! A lost wake-up shows as a deadlock: the reactor sleeps, and nobody is left to wake it. Loom takes
+//! `SeqCst` accesses for `AcqRel` ones, so what passes here holds with less than is asked for.
+
+use loom::sync::Notify;
+use loom::thread;
+
+use super::*;
+use crate::admission::Admission;
+
+/// A reactor, as far as the doorbell is concerned.
+#[derive(Clone)]
+struct Sleeper {
+    bell: Arc<Doorbell>,
+    poll: loom::sync::Arc<Notify>,
+}
+
+impl Sleeper {
+    fn new() -> Self {
+        let poll = loom::sync::Arc::new(Notify::new());
+        let wake = loom::sync::Arc::clone(&poll);
+        Self { bell: Arc::new(Doorbell::new(move || wake.notify())), poll }
+    }
+
+    fn sleep(&self) {
+        if self.bell.may_sleep() {
+            self.poll.wait();
+        }
+        self.bell.awake();
+    }
+
+    fn mailbox(&self) -> Arc<Mailbox<u32>> {
+        Arc::new(Mailbox::new(1, 8, Arc::clone(&self.bell), || ()))
+    }
+
+    /// Turns until so many letters have come.
+    fn receive(&self, mailbox: &Mailbox<u32>, count: usize) -> Vec<u32> {
+        let (mut inbox, mut letters) = (VecDeque::new(), Vec::new());
+        while letters.len() < count {
+            if self.bell.answer() {
+                mailbox.take(&mut inbox);
+                for mail in inbox.drain(..) {
+                    letters.push(mail.into_message());
+                    mailbox.delivered();
+                }
+            } else {
+                self.sleep();
+            }
+        }
+        letters
+    }
+}
+
+fn letter(message: u32) -> Mail<u32> {
+    Mail::To { key: 0, generation: 0, message }
+}
+
+/// Up to three switches between threads where none is forced: more take hours, and find nothing.
+fn model(body: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(body);
+}
+
+/// Goal: whatever comes between `answer` and sleep wakes, and in order.
+#[test]
+fn one_sender_is_heard() {
+    model(|| {
+        let reactor = Sleeper::new();
+        let mailbox = reactor.mailbox();
+        let theirs = Arc::clone(&mailbox);
+        let sender = thread::spawn(move || {
+            assert!(theirs.post(letter(1)).is_ok());
+            assert!(theirs.post(letter(2)).is_ok());
+        });
+        assert_eq!(reactor.receive(&mailbox, 2), [1, 2]);
+        sender.join().unwrap();
+    });
+}
+
+/// Goal: no wake-up is lost between two senders, of whom one finds the bell rung already; every
+/// letter comes once.
+#[test]
+fn two_senders_are_heard() {
+    model(|| {
+        let reactor = Sleeper::new();
+        let mailbox = reactor.mailbox();
+        let senders = [1, 2].map(|message| {
+            let theirs = Arc::clone(&mailbox);
+            thread::spawn(move || assert!(theirs.post(letter(message)).is_ok()))
+        });
+        let mut letters = reactor.receive(&mailbox, 2);
+        letters.sort_unstable();
+        assert_eq!(letters, [1, 2]);
+        for sender in senders {
+            sender.join().unwrap();
+        }
+        assert!(mailbox.close().is_empty());
+    });
+}
+
+/// Goal: a mailbox that closes loses no letter: it was taken, or it is given back to whoever
+/// closes, or to its sender. Afterwards it takes none.
+#[test]
+fn a_closing_mailbox_loses_nothing() {
+    loom::model(|| {
+        let reactor = Sleeper::new();
+        let mailbox = reactor.mailbox();
+        let theirs = Arc::clone(&mailbox);
+        let sender = thread::spawn(move || {
+            let posted = [1, 2].map(|message| theirs.post(letter(message)));
+            posted.iter().filter(|posted| matches!(posted, Err(MessageError::Gone(_)))).count()
+        });
+        let mut taken = VecDeque::new();
+        mailbox.take(&mut taken);
+        let left = mailbox.close();
+        let refused = sender.join().unwrap();
+        assert_eq!(taken.len() + left.len() + refused, 2);
+        assert!(matches!(mailbox.post(letter(3)), Err(MessageError::Gone(3))));
+        mailbox.take(&mut VecDeque::new());
+        assert!(mailbox.close().is_empty());
+    });
+}
+
+/// Goal: an acceptor that found no room hears of whoever leaves another shard.
+#[test]
+fn whoever_leaves_makes_room() {
+    loom::model(|| {
+        let (acceptor, other) = (Sleeper::new(), Sleeper::new());
+        let bells = [&acceptor, &other].map(|reactor| Arc::clone(&reactor.bell));
+        let admission = Arc::new(Admission::<()>::new(bells, 0, 2));
+        assert_eq!([admission.enter(), admission.enter()], [0, 1]);
+        let theirs = Arc::clone(&admission);
+        let leaver = thread::spawn(move || theirs.leave(1));
+        while !admission.has_room() {
+            acceptor.bell.answer();
+            if !admission.has_room() {
+                acceptor.sleep();
+            }
+        }
+        leaver.join().unwrap();
+    });
+}
+
+/// Goal: a shard hears of the connections it is given, of each once.
+#[test]
+fn whoever_is_handed_over_arrives() {
+    model(|| {
+        let (acceptor, other) = (Sleeper::new(), Sleeper::new());
+        let bells = [&acceptor, &other].map(|reactor| Arc::clone(&reactor.bell));
+        let admission = Arc::new(Admission::new(bells, 0, 9));
+        let theirs = Arc::clone(&admission);
+        let accepting = thread::spawn(move || {
+            for stream in [1, 2] {
+                theirs.hand_over(1, stream, ([127, 0, 0, 1], 1).into());
+            }
+        });
+        let mut arrived = Vec::new();
+        while arrived.len() < 2 {
+            other.bell.answer();
+            arrived.extend(admission.arrivals(1).into_iter().map(|(stream, _)| stream));
+            if arrived.len() < 2 && !admission.has_arrivals(1) {
+                other.sleep();
+            }
+        }
+        assert_eq!(arrived, [1, 2]);
+        accepting.join().unwrap();
+    });
+}
