@@ -254,3 +254,36 @@ impl Pool {
         self.held
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(len: usize) -> Box<Buffer> {
+        let mut buffer: Box<Buffer> = Box::default();
+        buffer.append(&vec![7; len]);
+        buffer
+    }
+
+    /// Goal: what the pool keeps is bounded in each of three ways, and what it says it holds is what
+    /// it holds. Method: give it buffers past each bound alone.
+    #[test]
+    fn the_pool_keeps_no_more_than_it_may() {
+        let mut pool = Pool::default();
+        pool.give_buffer(filled(Pool::MAX_EACH + 1));
+        assert_eq!((pool.buffers.len(), pool.held()), (0, 0), "too large");
+
+        let most = Pool::MAX_HELD / Pool::MAX_EACH;
+        (0..most + 10).for_each(|_| pool.give_buffer(filled(Pool::MAX_EACH)));
+        assert_eq!((pool.buffers.len(), pool.held()), (most, Pool::MAX_HELD), "too much together");
+        let again = pool.take_buffer();
+        assert!(again.is_empty() && again.capacity() == Pool::MAX_EACH, "empty, with its memory");
+        assert_eq!(pool.held(), Pool::MAX_HELD - Pool::MAX_EACH);
+
+        let mut pool = Pool::default();
+        (0..Pool::MAX_COUNT + 10).for_each(|_| pool.give_buffer(filled(1)));
+        assert_eq!(pool.buffers.len(), Pool::MAX_COUNT, "too many");
+        (0..Pool::MAX_COUNT + 10).for_each(|_| pool.give_queue(Box::default()));
+        assert_eq!(pool.queues.len(), Pool::MAX_COUNT, "too many queues");
+    }
+}

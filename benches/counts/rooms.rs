@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! cargo bench --bench counts -- decode 1000
+//! cargo bench --bench counts -- memory 1000000
 //! ```
 
 use std::hint::black_box;
@@ -25,8 +26,40 @@ fn main() {
         "encode" => encode(rounds),
         "wheel" => wheel(rounds),
         "queue" => queue(rounds),
-        other => panic!("there is no loop named {other}: decode, encode, wheel, queue"),
+        "memory" => memory(rounds),
+        other => panic!("there is no loop named {other}: decode, encode, wheel, queue, memory"),
     }
+}
+
+/// What a slab of so many connections and a wheel with a timer for each make resident, per entry.
+/// The slab's entries stand for connections: they have their size.
+fn memory(entries: usize) {
+    const CONNECTION: usize = 96;
+    let before = resident();
+    let mut slab = slab::Slab::new();
+    for _ in 0..entries {
+        slab.insert([1_u8; CONNECTION]);
+    }
+    let with_slab = resident();
+    let mut wheel = Wheel::new();
+    for at in 0..entries as u64 {
+        wheel.arm(Tick(at % 10_000 + 1), at);
+    }
+    let with_wheel = resident();
+    println!(
+        "{entries} entries: {} bytes each in the slab, {} in the wheel",
+        (with_slab - before) / entries,
+        (with_wheel - with_slab) / entries
+    );
+    black_box((slab, wheel));
+}
+
+/// Resident memory of this process in bytes, as Linux tells it.
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
+    let kib = line.split_whitespace().next().and_then(|kib| kib.parse::<usize>().ok());
+    kib.expect("a number") * 1024
 }
 
 /// 64 packets of 64 bytes a round.
