@@ -700,15 +700,21 @@ fn acknowledged(clients: &[Pressure]) -> Vec<bool> {
     clients.iter().map(empty).collect()
 }
 
+/// How many drains in a row: a dozen, or `CONDOR_TEST_DRAINS`.
+fn drains() -> usize {
+    std::env::var("CONDOR_TEST_DRAINS").map_or(12, |count| count.parse().unwrap())
+}
+
 /// Goal: every packet that the server's kernel has acknowledged before a stop is answered, on every
-/// run. Method: 100 drains in a row, 6 clients that write without a break. What each has written is
+/// run. Method: drains in a row, 6 clients that write without a break. What each has written is
 /// noted, then the kernel is asked whether all of it is acknowledged, and only then comes the stop.
 /// In every other run a handler holds up each shard meanwhile, so that what is acknowledged is
 /// neither read nor answered when the stop comes.
 fn what_was_acknowledged_before_the_stop_is_answered(shards: usize) {
     let (server, _idle) = sharded(shards, any_port(), echo);
     let mut claims = [0; 2];
-    for run in 0..100 {
+    let drains = drains();
+    for run in 0..drains {
         let held_up = run % 2 == 1;
         let (started, has_started) = channel();
         let (go, wait): (Vec<_>, Vec<_>) = (0..shards).map(|_| channel::<()>()).unzip();
@@ -759,7 +765,7 @@ fn what_was_acknowledged_before_the_stop_is_answered(shards: usize) {
         assert_eq!((report.forced, report.unsent_bytes), (0, 0), "run {run}");
     }
     println!("{shards} shards: {} claims under load, {} while held up", claims[0], claims[1]);
-    assert!(claims[1] >= 250, "{claims:?}: too few runs prove anything");
+    assert!(claims[1] * 2 >= drains * 5, "{claims:?}: too few runs prove anything");
 }
 
 #[test]
