@@ -623,3 +623,18 @@ fn drained_may_be_answered_in_every_way() {
     assert_eq!(harness.closed(), Some(CloseReason::Custom("drained")));
     conclude(&harness);
 }
+
+/// Goal: a peer that takes everything is not ended because many messages with large answers come in
+/// one turn. Method: 1,000 messages at once, each answered with 60,000 bytes: seven times what may
+/// be queued.
+#[test]
+fn answers_to_many_messages_in_one_turn_are_offered_as_they_come() {
+    let (harness, _) = actor(options(), Actor::echo);
+    let address = harness.address();
+    (0..1_000).for_each(|_| assert!(address.send(send(60_000)).is_ok()));
+    harness.turn();
+    harness.turn();
+    assert_eq!(harness.closed(), None);
+    assert_eq!(harness.packets().len(), 1_000);
+    conclude(&harness);
+}

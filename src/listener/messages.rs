@@ -7,6 +7,7 @@ use crate::dispatch::guarded;
 use crate::handler::{Accepted, Handler, Info};
 use crate::logging::Cause;
 use crate::mailbox::Mail;
+use crate::options::ReactorOptions;
 use crate::turn::Turn;
 
 /// A broadcast on its way through the slab.
@@ -32,6 +33,11 @@ where
                 ctx.apply(action);
             });
             peer.queue_out(desk, 0);
+            // Many messages may come in one turn: a peer that would take their answers must not be
+            // ended for what it was never offered.
+            if peer.conn.queued() >= ReactorOptions::FLUSH_AT {
+                peer.flush(desk);
+            }
             peer.settle(desk);
         });
     }
