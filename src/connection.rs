@@ -92,7 +92,15 @@ pub(crate) mod flag {
     pub(crate) const PACKET_STOPPED: u16 = 1 << 10;
     /// The idle clock stands still.
     pub(crate) const IDLE_STOPPED: u16 = 1 << 11;
+    /// In this batch answers that are packets are copied like all others; see `handler::Echo`.
+    pub(crate) const COPIES: u16 = 1 << 12;
+    /// The last packet of this batch is not part of the run of packets that are sent back.
+    pub(crate) const GAP: u16 = 1 << 13;
 
+    /// These mean something within a batch only.
+    pub(crate) const BATCH: u16 = COPIES | GAP;
+    /// None of these lets a packet join the run of those that are sent back.
+    pub(crate) const NO_RUN: u16 = INTERRUPTS | BATCH;
     /// Any of these ends the tight delivery loop.
     pub(crate) const INTERRUPTS: u16 = PAUSED | HIGH | CLOSING | REFRAMED;
     /// Any of these keeps us from reading and delivering.
@@ -132,6 +140,16 @@ impl Connection {
         self.rare.as_mut().map(|rare| &mut rare.first_timer)
     }
 
+    /// Whether it owes and awaits nothing and has no clock but, maybe, the idle one: the state that
+    /// most connections are in most of the time.
+    #[inline]
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.flags & !flag::SPOKEN == 0
+            && self.input.is_none()
+            && self.output.is_none()
+            && self.rare.is_none()
+    }
+
     // ---- in ----
 
     /// Bytes arrived: the peer is not idle.
@@ -150,6 +168,7 @@ impl Connection {
     }
 
     /// Keeps undelivered bytes. `need` as in [`Buffer`]; `scanned` of them were looked at.
+    #[inline]
     pub(crate) fn keep(
         &mut self,
         bytes: &[u8],

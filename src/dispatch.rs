@@ -79,6 +79,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             framed: 0,
         };
         let caught = catch_unwind(AssertUnwindSafe(|| call(handler, &mut ctx)));
+        ctx.conn.flags &= !flag::BATCH;
         desk.profile.counters.packets_out.add(ctx.framed);
         if let Err(payload) = caught {
             self.panicked(desk, payload);
@@ -97,7 +98,10 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             return Batch { consumed: 0, run: 0..0, verdict: Verdict::Blocked };
         };
         let own = self.conn.own_framing().cloned();
-        let framing = own.as_ref().unwrap_or(&desk.profile.framing);
+        let (framing, shape) = match &own {
+            None => (&desk.profile.framing, desk.profile.shape),
+            Some(own) => (own, own.shape()),
+        };
         let mut ctx = Context {
             conn: &mut self.conn,
             turn: desk.turn,
@@ -110,13 +114,14 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         };
         let mut progress = Progress { budget: *budget, ..Progress::default() };
         let batch = &mut progress;
-        let caught = catch_unwind(AssertUnwindSafe(|| match framing.shape() {
+        let caught = catch_unwind(AssertUnwindSafe(|| match shape {
             Shape::U8(de, en) => pump(handler, &mut ctx, &de, &en, en.covers(&de), scanned, batch),
             Shape::U16(de, en) => pump(handler, &mut ctx, &de, &en, en.covers(&de), scanned, batch),
             Shape::U32(de, en) => pump(handler, &mut ctx, &de, &en, en.covers(&de), scanned, batch),
-            Shape::Other(any) => pump(handler, &mut ctx, any, any, false, scanned, batch),
+            Shape::Other => pump(handler, &mut ctx, framing, framing, false, scanned, batch),
         }));
         let run = ctx.echo.start..ctx.echo.end;
+        ctx.conn.flags &= !flag::BATCH;
         desk.profile.counters.packets_out.add(ctx.framed);
         desk.profile.counters.packets_in.add(progress.packets.into());
         *budget -= progress.packets;
@@ -166,6 +171,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
 /// The common case, a packet answered with borrowed bytes, costs one look at the flags and no call
 /// but the handler's; everything else goes through [`Context::apply`]. If the answer is the packet
 /// and `mirror` says that both have the same prefix, not even the bytes are touched: see [`Echo`].
+#[inline(never)]
 fn pump<H: Handler, D: Deframe, E: Enframe>(
     handler: &mut H,
     ctx: &mut Context<'_, H::Message>,
@@ -177,11 +183,14 @@ fn pump<H: Handler, D: Deframe, E: Enframe>(
 ) -> Verdict {
     let room = ctx.profile.options.max_queued.saturating_sub(ctx.conn.queued() + PREFIX_MAX);
     let input = ctx.echo.input;
-    // Whatever of the input is sent back fits: no need to look each time.
-    ctx.echo.open = mirror && input.len() <= room.saturating_sub(ctx.turn.out.len());
-    let mut rest = input;
+    // If all of the input may be sent back, nobody has to look at the limits each time.
+    if !mirror || input.len() > room.saturating_sub(ctx.turn.out.len()) {
+        ctx.conn.flags |= flag::COPIES;
+    }
+    let mut at = 0;
     let verdict = 'batch: {
         while progress.packets < progress.budget {
+            let rest = &input[at..];
             let (payload, consumed) = match deframe.next(rest, scanned) {
                 Ok(Decode::Frame { payload, consumed }) => (payload, consumed),
                 Ok(Decode::Need(need)) => break 'batch Verdict::Partial(need),
@@ -196,10 +205,9 @@ fn pump<H: Handler, D: Deframe, E: Enframe>(
             }
             let packet = &rest[payload];
             scanned = 0;
-            let start = input.len() - rest.len();
-            rest = &rest[consumed..];
+            let place = at..at + consumed;
+            at = place.end;
             progress.packets += 1;
-            let place = start..start + consumed;
             let action = handler.handle_packet(packet, ctx);
             if answer(ctx, enframe, action, packet, place, room) {
                 continue;
@@ -214,7 +222,7 @@ fn pump<H: Handler, D: Deframe, E: Enframe>(
         }
         Verdict::Budget
     };
-    progress.consumed = input.len() - rest.len();
+    progress.consumed = at;
     verdict
 }
 
@@ -237,34 +245,42 @@ fn answer<M, E: Enframe>(
     place: Range<usize>,
     room: usize,
 ) -> bool {
-    match action {
-        Action::Continue => {}
-        Action::Send(Packet::Borrowed(bytes))
-            if ctx.echo.open && std::ptr::eq(bytes, packet) && !ctx.conn.has(flag::INTERRUPTS) =>
-        {
-            ctx.framed += 1;
-            if ctx.echo.end == place.start {
-                ctx.echo.end = place.end;
-                return true;
-            }
-            ctx.end_echo();
-            (ctx.echo.start, ctx.echo.end) = (place.start, place.end);
+    let bytes = match action.into_borrowed() {
+        Ok(bytes) => bytes,
+        Err(Action::Continue) => {
+            ctx.conn.flags |= flag::GAP;
+            return false;
         }
-        Action::Send(Packet::Borrowed(bytes))
-            if !ctx.conn.has(flag::INTERRUPTS)
-                && bytes.len() + ctx.turn.out.len() + ctx.echo.len() <= room =>
-        {
-            ctx.end_echo();
-            ctx.echo.open = false;
-            match enframe.frame(bytes, &mut ctx.turn.out) {
-                Ok(()) => ctx.framed += 1,
-                Err(error) => {
-                    ctx.profile.counters.refused_sends.add(1);
-                    ctx.conn.close(SendError::from(error).into());
-                }
+        Err(action) => {
+            ctx.apply(action);
+            return false;
+        }
+    };
+    let is_packet = std::ptr::eq(bytes, packet);
+    if is_packet && !ctx.conn.has(flag::NO_RUN) {
+        ctx.framed += 1;
+        ctx.echo.end = place.end;
+        return true;
+    }
+    if ctx.conn.has(flag::INTERRUPTS) {
+        ctx.apply(Action::Send(Packet::Borrowed(bytes)));
+    } else if is_packet && !ctx.conn.has(flag::COPIES) {
+        ctx.framed += 1;
+        ctx.end_echo();
+        (ctx.echo.start, ctx.echo.end) = (place.start, place.end);
+        ctx.conn.flags &= !flag::GAP;
+    } else if bytes.len() + ctx.turn.out.len() + ctx.echo.len() <= room {
+        ctx.end_echo();
+        ctx.conn.flags |= flag::COPIES;
+        match enframe.frame(bytes, &mut ctx.turn.out) {
+            Ok(()) => ctx.framed += 1,
+            Err(error) => {
+                ctx.profile.counters.refused_sends.add(1);
+                ctx.conn.close(SendError::from(error).into());
             }
         }
-        action => ctx.apply(action),
+    } else {
+        ctx.apply(Action::Send(Packet::Borrowed(bytes)));
     }
     false
 }

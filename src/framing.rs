@@ -204,15 +204,15 @@ impl Framing {
     /// What the driver matches once per batch.
     #[doc(hidden)]
     #[inline]
-    pub fn shape(&self) -> Shape<'_> {
+    pub fn shape(&self) -> Shape {
         let (Side::Field(input), Side::Field(output)) = (&self.input, &self.output) else {
-            return Shape::Other(self);
+            return Shape::Other;
         };
         match (input.plain(), output.plain()) {
             ((1, input), (1, output)) => Shape::U8(Prefix::new(input), Prefix::new(output)),
             ((2, input), (2, output)) => Shape::U16(Prefix::new(input), Prefix::new(output)),
             ((4, input), (4, output)) => Shape::U32(Prefix::new(input), Prefix::new(output)),
-            _ => Shape::Other(self),
+            _ => Shape::Other,
         }
     }
 
@@ -380,8 +380,8 @@ impl Enframe for Framing {
 }
 
 /// A [`Framing`] by what the compiler can know about it: its input, then its output.
-#[derive(Debug)]
-pub enum Shape<'a> {
+#[derive(Debug, Copy, Clone)]
+pub enum Shape {
     /// Plain one-byte prefixes.
     U8(Prefix<1>, Prefix<1>),
     /// Plain two-byte prefixes.
@@ -389,5 +389,5 @@ pub enum Shape<'a> {
     /// Plain four-byte prefixes.
     U32(Prefix<4>, Prefix<4>),
     /// Anything else; the framing itself is both.
-    Other(&'a Framing),
+    Other,
 }

@@ -318,12 +318,14 @@ impl Handle {
                     refused.refused_messages.fetch_add(1, Ordering::Relaxed);
                 },
             );
+            let framing = options.framing_in_force();
             parts.push(Profile {
                 name: Arc::clone(&name),
                 shard,
                 slot: 0,
                 serial,
-                framing: options.framing_in_force(),
+                shape: framing.shape(),
+                framing,
                 limits: Profile::<M>::limits(&options),
                 options: options.clone(),
                 mailbox: Arc::new(mailbox),

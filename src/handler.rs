@@ -200,6 +200,17 @@ impl<'a> Action<'a> {
         Self::Send(packet.into())
     }
 
+    /// The packet, if there is nothing to do but to send borrowed bytes.
+    ///
+    /// The tight loop asks this first: what it gets are two words that need no drop.
+    #[inline(always)]
+    pub(crate) fn into_borrowed(self) -> Result<&'a [u8], Self> {
+        match self {
+            Self::Send(Packet::Borrowed(bytes)) => Ok(bytes),
+            other => Err(other),
+        }
+    }
+
     /// Ends the connection.
     pub fn stop(reason: CloseReason) -> Self {
         Self::Stop(reason)
@@ -261,8 +272,6 @@ pub(crate) struct Echo<'a> {
     pub(crate) input: &'a [u8],
     pub(crate) start: usize,
     pub(crate) end: usize,
-    /// Answers may join the run without a look at the limits.
-    pub(crate) open: bool,
 }
 
 impl Echo<'_> {
@@ -438,7 +447,7 @@ impl<M> Context<'_, M> {
             return Err(self.full(queued, max));
         }
         self.end_echo();
-        self.echo.open = false;
+        self.conn.flags |= flag::COPIES;
         let framing = self.conn.framing(&self.profile.framing);
         let before = self.turn.out.len();
         match packet {

@@ -28,7 +28,7 @@ use crate::connection::{Limits, flag};
 use crate::dispatch::guarded;
 use crate::drain::{Report, Straggler};
 use crate::error::{CloseReason, Error};
-use crate::framing::Framing;
+use crate::framing::{Framing, Shape};
 use crate::handle::Lease;
 use crate::handler::{Accepted, Handler};
 use crate::logging::LogGate;
@@ -55,6 +55,8 @@ pub(crate) struct Profile<M> {
     pub(crate) serial: u32,
     pub(crate) options: ListenerOptions,
     pub(crate) framing: Framing,
+    /// Of that framing, found out once.
+    pub(crate) shape: Shape,
     pub(crate) limits: Limits,
     pub(crate) mailbox: Arc<Mailbox<M>>,
     pub(crate) counters: Arc<Counters>,
@@ -232,7 +234,9 @@ where
         work(peer, &mut desk);
         debug_assert!(desk.turn.out.is_empty(), "output belongs to one peer at a time");
         peer.conn.invariants();
-        self.queue(key);
+        if !peer.is_at_rest() {
+            self.queue(key);
+        }
     }
 
     /// Puts a peer into every list that it belongs to and is not in.
@@ -308,10 +312,10 @@ where
     }
 
     fn mark_peer(&mut self, key: u32, generation: u32, marks: u16) {
-        if !self.is_current(key, generation) {
+        let Some(peer) = self.peers.get_mut(key as usize) else { return };
+        if peer.seat.generation != generation {
             return;
         }
-        let peer = &mut self.peers[key as usize];
         peer.marks |= marks;
         let wanted = peer.wants_work()
             || peer.wants_flush()
@@ -342,9 +346,6 @@ where
     fn work(&mut self, turn: &mut Turn, read: &mut [u8]) {
         for count in 1..=self.run.len() {
             let Some(key) = self.run.pop_front() else { break };
-            if let Some(peer) = self.peers.get_mut(key as usize) {
-                peer.marks &= !mark::QUEUED;
-            }
             self.with_peer(turn, key, |peer, desk| peer.work(desk, read));
             if count % PEERS_PER_SAMPLE == 0 {
                 turn.sample();

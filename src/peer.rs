@@ -87,6 +87,12 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         self.marks & marks != 0
     }
 
+    /// Whether all it has to do is to wait for an event: no list needs to have it.
+    #[inline]
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.marks & !mark::WRITABLE == 0 && self.conn.is_quiet() && self.handler.is_some()
+    }
+
     /// Whether there is something to do without waiting for an event.
     pub(crate) fn wants_work(&self) -> bool {
         if self.handler.is_none() {
@@ -107,6 +113,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
 
     /// The peer's share of a turn.
     pub(crate) fn work(&mut self, desk: &mut Desk<'_, H::Message>, read: &mut [u8]) {
+        self.marks &= !mark::QUEUED;
         self.flush(desk);
         if self.handler.is_none() || self.conn.has(flag::CLOSING) {
             return self.discard(read);
@@ -316,11 +323,17 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     // ---- out ----
 
     /// Writes what was framed for this peer, or queues it behind what is queued.
+    #[inline]
     pub(crate) fn write_out(&mut self, desk: &mut Desk<'_, H::Message>) {
         if desk.turn.out.is_empty() {
             // What is shared is in the queue already.
-            return self.flush(desk);
+            self.flush(desk);
+        } else {
+            self.write_framed(desk);
         }
+    }
+
+    fn write_framed(&mut self, desk: &mut Desk<'_, H::Message>) {
         let mut taken = 0;
         if self.conn.output.is_none() && self.is_marked(mark::WRITABLE) {
             let out = std::mem::take(&mut desk.turn.out);
@@ -376,11 +389,16 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         self.watch_water(desk);
     }
 
-    /// Offers the queue to the kernel, piece by piece, until it refuses.
+    /// Offers the queue, if there is one, to the kernel.
+    #[inline]
     pub(crate) fn flush(&mut self, desk: &mut Desk<'_, H::Message>) {
-        if self.conn.output.is_none() {
-            return;
+        if self.conn.output.is_some() {
+            self.flush_queue(desk);
         }
+    }
+
+    /// Offers the queue to the kernel, piece by piece, until it refuses.
+    fn flush_queue(&mut self, desk: &mut Desk<'_, H::Message>) {
         while self.is_marked(mark::WRITABLE)
             && let Some(queue) = self.conn.output.take()
         {
@@ -434,9 +452,17 @@ impl<H: Handler, S: Stream> Peer<H, S> {
 
     // ---- time ----
 
-    /// Puts the clocks and the one entry in the wheel right after something happened. An entry that
-    /// is too early stays: it asks again when it fires.
+    /// Puts the clocks and the one entry in the wheel right after something happened.
+    #[inline]
     pub(crate) fn settle(&mut self, desk: &mut Desk<'_, H::Message>) {
+        let clockless = self.timer.is_none() && desk.profile.limits.idle_timeout.is_none();
+        if !clockless || !self.conn.is_quiet() {
+            self.settle_clocks(desk);
+        }
+    }
+
+    /// An entry in the wheel that is too early stays: it asks again when it fires.
+    fn settle_clocks(&mut self, desk: &mut Desk<'_, H::Message>) {
         let limits = &desk.profile.limits;
         self.conn.settle(desk.turn.now(), limits);
         let deadline = self.conn.deadline(limits);

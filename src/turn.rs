@@ -35,6 +35,8 @@ pub(crate) struct Turn {
     clock: Clock,
     /// The newest sample: what deadlines are counted from.
     now: Nanos,
+    /// The tick that begins with it or next.
+    tick: Tick,
     /// When this turn began, after `poll`.
     began: Nanos,
     /// A moment before `poll` looked: whatever had arrived by then was announced. What deadlines
@@ -63,6 +65,7 @@ impl Turn {
         Self {
             clock,
             now,
+            tick: now.round_up(),
             began: now,
             judged: now,
             wheel: Wheel::new(),
@@ -87,6 +90,7 @@ impl Turn {
     /// Takes the time again, for deadlines armed late in a long turn.
     pub(crate) fn sample(&mut self) {
         self.now = self.clock.now();
+        self.tick = self.now.round_up();
     }
 
     /// The time as it is, without keeping it.
@@ -109,7 +113,7 @@ impl Turn {
     }
 
     pub(crate) fn now(&self) -> Tick {
-        self.now.round_up()
+        self.tick
     }
 
     pub(crate) fn judged(&self) -> Tick {

@@ -64,8 +64,8 @@ impl Tick {
     /// delay adds nothing. What does not fit becomes [`Tick::NEVER`].
     #[must_use]
     pub fn after(self, delay: Duration) -> Self {
-        let millis = delay.as_nanos().div_ceil(1_000_000);
-        Self(u64::try_from(millis).map_or(u64::MAX, |millis| self.0.saturating_add(millis)))
+        let started = u64::from(delay.subsec_nanos().div_ceil(1_000_000));
+        Self(delay.as_secs().saturating_mul(1_000).saturating_add(started).saturating_add(self.0))
     }
 }
 

@@ -24,21 +24,29 @@ where
     F: FnMut(&Accepted<'_>) -> H,
     A: Acceptor,
 {
-    /// Delivers one message if its receiver is still there.
-    pub(super) fn message(&mut self, turn: &mut Turn, key: u32, message: H::Message) {
+    /// Delivers one message if its receiver is still there. What it answers is written at once if
+    /// this is the `last` that anybody gets in this turn, else together with what comes behind.
+    pub(super) fn message(&mut self, turn: &mut Turn, key: u32, message: H::Message, last: bool) {
         self.profile.counters.messages.add(1);
         self.with_peer(turn, key, |peer, desk| {
             peer.dispatch(desk, |handler, ctx| {
                 let action = handler.handle_info(Info::Message(message), ctx);
                 ctx.apply(action);
             });
-            peer.queue_out(desk, 0);
+            if last {
+                peer.write_out(desk);
+            } else {
+                peer.queue_out(desk, 0);
+            }
             // Many messages may come in one turn: a peer that would take their answers must not be
             // ended for what it was never offered.
             if peer.conn.queued() >= ReactorOptions::FLUSH_AT {
                 peer.flush(desk);
             }
-            peer.settle(desk);
+            // If it has output that was not offered yet, `flush` comes by in this turn and settles.
+            if !peer.wants_flush() {
+                peer.settle(desk);
+            }
         });
     }
 
@@ -56,7 +64,8 @@ where
         match mail {
             Mail::To { key, generation, message } => {
                 if self.is_current(key, generation) && self.listens(key) {
-                    self.message(turn, key, message);
+                    let last = self.inbox.is_empty();
+                    self.message(turn, key, message, last);
                 } else {
                     self.drop_message(turn, message);
                 }
@@ -76,7 +85,7 @@ where
             broadcast.next_key += 1;
             if self.listens(key) {
                 match guarded(|| (broadcast.clone)(&broadcast.message)) {
-                    Some(message) => self.message(turn, key, message),
+                    Some(message) => self.message(turn, key, message, self.inbox.is_empty()),
                     None => self.profile.counters.panics.add(1),
                 }
                 self.broadcast = Some(broadcast);
@@ -104,7 +113,7 @@ where
         let removed = self.timers.remove_at(index, first);
         turn.pulse.timer_lateness.record(turn.judged().0.saturating_sub(removed.at.0));
         if self.listens(key) {
-            self.message(turn, key, removed.message);
+            self.message(turn, key, removed.message, false);
         } else {
             self.drop_message(turn, removed.message);
         }

@@ -143,6 +143,7 @@ impl<H: Handler> Rig<H> {
             slot: 0,
             serial: SERIAL,
             framing: options.framing_in_force(),
+            shape: options.framing_in_force().shape(),
             limits: Profile::<H::Message>::limits(&options),
             options,
             mailbox: Arc::clone(&mailbox),

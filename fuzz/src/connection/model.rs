@@ -286,8 +286,18 @@ impl Model {
         if !self.gone && (self.wants_work() || self.writable && self.queue > 0 || stuck) {
             self.work();
         }
-        for message in std::mem::take(&mut self.mail) {
-            self.call(|model| model.deliver_message(message));
+        let mut mail = std::mem::take(&mut self.mail).into_iter();
+        while let Some(message) = mail.next() {
+            if self.closing.is_none() {
+                self.deliver_message(message);
+                // Only what answers the last one is written at once.
+                if mail.len() == 0 {
+                    self.write_out()
+                } else {
+                    self.enqueue()
+                }
+                self.settle();
+            }
         }
         self.expire();
         if !self.gone && self.writable && self.queue > 0 {
