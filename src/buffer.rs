@@ -198,7 +198,8 @@ impl Queue {
 
 /// Empty buffers and queues, kept for the next connection that needs one.
 ///
-/// What it may hold is bounded in number and in bytes; the rest goes back to the allocator.
+/// What it may hold is bounded in number and in bytes; the rest goes back to the allocator, and so
+/// does, with every [`trim`](Self::trim), what nobody has needed since the one before.
 #[derive(Debug, Default)]
 #[expect(clippy::vec_box, reason = "the boxes themselves are what is pooled")]
 pub struct Pool {
@@ -206,6 +207,11 @@ pub struct Pool {
     queues: Vec<Box<Queue>>,
     /// Capacity of `buffers` in bytes.
     held: usize,
+    /// The fewest buffers, and the fewest queues, that were kept at any time since the last trim.
+    idle_buffers: usize,
+    idle_queues: usize,
+    /// Bytes that came back since the last trim and were not kept.
+    let_go: usize,
 }
 
 impl Pool {
@@ -215,10 +221,15 @@ impl Pool {
     pub const MAX_HELD: usize = 4 * 1024 * 1024;
     /// A buffer that grew beyond this is not kept.
     pub const MAX_EACH: usize = 128 * 1024;
+    /// So many bytes may stay for good: no trim is worth them.
+    pub const TRIM_FROM: usize = 256 * 1024;
+    /// See [`trim`](Self::trim): above what glibc takes for large, below what it maps on its own.
+    const NUDGE: usize = 96 * 1024;
 
     /// An empty buffer, with the memory of an earlier one if there is any.
     pub fn take_buffer(&mut self) -> Box<Buffer> {
         let Some(buffer) = self.buffers.pop() else { return Box::default() };
+        self.idle_buffers = self.idle_buffers.min(self.buffers.len());
         self.held -= buffer.capacity();
         buffer
     }
@@ -233,12 +244,16 @@ impl Pool {
             buffer.reset();
             self.held += capacity;
             self.buffers.push(buffer);
+        } else {
+            self.let_go += capacity;
         }
     }
 
     /// An empty queue.
     pub fn take_queue(&mut self) -> Box<Queue> {
-        self.queues.pop().unwrap_or_default()
+        let queue = self.queues.pop().unwrap_or_default();
+        self.idle_queues = self.idle_queues.min(self.queues.len());
+        queue
     }
 
     /// Takes a queue back, whatever it holds.
@@ -247,6 +262,27 @@ impl Pool {
         if self.queues.len() < Self::MAX_COUNT && queue.segments.capacity() <= 64 {
             self.queues.push(queue);
         }
+    }
+
+    /// Whether a [`trim`](Self::trim), now or later, is worth the trouble.
+    #[inline]
+    pub fn wants_trim(&self) -> bool {
+        self.held.max(self.let_go) >= Self::TRIM_FROM
+    }
+
+    /// Gives memory back that nobody has needed since the last trim.
+    ///
+    /// glibc keeps what is freed in pieces below 64 KiB, however much it comes to: after a burst of
+    /// partial packets, all of it. One larger piece taken and freed makes it put the pieces together
+    /// and return what it can to the system. Other allocators do not mind.
+    pub fn trim(&mut self) {
+        for buffer in self.buffers.drain(..self.idle_buffers) {
+            self.held -= buffer.capacity();
+        }
+        self.queues.drain(..self.idle_queues);
+        (self.idle_buffers, self.idle_queues) = (self.buffers.len(), self.queues.len());
+        self.let_go = 0;
+        drop(std::hint::black_box(Vec::<u8>::with_capacity(Self::NUDGE)));
     }
 
     /// Bytes of buffer capacity kept at the moment.
@@ -285,5 +321,33 @@ mod tests {
         assert_eq!(pool.buffers.len(), Pool::MAX_COUNT, "too many");
         (0..Pool::MAX_COUNT + 10).for_each(|_| pool.give_queue(Box::default()));
         assert_eq!(pool.queues.len(), Pool::MAX_COUNT, "too many queues");
+    }
+
+    /// Goal: what a burst needed goes back, what is needed all the time stays, and a little is not
+    /// worth the trouble. Method: a burst of buffers, then one at a time between trims.
+    #[test]
+    fn a_trim_gives_back_what_nobody_needed_since_the_last() {
+        let mut pool = Pool::default();
+        pool.give_buffer(filled(Pool::TRIM_FROM / 8));
+        assert!(!pool.wants_trim(), "a little may stay");
+        (1..8).for_each(|_| pool.give_buffer(filled(Pool::TRIM_FROM / 8)));
+        (0..8).for_each(|_| pool.give_queue(Box::default()));
+        assert!(pool.wants_trim());
+        pool.trim();
+        assert_eq!((pool.buffers.len(), pool.queues.len()), (8, 8), "they have only just come");
+
+        let (buffer, queue) = (pool.take_buffer(), pool.take_queue());
+        pool.give_buffer(buffer);
+        pool.give_queue(queue);
+        pool.trim();
+        assert_eq!((pool.buffers.len(), pool.queues.len()), (1, 1), "one was in use");
+        assert_eq!(pool.held(), pool.buffers[0].capacity());
+        assert!(!pool.wants_trim());
+
+        (0..3).for_each(|_| pool.give_buffer(filled(Pool::MAX_EACH + 1)));
+        assert!(pool.wants_trim(), "what the pool did not keep is still the allocator's");
+        pool.trim();
+        assert!(!pool.wants_trim());
+        assert_eq!((pool.buffers.len(), pool.held()), (0, 0), "nobody needed the last one either");
     }
 }

@@ -379,7 +379,7 @@ where
                 self.accepting.pause = None;
                 self.accepting.retried = false;
             }
-            Timer::Lead => {}
+            Timer::Lead | Timer::Trim => {}
             Timer::Drain { .. } => {
                 self.force();
                 self.draining.get_or_insert_default().deadline = None;

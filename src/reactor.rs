@@ -336,16 +336,17 @@ impl Reactor {
         }
         let mut budget = self.turn.options.timer_budget;
         while let Some(timer) = self.turn.wheel.expire(self.turn.judged(), &mut budget) {
-            let (Timer::Peer { listener, .. }
-            | Timer::User { listener, .. }
-            | Timer::Accept { listener }
-            | Timer::Drain { listener }) = timer
-            else {
-                self.lead_is_over();
-                continue;
-            };
-            if let Some(tenant) = self.listeners.get_mut(listener.into()) {
-                tenant.listener.expire(&mut self.turn, timer);
+            match timer {
+                Timer::Peer { listener, .. }
+                | Timer::User { listener, .. }
+                | Timer::Accept { listener }
+                | Timer::Drain { listener } => {
+                    if let Some(tenant) = self.listeners.get_mut(listener.into()) {
+                        tenant.listener.expire(&mut self.turn, timer);
+                    }
+                }
+                Timer::Lead => self.lead_is_over(),
+                Timer::Trim => self.turn.trim(),
             }
         }
     }
@@ -379,7 +380,8 @@ impl Reactor {
     }
 
     /// Whoever rings from now on has to wake us, in our own `wait` or in a loop of the user.
-    fn rest(&self) {
+    fn rest(&mut self) {
+        self.turn.plan_trim();
         self.end().doorbell.may_sleep();
         let slow = self.turn.options.slow_turn;
         let took = self.turn.since_began();

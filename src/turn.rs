@@ -27,7 +27,13 @@ pub(crate) enum Timer {
     Drain { listener: u16 },
     /// The lead time of a shutdown: now the listening sockets close.
     Lead,
+    /// The pool gives back what nobody has needed lately.
+    Trim,
 }
+
+/// Memory that nobody has needed for so long goes back to the system: long enough that a service
+/// with bursts every few seconds keeps what it needs for them.
+const TRIM_EVERY: Duration = Duration::from_secs(10);
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -46,6 +52,8 @@ pub(crate) struct Turn {
     /// Output of the connection that is being worked on, framed. It belongs to that one alone.
     pub(crate) out: Vec<u8>,
     pub(crate) pool: Pool,
+    /// A [`Timer::Trim`] is in the wheel.
+    trim_armed: bool,
     pub(crate) options: ReactorOptions,
     /// Where sockets are registered; none where nothing is polled.
     pub(crate) registry: Option<mio::Registry>,
@@ -71,6 +79,7 @@ impl Turn {
             wheel: Wheel::new(),
             out: Vec::new(),
             pool: Pool::default(),
+            trim_armed: false,
             options,
             registry,
             handle,
@@ -122,6 +131,21 @@ impl Turn {
 
     pub(crate) fn instant(&self) -> Instant {
         self.clock.instant(self.now)
+    }
+
+    /// Has the pool trimmed later, if that is worth it: no timer runs for a little.
+    #[inline]
+    pub(crate) fn plan_trim(&mut self) {
+        if !self.trim_armed && self.pool.wants_trim() {
+            self.trim_armed = true;
+            self.wheel.arm(self.now().after(TRIM_EVERY), Timer::Trim);
+        }
+    }
+
+    /// The time planned for it has come.
+    pub(crate) fn trim(&mut self) {
+        self.trim_armed = false;
+        self.pool.trim();
     }
 
     /// Forgets what is in `out`, and gives memory back that one large answer took.
