@@ -1,9 +1,18 @@
 //! This crate. All its limits and its packet timeout are at their defaults.
+//!
+//! `--mode busy` polls without blocking for a while after each event; `--mode 2-shards` serves with
+//! two reactors, each on a thread of its own.
 
 mod broadcast;
 
+use std::time::Duration;
+
 use common::Options;
-use condor::{Action, Context, Handler, ListenerOptions, Reactor};
+use condor::{Action, Context, Handler, ListenerOptions, Reactor, ReactorOptions, Shards};
+
+/// How long `--mode busy` polls after an event: many times a round trip on the loopback interface,
+/// and over before anybody would call the server idle.
+const BUSY_POLL: Duration = Duration::from_millis(1);
 
 /// Sends every packet back.
 struct Echo;
@@ -19,12 +28,34 @@ impl Handler for Echo {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = Options::from_command_line();
     let listen = ListenerOptions::new(options.listen).max_connections(options.max_connections);
-    let mut reactor = Reactor::new()?;
-    let address = if options.broadcast {
+    match options.mode.as_deref() {
+        None => one(ReactorOptions::default(), listen, options.broadcast),
+        Some("busy") => {
+            one(ReactorOptions::default().busy_poll(BUSY_POLL), listen, options.broadcast)
+        }
+        Some("2-shards") if options.broadcast => Err("broadcasts come from one reactor".into()),
+        Some("2-shards") => sharded(2, listen),
+        Some(other) => Err(format!("no mode {other:?}: busy or 2-shards").into()),
+    }
+}
+
+fn one(
+    options: ReactorOptions,
+    listen: ListenerOptions,
+    broadcast: bool,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let mut reactor = Reactor::with_options(options)?;
+    let address = if broadcast {
         broadcast::start(&mut reactor, listen)?
     } else {
         reactor.start_listener("echo", listen, |_| Echo)?.local_addr()
     };
     common::announce(address)?;
     Ok(reactor.run()?)
+}
+
+fn sharded(count: usize, listen: ListenerOptions) -> Result<(), Box<dyn std::error::Error>> {
+    let shards = Shards::new(count)?;
+    common::announce(shards.start_listener("echo", listen, |_| Echo)?.local_addr())?;
+    Ok(shards.run()?)
 }
