@@ -101,6 +101,9 @@ impl Session for Open {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::thread;
 
     #[test]
     fn packets_go_round_at_the_rate() {
@@ -110,5 +113,32 @@ mod tests {
             let connection = schedule.connection_of(packet);
             assert_eq!(schedule.packet_of(connection, packet / 3), packet);
         }
+    }
+
+    /// Goal: a server that stands still for 200 ms is seen in every packet that was due meanwhile,
+    /// 200 at this rate, and not in one for each connection.
+    #[test]
+    fn a_stall_is_in_the_latency_of_all_that_was_due_meanwhile() {
+        const STALL: Duration = Duration::from_millis(200);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let (mut seen, mut bytes) = (0, [0; 10]);
+            while stream.read_exact(&mut bytes).is_ok() && stream.write_all(&bytes).is_ok() {
+                seen += 1;
+                if seen == 100 {
+                    thread::sleep(STALL);
+                }
+            }
+        });
+        let mut latencies = crate::load::latencies();
+        let mut open = Open::connect(address, 1, 8, 1000).unwrap();
+        open.run(500, &mut latencies).unwrap();
+        assert_eq!(latencies.len(), 500);
+        let half = (STALL / 2).as_nanos() as u64;
+        assert!(latencies.count_between(half, u64::MAX) >= 90, "{latencies:?}");
+        drop(open);
+        server.join().unwrap();
     }
 }
