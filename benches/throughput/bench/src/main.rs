@@ -3,6 +3,8 @@
 //!
 //! See the README beside this package for what the scenarios mean and how the figures are made.
 
+mod account;
+mod choice;
 mod cli;
 mod compile;
 mod cores;
@@ -10,6 +12,7 @@ mod interrupt;
 mod load;
 mod machine;
 mod measure;
+mod memory;
 mod proc;
 mod process;
 mod report;
@@ -26,12 +29,12 @@ use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::choice::Choice;
 use crate::cli::Cli;
 use crate::cores::Cores;
 use crate::machine::Machine;
 use crate::report::{Missing, Report, Settings};
 use crate::rounds::{Built, Plan};
-use crate::servers::Server;
 
 /// Descriptors that are not connections, in the server or here.
 const OTHER_DESCRIPTORS: usize = 300;
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
 
 /// Whether everything that was asked for has figures.
 fn run(cli: &Cli) -> Result<bool> {
+    let choice = Choice::of(cli)?;
     interrupt::watch()?;
     let out = match &cli.out {
         Some(out) => out.clone(),
@@ -65,13 +69,12 @@ fn run(cli: &Cli) -> Result<bool> {
         );
     }
     let idle_counts = affordable(cli.idle_counts(), &mut warnings);
-    let (servers, missing) = build(&cli.servers())?;
+    let (servers, missing) = build(&choice)?;
     warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
-    let machine = Machine::describe(&cli.servers());
+    let machine = Machine::describe(&choice.servers);
     cores::pin(cores.generator)?;
-    let scenarios = cli.scenarios();
     let plan = Plan {
-        scenarios: &scenarios,
+        scenarios: &choice.scenarios,
         servers: &servers,
         rounds: cli.rounds(),
         round: cli.round(),
@@ -81,6 +84,7 @@ fn run(cli: &Cli) -> Result<bool> {
     };
     let results = plan.run();
     let settings = Settings {
+        reference: choice.reference.name,
         rounds: plan.rounds,
         round_ms: plan.round.as_millis() as u64,
         server_core: cores.server,
@@ -96,17 +100,18 @@ fn run(cli: &Cli) -> Result<bool> {
 }
 
 /// Builds every server, and says which cannot be.
-fn build(wanted: &[&'static Server]) -> Result<(Vec<Built>, Vec<Missing>)> {
-    let bar = ProgressBar::new(wanted.len() as u64)
+fn build(choice: &Choice) -> Result<(Vec<Built>, Vec<Missing>)> {
+    let bar = ProgressBar::new(choice.servers.len() as u64)
         .with_style(ProgressStyle::with_template("{bar:30} {pos}/{len}  {wide_msg}")?);
     let (mut built, mut missing) = (Vec::new(), Vec::new());
-    for &server in wanted {
+    for &server in &choice.servers {
         bar.set_message(format!("building {}", server.name));
         match compile::build(server) {
             Ok(program) => built.push(Built { server, program }),
             Err(error) => {
                 let why = format!("{error:#}");
-                let loss = if server.is_reference() { " (there will be no ratios)" } else { "" };
+                let loss =
+                    if server == choice.reference { " (there will be no ratios)" } else { "" };
                 bar.suspend(|| eprintln!("warning: {} is left out{loss}: {why}", server.name));
                 missing.push(Missing { server: server.name, scenario: None, why });
             }

@@ -4,18 +4,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use serde::Serialize;
 
-use crate::load::{self, Crowd, Latencies, Session};
-use crate::proc::{self, Account};
+use crate::account::{self, Account, Accounts};
+use crate::load::{self, Latencies, Session};
+use crate::proc;
 use crate::process::{Launch, Running};
 use crate::scenario::Load;
 
 /// Between a load and the reading of the counters: the server goes to sleep, its scheduler account
 /// is brought up to date.
 const SETTLE: Duration = Duration::from_millis(5);
-/// Memory is read this long after the last answer.
-const REST: Duration = Duration::from_millis(300);
 
 /// What one round of load cost.
 #[derive(Debug)]
@@ -23,23 +21,10 @@ pub(crate) struct Sample {
     pub(crate) packets: u64,
     pub(crate) wall: Duration,
     pub(crate) server: Account,
+    /// Threads of the server that did the work.
+    pub(crate) threads: usize,
     pub(crate) generator: Account,
     pub(crate) latencies: Latencies,
-    pub(crate) io: &'static str,
-}
-
-/// Resident memory of a server with so many idle connections.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub(crate) struct Resident {
-    pub(crate) connections: usize,
-    pub(crate) bytes: u64,
-}
-
-/// Memory of one server as connections are added; the first entry is the server with one
-/// connection.
-#[derive(Debug)]
-pub(crate) struct Memory {
-    pub(crate) steps: Vec<Resident>,
     pub(crate) io: &'static str,
 }
 
@@ -51,7 +36,7 @@ pub(crate) fn loaded(
     round: Duration,
     packets: Option<u64>,
 ) -> Result<Sample> {
-    let mut server = Running::start(launch, load)?;
+    let mut server = Running::start(launch)?;
     let result = (|| {
         let mut session = load::open(load, server.address())?;
         let packets = match packets.or(load.fixed_packets(round)) {
@@ -89,35 +74,20 @@ fn count(server: &Running, session: &mut dyn Session, packets: u64) -> Result<Sa
     let mut latencies = load::latencies();
     thread::sleep(SETTLE);
     let (server_before, generator_before) =
-        (Account::of_process(server.pid())?, Account::of_this_thread()?);
+        (Accounts::of(server.pid())?, Account::of_this_thread()?);
     let start = Instant::now();
     session.run(packets, &mut latencies)?;
     let wall = start.elapsed();
     let generator = Account::of_this_thread()? - generator_before;
     thread::sleep(SETTLE);
-    let server_account = Account::of_process(server.pid())? - server_before;
-    let io = proc::kind_of_io(server.pid())?;
-    Ok(Sample { packets, wall, server: server_account, generator, latencies, io })
-}
-
-/// Opens more and more connections to a fresh server, has one packet answered on each, and reads
-/// its resident memory.
-pub(crate) fn idle(
-    launch: &Launch<'_>,
-    load: Load,
-    payload: usize,
-    counts: &[usize],
-) -> Result<Memory> {
-    let mut server = Running::start(launch, load)?;
-    let result = (|| {
-        let mut crowd = Crowd::new(server.address(), payload)?;
-        let mut steps = Vec::new();
-        for &connections in [1].iter().chain(counts) {
-            crowd.grow(connections)?;
-            thread::sleep(REST);
-            steps.push(Resident { connections, bytes: proc::resident(server.pid())? });
-        }
-        Ok(Memory { steps, io: proc::kind_of_io(server.pid())? })
-    })();
-    result.map_err(|error| server.explain(error))
+    let threads = Accounts::of(server.pid())?.since(&server_before);
+    Ok(Sample {
+        packets,
+        wall,
+        server: threads.iter().copied().sum(),
+        threads: account::busy(&threads),
+        generator,
+        latencies,
+        io: proc::kind_of_io(server.pid())?,
+    })
 }

@@ -12,7 +12,6 @@ use std::time::Duration;
 use anyhow::{Context, Error, Result, bail};
 
 use crate::cores::{self, Cores};
-use crate::scenario::Load;
 use crate::servers::Server;
 
 const START: Duration = Duration::from_secs(10);
@@ -31,6 +30,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) server: &'a Server,
     pub(crate) program: &'a Path,
     pub(crate) max_connections: usize,
+    /// Whether it sends each packet to all, instead of back.
+    pub(crate) broadcast: bool,
     pub(crate) cores: Cores,
     /// Where its standard error goes.
     pub(crate) errors: PathBuf,
@@ -38,7 +39,7 @@ pub(crate) struct Launch<'a> {
 
 impl Running {
     /// Starts a server on its core and waits until it says where it listens.
-    pub(crate) fn start(launch: &Launch<'_>, load: Load) -> Result<Self> {
+    pub(crate) fn start(launch: &Launch<'_>) -> Result<Self> {
         let mut command = Command::new(launch.program);
         command.args([
             "--listen",
@@ -49,7 +50,7 @@ impl Running {
         if let Some(mode) = launch.server.mode {
             command.args(["--mode", mode]);
         }
-        if load.is_broadcast() {
+        if launch.broadcast {
             command.arg("--broadcast");
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(File::create(&launch.errors)?);

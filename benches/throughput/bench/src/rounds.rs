@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cores::Cores;
 use crate::interrupt;
-use crate::measure::{self, Memory, Sample};
+use crate::measure::{self, Sample};
+use crate::memory::{self, Idle};
 use crate::process::Launch;
-use crate::scenario::{Load, Scenario};
+use crate::scenario::{Job, Scenario};
 use crate::servers::Server;
 
 /// Memory hardly varies between rounds: one for each so many rounds of load tells enough.
@@ -44,7 +45,7 @@ pub(crate) struct Outcome {
     pub(crate) server: &'static Server,
     /// By round.
     pub(crate) samples: BTreeMap<u32, Sample>,
-    pub(crate) memory: Vec<Memory>,
+    pub(crate) idle: Vec<Idle>,
     /// Why there are no more.
     pub(crate) failure: Option<String>,
 }
@@ -83,12 +84,14 @@ impl Plan<'_> {
     }
 
     fn rounds_of(&self, scenario: &Scenario) -> u32 {
-        if scenario.load.is_idle() { self.rounds.div_ceil(LOADS_PER_MEMORY) } else { self.rounds }
+        match scenario.job {
+            Job::Load(_) => self.rounds,
+            Job::Idle { .. } => self.rounds.div_ceil(LOADS_PER_MEMORY),
+        }
     }
 
     fn participants(&self, scenario: &Scenario) -> impl Iterator<Item = &Built> {
-        let broadcast = scenario.load.is_broadcast();
-        self.servers.iter().filter(move |built| built.server.broadcasts || !broadcast)
+        self.servers.iter().filter(|built| built.server.takes_part(scenario))
     }
 
     fn run_scenario(&self, scenario: &'static Scenario, bar: &ProgressBar) -> Results {
@@ -108,13 +111,9 @@ impl Plan<'_> {
                     built.server.name
                 ));
                 if outcome.failure.is_none()
-                    && let Err(error) = self.measure(scenario.load, built, round, outcome)
-                    && !interrupt::asked()
+                    && let Err(error) = self.measure(scenario, built, round, outcome)
                 {
-                    outcome.failure = Some(format!("{error:#}"));
-                    bar.suspend(|| {
-                        eprintln!("{} in {}: {error:#}", built.server.name, scenario.name)
-                    });
+                    outcome.fail(scenario, &error, bar);
                 }
                 bar.inc(1);
                 if interrupt::asked() {
@@ -125,27 +124,49 @@ impl Plan<'_> {
         Results { scenario, outcomes }
     }
 
-    fn measure(&self, load: Load, built: &Built, round: u32, outcome: &mut Outcome) -> Result<()> {
+    fn measure(
+        &self,
+        scenario: &Scenario,
+        built: &Built,
+        round: u32,
+        outcome: &mut Outcome,
+    ) -> Result<()> {
+        let launch = self.launch(scenario, built);
+        match scenario.job {
+            Job::Load(load) => {
+                let packets = outcome.samples.values().next().map(|sample| sample.packets);
+                outcome.samples.insert(round, measure::loaded(&launch, load, self.round, packets)?);
+            }
+            Job::Idle { payload } => {
+                outcome.idle.push(memory::idle(&launch, payload, self.idle_counts)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn launch<'a>(&'a self, scenario: &Scenario, built: &'a Built) -> Launch<'a> {
         let most = self.idle_counts.iter().copied().max().unwrap_or(0).max(1000);
-        let launch = Launch {
+        Launch {
             server: built.server,
             program: &built.program,
             max_connections: most + 100,
+            broadcast: scenario.is_broadcast(),
             cores: self.cores,
             errors: self.logs.join(format!("{}.stderr", built.server.name)),
-        };
-        if let Load::Idle { payload } = load {
-            outcome.memory.push(measure::idle(&launch, load, payload, self.idle_counts)?);
-        } else {
-            let packets = outcome.samples.values().next().map(|sample| sample.packets);
-            outcome.samples.insert(round, measure::loaded(&launch, load, self.round, packets)?);
         }
-        Ok(())
     }
 }
 
 impl Outcome {
-    fn new(server: &'static Server) -> Self {
-        Self { server, samples: BTreeMap::new(), memory: Vec::new(), failure: None }
+    pub(crate) fn new(server: &'static Server) -> Self {
+        Self { server, samples: BTreeMap::new(), idle: Vec::new(), failure: None }
+    }
+
+    /// Notes and shows why there will be no more, unless the user ended it.
+    fn fail(&mut self, scenario: &Scenario, error: &Error, bar: &ProgressBar) {
+        if !interrupt::asked() {
+            self.failure = Some(format!("{error:#}"));
+            bar.suspend(|| eprintln!("{} in {}: {error:#}", self.server.name, scenario.name));
+        }
     }
 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-/// The kinds of load. Payload sizes are in bytes, without the 2-byte length.
+/// A load whose packets are counted: what each costs, and how long it takes. Payload sizes are in
+/// bytes, without the 2-byte length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Load {
     /// Every connection keeps `depth` packets under way: an answer is followed by the next packet.
@@ -17,71 +18,81 @@ pub(crate) enum Load {
     /// One connection speaks, all hear; `depth` packets under way. A packet counts once for every
     /// connection that hears it.
     Broadcast { connections: usize, payload: usize, depth: u64 },
-    /// Connections that had one packet answered and then say nothing.
+}
+
+/// What is done and what is measured meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Job {
+    /// CPU per packet, latency and packets per second under a load.
+    Load(Load),
+    /// Memory and CPU with connections that had one packet answered and then say nothing.
     Idle { payload: usize },
 }
 
-/// A load with a name.
+/// A job with a name.
 #[derive(Debug)]
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
     pub(crate) what: &'static str,
-    pub(crate) load: Load,
+    pub(crate) job: Job,
 }
 
 pub(crate) static SCENARIOS: [&Scenario; 9] = [
     &Scenario {
         name: "depth1",
         what: "depth 1, 200 connections, 64 B",
-        load: Load::Closed { connections: 200, payload: 64, depth: 1 },
+        job: Job::Load(Load::Closed { connections: 200, payload: 64, depth: 1 }),
     },
     &Scenario {
         name: "depth64",
         what: "depth 64, 50 connections, 64 B",
-        load: Load::Closed { connections: 50, payload: 64, depth: 64 },
+        job: Job::Load(Load::Closed { connections: 50, payload: 64, depth: 64 }),
     },
     &Scenario {
         name: "depth512",
         what: "depth 512, 50 connections, 8 B",
-        load: Load::Closed { connections: 50, payload: 8, depth: 512 },
+        job: Job::Load(Load::Closed { connections: 50, payload: 8, depth: 512 }),
     },
     &Scenario {
         name: "large",
         what: "depth 4, 20 connections, 60,000 B",
-        load: Load::Closed { connections: 20, payload: 60_000, depth: 4 },
+        job: Job::Load(Load::Closed { connections: 20, payload: 60_000, depth: 4 }),
     },
     &Scenario {
         name: "churn",
         what: "connect, one packet, reset",
-        load: Load::Churn { at_once: 50, payload: 64 },
+        job: Job::Load(Load::Churn { at_once: 50, payload: 64 }),
     },
     &Scenario {
         name: "single",
         what: "one connection at depth 1, 64 B",
-        load: Load::Closed { connections: 1, payload: 64, depth: 1 },
+        job: Job::Load(Load::Closed { connections: 1, payload: 64, depth: 1 }),
     },
     &Scenario {
         name: "open",
         what: "open loop, 20,000 packets a second, 100 connections, 64 B",
-        load: Load::Open { connections: 100, payload: 64, rate: 20_000 },
+        job: Job::Load(Load::Open { connections: 100, payload: 64, rate: 20_000 }),
     },
     &Scenario {
         name: "broadcast",
         what: "broadcast, 100 connections, 64 B",
-        load: Load::Broadcast { connections: 100, payload: 64, depth: 8 },
+        job: Job::Load(Load::Broadcast { connections: 100, payload: 64, depth: 8 }),
     },
-    &Scenario { name: "idle", what: "idle connections", load: Load::Idle { payload: 64 } },
+    &Scenario { name: "idle", what: "idle connections", job: Job::Idle { payload: 64 } },
 ];
 
+impl Scenario {
+    /// Whether every server can run it, and has to.
+    pub(crate) fn is_for_all(&self) -> bool {
+        !matches!(self.job, Job::Load(Load::Broadcast { .. }))
+    }
+
+    pub(crate) fn is_broadcast(&self) -> bool {
+        matches!(self.job, Job::Load(Load::Broadcast { .. }))
+    }
+}
+
 impl Load {
-    pub(crate) fn is_idle(self) -> bool {
-        matches!(self, Self::Idle { .. })
-    }
-
-    pub(crate) fn is_broadcast(self) -> bool {
-        matches!(self, Self::Broadcast { .. })
-    }
-
     /// Packets of one round where the load itself says how many that is.
     pub(crate) fn fixed_packets(self, round: Duration) -> Option<u64> {
         match self {
@@ -97,7 +108,6 @@ impl Load {
             Self::Broadcast { connections, depth, .. } => 4 * connections as u64 * depth,
             Self::Open { connections, .. } => connections as u64,
             Self::Churn { at_once, .. } => 4 * at_once as u64,
-            Self::Idle { .. } => 0,
         }
     }
 

@@ -2,6 +2,8 @@
 
 use clap::ValueEnum;
 
+use crate::scenario::Scenario;
+
 /// Where a server comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {
@@ -11,6 +13,15 @@ pub(crate) enum Source {
     Package(&'static str),
 }
 
+/// The scenarios a server takes part in, by name.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Part {
+    /// Those that are for every server, and these.
+    AllAnd(&'static [&'static str]),
+    /// These alone.
+    Only(&'static [&'static str]),
+}
+
 /// One server, or one mode of one.
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -18,22 +29,22 @@ pub(crate) struct Server {
     pub(crate) what: &'static str,
     pub(crate) source: Source,
     pub(crate) mode: Option<&'static str>,
-    pub(crate) broadcasts: bool,
+    pub(crate) part: Part,
     /// The crate whose version the report names.
     pub(crate) library: Option<&'static str>,
 }
 
-/// The reference that ratios are taken to.
-pub(crate) const REFERENCE: &str = "c";
+/// The server that ratios are taken to if the user names no other.
+pub(crate) static USUAL_REFERENCE: &Server = SERVERS[0];
 
-/// All of them, the reference first.
-pub(crate) static SERVERS: [&Server; 8] = [
+/// All of them, in the order in which they are reported.
+pub(crate) static SERVERS: [&Server; 10] = [
     &Server {
-        name: REFERENCE,
+        name: "c",
         what: "C, edge-triggered epoll",
         source: Source::C,
         mode: None,
-        broadcasts: true,
+        part: Part::AllAnd(&["broadcast"]),
         library: None,
     },
     &Server {
@@ -41,7 +52,23 @@ pub(crate) static SERVERS: [&Server; 8] = [
         what: "this crate",
         source: Source::Package("echo-condor"),
         mode: None,
-        broadcasts: true,
+        part: Part::AllAnd(&["broadcast"]),
+        library: Some("condor-reactor"),
+    },
+    &Server {
+        name: "condor-busy",
+        what: "the same, polling for 1 ms before it blocks",
+        source: Source::Package("echo-condor"),
+        mode: Some("busy"),
+        part: Part::Only(&["single", "idle"]),
+        library: Some("condor-reactor"),
+    },
+    &Server {
+        name: "condor-2-shards",
+        what: "this crate, two reactors on the one core",
+        source: Source::Package("echo-condor"),
+        mode: Some("2-shards"),
+        part: Part::Only(&["depth64"]),
         library: Some("condor-reactor"),
     },
     &Server {
@@ -49,7 +76,7 @@ pub(crate) static SERVERS: [&Server; 8] = [
         what: "tokio + LengthDelimitedCodec",
         source: Source::Package("echo-tokio-codec"),
         mode: Some("plain"),
-        broadcasts: false,
+        part: Part::AllAnd(&[]),
         library: Some("tokio-util"),
     },
     &Server {
@@ -57,7 +84,7 @@ pub(crate) static SERVERS: [&Server; 8] = [
         what: "the same with a packet timeout",
         source: Source::Package("echo-tokio-codec"),
         mode: Some("timeout"),
-        broadcasts: false,
+        part: Part::AllAnd(&[]),
         library: Some("tokio-util"),
     },
     &Server {
@@ -65,7 +92,7 @@ pub(crate) static SERVERS: [&Server; 8] = [
         what: "the same, batched by hand",
         source: Source::Package("echo-tokio-codec"),
         mode: Some("batched"),
-        broadcasts: false,
+        part: Part::AllAnd(&[]),
         library: Some("tokio-util"),
     },
     &Server {
@@ -73,7 +100,7 @@ pub(crate) static SERVERS: [&Server; 8] = [
         what: "tokio, framed by hand",
         source: Source::Package("echo-tokio-hand"),
         mode: None,
-        broadcasts: true,
+        part: Part::AllAnd(&["broadcast"]),
         library: Some("tokio"),
     },
     &Server {
@@ -81,7 +108,7 @@ pub(crate) static SERVERS: [&Server; 8] = [
         what: "monoio, framed by hand",
         source: Source::Package("echo-monoio"),
         mode: None,
-        broadcasts: false,
+        part: Part::AllAnd(&[]),
         library: Some("monoio"),
     },
     &Server {
@@ -89,14 +116,24 @@ pub(crate) static SERVERS: [&Server; 8] = [
         what: "ringline, framed by hand",
         source: Source::Package("echo-ringline"),
         mode: None,
-        broadcasts: false,
+        part: Part::AllAnd(&[]),
         library: Some("ringline"),
     },
 ];
 
 impl Server {
-    pub(crate) fn is_reference(&self) -> bool {
-        self.name == REFERENCE
+    pub(crate) fn takes_part(&self, scenario: &Scenario) -> bool {
+        match self.part {
+            Part::AllAnd(more) => scenario.is_for_all() || more.contains(&scenario.name),
+            Part::Only(these) => these.contains(&scenario.name),
+        }
+    }
+}
+
+/// Servers are told apart by their names.
+impl PartialEq for Server {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
     }
 }
 
@@ -108,5 +145,37 @@ impl ValueEnum for &'static Server {
 
     fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
         Some(clap::builder::PossibleValue::new(self.name).help(self.what))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::SCENARIOS;
+
+    fn part_of(name: &str) -> Vec<&'static str> {
+        let server = SERVERS.into_iter().find(|server| server.name == name).unwrap();
+        let part = SCENARIOS.into_iter().filter(|scenario| server.takes_part(scenario));
+        part.map(|scenario| scenario.name).collect()
+    }
+
+    #[test]
+    fn every_scenario_that_is_named_exists() {
+        for server in SERVERS {
+            let (Part::AllAnd(names) | Part::Only(names)) = server.part;
+            for name in names {
+                assert!(SCENARIOS.iter().any(|scenario| scenario.name == *name), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn servers_take_part_where_they_say() {
+        assert_eq!(part_of("c").len(), SCENARIOS.len());
+        assert_eq!(part_of("condor-busy"), ["single", "idle"]);
+        assert_eq!(part_of("condor-2-shards"), ["depth64"]);
+        let monoio = part_of("monoio");
+        assert!(monoio.contains(&"open"));
+        assert!(!monoio.contains(&"broadcast"));
     }
 }

@@ -1,6 +1,7 @@
 //! Connections that are opened together and served by one poll.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use mio::{Events, Poll, Token};
@@ -13,7 +14,8 @@ use super::{CHUNK, EVENTS};
 /// Connections opened before any of them is used: fewer than any backlog.
 const BATCH: usize = 100;
 
-/// Open connections, each known to be accepted because it had one packet answered.
+/// Open connections, and the one poll that serves them.
+#[derive(Debug)]
 pub(crate) struct Crowd {
     address: SocketAddr,
     pub(super) poll: Poll,
@@ -39,9 +41,9 @@ impl Crowd {
             let first = self.lanes.len();
             self.connect((first + BATCH).min(connections))?;
             for at in first..self.lanes.len() {
-                self.say_one(at)?;
+                self.say(at, self.pattern.frame())?;
             }
-            self.hear_all(first)?;
+            self.serve_until(first, Lane::is_answered)?;
         }
         Ok(())
     }
@@ -55,30 +57,37 @@ impl Crowd {
         Ok(())
     }
 
-    fn say_one(&mut self, at: usize) -> Result<()> {
-        self.lanes[at].allow(self.pattern.frame());
+    /// Allows this many bytes more on a connection, and sends what the kernel takes of them.
+    pub(super) fn say(&mut self, at: usize, bytes: u64) -> Result<()> {
+        self.lanes[at].allow(bytes);
         self.lanes[at].send(&mut self.pattern)
     }
 
-    /// Waits until all from this one on have been answered.
-    fn hear_all(&mut self, first: usize) -> Result<()> {
+    /// Sends and receives, as the kernel allows, until all from this one on have got there.
+    pub(super) fn serve_until(&mut self, first: usize, there: fn(&Lane) -> bool) -> Result<()> {
         let (mut patience, mut events) = (Patience::new(), Events::with_capacity(EVENTS));
-        let mut missing = self.lanes.len() - first;
-        while missing > 0 {
-            patience.wait(&mut self.poll, &mut events, None)?;
-            for event in &events {
-                let lane = &mut self.lanes[event.token().0];
-                if event.is_writable() {
-                    lane.send(&mut self.pattern)?;
-                }
-                let was_missing = lane.received() < lane.target();
-                lane.receive(
-                    &mut self.pattern,
-                    &mut self.input,
-                    event.is_read_closed() || event.is_error(),
-                )?;
-                missing -= usize::from(was_missing && lane.received() == lane.target());
+        while !self.lanes[first..].iter().all(there) {
+            self.serve(&mut patience, &mut events, None)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for events until the deadline, or as long as it takes, and sends and receives once on
+    /// each connection that has some.
+    pub(super) fn serve(
+        &mut self,
+        patience: &mut Patience,
+        events: &mut Events,
+        deadline: Option<Duration>,
+    ) -> Result<()> {
+        patience.wait(&mut self.poll, events, deadline)?;
+        for event in &*events {
+            let lane = &mut self.lanes[event.token().0];
+            if event.is_writable() {
+                lane.send(&mut self.pattern)?;
             }
+            let to_the_end = event.is_read_closed() || event.is_error();
+            lane.receive(&mut self.pattern, &mut self.input, to_the_end)?;
         }
         Ok(())
     }

@@ -69,6 +69,11 @@ impl Lane {
         self.received
     }
 
+    /// Whether all that may be sent has come back.
+    pub(super) fn is_answered(&self) -> bool {
+        self.received == self.target
+    }
+
     /// Allows this many bytes more to be sent.
     pub(super) fn allow(&mut self, bytes: u64) {
         self.target += bytes;

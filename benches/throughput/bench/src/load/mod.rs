@@ -11,7 +11,7 @@ mod pattern;
 
 use std::net::SocketAddr;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use hdrhistogram::Histogram;
 
 pub(crate) use crowd::Crowd;
@@ -51,6 +51,5 @@ pub(crate) fn open(load: Load, address: SocketAddr) -> Result<Box<dyn Session>> 
         Load::Broadcast { connections, payload, depth } => {
             Box::new(broadcast::Broadcast::connect(address, connections, payload, depth)?)
         }
-        Load::Idle { .. } => bail!("idle connections are not run, only counted"),
     })
 }
