@@ -24,7 +24,10 @@ impl Choice {
         let named = |scenario: &&'static Scenario| {
             cli.scenario.iter().any(|named| named.name == scenario.name)
         };
-        let asked = |scenario: &&'static Scenario| cli.scenario.is_empty() || named(scenario);
+        let asked = |scenario: &&'static Scenario| match cli.scenario.is_empty() {
+            true => cli.full || !scenario.is_long(),
+            false => named(scenario),
+        };
         let mut servers: Vec<_> = SERVERS.into_iter().filter(chosen).collect();
         let mut scenarios: Vec<_> = SCENARIOS.into_iter().filter(asked).collect();
         for server in cli.only.iter().chain(&cli.reference) {
@@ -89,9 +92,13 @@ mod tests {
     }
 
     #[test]
-    fn all_by_default() {
-        let all = choice("").unwrap();
-        assert_eq!((all.servers.len(), all.scenarios.len()), (SERVERS.len(), SCENARIOS.len()));
+    fn all_by_default_but_the_long_ones_only_when_asked_for() {
+        let (quick, full) = (choice("").unwrap(), choice("--full").unwrap());
+        assert_eq!(quick.servers.len(), SERVERS.len());
+        assert_eq!(full.servers.len(), SERVERS.len());
+        assert_eq!(full.scenarios.len(), SCENARIOS.len());
+        assert!(!quick.scenarios.iter().any(|scenario| scenario.is_long()));
+        assert_eq!(chosen("--scenario burst"), "c, condor, tokio-codec, tokio-hand; burst; c");
     }
 
     #[test]

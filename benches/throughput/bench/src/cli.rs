@@ -20,9 +20,9 @@ pub(crate) struct Cli {
     /// (the default)
     #[arg(long, conflicts_with = "full")]
     quick: bool,
-    /// The whole table: 15 longer rounds, memory at 5,000, 10,000 and 19,000 connections
+    /// The whole table: 15 longer rounds, memory at 5,000, 10,000 and 19,000 connections, the burst
     #[arg(long)]
-    full: bool,
+    pub(crate) full: bool,
     /// Only these servers; without the reference among them there are no ratios
     #[arg(long, value_name = "SERVER", value_delimiter = ',')]
     pub(crate) only: Vec<&'static Server>,

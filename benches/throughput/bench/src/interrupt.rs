@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -31,4 +33,14 @@ pub(crate) fn check() -> Result<()> {
         bail!("interrupted");
     }
     Ok(())
+}
+
+/// Waits until then. An error once the user asked to end.
+pub(crate) fn sleep_until(then: Instant) -> Result<()> {
+    const SLICE: Duration = Duration::from_millis(200);
+    while let Some(left) = then.checked_duration_since(Instant::now()).filter(|it| !it.is_zero()) {
+        check()?;
+        thread::sleep(left.min(SLICE));
+    }
+    check()
 }

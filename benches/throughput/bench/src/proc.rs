@@ -10,6 +10,11 @@ pub(crate) fn resident(pid: u32) -> Result<u64> {
     kib(pid, "smaps_rollup", "Rss:")
 }
 
+/// The most that ever was resident, in bytes. It comes from the counters that lag.
+pub(crate) fn most_resident(pid: u32) -> Result<u64> {
+    kib(pid, "status", "VmHWM:")
+}
+
 fn kib(pid: u32, file: &str, key: &str) -> Result<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/{file}"))
         .with_context(|| format!("cannot read the memory of process {pid}"))?;
@@ -49,6 +54,7 @@ mod tests {
     fn this_process_can_be_read() {
         let pid = std::process::id();
         assert!(resident(pid).unwrap() > 0);
+        assert!(most_resident(pid).unwrap() > 0);
         assert_eq!(kind_of_io(pid).unwrap(), "epoll");
     }
 }

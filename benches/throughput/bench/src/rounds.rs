@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::cores::Cores;
 use crate::interrupt;
 use crate::measure::{self, Sample};
-use crate::memory::{self, Idle};
+use crate::memory::{self, Around, Idle, Passed};
 use crate::process::Launch;
 use crate::scenario::{Job, Scenario};
 use crate::servers::Server;
@@ -46,6 +46,9 @@ pub(crate) struct Outcome {
     /// By round.
     pub(crate) samples: BTreeMap<u32, Sample>,
     pub(crate) idle: Vec<Idle>,
+    pub(crate) burst: Option<Around>,
+    /// A burst after which the memory has to be read once more.
+    passed: Option<Passed>,
     /// Why there are no more.
     pub(crate) failure: Option<String>,
 }
@@ -87,6 +90,7 @@ impl Plan<'_> {
         match scenario.job {
             Job::Load(_) => self.rounds,
             Job::Idle { .. } => self.rounds.div_ceil(LOADS_PER_MEMORY),
+            Job::Burst { .. } => 1,
         }
     }
 
@@ -121,6 +125,8 @@ impl Plan<'_> {
                 }
             }
         }
+        bar.set_message(format!("{}, at the end", scenario.name));
+        outcomes.iter_mut().for_each(|outcome| outcome.finish(scenario, bar));
         Results { scenario, outcomes }
     }
 
@@ -139,6 +145,9 @@ impl Plan<'_> {
             }
             Job::Idle { payload } => {
                 outcome.idle.push(memory::idle(&launch, payload, self.idle_counts)?);
+            }
+            Job::Burst { connections, payload, rounds } => {
+                outcome.passed = Some(memory::burst(&launch, connections, payload, rounds)?);
             }
         }
         Ok(())
@@ -159,7 +168,25 @@ impl Plan<'_> {
 
 impl Outcome {
     pub(crate) fn new(server: &'static Server) -> Self {
-        Self { server, samples: BTreeMap::new(), idle: Vec::new(), failure: None }
+        Self {
+            server,
+            samples: BTreeMap::new(),
+            idle: Vec::new(),
+            burst: None,
+            passed: None,
+            failure: None,
+        }
+    }
+
+    /// What is left to do when all servers had their rounds: the wait after a burst is for all of
+    /// them at once.
+    fn finish(&mut self, scenario: &Scenario, bar: &ProgressBar) {
+        if let Some(passed) = self.passed.take() {
+            match passed.wait() {
+                Ok(around) => self.burst = Some(around),
+                Err(error) => self.fail(scenario, &error, bar),
+            }
+        }
     }
 
     /// Notes and shows why there will be no more, unless the user ended it.

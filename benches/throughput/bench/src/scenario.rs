@@ -27,6 +27,10 @@ pub(crate) enum Job {
     Load(Load),
     /// Memory and CPU with connections that had one packet answered and then say nothing.
     Idle { payload: usize },
+    /// Memory before, during and after packets that all come in two halves, `rounds` of them on
+    /// each connection: between the halves the server holds as many halves as there are
+    /// connections.
+    Burst { connections: usize, payload: usize, rounds: u32 },
 }
 
 /// A job with a name.
@@ -37,7 +41,7 @@ pub(crate) struct Scenario {
     pub(crate) job: Job,
 }
 
-pub(crate) static SCENARIOS: [&Scenario; 9] = [
+pub(crate) static SCENARIOS: [&Scenario; 10] = [
     &Scenario {
         name: "depth1",
         what: "depth 1, 200 connections, 64 B",
@@ -79,12 +83,22 @@ pub(crate) static SCENARIOS: [&Scenario; 9] = [
         job: Job::Load(Load::Broadcast { connections: 100, payload: 64, depth: 8 }),
     },
     &Scenario { name: "idle", what: "idle connections", job: Job::Idle { payload: 64 } },
+    &Scenario {
+        name: "burst",
+        what: "10,000 packets of 60,000 B over 1,000 connections, each cut in two",
+        job: Job::Burst { connections: 1_000, payload: 60_000, rounds: 10 },
+    },
 ];
 
 impl Scenario {
     /// Whether every server can run it, and has to.
     pub(crate) fn is_for_all(&self) -> bool {
-        !matches!(self.job, Job::Load(Load::Broadcast { .. }))
+        !matches!(self.job, Job::Load(Load::Broadcast { .. }) | Job::Burst { .. })
+    }
+
+    /// Whether it takes too long for a first look.
+    pub(crate) fn is_long(&self) -> bool {
+        matches!(self.job, Job::Burst { .. })
     }
 
     pub(crate) fn is_broadcast(&self) -> bool {

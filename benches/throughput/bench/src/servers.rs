@@ -44,7 +44,7 @@ pub(crate) static SERVERS: [&Server; 10] = [
         what: "C, edge-triggered epoll",
         source: Source::C,
         mode: None,
-        part: Part::AllAnd(&["broadcast"]),
+        part: Part::AllAnd(&["broadcast", "burst"]),
         library: None,
     },
     &Server {
@@ -52,7 +52,7 @@ pub(crate) static SERVERS: [&Server; 10] = [
         what: "this crate",
         source: Source::Package("echo-condor"),
         mode: None,
-        part: Part::AllAnd(&["broadcast"]),
+        part: Part::AllAnd(&["broadcast", "burst"]),
         library: Some("condor-reactor"),
     },
     &Server {
@@ -76,7 +76,7 @@ pub(crate) static SERVERS: [&Server; 10] = [
         what: "tokio + LengthDelimitedCodec",
         source: Source::Package("echo-tokio-codec"),
         mode: Some("plain"),
-        part: Part::AllAnd(&[]),
+        part: Part::AllAnd(&["burst"]),
         library: Some("tokio-util"),
     },
     &Server {
@@ -100,7 +100,7 @@ pub(crate) static SERVERS: [&Server; 10] = [
         what: "tokio, framed by hand",
         source: Source::Package("echo-tokio-hand"),
         mode: None,
-        part: Part::AllAnd(&["broadcast"]),
+        part: Part::AllAnd(&["broadcast", "burst"]),
         library: Some("tokio"),
     },
     &Server {
@@ -176,6 +176,6 @@ mod tests {
         assert_eq!(part_of("condor-2-shards"), ["depth64"]);
         let monoio = part_of("monoio");
         assert!(monoio.contains(&"open"));
-        assert!(!monoio.contains(&"broadcast"));
+        assert!(!monoio.contains(&"broadcast") && !monoio.contains(&"burst"));
     }
 }

@@ -69,6 +69,11 @@ impl Lane {
         self.received
     }
 
+    /// Whether the kernel took all that may be sent.
+    pub(super) fn is_sent(&self) -> bool {
+        self.sent == self.target
+    }
+
     /// Whether all that may be sent has come back.
     pub(super) fn is_answered(&self) -> bool {
         self.received == self.target

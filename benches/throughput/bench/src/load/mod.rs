@@ -1,6 +1,7 @@
 //! The load generator: one thread, one poll, every answer checked.
 
 mod broadcast;
+mod burst;
 mod churn;
 mod closed;
 mod crowd;
@@ -14,6 +15,7 @@ use std::net::SocketAddr;
 use anyhow::Result;
 use hdrhistogram::Histogram;
 
+pub(crate) use burst::Burst;
 pub(crate) use crowd::Crowd;
 
 use crate::scenario::Load;

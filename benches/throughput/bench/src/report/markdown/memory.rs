@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use super::number;
-use crate::report::table::IdleRow;
+use crate::memory::LATER;
+use crate::report::table::{BurstTable, IdleRow};
 
 pub(super) fn idle(rows: &[IdleRow], text: &mut String) {
     text.push_str("## Resident memory of the server, in bytes per idle connection\n\n");
@@ -36,4 +37,43 @@ pub(super) fn idle(rows: &[IdleRow], text: &mut String) {
         );
     }
     text.push('\n');
+}
+
+pub(super) fn burst(table: &BurstTable, text: &mut String) {
+    let _ = writeln!(
+        text,
+        "## Resident memory around a burst of large packets, in MiB\n\n{}: the first halves on all \
+         connections, a pause, then the second halves. *Before* is with all connections open; they \
+         stay open. One run.\n",
+        table.what
+    );
+    let seconds = LATER.as_secs();
+    let _ = writeln!(text, "| server | before | highest | right after | {seconds} s later |");
+    text.push_str("|---|---:|---:|---:|---:|\n");
+    for row in &table.rows {
+        let figures = [row.before, row.highest, row.after, row.later]
+            .map(|bytes| format!("{:.1}", bytes as f64 / f64::from(1 << 20)));
+        let _ = writeln!(text, "| {} | {} |", row.server, figures.join(" | "));
+    }
+    text.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::table::BurstRow;
+
+    #[test]
+    fn a_burst_is_shown_in_mebibytes() {
+        let mib = |number: u64| number << 20;
+        let (before, highest, after, later) = (mib(2), mib(40), mib(8), mib(3) + (1 << 19));
+        let mut text = String::new();
+        let rows = vec![BurstRow { server: "c", before, highest, after, later }];
+        burst(&BurstTable { what: "packets", rows }, &mut text);
+        assert!(
+            text.contains("| server | before | highest | right after | 60 s later |"),
+            "{text}"
+        );
+        assert!(text.contains("| c | 2.0 | 40.0 | 8.0 | 3.5 |"), "{text}");
+    }
 }

@@ -23,6 +23,9 @@ pub(super) fn text(report: &Report) -> String {
     if !report.idle.is_empty() {
         memory::idle(&report.idle, &mut text);
     }
+    if let Some(burst) = &report.burst {
+        memory::burst(burst, &mut text);
+    }
     missing(report, &mut text);
     text
 }

@@ -9,8 +9,9 @@ use plotters::prelude::*;
 
 use bars::{Bar, Chart, Group};
 
-use super::table::Report;
+use super::table::{BurstRow, BurstTable, Report};
 use crate::servers::SERVERS;
+use crate::stats::Summary;
 
 const SIZE: (u32, u32) = (1100, 1500);
 const FONT: &str = "sans-serif";
@@ -29,7 +30,7 @@ pub(super) fn svg(report: &Report) -> Result<String> {
         cpu_panel(report, &cpu)?;
         let (latency, memory) = rest.split_vertically(440);
         latency::panel(report, &latency)?;
-        idle_panel(report, &memory)?;
+        memory_panel(report, &memory)?;
         root.present().map_err(wrong)?;
     }
     Ok(text)
@@ -63,7 +64,8 @@ fn colour(server: &str) -> RGBColor {
 fn servers(report: &Report) -> Vec<&'static str> {
     let loads = report.loads.iter().flat_map(|table| &table.rows).map(|row| row.server);
     let idle = report.idle.iter().map(|row| row.server);
-    let seen: Vec<&str> = loads.chain(idle).collect();
+    let burst = report.burst.iter().flat_map(|table| &table.rows).map(|row| row.server);
+    let seen: Vec<&str> = loads.chain(idle).chain(burst).collect();
     SERVERS.iter().map(|server| server.name).filter(|name| seen.contains(name)).collect()
 }
 
@@ -105,6 +107,19 @@ fn cpu_panel(report: &Report, area: &Area<'_>) -> Result<()> {
     .draw(area)
 }
 
+/// Idle connections, beside the burst if there was one.
+fn memory_panel(report: &Report, area: &Area<'_>) -> Result<()> {
+    match &report.burst {
+        None => idle_panel(report, area),
+        Some(burst) if report.idle.is_empty() => burst_panel(burst, area),
+        Some(burst) => {
+            let (left, right) = area.split_horizontally(SIZE.0 / 2);
+            idle_panel(report, &left)?;
+            burst_panel(burst, &right)
+        }
+    }
+}
+
 fn idle_panel(report: &Report, area: &Area<'_>) -> Result<()> {
     let groups = report.idle.first().map_or(&[][..], |row| &row.steps).iter().enumerate();
     let groups = groups.map(|(at, step)| Group {
@@ -119,6 +134,34 @@ fn idle_panel(report: &Report, area: &Area<'_>) -> Result<()> {
         groups: groups.collect(),
         base: 10.0,
         at_least: (10.0, 1000.0),
+    }
+    .draw(area)
+}
+
+type Figure = fn(&BurstRow) -> u64;
+
+fn burst_panel(burst: &BurstTable, area: &Area<'_>) -> Result<()> {
+    let figures: [(&str, Figure); 4] = [
+        ("before", |row| row.before),
+        ("highest", |row| row.highest),
+        ("right after", |row| row.after),
+        ("a minute later", |row| row.later),
+    ];
+    let groups = figures.map(|(name, figure)| Group {
+        name: name.to_owned(),
+        bars: (burst.rows.iter())
+            .filter_map(|row| {
+                let mib = figure(row) as f64 / f64::from(1 << 20);
+                Some(Bar { server: row.server, value: Summary::of(&[mib])? })
+            })
+            .collect(),
+    });
+    Chart {
+        title: "Resident memory around a burst (lower is better)",
+        unit: "MiB",
+        groups: groups.into(),
+        base: 1.0,
+        at_least: (1.0, 100.0),
     }
     .draw(area)
 }

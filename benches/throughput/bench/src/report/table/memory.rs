@@ -1,9 +1,9 @@
-//! What servers keep for idle connections.
+//! What servers keep: for idle connections, and around a burst.
 
 use serde::Serialize;
 
-use crate::memory::{Idle, Resident};
-use crate::rounds::Outcome;
+use crate::memory::{Around, Idle, Resident};
+use crate::rounds::{Outcome, Results};
 use crate::stats::Summary;
 
 /// One server with idle connections.
@@ -56,6 +56,38 @@ impl IdleRow {
 /// Bytes per connection added between two steps.
 fn between(few: Resident, many: Resident) -> f64 {
     (many.bytes as f64 - few.bytes as f64) / (many.connections - few.connections) as f64
+}
+
+/// Servers around a burst.
+#[derive(Debug, Serialize)]
+pub(crate) struct BurstTable {
+    pub(crate) what: &'static str,
+    pub(crate) rows: Vec<BurstRow>,
+}
+
+/// One server around a burst, in resident bytes. One run.
+#[derive(Debug, Serialize)]
+pub(crate) struct BurstRow {
+    pub(crate) server: &'static str,
+    /// With all connections, before the first packet.
+    pub(crate) before: u64,
+    pub(crate) highest: u64,
+    /// Right after the last answer.
+    pub(crate) after: u64,
+    /// When a minute has passed.
+    pub(crate) later: u64,
+}
+
+impl BurstTable {
+    /// `None` if no server got through one.
+    pub(super) fn of(results: &Results) -> Option<Self> {
+        let row = |outcome: &Outcome| {
+            let Around { before, highest, after, later } = outcome.burst?;
+            Some(BurstRow { server: outcome.server.name, before, highest, after, later })
+        };
+        let rows: Vec<BurstRow> = results.outcomes.iter().filter_map(row).collect();
+        (!rows.is_empty()).then_some(Self { what: results.scenario.what, rows })
+    }
 }
 
 #[cfg(test)]

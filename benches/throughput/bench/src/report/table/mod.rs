@@ -8,7 +8,7 @@ use serde::Serialize;
 #[cfg(test)]
 pub(crate) use loads::tests::two_servers;
 pub(crate) use loads::{LoadRow, LoadTable, PERCENTS};
-pub(crate) use memory::IdleRow;
+pub(crate) use memory::{BurstRow, BurstTable, IdleRow};
 
 use crate::machine::Machine;
 use crate::rounds::Results;
@@ -25,6 +25,7 @@ pub(crate) struct Report {
     pub(crate) failures: Vec<Missing>,
     pub(crate) loads: Vec<LoadTable>,
     pub(crate) idle: Vec<IdleRow>,
+    pub(crate) burst: Option<BurstTable>,
     /// What a reader should know before believing the figures.
     pub(crate) warnings: Vec<String>,
 }
@@ -74,6 +75,7 @@ impl Report {
                 .flat_map(|results| &results.outcomes)
                 .filter_map(IdleRow::of)
                 .collect(),
+            burst: results.iter().find_map(BurstTable::of),
             machine,
             settings,
             missing,
