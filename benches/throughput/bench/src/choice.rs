@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn a_choice_is_in_the_tables_order_and_without_what_has_no_part() {
         assert_eq!(chosen("--only condor,c --scenario idle,depth1"), "c, condor; depth1, idle; c");
-        assert_eq!(chosen("--only condor-busy"), "condor-busy; single, idle; c");
+        assert_eq!(chosen("--only condor-busy"), "condor-busy; single, single-awake, idle; c");
         assert!(chosen("--scenario depth64").contains("condor-2-shards"));
         assert!(!chosen("--scenario depth1").contains("condor-2-shards"));
     }
@@ -123,11 +123,11 @@ mod tests {
         for (line, why) in [
             (
                 "--only condor-busy --scenario depth1",
-                "condor-busy has nothing to do in depth1: it takes part in single, idle",
+                "condor-busy has nothing to do in depth1: it takes part in single, single-awake, idle",
             ),
             (
                 "--only c,condor-busy --scenario depth1,depth64",
-                "condor-busy has nothing to do in depth1, depth64: it takes part in single, idle",
+                "condor-busy has nothing to do in depth1, depth64: it takes part in single, single-awake, idle",
             ),
             (
                 "--reference condor-2-shards --scenario single",

@@ -9,7 +9,8 @@ use clap::ValueEnum;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Load {
     /// Every connection keeps `depth` packets under way: an answer is followed by the next packet.
-    Closed { connections: usize, payload: usize, depth: u64 },
+    /// The generator sleeps until answers come, or looks for them all the time.
+    Closed { connections: usize, payload: usize, depth: u64, awake: bool },
     /// Packets leave at fixed times, `rate` a second over all connections, whether or not answers
     /// came.
     Open { connections: usize, payload: usize, rate: u64 },
@@ -41,26 +42,26 @@ pub(crate) struct Scenario {
     pub(crate) job: Job,
 }
 
-pub(crate) static SCENARIOS: [&Scenario; 10] = [
+pub(crate) static SCENARIOS: [&Scenario; 11] = [
     &Scenario {
         name: "depth1",
         what: "depth 1, 200 connections, 64 B",
-        job: Job::Load(Load::Closed { connections: 200, payload: 64, depth: 1 }),
+        job: Job::Load(Load::Closed { connections: 200, payload: 64, depth: 1, awake: false }),
     },
     &Scenario {
         name: "depth64",
         what: "depth 64, 50 connections, 64 B",
-        job: Job::Load(Load::Closed { connections: 50, payload: 64, depth: 64 }),
+        job: Job::Load(Load::Closed { connections: 50, payload: 64, depth: 64, awake: false }),
     },
     &Scenario {
         name: "depth512",
         what: "depth 512, 50 connections, 8 B",
-        job: Job::Load(Load::Closed { connections: 50, payload: 8, depth: 512 }),
+        job: Job::Load(Load::Closed { connections: 50, payload: 8, depth: 512, awake: false }),
     },
     &Scenario {
         name: "large",
         what: "depth 4, 20 connections, 60,000 B",
-        job: Job::Load(Load::Closed { connections: 20, payload: 60_000, depth: 4 }),
+        job: Job::Load(Load::Closed { connections: 20, payload: 60_000, depth: 4, awake: false }),
     },
     &Scenario {
         name: "churn",
@@ -70,7 +71,12 @@ pub(crate) static SCENARIOS: [&Scenario; 10] = [
     &Scenario {
         name: "single",
         what: "one connection at depth 1, 64 B",
-        job: Job::Load(Load::Closed { connections: 1, payload: 64, depth: 1 }),
+        job: Job::Load(Load::Closed { connections: 1, payload: 64, depth: 1, awake: false }),
+    },
+    &Scenario {
+        name: "single-awake",
+        what: "one connection at depth 1, 64 B, generator never asleep",
+        job: Job::Load(Load::Closed { connections: 1, payload: 64, depth: 1, awake: true }),
     },
     &Scenario {
         name: "open",

@@ -60,7 +60,7 @@ pub(crate) static SERVERS: [&Server; 10] = [
         what: "the same, polling for 1 ms before it blocks",
         source: Source::Package("echo-condor"),
         mode: Some("busy"),
-        part: Part::Only(&["single", "idle"]),
+        part: Part::Only(&["single", "single-awake", "idle"]),
         library: Some("condor-reactor"),
     },
     &Server {
@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn servers_take_part_where_they_say() {
         assert_eq!(part_of("c").len(), SCENARIOS.len());
-        assert_eq!(part_of("condor-busy"), ["single", "idle"]);
+        assert_eq!(part_of("condor-busy"), ["single", "single-awake", "idle"]);
         assert_eq!(part_of("condor-2-shards"), ["depth64"]);
         let monoio = part_of("monoio");
         assert!(monoio.contains(&"open"));

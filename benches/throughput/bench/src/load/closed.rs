@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use mio::Events;
@@ -14,6 +14,8 @@ use super::{EVENTS, Latencies, Session};
 pub(super) struct Closed {
     crowd: Crowd,
     depth: u64,
+    /// How long the generator sleeps at most, if that is bounded.
+    longest_sleep: Option<Duration>,
     /// For every connection: up to which frame packets were sent, and when.
     marks: Vec<VecDeque<(u64, Instant)>>,
 }
@@ -24,10 +26,12 @@ impl Closed {
         connections: usize,
         payload: usize,
         depth: u64,
+        awake: bool,
     ) -> Result<Self> {
         let mut crowd = Crowd::new(address, payload)?;
         crowd.grow(connections)?;
-        Ok(Self { crowd, depth, marks: vec![VecDeque::new(); connections] })
+        let longest_sleep = awake.then_some(Duration::ZERO);
+        Ok(Self { crowd, depth, longest_sleep, marks: vec![VecDeque::new(); connections] })
     }
 
     /// Sends so many packets more on one connection.
@@ -83,7 +87,7 @@ impl Session for Closed {
             self.say(at, first, Instant::now())?;
         }
         while unanswered > 0 {
-            patience.wait(&mut self.crowd.poll, &mut events, None)?;
+            patience.wait(&mut self.crowd.poll, &mut events, self.longest_sleep)?;
             for event in &events {
                 let at = event.token().0;
                 let answered = if event.is_readable() || event.is_error() {
@@ -104,7 +108,6 @@ impl Session for Closed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn every_frame_is_recorded_once_with_its_own_time() {

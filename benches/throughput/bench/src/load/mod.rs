@@ -43,8 +43,8 @@ pub(crate) trait Session {
 /// Opens the connections of a load.
 pub(crate) fn open(load: Load, address: SocketAddr) -> Result<Box<dyn Session>> {
     Ok(match load {
-        Load::Closed { connections, payload, depth } => {
-            Box::new(closed::Closed::connect(address, connections, payload, depth)?)
+        Load::Closed { connections, payload, depth, awake } => {
+            Box::new(closed::Closed::connect(address, connections, payload, depth, awake)?)
         }
         Load::Open { connections, payload, rate } => {
             Box::new(open::Open::connect(address, connections, payload, rate)?)

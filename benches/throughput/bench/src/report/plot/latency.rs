@@ -8,7 +8,7 @@ use crate::report::table::{LoadTable, PERCENTS, Report};
 
 /// One connection beside the open loop, or whatever two scenarios ran.
 pub(super) fn panel(report: &Report, area: &Area<'_>) -> Result<()> {
-    let preferred = ["single", "open"].into_iter().filter_map(|name| {
+    let preferred = ["single", "single-awake", "open"].into_iter().filter_map(|name| {
         report.loads.iter().find(|table| table.name == name && !table.rows.is_empty())
     });
     let mut tables: Vec<&LoadTable> = preferred.collect();
