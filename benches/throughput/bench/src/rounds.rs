@@ -16,8 +16,9 @@ use crate::process::Launch;
 use crate::scenario::{Job, Scenario};
 use crate::servers::Server;
 
-/// Memory hardly varies between rounds: one for each so many rounds of load tells enough.
-const LOADS_PER_MEMORY: u32 = 5;
+/// Memory hardly varies between rounds: one for each so many rounds of load tells enough. With 19,000
+/// connections one takes long: once half of the local ports are taken, the kernel searches for each.
+const LOADS_PER_MEMORY: u32 = 8;
 
 /// A server that has been built.
 #[derive(Debug)]
