@@ -420,19 +420,20 @@ impl<M> Context<'_, M> {
 
     /// Does what a callback asked for. Nothing happens after the end was decided.
     pub(crate) fn apply(&mut self, action: Action<'_>) {
-        let (packet, stop) = match action {
-            Action::Continue => (None, None),
-            Action::Send(packet) => (Some(packet), None),
-            Action::Stop(reason) => (None, Some(reason)),
-            Action::SendAndStop(packet, reason) => (Some(packet), Some(reason)),
-        };
-        if let Some(packet) = packet
-            && let Err(error) = self.send(packet)
-        {
-            self.conn.close(error.into());
+        match action {
+            Action::Continue => {}
+            Action::Send(packet) => self.answer(packet),
+            Action::Stop(reason) => self.conn.close(reason),
+            Action::SendAndStop(packet, reason) => {
+                self.answer(packet);
+                self.conn.close(reason);
+            }
         }
-        if let Some(reason) = stop {
-            self.conn.close(reason);
+    }
+
+    fn answer(&mut self, packet: Packet<'_>) {
+        if let Err(error) = self.send(packet) {
+            self.conn.close(error.into());
         }
     }
 
@@ -459,7 +460,7 @@ impl<M> Context<'_, M> {
             }
             _ => {
                 framing.frame(packet.as_slice(), &mut self.turn.out)?;
-                if self.queued_bytes() > max {
+                if queued + self.turn.out.len() - before > max {
                     self.turn.out.truncate(before);
                     return Err(self.full(queued, max));
                 }
