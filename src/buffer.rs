@@ -200,7 +200,7 @@ impl Queue {
 ///
 /// What it may hold is bounded in number and in bytes; the rest goes back to the allocator, and so
 /// does, with every [`trim`](Self::trim), what nobody has needed since the one before.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[expect(clippy::vec_box, reason = "the boxes themselves are what is pooled")]
 pub struct Pool {
     buffers: Vec<Box<Buffer>>,
@@ -212,6 +212,20 @@ pub struct Pool {
     idle_queues: usize,
     /// Bytes that came back since the last trim and were not kept.
     let_go: usize,
+}
+
+impl Default for Pool {
+    /// With room for all it may keep, so that nothing that lives long is allocated in a burst.
+    fn default() -> Self {
+        Self {
+            buffers: Vec::with_capacity(Self::MAX_COUNT),
+            queues: Vec::with_capacity(Self::MAX_COUNT),
+            held: 0,
+            idle_buffers: 0,
+            idle_queues: 0,
+            let_go: 0,
+        }
+    }
 }
 
 impl Pool {
@@ -274,7 +288,7 @@ impl Pool {
     ///
     /// glibc keeps what is freed in pieces below 64 KiB, however much it comes to: after a burst of
     /// partial packets, all of it. One larger piece taken and freed makes it put the pieces together
-    /// and return what it can to the system. Other allocators do not mind.
+    /// and return what is at the top of its heap to the system. Other allocators do not mind.
     pub fn trim(&mut self) {
         for buffer in self.buffers.drain(..self.idle_buffers) {
             self.held -= buffer.capacity();

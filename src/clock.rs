@@ -103,7 +103,8 @@ impl ManualClock {
 
 /// Saturates after 584 years.
 fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+    let whole = duration.as_secs().saturating_mul(1_000_000_000);
+    whole.saturating_add(duration.subsec_nanos().into())
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one door through which time enters")]

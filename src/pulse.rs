@@ -4,8 +4,6 @@
 //! count of leading zeros, and a quantile is right to a factor of two. There is one writer, the
 //! reactor's thread; snapshots are taken from any thread.
 
-use std::time::Duration;
-
 use crate::stats::Counter;
 
 const BUCKETS: usize = 65;
@@ -24,10 +22,6 @@ impl Recorder {
     #[inline]
     pub(crate) fn record(&self, value: u64) {
         self.0[bucket(value)].add(1);
-    }
-
-    pub(crate) fn record_duration(&self, duration: Duration) {
-        self.record(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
     }
 
     fn snapshot(&self) -> Histogram {

@@ -384,8 +384,9 @@ impl Reactor {
         self.turn.plan_trim();
         self.end().doorbell.may_sleep();
         let slow = self.turn.options.slow_turn;
-        let took = self.turn.since_began();
-        self.turn.pulse.turn.record_duration(took);
+        let nanos = self.turn.since_began();
+        self.turn.pulse.turn.record(nanos);
+        let took = Duration::from_nanos(nanos);
         if took > slow {
             let slowest = self.listeners.iter().max_by_key(|(_, tenant)| tenant.took);
             let name = slowest.map_or("(none)", |(_, tenant)| tenant.listener.name());

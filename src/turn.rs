@@ -112,9 +112,9 @@ impl Turn {
         self.clock.latest()
     }
 
-    /// How long this turn has taken so far.
-    pub(crate) fn since_began(&self) -> Duration {
-        self.began.elapsed_at(self.clock.now())
+    /// How long this turn has taken so far, in nanoseconds.
+    pub(crate) fn since_began(&self) -> u64 {
+        self.clock.now().0 - self.began.0
     }
 
     pub(crate) fn nanos(&self) -> Nanos {

@@ -139,6 +139,12 @@ impl<T: Copy> Wheel<T> {
         }
     }
 
+    /// Makes room for so many timers in all, so that arming up to that many allocates nothing. Room
+    /// that is not used is not resident either.
+    pub fn make_room(&mut self, timers: usize) {
+        self.entries.reserve(timers.saturating_sub(self.entries.len()));
+    }
+
     /// How many timers are armed, those for [`Tick::NEVER`] and those already due included.
     #[must_use]
     pub fn len(&self) -> usize {

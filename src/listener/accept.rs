@@ -127,6 +127,9 @@ where
         let slot = self.peers.vacant_key();
         if slot == self.generations.len() {
             self.generations.push(0);
+            // Its timer has a place from the start: what lives long is not to be allocated in the
+            // midst of a burst of buffers, which could then not be given back to the system.
+            turn.wheel.make_room(self.generations.len());
         }
         let key = u32::try_from(slot).unwrap_or(u32::MAX);
         let peer_addr = canonical(peer_addr);

@@ -14,6 +14,7 @@ from kit.trial import MEMORY_KIB, Trial
 
 TRAFFIC = Path(__file__).resolve().parents[1] / "kit/traffic.py"
 MEGABYTE = 1_000_000
+KEPT_KIB = 20 * 1024
 
 
 def traffic(kind, server, seconds):
@@ -169,6 +170,32 @@ def ten_thousand():
             expect(open_now == 10_002, f"{open_now} connections are open")
             each = (trial.server.resident_kib() - empty) * 1024 / 10_000
         return f"10,000 x 2 answers, {each:.0f} bytes resident each; {trial.finish()}"
+
+
+@check("burst", "a burst of half packets, 30 MB at once: all answered, and a good part of the memory goes back to the system", patient=True)
+def burst():
+    payload = bytes(60_000)
+    half = len(payload) // 2
+    with Trial("--max-connections", 1_010, "--timeout", 60_000) as trial, crowd(trial.server, 1_000) as clients:
+        ask_all(clients, b"before the burst")
+        calm, highest = trial.server.resident_kib(), 0
+        for _ in range(10):
+            for client in clients:
+                client.send(frame(payload)[:half])
+            trial.before.ask(b"before, in the burst")
+            highest = max(highest, trial.server.resident_kib())
+            for client in clients:
+                client.send(frame(payload)[half:])
+                client.expect_packet(payload)
+        trial.during()
+        expect(highest - calm > 20 * 1024, f"only {highest - calm} KiB were held: no burst")
+        wait_until(
+            lambda: trial.server.resident_kib() - calm <= KEPT_KIB,
+            60,
+            lambda: f"a minute later {trial.server.resident_kib() - calm} KiB more than before the burst, {KEPT_KIB} allowed",
+        )
+        later = trial.server.resident_kib()
+        return f"{calm / 1024:.1f} MiB before, {highest / 1024:.1f} at its height, {later / 1024:.1f} later; {trial.finish()}"
 
 
 @check("reset-cycles", "17,000 times connect, echo, reset: fds and memory are where they were")
