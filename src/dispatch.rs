@@ -146,6 +146,11 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         counters.terminated.add(1);
         counters.closed[crate::stats::CloseKind::from(reason) as usize].add(1);
         log::debug!("{}: {} ended: {reason}", desk.profile.name, self.seat.peer_addr());
+        if matches!(reason, CloseReason::WriteStalled | CloseReason::SlowReader)
+            && desk.gate.opens(Cause::SlowPeer, desk.turn.nanos())
+        {
+            log::warn!("{}: {}: {reason}", desk.profile.name, self.seat.peer_addr());
+        }
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| handler.terminate(reason))) {
             self.panicked(desk, payload);
         }

@@ -19,11 +19,6 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             let len = input.len().min(bytes.len());
             self.log_partial(desk, &bytes[..len]);
         }
-        if matches!(reason, CloseReason::WriteStalled | CloseReason::SlowReader)
-            && desk.gate.opens(Cause::SlowPeer, desk.turn.nanos())
-        {
-            log::warn!("{}: {}: {reason}", desk.profile.name, self.seat.peer_addr());
-        }
         self.conn.close(reason);
     }
 
