@@ -265,6 +265,12 @@ fn wanted(want: &Option<usize>) -> String {
     want.map_or_else(|| String::from("an unknown number"), |want| want.to_string())
 }
 
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        Self::other(error)
+    }
+}
+
 impl From<FrameError> for CloseReason {
     /// The reason for which a connection ends whose *input* the framing refused.
     fn from(error: FrameError) -> Self {

@@ -13,9 +13,10 @@ pub(crate) enum Cause {
     Nonsense,
     SlowPeer,
     DroppedMessage,
+    SlowTurn,
 }
 
-const CAUSES: usize = Cause::DroppedMessage as usize + 1;
+const CAUSES: usize = Cause::SlowTurn as usize + 1;
 const PERIOD: u64 = 1_000_000_000;
 
 /// Lets one line a second through per cause.

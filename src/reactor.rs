@@ -8,7 +8,7 @@
 //! early therefore stays queued, and while anybody is queued `wait` does not wait.
 
 use std::fmt;
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ use crate::error::Error;
 use crate::handle::{End, Handle, ListenerHandle, Shared};
 use crate::handler::{Accepted, Handler};
 use crate::listener::{AnyListener, Listener, Profile};
+use crate::logging::{Cause, LogGate};
 use crate::mailbox::{ConnectionId, Doorbell};
 use crate::options::{ListenerOptions, ReactorOptions};
 use crate::peer::mark;
@@ -36,7 +37,7 @@ use crate::turn::{Timer, Turn};
 struct Tenant {
     listener: Box<dyn AnyListener>,
     tickets: Vec<Ticket>,
-    /// How long its connections were worked on in this turn, if there are others to compare it with.
+    /// How long it took in this turn, if there are others to compare it with.
     took: Duration,
 }
 
@@ -85,6 +86,7 @@ pub struct Reactor {
     turn: Turn,
     shared: Arc<Shared>,
     shutdown: Option<Shutdown>,
+    gate: LogGate,
     stopped: bool,
 }
 
@@ -149,6 +151,7 @@ impl Reactor {
             turn: Turn::new(Clock::monotonic(), options, Some(registry), handle, pulse),
             shared,
             shutdown: None,
+            gate: LogGate::default(),
             stopped: false,
         }
     }
@@ -296,24 +299,21 @@ impl Reactor {
     }
 
     fn accept(&mut self) -> Result<(), Error> {
+        self.turn.has_laps = self.listeners.len() > 1;
         for (_, tenant) in &mut self.listeners {
             if let Err(error) = tenant.listener.accept(&mut self.turn) {
                 self.shared.ends[self.shard].doorbell.may_sleep();
                 return Err(error);
             }
+            tenant.took = self.turn.lap();
         }
         Ok(())
     }
 
     fn work(&mut self) {
-        let several = self.listeners.len() > 1;
         for (_, tenant) in &mut self.listeners {
-            let before = self.turn.nanos();
             tenant.listener.work(&mut self.turn, &mut self.read);
-            if several {
-                self.turn.sample();
-                tenant.took = before.elapsed_at(self.turn.nanos());
-            }
+            tenant.took += self.turn.lap();
         }
     }
 
@@ -326,6 +326,7 @@ impl Reactor {
         }
         for (_, tenant) in &mut self.listeners {
             tenant.listener.deliver(&mut self.turn, rung);
+            tenant.took += self.turn.lap();
         }
     }
 
@@ -343,6 +344,7 @@ impl Reactor {
                 | Timer::Drain { listener } => {
                     if let Some(tenant) = self.listeners.get_mut(listener.into()) {
                         tenant.listener.expire(&mut self.turn, timer);
+                        tenant.took += self.turn.lap();
                     }
                 }
                 Timer::Lead => self.lead_is_over(),
@@ -387,7 +389,7 @@ impl Reactor {
         let nanos = self.turn.since_began();
         self.turn.pulse.turn.record(nanos);
         let took = Duration::from_nanos(nanos);
-        if took > slow {
+        if took > slow && self.gate.opens(Cause::SlowTurn, self.turn.latest()) {
             let slowest = self.listeners.iter().max_by_key(|(_, tenant)| tenant.took);
             let name = slowest.map_or("(none)", |(_, tenant)| tenant.listener.name());
             log::warn!("a turn took {took:?}, more than {slow:?}, most of it for \"{name}\"");
@@ -588,11 +590,5 @@ impl fmt::Debug for Reactor {
             .field("listeners", &self.listeners.len())
             .field("stopped", &self.stopped)
             .finish_non_exhaustive()
-    }
-}
-
-impl From<Error> for io::Error {
-    fn from(error: Error) -> Self {
-        Self::other(error)
     }
 }

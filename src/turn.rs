@@ -48,6 +48,9 @@ pub(crate) struct Turn {
     /// A moment before `poll` looked: whatever had arrived by then was announced. What deadlines
     /// are judged against.
     judged: Nanos,
+    lap_began: Nanos,
+    /// Whether there are listeners to be told apart when the turn turns out to be slow.
+    pub(crate) has_laps: bool,
     pub(crate) wheel: Wheel<Timer>,
     /// Output of the connection that is being worked on, framed. It belongs to that one alone.
     pub(crate) out: Vec<u8>,
@@ -75,6 +78,8 @@ impl Turn {
             now,
             tick: now.round_up(),
             began: now,
+            lap_began: now,
+            has_laps: false,
             judged: now,
             wheel: Wheel::new(),
             out: Vec::new(),
@@ -92,7 +97,7 @@ impl Turn {
     /// peer is to blame for it. Nothing new is judged if `poll` was interrupted, and did not look.
     pub(crate) fn begin(&mut self, before: Option<Nanos>) {
         self.sample();
-        self.began = self.now;
+        (self.began, self.lap_began) = (self.now, self.now);
         self.judged = before.unwrap_or(self.judged);
     }
 
@@ -105,6 +110,16 @@ impl Turn {
     /// The time as it is, without keeping it.
     pub(crate) fn present(&self) -> Nanos {
         self.clock.now()
+    }
+
+    /// Takes the time, and tells how much of it has passed since the last lap, or since the turn
+    /// began. Without laps it costs nothing and none has.
+    pub(crate) fn lap(&mut self) -> Duration {
+        if !self.has_laps {
+            return Duration::ZERO;
+        }
+        self.sample();
+        std::mem::replace(&mut self.lap_began, self.now).elapsed_at(self.now)
     }
 
     /// The newest time that anybody has asked for. Costs nothing.
