@@ -145,7 +145,44 @@ fn configure(socket: &SockRef<'_>, options: &ListenerOptions) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    /// The socket of a connection to a listener with these options, as the server has it.
+    fn accepted(options: &ListenerOptions) -> TcpStream {
+        let (mut listener, addr) = listen("test", options).unwrap();
+        let _client = std::net::TcpStream::connect(addr).unwrap();
+        loop {
+            match Acceptor::accept(&mut listener, options) {
+                Ok((socket, _)) => return socket,
+                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+            }
+        }
+    }
+
+    /// Goal: the sockets of connections have what the options say, although only the listening one
+    /// is told on Linux. Method: the server's side of a connection is asked, for each value, also
+    /// where the listening socket was made by somebody else.
+    #[test]
+    fn accepted_sockets_have_the_options_of_their_listener() {
+        let given = || {
+            let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            ListenerOptions::from_std(socket)
+        };
+        for options in [ListenerOptions::port(0), given()] {
+            let plain = accepted(&options);
+            let plain = SockRef::from(&plain);
+            assert!(plain.tcp_nodelay().unwrap(), "by default answers do not wait");
+            assert!(!plain.keepalive().unwrap(), "by default the kernel does not probe");
+
+            let told = accepted(&options.nodelay(false).keepalive(Duration::from_secs(77)));
+            let told = SockRef::from(&told);
+            assert!(!told.tcp_nodelay().unwrap());
+            assert!(told.keepalive().unwrap());
+            assert_eq!(told.tcp_keepalive_time().unwrap(), Duration::from_secs(77));
+        }
+    }
 
     /// Goal: each class as accept(2) has it. Method: the errors themselves, by number on Linux.
     #[test]
