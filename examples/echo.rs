@@ -68,6 +68,9 @@ struct Options {
     /// How long a peer may be silent [default: for ever]
     #[arg(long, value_name = "MILLISECONDS")]
     idle: Option<u64>,
+    /// How long a peer may be silent before the kernel asks whether it exists [default: for ever]
+    #[arg(long, value_name = "SECONDS")]
+    keepalive: Option<u64>,
     /// Reactors, each on a thread of its own
     #[arg(long, value_name = "N", default_value_t = 1)]
     shards: usize,
@@ -104,6 +107,9 @@ impl Options {
         }
         if let Some(idle) = self.idle {
             options = options.idle_timeout(Duration::from_millis(idle));
+        }
+        if let Some(silent) = self.keepalive {
+            options = options.keepalive(Duration::from_secs(silent));
         }
         Ok(options)
     }
@@ -154,7 +160,10 @@ fn serve(options: &Options) -> Result<(), Error> {
         }
     }
     let stats = handle.stats();
-    println!("made={} terminated={}", stats.made, stats.terminated);
+    println!(
+        "made={} terminated={} register_errors={}",
+        stats.made, stats.terminated, stats.register_errors
+    );
     outcome
 }
 

@@ -95,6 +95,29 @@ def only_before_is_open(trial):
 
 
 @check(
+    "peers-vanish-silently",
+    "--keepalive frees the slots of peers whose packets no longer arrive; silent ones that still exist keep theirs",
+    needs=("ip", "iptables"),
+    patient=True,
+)
+def peers_vanish_silently():
+    with private_network() as network:
+        network.set("tcp_keepalive_intvl", 1)
+        network.set("tcp_keepalive_probes", 2)
+        with Trial("--keepalive", 1, namespace=network) as trial:
+            with crowd(trial.server, 10) as silent, crowd(trial.server, 10, source="127.0.0.2") as vanishing:
+                ask_all(silent + vanishing, b"and now silence")
+                with network.dropping("-s", "127.0.0.2"), network.dropping("-d", "127.0.0.2"):
+                    start = time.monotonic()
+                    trial.wait_for_descriptors(trial.descriptors + 11, 15)
+                    freed = time.monotonic() - start
+                time.sleep(2)
+                ask_all(silent, b"still here")
+            trial.during()
+            return f"10 slots freed {freed:.1f} s after the peers vanished, 10 kept; {trial.finish()}"
+
+
+@check(
     "peers-vanish-owing",
     "the write-stall timeout (30 s) frees the slots of peers that vanish with answers still unread",
     needs=("ip", "iptables"),

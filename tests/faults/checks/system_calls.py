@@ -1,6 +1,7 @@
 """System calls that fail (strace -e inject), and how many there are per packet."""
 
 import itertools
+import re
 
 from kit.client import Client, Load, ask_all, crowd, frame
 from kit.expect import Failure, check, expect, wait_until
@@ -153,11 +154,11 @@ def faults_that_kill(inject):
         return f"{count} calls failed, {load.outcome}; {trial.finish()}"
 
 
-@check("send-ENOBUFS", "sent later or the connection ends; never a spin", needs=STRACE)
-def send_lacks_memory():
+@for_each(("ENOBUFS", "ENOMEM"), "send", "sent later or the connection ends; never a spin")
+def send_lacks_memory(error):
     with Trial() as trial:
         with Load(trial.server, 8) as load:
-            with Trace(trial.server, "sendto", inject="sendto:error=ENOBUFS:when=9+11") as trace:
+            with Trace(trial.server, "sendto", inject=f"sendto:error={error}:when=9+11") as trace:
                 load.rounds(40)
             load.rounds(1)
             trial.during()
@@ -184,6 +185,8 @@ def registration_fails(error):
         expect(load.outcome.ended == count, f"{load.outcome}, but {count} registrations failed")
         seen = trial.finish()
         expect("made=24 " in seen, f"24 connections were registered, but {seen}")
+        counted = re.search(r"\bregister_errors=(\d+)", trial.server.output())
+        expect(counted and int(counted[1]) == count, f"{count} registrations failed, {counted and counted[0]} were counted")
         return f"{count} registrations failed, {load.outcome}; {seen}"
 
 

@@ -51,6 +51,11 @@ class Namespace:
         with self:
             return run(*command)
 
+    def set(self, name, value):
+        """Sets a parameter of this namespace alone, such as `tcp_keepalive_intvl`."""
+        with self:
+            Path(f"/proc/sys/net/ipv4/{name}").write_text(str(value))
+
     def counter(self, name):
         """A TCP counter of this namespace, such as `TCPSynRetrans`."""
         with self:
