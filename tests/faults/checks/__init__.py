@@ -7,5 +7,6 @@ from . import (  # noqa: F401
     process,
     start_and_stop,
     contract,
+    handlers,
     load,
 )

@@ -1,5 +1,7 @@
 """Many connections, much data, and none at all."""
 
+import contextlib
+import itertools
 import random
 import select
 import subprocess
@@ -7,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from kit.client import Client, ask_all, crowd, frame
+from kit.client import Client, Ended, ask_all, crowd, frame
 from kit.expect import Failure, check, expect, wait_until
 from kit.spawn import spawn
 from kit.trial import MEMORY_KIB, Trial
@@ -69,6 +71,54 @@ def slowloris():
         expect(latest <= TIMEOUT + 1.0, f"a timeout of {TIMEOUT} s came after {latest:.2f} s")
         expect_latency(calm, loaded)
         return f"{timeouts} timeouts, the last after {latest:.3f} s; 99 % within {loaded:.1f} ms ({calm:.1f} ms calm); {trial.finish()}"
+
+
+@check(
+    "slowloris-stopped",
+    "5,000 dripping clients whose handlers stop at the timeout: all are gone by then, none earlier; another's latency as above",
+    program="panicky",
+)
+def slowloris_stopped():
+    with Trial("--timeout", int(TIMEOUT * 1000), "--max-connections", DRIPPERS + 100, program="panicky") as trial:
+        calm = result(traffic("measure", trial.server, 1))
+        with crowd(trial.server, DRIPPERS) as clients:
+            measuring = traffic("measure", trial.server, 3)
+            ends = drip_to_the_end(clients)
+            loaded = result(measuring)
+        trial.during()
+        expect(max(ends) <= TIMEOUT + 1.0, f"a timeout of {TIMEOUT} s came after {max(ends):.2f} s")
+        expect_latency(calm, loaded)
+        return f"{len(ends)} ended, the last after {max(ends):.3f} s; 99 % within {loaded:.1f} ms ({calm:.1f} ms calm); {trial.finish()}"
+
+
+def drip_to_the_end(clients):
+    """A byte from each, spread over a second, then one more every now and then; after how long each stream ended."""
+    poll = select.epoll()
+    begun, ends = {}, {}
+    start = time.monotonic()
+    waiting = {client.socket.fileno(): client for client in clients}
+    for turn in itertools.count():
+        expect(time.monotonic() < start + TIMEOUT + 10, f"{len(waiting) - len(ends)} connections have not ended")
+        for descriptor in list(waiting)[turn % 10 :: 10]:
+            if descriptor not in begun:
+                poll.register(descriptor, select.EPOLLIN)
+                begun[descriptor] = time.monotonic()
+            if descriptor not in ends:
+                drip_one(waiting[descriptor])
+        for descriptor, _ in poll.poll(0.1):
+            ends[descriptor] = time.monotonic() - begun[descriptor]
+            expect(ends[descriptor] >= TIMEOUT, f"a timeout of {TIMEOUT} s came after {ends[descriptor]:.4f} s")
+            expect(waiting[descriptor].read_to_end() == 0, "something was answered")
+            poll.unregister(descriptor)
+        if len(ends) == len(waiting):
+            poll.close()
+            return list(ends.values())
+
+
+def drip_one(client):
+    """One byte, if the server still listens."""
+    with contextlib.suppress(Ended):
+        client.send(b"\xff")
 
 
 class Dripper:

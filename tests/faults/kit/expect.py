@@ -22,19 +22,20 @@ class Check:
     needs: tuple
     patient: bool
     optional: bool
+    program: str
     body: Callable
 
 
 CHECKS = {}
 
 
-def check(name, expected, needs=(), patient=False, optional=False):
-    """Registers a check. A `patient` one mostly sleeps and may run beside others."""
+def check(name, expected, needs=(), patient=False, optional=False, program="echo"):
+    """Registers a check. A `patient` one mostly sleeps and may run beside others; `program` is the example it starts."""
 
     def register(body):
         if name in CHECKS:
             raise ValueError(f"two checks are called {name}")
-        CHECKS[name] = Check(name, expected, tuple(needs), patient, optional, body)
+        CHECKS[name] = Check(name, expected, tuple(needs), patient, optional, program, body)
         return body
 
     return register

@@ -1,4 +1,4 @@
-"""The `echo` example as a process: started, looked at through /proc, stopped with its report."""
+"""An example, `echo` as a rule, as a process: started, looked at through /proc, stopped with its report."""
 
 import contextlib
 import ctypes
@@ -19,14 +19,15 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def build():
-    """Builds the `echo` example unless ECHO names a binary; the path to use is ECHO from then on."""
-    if "ECHO" not in os.environ:
+def build(program):
+    """Builds an example, unless the variable called as it is, in capitals, names a binary; then it holds the path to use."""
+    variable = program.upper()
+    if variable not in os.environ:
         if not shutil.which("cargo"):
-            sys.exit("missing tool: cargo (or name a built server in ECHO)")
-        subprocess.run(["cargo", "build", "--quiet", "--release", "--example", "echo"], cwd=ROOT, check=True)
+            sys.exit(f"missing tool: cargo (or name a built server in {variable})")
+        subprocess.run(["cargo", "build", "--quiet", "--release", "--example", program], cwd=ROOT, check=True)
         target = ROOT / os.environ.get("CARGO_TARGET_DIR", "target")
-        os.environ["ECHO"] = str(target / "release/examples/echo")
+        os.environ[variable] = str(target / "release/examples" / program)
 
 
 class StartFailed(Exception):
@@ -39,14 +40,14 @@ class StartFailed(Exception):
 
 
 class Server:
-    """A running `echo`. As a context manager it is killed at the end unless it has been stopped."""
+    """A running server. As a context manager it is killed at the end unless it has been stopped."""
 
-    def __init__(self, *options, listen="127.0.0.1:0", namespace=None, environment=None, prefix=()):
+    def __init__(self, *options, listen="127.0.0.1:0", namespace=None, environment=None, prefix=(), program="echo"):
         self._output = tempfile.TemporaryFile()
         self._errors = tempfile.TemporaryFile()
         with namespace or contextlib.nullcontext():
             self.process = spawn(
-                [*prefix, os.environ["ECHO"], "--listen", listen, *map(str, options)],
+                [*prefix, os.environ[program.upper()], "--listen", listen, *map(str, options)],
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
                 stderr=self._errors,

@@ -1,0 +1,135 @@
+"""Handlers that panic: the one thing that user code can do to all others."""
+
+import collections
+import contextlib
+import random
+import re
+import time
+
+from kit.client import Client, frame
+from kit.expect import check, expect
+from kit.trial import Trial
+
+HERD = 100
+SECONDS = 10.0
+# Of a hundred connections in a round, so many panic on average.
+DOOMED = 5
+# What a server called panicky.rs does with them.
+PACKETS = {
+    "handle_packet": b"panic in handle_packet",
+    "handle_info": b"panic in handle_info",
+    "timer": b"panic in a timer",
+    "terminate": b"panic in terminate",
+    "drop": b"panic in drop",
+}
+ADDRESSES = {"factory": "127.0.0.2", "init": "127.0.0.3"}
+# The packets behind these are answered as well: the panic comes by a message or a timer.
+LATER = ("handle_info", "timer")
+
+
+@check(
+    "stampede",
+    "handlers panic at random for 10 s under 100 connections: those end, after their earlier answers, and no others; one log line a second",
+    program="panicky",
+)
+def stampede():
+    seed = random.SystemRandom().randrange(1 << 30)
+    with Trial(program="panicky") as trial:
+        herd = Herd(trial.server, random.Random(seed))
+        with herd:
+            start = time.monotonic()
+            while time.monotonic() < start + SECONDS:
+                herd.round()
+                trial.before.ask(b"before, all the while")
+            trial.during()
+            seconds = time.monotonic() - start
+        seen = trial.finish()
+        panics = herd.panics
+        expect_report(trial.server, panics)
+        lines = expect_log(trial.server, seconds)
+        places = ", ".join(f"{panics[place]} in {place}" for place in (*ADDRESSES, *PACKETS))
+        return f"{panics.total()} panics ({places}), {herd.answers} answers, {lines} log lines (seed {seed}); {seen}"
+
+
+class Herd:
+    """Connections that ask in turn, of which some go off now and then and are replaced."""
+
+    def __init__(self, server, source):
+        self.panics = collections.Counter()
+        self.answers = 0
+        self._server = server
+        self._source = source
+        self._clients = []
+
+    def __enter__(self):
+        self._clients = [Client(self._server) for _ in range(HERD)]
+        return self
+
+    def __exit__(self, *_):
+        for client in self._clients:
+            client.close()
+
+    def round(self):
+        """Everybody asks before the first answer is read, so that turns have both kinds in them."""
+        fates = [self._fate() for _ in self._clients]
+        batches = [self._send(client, fate) for client, fate in zip(self._clients, fates)]
+        for place, address in ADDRESSES.items():
+            self._strand(place, address)
+        for number, (fate, (before, behind)) in enumerate(zip(fates, batches)):
+            client = self._clients[number]
+            self._expect_packets(client, before)
+            if fate in LATER or fate is None:
+                self._expect_packets(client, behind)
+            if fate is None:
+                continue
+            client.expect_end(f"after the answers, and a panic in {fate}")
+            client.close()
+            self.panics[fate] += 1
+            self._clients[number] = Client(self._server)
+
+    def _fate(self):
+        """Where this one goes off in this round, if it does."""
+        return self._source.choice(list(PACKETS)) if self._source.randrange(HERD) < DOOMED else None
+
+    def _send(self, client, fate):
+        """Sends up to eight requests in one segment, and the one that panics among them."""
+        requests = [self._source.randbytes(self._source.randint(0, 40)) for _ in range(self._source.randint(1, 8))]
+        place = self._source.randint(0, len(requests))
+        before, behind = requests[:place], requests[place:]
+        middle = [] if fate is None else [PACKETS[fate]]
+        client.send(b"".join(map(frame, before + middle + behind)))
+        return before, behind
+
+    def _expect_packets(self, client, packets):
+        for packet in packets:
+            client.expect_packet(packet)
+            self.answers += 1
+
+    def _strand(self, place, address):
+        """One whose handler cannot be made, or not be initialised."""
+        with contextlib.closing(Client(self._server, source=address)) as client:
+            client.expect_end(f"after a panic in {place}")
+        self.panics[place] += 1
+
+
+def expect_report(server, panics):
+    """As many panics were counted as were asked for, and none that the hook did not see."""
+    found = re.search(r"\bpanics=(\d+) seen by the hook=(\d+)", server.output())
+    expect(found, f"no count of panics in the exit report: {server.output()[-200:]!r}")
+    wanted = (panics.total(), panics.total())
+    counted = (int(found[1]), int(found[2]))
+    expect(counted == wanted, f"{found[0]}, but {panics.total()} were asked for: {dict(panics)}")
+
+
+def expect_log(server, seconds):
+    """About one line a second for the callbacks and one for the factory, and no other errors; how many there are."""
+    errors = [line for line in server.output().splitlines() if line.startswith("ERROR")]
+    kinds = {"a callback of 127.0.0": 0, "the factory panicked": 0}
+    for line in errors:
+        kind = next((kind for kind in kinds if kind in line), None)
+        expect(kind, f"an error that nobody asked for: {line}")
+        expect(line.endswith("panicked: on purpose"), f"not the panic's own text: {line}")
+        kinds[kind] += 1
+    for kind, count in kinds.items():
+        expect(seconds - 2 <= count <= seconds + 1, f"{count} lines of `{kind}` in {seconds:.1f} s")
+    return len(errors)

@@ -1,0 +1,179 @@
+//! A server whose handlers panic where they are told to, and which stops at a packet timeout, as is
+//! the default: what the checks `stampede` and `slowloris-stopped` run.
+//!
+//! A factory or an `init` has seen no packet yet, so they go by the peer's address: for 127.0.0.2
+//! the factory panics, for 127.0.0.3 `init` does. Everywhere else it is a packet that says so; any
+//! other packet comes back. SIGTERM drains.
+//!
+//! Its panic hook is quiet about panics that were asked for, and counts them. Log lines go to
+//! stdout.
+
+#![expect(clippy::print_stdout, reason = "a program may")]
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::panic::{self, panic_any};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use clap::Parser;
+use condor::{
+    Accepted, Action, CloseReason, Context, Error, Handler, Info, ListenerOptions, Reactor,
+};
+use log::{LevelFilter, Log, Metadata, Record};
+use signal_hook::consts::SIGTERM;
+use signal_hook::iterator::Signals;
+
+const IN_FACTORY: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+const IN_INIT: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
+
+/// What the hook knows them by.
+const ON_PURPOSE: &str = "on purpose";
+
+/// How often the hook was called for a panic on purpose.
+static SEEN: AtomicU64 = AtomicU64::new(0);
+
+fn go_off() -> ! {
+    panic_any(ON_PURPOSE)
+}
+
+/// A panic that was not asked for is as loud as ever.
+fn quiet_hook() {
+    let loud = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        if info.payload().downcast_ref::<&str>() == Some(&ON_PURPOSE) {
+            SEEN.fetch_add(1, Ordering::Relaxed);
+        } else {
+            loud(info);
+        }
+    }));
+}
+
+/// Log lines, on stdout.
+struct Lines;
+
+impl Log for Lines {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        println!("{}: {}", record.level(), record.args());
+    }
+
+    fn flush(&self) {}
+}
+
+/// What happens when the connection ends.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+enum Last {
+    Nothing,
+    TerminatePanics,
+    DropPanics,
+}
+
+struct Panicky(Last);
+
+impl Panicky {
+    fn make(peer: &Accepted<'_>) -> Self {
+        if peer.peer_addr().ip() == IN_FACTORY {
+            go_off();
+        }
+        Self(Last::Nothing)
+    }
+}
+
+impl Handler for Panicky {
+    type Message = ();
+
+    fn init(&mut self, ctx: &mut Context<'_, ()>) -> Action<'_> {
+        if ctx.peer_addr().ip() == IN_INIT {
+            go_off();
+        }
+        Action::Continue
+    }
+
+    fn handle_packet<'a>(&'a mut self, packet: &'a [u8], ctx: &mut Context<'_, ()>) -> Action<'a> {
+        match packet {
+            b"panic in handle_packet" => go_off(),
+            b"panic in handle_info" => match ctx.address().send(()) {
+                Ok(()) => Action::Continue,
+                Err(error) => Action::send(error.to_string()),
+            },
+            b"panic in a timer" => {
+                ctx.send_after(Duration::from_millis(1), ());
+                Action::Continue
+            }
+            b"panic in terminate" => {
+                self.0 = Last::TerminatePanics;
+                Action::stop(CloseReason::Normal)
+            }
+            b"panic in drop" => {
+                self.0 = Last::DropPanics;
+                Action::stop(CloseReason::Normal)
+            }
+            _ => Action::send(packet),
+        }
+    }
+
+    fn handle_info<'a>(&'a mut self, info: Info<'a, ()>, _: &mut Context<'_, ()>) -> Action<'a> {
+        match info {
+            Info::Message(()) => go_off(),
+            other => other.default_action(),
+        }
+    }
+
+    fn terminate(self, _: CloseReason) {
+        if self.0 == Last::TerminatePanics {
+            go_off();
+        }
+    }
+}
+
+impl Drop for Panicky {
+    fn drop(&mut self) {
+        if self.0 == Last::DropPanics {
+            go_off();
+        }
+    }
+}
+
+#[derive(Debug, Parser)]
+struct Options {
+    /// Address and port to listen on
+    #[arg(long)]
+    listen: SocketAddr,
+    /// How long a packet may take, in milliseconds
+    #[arg(long, default_value_t = 10_000)]
+    timeout: u64,
+    /// The most connections at once
+    #[arg(long, default_value_t = 200)]
+    max_connections: usize,
+}
+
+fn main() -> Result<(), Error> {
+    let options = Options::parse();
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        eprintln!("panicky: cannot raise the limit on open files: {error}");
+    }
+    quiet_hook();
+    let mut signals = Signals::new([SIGTERM])
+        .map_err(|source| Error::Poll { what: "listen for signals", source })?;
+    let mut reactor = Reactor::new()?;
+    let listening = ListenerOptions::new(options.listen)
+        .packet_timeout(Duration::from_millis(options.timeout))
+        .max_connections(options.max_connections);
+    let listener = reactor.start_listener("panicky", listening, Panicky::make)?;
+    println!("listening on {}", listener.local_addr());
+    // From here on: the first line is for whoever has started this.
+    if log::set_logger(&Lines).is_ok() {
+        log::set_max_level(LevelFilter::Warn);
+    }
+    let handle = reactor.handle();
+    thread::spawn(move || signals.forever().try_for_each(|_| handle.shutdown().map(drop)));
+    reactor.run()?;
+    let stats = reactor.handle().stats();
+    println!("made={} terminated={}", stats.made, stats.terminated);
+    println!("panics={} seen by the hook={}", stats.panics, SEEN.load(Ordering::Relaxed));
+    Ok(())
+}
