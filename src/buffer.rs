@@ -315,6 +315,33 @@ mod tests {
         buffer
     }
 
+    /// Goal: a buffer that is never empty does not grow without end. Method: nine tenths of what waits
+    /// go and come, a thousand times.
+    #[test]
+    fn consumed_space_is_used_again() {
+        let mut buffer = filled(100);
+        for _ in 0..1_000 {
+            buffer.consume(90);
+            buffer.append(&[7; 90]);
+        }
+        assert_eq!(buffer.as_slice(), [7; 100]);
+        assert!(buffer.capacity() <= 400, "{} bytes for 100", buffer.capacity());
+    }
+
+    /// Goal: copied output is in pieces of the stated length, so that a long queue does not move as it
+    /// grows. Method: a byte, then much at once.
+    #[test]
+    fn no_copied_piece_of_a_queue_is_too_long() {
+        let (mut queue, mut pool) = (Queue::default(), Pool::default());
+        queue.append(&[7], &mut pool);
+        queue.append(&[7; 3 * Queue::SEGMENT_LEN], &mut pool);
+        while let Some(front) = queue.front() {
+            let len = front.len();
+            assert!(len <= Queue::SEGMENT_LEN, "{len} bytes");
+            queue.consume(len, &mut pool);
+        }
+    }
+
     /// Goal: what the pool keeps is bounded in each of three ways, and what it says it holds is what
     /// it holds. Method: give it buffers past each bound alone.
     #[test]
@@ -335,6 +362,8 @@ mod tests {
         assert_eq!(pool.buffers.len(), Pool::MAX_COUNT, "too many");
         (0..Pool::MAX_COUNT + 10).for_each(|_| pool.give_queue(Box::default()));
         assert_eq!(pool.queues.len(), Pool::MAX_COUNT, "too many queues");
+        assert!(pool.take_queue().is_empty());
+        assert_eq!(pool.queues.len(), Pool::MAX_COUNT - 1, "one of them is used again");
     }
 
     /// Goal: what a burst needed goes back, what is needed all the time stays, and a little is not

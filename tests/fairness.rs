@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use condor::{Action, Info, ListenerOptions, Reactor, ReactorOptions};
+use condor::{Action, CloseReason, Info, ListenerOptions, Reactor, ReactorOptions};
 use support::{Client, Script, drive, framed};
 
 fn any_port() -> ListenerOptions {
@@ -92,6 +92,24 @@ fn a_connection_that_floods_is_read_one_budget_a_turn() {
     }
     assert!(listener.stats().read_budget_hits >= 40);
     assert!(listener.stats().packets_in > 50, "the flood itself is served");
+}
+
+/// Goal: what comes behind a stop is thrown away one budget a turn as well. Method: ten budgets of
+/// bytes and the peer's end; the turns until it is gone.
+#[test]
+fn a_peer_that_lingers_is_read_one_budget_a_turn() {
+    const BUFFER: usize = 4096;
+    let mut reactor = Reactor::with_options(ReactorOptions::default().read_buffer(BUFFER)).unwrap();
+    let stops = |_: &condor::Accepted<'_>| {
+        Script::<()>::new().packet(|_, _| Action::stop(CloseReason::Normal))
+    };
+    let listener = reactor.start_listener("test", any_port(), stops).unwrap();
+    let mut client = Client::connect(listener.local_addr());
+    drive(&mut reactor, "a connection", || listener.stats().open == 1);
+    client.raw(&[framed(b"stop"), vec![7; 10 * BUFFER]].concat());
+    client.finish();
+    let turns = drive(&mut reactor, "its end", || listener.stats().open == 0);
+    assert!(turns >= 10, "in {turns} turns");
 }
 
 /// Goal: with room for one event a batch nobody starves, though one of them always has more.

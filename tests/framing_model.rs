@@ -424,6 +424,8 @@ fn a_listeners_maximum_has_to_fit_the_field_of_the_input() {
     let problem = FramingProblem::MaxTooLarge { max: 65_536, capacity: 65_535 };
     assert_eq!(two.check_max(Some(65_536)), Err(problem));
     assert_eq!(Framing::from(LengthField::U16.max_packet(9)).check_max(Some(65_536)), Ok(()));
+    assert_eq!(LengthField::U16.max_packet(65_535).check(), Ok(()), "all that it can express");
+    assert_eq!(LengthField::new(0).capacity(), 0);
     let split = Framing::split(LengthField::U32, LengthField::U8);
     assert_eq!(split.check_max(Some(65_536)), Ok(()), "answers are clamped");
     let kept = Framing::from(LengthField::U16.keep_header());
@@ -554,6 +556,38 @@ fn a_custom_frame_above_the_maximum_is_refused_as_soon_as_it_is_known() {
     assert_eq!(appended(&framing, b"abc"), None, "with its end it is too large");
 }
 
+/// Goal: a framer may hand on to those that are there. Method: each as a framing and as a framer.
+#[test]
+fn given_framings_are_framers_too() {
+    fn same(framer: impl Framer + Into<Framing> + Copy + 'static) {
+        let (own, given) = (Framing::custom(framer), framer.into());
+        let bytes = appended(&given, b"packet").unwrap();
+        assert_eq!(appended(&own, b"packet").unwrap(), bytes);
+        assert_eq!(own.decode(&bytes, 0), given.decode(&bytes, 0));
+    }
+    same(LengthField::U16);
+    same(LengthField::new(3).little_endian());
+    same(Lines::new(80));
+    same(Raw);
+}
+
+/// Says what it is given to write to.
+struct Telling;
+
+impl Framer for Telling {
+    fn decode(&self, _input: &[u8], _scanned: usize) -> Result<Decode, FrameError> {
+        Ok(Decode::Need(None))
+    }
+
+    fn encode(&self, payload: &[u8], out: &mut Output<'_>) -> Result<(), FrameError> {
+        let before = out.is_empty();
+        out.put(payload);
+        let text = format!("{before} {} {out:?}", out.is_empty());
+        out.put(text.as_bytes());
+        Ok(())
+    }
+}
+
 #[test]
 fn an_invalid_answer_of_a_framer_is_recognised() {
     let frame = |start, end, consumed| Decode::Frame { payload: start..end, consumed };
@@ -572,6 +606,8 @@ fn types_are_small_and_tell_what_they_are() {
     let framing = Framing::split(Framing::custom(ZeroEnded), Raw);
     let text = "Framing { input: Custom { max: 1048576 }, output: Raw }";
     assert_eq!(format!("{framing:?}"), text);
+    let told = appended(&Framing::custom(Telling), b"ab").unwrap();
+    assert_eq!(told, b"abtrue false Output { len: 2, .. }");
     assert_eq!(format!("{:?}", Framing::default().clone()), {
         format!("Framing {{ input: {:?}, output: {:?} }}", LengthField::U16, LengthField::U16)
     });

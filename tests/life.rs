@@ -93,6 +93,7 @@ fn at_the_limit_clients_wait_until_a_slot_is_free() {
     one.message(order("stop", |_| Action::stop(CloseReason::Normal)));
     assert!(one.closed().is_some() && !one.is_gone());
     assert!(!three.is_accepted(), "a lingering connection has its slot");
+    assert_eq!(one.stats().connection_limit_hits, 1, "counted once, however long it lasts");
     one.advance(secs(5));
     assert!(one.is_gone() && three.is_accepted());
     assert_eq!(three.packets(), [b"early"]);
@@ -630,6 +631,28 @@ fn a_drain_waits_for_packets_and_forces_at_its_deadline() {
     assert_eq!(report.undelivered_bytes, 4);
     assert_clean(&one);
     drop(diary);
+}
+
+/// Goal: who holds its peer back is told of a drain when it goes on. Method: it pauses at the last
+/// packet that had arrived, and resumes.
+#[test]
+fn a_paused_handler_hears_of_a_drain_when_it_resumes() {
+    let (harness, diary) = actor(options(), |diary| {
+        Actor::echo(diary).packet(|_, ctx| {
+            ctx.pause_reading();
+            Action::Continue
+        })
+    });
+    harness.arrive(wire(&[b"hold"]));
+    harness.drain();
+    assert_eq!(diary.read(), [packet(b"hold")]);
+    harness.message(order("resume", |ctx| {
+        ctx.resume_reading();
+        Action::Continue
+    }));
+    let end = Seen::End(CloseReason::Shutdown);
+    assert_eq!(diary.read(), [Seen::Message("resume"), Seen::Shutdown, end]);
+    conclude(&harness);
 }
 
 /// Goal: a handler may go on after `Shutdown`, until the deadline.

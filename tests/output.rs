@@ -5,7 +5,9 @@ mod actors;
 
 use std::io::ErrorKind;
 
-use actors::{Actor, Do, Seen, actor, conclude, echo, ms, options, order, packet, secs, wire};
+use actors::{
+    Actor, Do, Seen, actor, assert_clean, conclude, echo, ms, options, order, packet, secs, wire,
+};
 use bytes::Bytes;
 use condor::testing::Harness;
 use condor::{Action, CloseReason, Context, Handler, Info, LengthField, SendError};
@@ -321,6 +323,20 @@ fn what_is_queued_meanwhile_does_not_restart_the_stall_timeout() {
     conclude(&harness);
 }
 
+/// Goal: nor does an event that announces room where there is none. Method: such an event at half
+/// time.
+#[test]
+fn an_event_without_room_does_not_restart_the_stall_timeout() {
+    let (harness, diary) = echo(options().write_stall_timeout(secs(10)));
+    harness.peer_stalls();
+    harness.packet([1; 100]);
+    harness.advance(secs(5));
+    harness.disturb();
+    harness.advance(secs(5));
+    assert_eq!(diary.read().last(), Some(&Seen::End(CloseReason::WriteStalled)));
+    conclude(&harness);
+}
+
 /// Goal: a fast peer is never ended for large answers. Method: 100 of 1 MB, taken as they come.
 #[test]
 fn a_fast_peer_with_large_answers_is_never_ended() {
@@ -487,6 +503,37 @@ fn an_end_with_unread_input_is_no_reset() {
     conclude(&harness);
 }
 
+/// Goal: what had arrived when the end was decided is read without another event, the peer's own end
+/// included. Method: a packet and an end while reading is paused; then the handler stops.
+#[test]
+fn what_arrived_before_the_end_is_read_at_once() {
+    let (harness, _) = echo(options());
+    harness.message(order("pause", |ctx| {
+        ctx.pause_reading();
+        Action::Continue
+    }));
+    harness.receive(wire(&[b"unheard"]));
+    harness.peer_closes();
+    harness.message(send_and_stop(3));
+    assert!(harness.is_gone() && !harness.is_rude());
+    assert_eq!(harness.sent(), wire(&[&[1; 3]]));
+    assert_clean(&harness);
+}
+
+/// Goal: a peer that writes before it reads is not stuck behind a stop. Method: bytes arrive while the
+/// last answer cannot leave; at the close timeout none is unread.
+#[test]
+fn what_arrives_behind_a_stop_is_read_and_forgotten() {
+    let (harness, _) = echo(options().close_timeout(secs(5)));
+    harness.peer_stalls();
+    harness.message(send_and_stop(100));
+    harness.receive([1; 100]);
+    assert_eq!(harness.closed(), None);
+    harness.advance(secs(5));
+    assert!(harness.is_gone() && !harness.is_rude());
+    assert_clean(&harness);
+}
+
 /// Goal: an error that is announced, but not there, destroys no last words. Method: such an event
 /// while they are queued.
 #[test]
@@ -515,6 +562,19 @@ fn the_linger_timeout_ends_a_peer_that_never_closes() {
     harness.advance(ms(1));
     assert!(harness.is_gone());
     conclude(&harness);
+}
+
+/// Goal: a stream that breaks while its peer lingers is not waited for. Method: a read that fails
+/// after the last answer, announced as nothing but bytes.
+#[test]
+fn an_error_ends_the_lingering() {
+    let (harness, _) = echo(options());
+    harness.message(send_and_stop(3));
+    assert!(harness.is_finished() && !harness.is_gone(), "it lingers");
+    harness.fail_next_read(ErrorKind::BrokenPipe);
+    harness.receive(b"x");
+    assert!(harness.is_gone());
+    assert_clean(&harness);
 }
 
 /// Goal: a reset is noticed although nobody reads. Method: paused by the handler, and above the
@@ -594,8 +654,9 @@ fn a_paused_connection_keeps_its_packets_and_its_end_back() {
     harness.arrive(wire(&[b"hold", b"two", b"three"]));
     harness.peer_closes();
     assert_eq!(diary.read(), [packet(b"hold")]);
+    harness.disturb();
     harness.advance(secs(3_600));
-    assert_eq!(harness.closed(), None);
+    assert_eq!((diary.read().len(), harness.closed()), (0, None), "whatever is announced");
     harness.message(order("resume", |ctx| {
         ctx.resume_reading();
         Action::send("answer")

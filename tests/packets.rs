@@ -4,7 +4,10 @@
 
 mod actors;
 
-use actors::{Actor, Seen, actor, conclude, echo, ms, options, order, packet, secs, wire};
+use actors::{
+    Actor, Diary, Seen, actor, conclude, echo, ms, options, order, packet, pulse, secs, wire,
+};
+use bytes::Bytes;
 use condor::testing::Harness;
 use condor::{
     Action, CloseReason, Decode, FrameError, Framer, Framing, LengthField, Lines, Output, Raw,
@@ -136,6 +139,26 @@ fn a_million_empty_packets_starve_nobody() {
     conclude(&flood);
 }
 
+/// Goal: a flood waits in the network and not in memory: nothing is read while packets wait. Method:
+/// one packet a turn, and ten times as much as a turn reads.
+#[test]
+fn nothing_is_read_while_packets_wait() {
+    let reactor = ReactorOptions::new().read_buffer(4096).packet_budget(1);
+    let diary = Diary::default();
+    let own = diary.clone();
+    let harness = Harness::with(reactor, options(), move |_| Actor::echo(&own));
+    let bytes = wire(&[[1; 98].as_slice(); 410]);
+    harness.arrive(&bytes);
+    for count in 1..410 {
+        harness.turn();
+        assert_eq!(diary.read().len(), 1, "packet {count}");
+        assert!(harness.leftovers().buffered_bytes < 4096, "packet {count}");
+    }
+    harness.run();
+    assert_eq!(harness.sent(), bytes);
+    conclude(&harness);
+}
+
 /// Goal: an end waits for packets that came before it and are over the budget of a turn. Method: ten
 /// thousand empty packets and the end, in one event.
 #[test]
@@ -151,6 +174,24 @@ fn an_end_behind_more_packets_than_a_turn_delivers_waits_for_them() {
 }
 
 // ---- lengths ----
+
+/// Goal: the way from accept to a connection's first packet is timed, and to no later one. Method: a
+/// packet after 10 ms, one after a timeout, and one in the same event as another.
+#[test]
+fn the_first_packet_is_timed_and_no_later_one() {
+    let (harness, _) = actor(options().packet_timeout(secs(1)), |diary| {
+        Actor::echo(diary).info(|_, _| Action::Continue)
+    });
+    harness.advance(ms(10));
+    assert_eq!(pulse(&harness).first_packet_micros.count(), 0);
+    harness.receive(wire(&[b"one", b"two"]));
+    harness.receive(b"\x00\x05he");
+    harness.advance(secs(2));
+    harness.receive(wire(&[b"three"]));
+    let first = pulse(&harness).first_packet_micros;
+    assert_eq!((first.count(), first.quantile(1.0)), (1, (1 << 14) - 1), "10,000 has 14 bits");
+    conclude(&harness);
+}
 
 /// Goal: an empty packet is a packet. Method: one there, one back.
 #[test]
@@ -462,6 +503,33 @@ fn a_refused_send_leaves_the_connection_usable() {
 }
 
 // ---- answers too large ----
+
+/// Goal: bytes that are shared and not copied have the same header and the same maximum. Method: the
+/// largest that the field can express, and one byte more.
+#[test]
+fn a_shared_answer_is_held_to_the_field_too() {
+    let share = |len| order("share", move |_| Action::send(Bytes::from(vec![1; len])));
+    let (harness, _) = echo(options());
+    harness.message(share(65_535));
+    assert_eq!(harness.sent(), wire(&[&[1; 65_535]]));
+    harness.message(share(65_536));
+    assert_eq!(harness.sent(), b"");
+    let reason = CloseReason::AnswerTooLarge { len: 65_536, max: 65_535 };
+    assert_eq!(harness.closed(), Some(reason));
+    conclude(&harness);
+}
+
+/// Goal: a packet that is sent back is an answer as any other. Method: answers have the same framing
+/// and a smaller maximum.
+#[test]
+fn a_packet_too_large_for_an_answer_is_not_sent_back() {
+    let framing = Framing::split(LengthField::U16, LengthField::U16.max_packet(5));
+    let (harness, _) = echo(options().framing(framing));
+    harness.receive(wire(&[b"short", b"longer"]));
+    assert_eq!(harness.sent(), wire(&[b"short"]));
+    assert_eq!(harness.closed(), Some(CloseReason::AnswerTooLarge { len: 6, max: 5 }));
+    conclude(&harness);
+}
 
 /// Goal: an answer that the length field cannot express is never cut. Method: 70,000 bytes behind
 /// a two-byte length, by `send` and by action.

@@ -398,14 +398,16 @@ fn a_cancelled_timer_does_not_fire() {
         ctx.send_after(
             ms(10),
             order("third", move |ctx| {
-                assert!(!ctx.cancel(second), "it has fired before");
+                ctx.send_after(ms(10), note("fourth"));
+                ctx.send_after(ms(10), note("fifth"));
+                assert!(!ctx.cancel(second), "it has fired before, and another has its place");
                 Action::send("survived")
             }),
         );
         Action::Continue
     }));
     harness.advance(ms(100));
-    let seen = ["arm", "second", "third"].map(Seen::Message);
+    let seen = ["arm", "second", "third", "fourth", "fifth"].map(Seen::Message);
     assert_eq!(diary.read(), seen);
     assert_eq!(harness.packets(), [b"survived"]);
     assert_eq!(harness.leftovers().timers, 0);
@@ -420,6 +422,7 @@ fn a_dead_connections_timer_does_not_reach_the_next_owner_of_its_slot() {
         ctx.send_after(secs(1), note("stale"));
         Action::Continue
     }));
+    assert_eq!(harness.leftovers().timers, 1);
     harness.peer_closes();
     assert!(harness.is_gone());
     assert_clean(&harness);

@@ -3,10 +3,11 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use condor::testing::{Harness, Leftovers};
-use condor::{Action, CloseReason, Context, Handler, Info, ListenerOptions};
+use condor::{Action, CloseReason, Context, Handler, Info, ListenerOptions, PulseStats};
 
 /// What happened to a handler, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -172,6 +173,16 @@ pub(crate) fn wire(payloads: &[&[u8]]) -> Vec<u8> {
         wire.extend_from_slice(payload);
     }
     wire
+}
+
+/// What the loop has recorded so far. The handler is asked, by a message.
+pub(crate) fn pulse(harness: &Harness<Actor>) -> PulseStats {
+    let (tell, told) = channel();
+    harness.message(order("pulse", move |ctx| {
+        let _ = tell.send(ctx.handle().pulse().remove(0));
+        Action::Continue
+    }));
+    told.recv().expect("the handler has answered")
 }
 
 /// The peer takes what there is and goes. Afterwards nothing may be left.
