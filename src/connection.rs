@@ -80,8 +80,6 @@ pub(crate) mod flag {
     pub(crate) const OWES_DRAINED: u16 = 1 << 4;
     /// The framing was changed, or a packet shared, in the callback that just ran.
     pub(crate) const REFRAMED: u16 = 1 << 5;
-    /// Reading was resumed in the callback that just ran.
-    pub(crate) const RESUMED: u16 = 1 << 6;
     /// Bytes that wait may hold whole packets: delivery stopped for another reason.
     pub(crate) const BACKLOG: u16 = 1 << 7;
     /// At least one packet has been delivered.

@@ -392,16 +392,12 @@ impl<M> Context<'_, M> {
     /// it, or the listener's drain forces it.
     pub fn pause_reading(&mut self) {
         self.conn.flags |= flag::PAUSED;
-        self.conn.flags &= !flag::RESUMED;
     }
 
     /// Goes on after [`pause_reading`](Self::pause_reading), with what is buffered first, once this
     /// callback has returned.
     pub fn resume_reading(&mut self) {
-        if self.conn.has(flag::PAUSED) {
-            self.conn.flags &= !flag::PAUSED;
-            self.conn.flags |= flag::RESUMED;
-        }
+        self.conn.flags &= !flag::PAUSED;
     }
 
     /// Bytes of output that have not been taken by the kernel, length prefixes included.
