@@ -15,7 +15,8 @@ use crate::mailbox::ConnectionId;
 pub struct Report {
     /// Connections that came to an end of their own: between packets, or by their own doing.
     pub drained: u64,
-    /// Connections that were ended at the drain deadline.
+    /// Connections that were ended at the drain deadline, those included whose end was decided
+    /// before and whose last output could not leave.
     pub forced: u64,
     /// Bytes of unfinished packets that forced connections had received, and that no handler got.
     pub undelivered_bytes: u64,
@@ -45,10 +46,11 @@ impl Report {
     pub const SLOWEST: usize = 8;
 
     /// Counts a connection that has ended.
-    pub(crate) fn count(&mut self, straggler: Straggler) {
-        match straggler.reason {
-            CloseReason::DrainForced => self.forced += 1,
-            _ => self.drained += 1,
+    pub(crate) fn count(&mut self, straggler: Straggler, was_forced: bool) {
+        if was_forced {
+            self.forced += 1;
+        } else {
+            self.drained += 1;
         }
         if self.slowest.len() == Self::SLOWEST {
             self.slowest.remove(0);

@@ -262,7 +262,7 @@ where
         *generation = generation.wrapping_add(1);
         self.profile.counters.open.sub(1);
         if let Some(draining) = &mut self.draining {
-            draining.report.count(Straggler {
+            let straggler = Straggler {
                 id: ConnectionId {
                     serial: self.profile.serial,
                     key,
@@ -273,7 +273,8 @@ where
                 after: draining
                     .since
                     .map_or(Duration::ZERO, |since| since.elapsed_at(turn.nanos())),
-            });
+            };
+            draining.report.count(straggler, peer.is_marked(mark::FORCED));
         }
         // In this order: the place is free when its descriptor is.
         drop(peer);
@@ -492,7 +493,9 @@ where
         let keys: Vec<usize> = self.peers.iter().map(|(key, _)| key).collect();
         for key in keys {
             let peer = &mut self.peers[key];
-            peer.marks |= mark::CLOSE_DUE;
+            // Who only lingers has said and heard everything.
+            let forced = if peer.handler.is_some() { mark::FORCED } else { 0 };
+            peer.marks |= mark::CLOSE_DUE | forced;
             peer.conn.close(CloseReason::DrainForced);
             let key = peer.seat.key;
             self.queue(key);

@@ -50,6 +50,8 @@ pub(crate) mod mark {
     pub(crate) const CLOSE_DUE: u16 = 1 << 8;
     /// The listener drains, and the handler has not been told yet.
     pub(crate) const DRAIN: u16 = 1 << 9;
+    /// The drain deadline ended it, or cut its end short.
+    pub(crate) const FORCED: u16 = 1 << 10;
 }
 
 /// What sweeping a peer came to.

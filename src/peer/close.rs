@@ -58,7 +58,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             self.cancel_timers(desk);
             self.terminate(desk, reason);
             let lost = self.conn.give_back(&mut desk.turn.pool);
-            if reason == CloseReason::DrainForced {
+            if self.is_marked(mark::FORCED) {
                 desk.lost.add(lost);
             }
             if !cut_short && !self.conn.has(flag::EOF) && self.stream.shutdown_write().is_ok() {
