@@ -642,6 +642,7 @@ fn starting_and_stopping_leaves_no_descriptor() {
 /// A client that writes as fast as it may and reads on a thread of its own, until the stream ends.
 struct Pressure {
     written: Arc<AtomicUsize>,
+    read: Arc<AtomicUsize>,
     local: SocketAddr,
     writer: thread::JoinHandle<()>,
     reader: thread::JoinHandle<usize>,
@@ -659,6 +660,7 @@ impl Pressure {
         let read = Arc::new(AtomicUsize::new(0));
         let ended = Arc::new(AtomicBool::new(false));
         let (count, answered, over) = (Arc::clone(&written), Arc::clone(&read), Arc::clone(&ended));
+        let counted = Arc::clone(&read);
         let writer = thread::spawn(move || {
             for number in 0_u32.. {
                 while count.load(Ordering::SeqCst) - answered.load(Ordering::SeqCst) >= Self::AHEAD
@@ -690,19 +692,25 @@ impl Pressure {
             ended.store(true, Ordering::SeqCst);
             read.load(Ordering::SeqCst)
         });
-        Self { written, local, writer, reader }
+        Self { written, read: counted, local, writer, reader }
+    }
+
+    /// As far ahead as it may be: it writes no more until it gets an answer.
+    fn is_stuck(&self) -> bool {
+        self.written.load(Ordering::SeqCst) - self.read.load(Ordering::SeqCst) >= Self::AHEAD
     }
 }
 
 /// The clients of whose bytes the server's kernel has acknowledged every one: the send queue, as the
-/// kernel tells it, counts what was written and is not acknowledged.
-fn acknowledged(clients: &[Pressure]) -> Vec<bool> {
+/// kernel tells it, counts what was written and is not acknowledged. `queues` is how the
+/// two of a client's socket, to send and received, have to begin.
+fn acknowledged(clients: &[Pressure], queues: &str) -> Vec<bool> {
     let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
     let empty = |client: &Pressure| {
         let port = format!(":{:04X}", client.local.port());
         table.lines().skip(1).any(|line| {
             let fields: Vec<&str> = line.split_whitespace().collect();
-            fields[1].ends_with(&port) && fields[3] == "01" && fields[4].starts_with("00000000:")
+            fields[1].ends_with(&port) && fields[3] == "01" && fields[4].starts_with(queues)
         })
     };
     clients.iter().map(empty).collect()
@@ -750,14 +758,15 @@ fn what_was_acknowledged_before_the_stop_is_answered(shards: usize) {
                 holder.send(b"hold");
             }
             holders.iter().for_each(|_| next(&has_started));
-            // They go on until they are as far ahead as they may be.
+            // They go on until they have read all there is and are as far ahead as they may be.
             until("everything is acknowledged", || {
-                acknowledged(&clients).iter().all(|acked| *acked)
+                clients.iter().all(Pressure::is_stuck)
+                    && acknowledged(&clients, "00000000:00000000").iter().all(|acked| *acked)
             });
         }
         let written: Vec<usize> =
             clients.iter().map(|client| client.written.load(Ordering::SeqCst)).collect();
-        let acked = acknowledged(&clients);
+        let acked = acknowledged(&clients, "00000000:");
         let drain = listener.stop().unwrap();
         drop(go);
         for ((client, written), acked) in clients.into_iter().zip(written).zip(acked) {
