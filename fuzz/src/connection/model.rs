@@ -83,6 +83,9 @@ pub struct Model {
     paused: bool,
     above: bool,
     owes_drained: bool,
+    /// It wanted work when it was last looked at, and has its share of the next turn, even if it wants
+    /// none any more by then.
+    queued: bool,
     closing: Option<CloseReason>,
     broken: bool,
     close_due: bool,
@@ -134,6 +137,7 @@ impl Model {
             paused: false,
             above: false,
             owes_drained: false,
+            queued: false,
             closing: None,
             broken: false,
             close_due: false,
@@ -283,7 +287,8 @@ impl Model {
         self.readable |= std::mem::take(&mut self.read_event);
         self.writable |= std::mem::take(&mut self.write_event) && !self.broken;
         let stuck = self.closing.is_some() && self.readable;
-        if !self.gone && (self.wants_work() || self.writable && self.queue > 0 || stuck) {
+        let wanted = std::mem::take(&mut self.queued) || self.wants_work();
+        if !self.gone && (wanted || self.writable && self.queue > 0 || stuck) {
             self.work();
         }
         let mut mail = std::mem::take(&mut self.mail).into_iter();
@@ -681,6 +686,7 @@ impl Model {
     }
 
     fn settle(&mut self) {
+        self.queued |= self.wants_work();
         let (now, blocked) = (self.tick(), self.blocked());
         if self.input.is_empty() {
             self.packet_clock = PacketClock::Off;
@@ -759,7 +765,7 @@ impl Model {
 
     /// False if it is to be judged after the next read.
     fn expire_own(&mut self, judged: u64) -> bool {
-        let unread = (self.readable || self.wants_work()) && !self.blocked();
+        let unread = (self.readable || self.queued) && !self.blocked();
         let packet = matches!(self.packet_clock, PacketClock::DueAt(at) if at <= judged);
         if self.closing.is_some() {
             (self.close_due, self.close_at) = (true, None);
