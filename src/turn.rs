@@ -175,17 +175,22 @@ impl Turn {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::buffer::Buffer;
     use crate::clock::ManualClock;
     use crate::handle::Shared;
+
+    fn by_hand(hand: &ManualClock) -> Turn {
+        let clock = Clock::manual(hand.clone());
+        let handle = Handle { shared: Arc::new(Shared::new(Vec::new())) };
+        Turn::new(clock, ReactorOptions::new(), None, handle, Arc::default())
+    }
 
     /// Goal: what arrived after `poll` looked is not held against anybody, however long we were
     /// kept from reading the clock. Method: time passes between the sample and the turn.
     #[test]
     fn deadlines_are_judged_by_a_time_before_poll_looked() {
         let hand = ManualClock::default();
-        let clock = Clock::manual(hand.clone());
-        let handle = Handle { shared: Arc::new(Shared::new(Vec::new())) };
-        let mut turn = Turn::new(clock, ReactorOptions::new(), None, handle, Arc::default());
+        let mut turn = by_hand(&hand);
         hand.advance(Duration::from_millis(10));
         let before = turn.present();
         hand.advance(Duration::from_millis(500));
@@ -194,5 +199,39 @@ mod tests {
         hand.advance(Duration::from_millis(500));
         turn.begin(None);
         assert_eq!((turn.judged(), turn.now()), (Tick(10), Tick(1_010)), "poll did not look");
+    }
+
+    /// What the wheel has at the end of so much time.
+    fn fired(turn: &mut Turn, hand: &ManualClock, after: Duration) -> Option<Timer> {
+        hand.advance(after);
+        turn.begin(Some(turn.present()));
+        turn.wheel.expire(turn.judged(), &mut 100)
+    }
+
+    /// Goal: what a burst needed goes back, by the second trim, and then no deadline is left; without
+    /// a burst there never is one. Method: buffers given to the pool, time passed by hand.
+    #[test]
+    fn what_a_burst_needed_is_trimmed_and_no_deadline_is_left() {
+        let tick = Duration::from_millis(1);
+        let hand = ManualClock::default();
+        let mut turn = by_hand(&hand);
+        turn.plan_trim();
+        assert_eq!(turn.wheel.len(), 0, "nothing to trim");
+        for _ in 0..4 {
+            let mut buffer: Box<Buffer> = Box::default();
+            buffer.append(&[7; Pool::TRIM_FROM / 4]);
+            turn.pool.give_buffer(buffer);
+        }
+        for left in [Pool::TRIM_FROM, 0] {
+            turn.plan_trim();
+            turn.plan_trim();
+            assert_eq!(turn.wheel.len(), 1, "one trim is planned");
+            assert_eq!(fired(&mut turn, &hand, TRIM_EVERY - tick), None);
+            assert_eq!(fired(&mut turn, &hand, tick), Some(Timer::Trim));
+            turn.trim();
+            assert_eq!(turn.pool.held(), left);
+        }
+        turn.plan_trim();
+        assert_eq!(turn.wheel.len(), 0, "nothing is left to trim");
     }
 }

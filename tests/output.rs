@@ -112,8 +112,20 @@ impl Handler for Parrot {
                 assert_eq!(ctx.send("called"), Ok(()));
                 Action::send(packet)
             }
+            Some(b'n') => Action::Continue,
+            Some(b'p') => {
+                ctx.pause_reading();
+                Action::send(packet)
+            }
             _ => Action::send(packet),
         }
+    }
+
+    fn handle_info<'a>(&'a mut self, info: Info<'a, ()>, ctx: &mut Context<'_, ()>) -> Action<'a> {
+        if let Info::Message(()) = info {
+            ctx.resume_reading();
+        }
+        info.default_action()
     }
 }
 
@@ -123,7 +135,8 @@ impl Handler for Parrot {
 #[test]
 fn an_answer_that_is_the_packet_keeps_its_place() {
     let shared = vec![b's'; 20_000];
-    let others: [(&[u8], &[&[u8]]); 4] = [
+    let others: [(&[u8], &[&[u8]]); 5] = [
+        (b"n", &[]),
         (b"b", &[b"borrowed"]),
         (b"o", &[b"ooooo"]),
         (b"c", &[b"called", b"c"]),
@@ -142,6 +155,18 @@ fn an_answer_that_is_the_packet_keeps_its_place() {
             conclude(&harness);
         }
     }
+}
+
+/// Goal: a packet that is sent back as it is does not keep the handler from being obeyed. Method: one
+/// that pauses in the midst of such answers, and is resumed.
+#[test]
+fn a_handler_that_pauses_and_sends_the_packet_back_gets_no_more() {
+    let harness = Harness::of(Parrot);
+    harness.receive(wire(&[b"1", b"pause", b"2", b"3"]));
+    assert_eq!(harness.packets(), [b"1" as &[u8], b"pause"]);
+    harness.message(());
+    assert_eq!(harness.packets(), [b"2", b"3"]);
+    conclude(&harness);
 }
 
 /// Goal: interrupted and refused calls are invisible. Method: each at the first write, and again.
@@ -697,5 +722,41 @@ fn answers_to_many_messages_in_one_turn_are_offered_as_they_come() {
     harness.turn();
     assert_eq!(harness.closed(), None);
     assert_eq!(harness.packets().len(), 1_000);
+    conclude(&harness);
+}
+
+/// Goal: the answers to several messages of one turn leave in that turn, in order, with one write.
+/// Method: count the writes of a turn that finds three messages.
+#[test]
+fn answers_to_messages_of_one_turn_leave_in_one_write() {
+    let (harness, _) = actor(options(), Actor::echo);
+    let address = harness.address();
+    for text in ["one", "two", "three"] {
+        assert!(address.send(order(text, move |_| Action::send(text))).is_ok());
+    }
+    let before = harness.writes();
+    harness.turn();
+    assert_eq!(harness.writes() - before, 1);
+    assert_eq!(harness.packets(), [b"one" as &[u8], b"two", b"three"]);
+    assert_eq!(harness.leftovers().deadlines, 0);
+    conclude(&harness);
+}
+
+/// Goal: the answer to a message that comes alone leaves in the same turn with one write, is not
+/// queued, and arms no timer. Method: marks so low that whatever is queued is above them.
+#[test]
+fn the_answer_to_a_single_message_is_not_queued() {
+    let low = options().write_high_water(2).write_low_water(1);
+    let (harness, diary) = actor(low, Actor::echo);
+    for round in 1..=3 {
+        let before = harness.writes();
+        assert!(harness.address().send(send(100)).is_ok());
+        harness.turn();
+        assert_eq!((harness.writes() - before, harness.packets().len()), (1, 1));
+        assert_eq!(harness.stats().high_water_hits, 0, "in round {round}");
+        let left = harness.leftovers();
+        assert_eq!((left.deadlines, left.buffers), (0, 0));
+    }
+    assert_eq!(diary.read(), [Seen::Message("send"), Seen::Message("send"), Seen::Message("send")]);
     conclude(&harness);
 }

@@ -177,6 +177,31 @@ fn next_deadline_says_what_is_to_be_waited_for() {
     assert_eq!(reactor.next_deadline(), None, "its timers went with it");
 }
 
+/// Goal: memory that a burst needed is given back later, and `next_deadline` tells when. Method: large
+/// packets cut in two on ten connections at once; the deadline before, and when all of them are gone.
+#[test]
+fn after_a_burst_next_deadline_tells_of_the_trim() {
+    let mut reactor = Reactor::new().unwrap();
+    let silent = |_: &condor::Accepted<'_>| Script::<()>::new().packet(|_, _| Action::Continue);
+    let listener = reactor.start_listener("test", any_port(), silent).unwrap();
+    let mut clients: Vec<Client> =
+        (0..10).map(|_| Client::connect(listener.local_addr())).collect();
+    drive(&mut reactor, "the connections", || listener.stats().open == 10);
+    settle(&mut reactor);
+    assert_eq!(reactor.next_deadline(), None);
+    let packet = [&60_000_u16.to_be_bytes()[..], &[7; 60_000]].concat();
+    let (first, second) = packet.split_at(40_000);
+    clients.iter_mut().for_each(|client| client.raw(first));
+    drive(&mut reactor, "the first halves", || listener.stats().bytes_in == 400_000);
+    clients.iter_mut().for_each(|client| client.raw(second));
+    drive(&mut reactor, "the packets", || listener.stats().packets_in == 10);
+    drop(clients);
+    drive(&mut reactor, "their ends", || listener.stats().open == 0);
+    settle(&mut reactor);
+    let trim = reactor.next_deadline().expect("a trim is to come");
+    assert!(trim > Duration::ZERO && trim <= Duration::from_secs(11), "{trim:?}");
+}
+
 /// Goal: a turn waits no longer than it is told, and no shorter when nothing happens, however many
 /// idle connections there are. Method: fifty of them, timeouts of zero and of 50 ms.
 #[test]

@@ -108,6 +108,20 @@ fn short_reads_are_followed_up() {
     }
 }
 
+/// Goal: a read that fills the buffer and ends with a packet leaves a connection that owes nothing,
+/// and is not the last one. Method: packets that fill the buffer to its last byte, and one more, in
+/// one event.
+#[test]
+fn a_packet_that_ends_with_the_read_hides_nothing_behind_it() {
+    let small = ReactorOptions::default().read_buffer(4096);
+    let diary = Diary::default();
+    let harness = Harness::with(small, options(), move |_| Actor::echo(&diary));
+    harness.receive(wire(&[&[7_u8; 62] as &[u8]; 4096 / 64 + 1]));
+    assert_eq!(harness.packets().len(), 65);
+    assert_eq!(harness.writes(), 2, "an answer to each read");
+    conclude(&harness);
+}
+
 /// Goal: pipelined requests are all answered, in order, with one write. Method: 1,000 in one read.
 #[test]
 fn a_thousand_packets_in_one_read_are_answered_in_order_with_one_write() {
