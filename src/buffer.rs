@@ -212,6 +212,8 @@ pub struct Pool {
     idle_queues: usize,
     /// Bytes that came back since the last trim and were not kept.
     let_go: usize,
+    /// Empty boxes from the bottom of the heap, for [`trim`](Self::trim).
+    low: Vec<Box<Queue>>,
 }
 
 impl Default for Pool {
@@ -224,6 +226,7 @@ impl Default for Pool {
             idle_buffers: 0,
             idle_queues: 0,
             let_go: 0,
+            low: Self::boxes(),
         }
     }
 }
@@ -237,6 +240,8 @@ impl Pool {
     pub const MAX_EACH: usize = 128 * 1024;
     /// So many bytes may stay for good: no trim is worth them.
     pub const TRIM_FROM: usize = 256 * 1024;
+    /// See [`trim`](Self::trim): so many freed blocks of a size glibc sets aside for a thread.
+    const SET_ASIDE: usize = 7;
     /// See [`trim`](Self::trim): above what glibc takes for large, below what it maps on its own.
     const NUDGE: usize = 96 * 1024;
 
@@ -286,9 +291,10 @@ impl Pool {
 
     /// Gives memory back that nobody has needed since the last trim.
     ///
-    /// glibc keeps what is freed in pieces below 64 KiB, however much it comes to: after a burst of
-    /// partial packets, all of it. One larger piece taken and freed makes it put the pieces together
-    /// and return what is at the top of its heap to the system. Other allocators do not mind.
+    /// glibc has to be made to return it to the system, which it does only from the top of its heap,
+    /// and only when something large is freed. What keeps the top in place after a burst are the
+    /// last few boxes that were freed in it, which are set aside for the thread wherever they stand:
+    /// boxes from the bottom take their place. Other allocators do not mind.
     pub fn trim(&mut self) {
         for buffer in self.buffers.drain(..self.idle_buffers) {
             self.held -= buffer.capacity();
@@ -296,7 +302,18 @@ impl Pool {
         self.queues.drain(..self.idle_queues);
         (self.idle_buffers, self.idle_queues) = (self.buffers.len(), self.queues.len());
         self.let_go = 0;
+        let high = Self::boxes();
+        self.low.clear();
+        drop(high);
         drop(std::hint::black_box(Vec::<u8>::with_capacity(Self::NUDGE)));
+        self.low = Self::boxes();
+    }
+
+    /// As many small blocks, two to a box, as glibc sets aside for a thread.
+    #[expect(clippy::vec_box, reason = "as above")]
+    fn boxes() -> Vec<Box<Queue>> {
+        let full = || Queue { segments: VecDeque::with_capacity(4), ..Queue::default() };
+        (0..Self::SET_ASIDE).map(|_| Box::new(full())).collect()
     }
 
     /// Bytes of buffer capacity kept at the moment.

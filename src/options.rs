@@ -489,7 +489,7 @@ impl ReactorOptions {
         self
     }
 
-    /// Capacity of the first batch of events. Default: 256. It doubles, up to 16,384, whenever a
+    /// Capacity of the first batch of events. Default: 256. It grows to 16,384 when a
     /// batch comes back full.
     pub fn events(mut self, events: usize) -> Self {
         self.events = events.clamp(1, Self::MAX_EVENTS);

@@ -294,7 +294,7 @@ impl Reactor {
         }
         self.more_events = count == self.events.capacity();
         if self.more_events && count < ReactorOptions::MAX_EVENTS {
-            self.events = Events::with_capacity((count * 2).min(ReactorOptions::MAX_EVENTS));
+            self.events = Events::with_capacity(ReactorOptions::MAX_EVENTS);
         }
     }
 

@@ -365,10 +365,13 @@ impl Pair {
                 |model| model.refusals += 1,
             ),
             (29, choice) => {
-                // Invisible as well.
+                // A refusal is invisible but in a drain: who has nothing more to read is told of it.
                 let kinds = [ErrorKind::WouldBlock, ErrorKind::Interrupted];
                 let kind = kinds[usize::from(choice & 1)];
-                self.both(|harness| harness.fail_next_read(kind), |_| ());
+                self.both(
+                    |harness| harness.fail_next_read(kind),
+                    |model| model.read_faults.push_back(kind),
+                );
             }
             (30, 0..=99) => self.both(Harness::disturb, Model::disturb),
             (30, 100..=139) => self.both(Harness::drain, Model::drain),

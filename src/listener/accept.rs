@@ -123,14 +123,12 @@ where
     /// Gives a connection a slot, its events, a handler, and `init`, in this order: who fails early
     /// leaves nothing behind.
     pub(super) fn admit(&mut self, turn: &mut Turn, mut stream: A::Stream, peer_addr: SocketAddr) {
-        let counters = &self.profile.counters;
         let slot = self.peers.vacant_key();
         if slot == self.generations.len() {
             self.generations.push(0);
-            // Its timer has a place from the start: what lives long is not to be allocated in the
-            // midst of a burst of buffers, which could then not be given back to the system.
-            turn.wheel.make_room(self.generations.len());
+            self.make_room(turn);
         }
+        let counters = &self.profile.counters;
         let key = u32::try_from(slot).unwrap_or(u32::MAX);
         let peer_addr = canonical(peer_addr);
         let seat = Seat::new(key, self.generations[slot], peer_addr);
@@ -170,6 +168,17 @@ where
             peer.queue_out(desk, 0);
             peer.settle(desk);
         });
+    }
+
+    /// Every slot has a place in each list, and one for its timer, from the start: what lives long is
+    /// not to be allocated in the midst of a burst of buffers, which could then not be given back to
+    /// the system. A place that is not used is not resident either.
+    fn make_room(&mut self, turn: &mut Turn) {
+        let slots = self.generations.len();
+        turn.wheel.make_room(slots);
+        self.run.reserve(slots - self.run.len().min(slots));
+        self.flush.reserve(slots - self.flush.len().min(slots));
+        self.sweep.reserve(slots - self.sweep.len().min(slots));
     }
 
     /// Whoever has finished the handshake is served.

@@ -43,10 +43,7 @@ where
             if peer.conn.queued() >= ReactorOptions::FLUSH_AT {
                 peer.flush(desk);
             }
-            // If it has output that was not offered yet, `flush` comes by in this turn and settles.
-            if !peer.wants_flush() {
-                peer.settle(desk);
-            }
+            peer.settle(desk);
         });
     }
 

@@ -4,7 +4,8 @@
 //! crosses off the diary what it finds there. Where two timers are due at the same moment the diary
 //! says which came first; that is the only thing it is asked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::io::ErrorKind;
 
 use condor::CloseReason;
 
@@ -50,6 +51,8 @@ pub struct Model {
     // ---- in ----
     /// Arrived, and not read.
     kernel: Vec<u8>,
+    /// How the next reads fail.
+    pub read_faults: VecDeque<ErrorKind>,
     /// Read, and not delivered.
     input: Vec<u8>,
     /// The input may hold whole packets.
@@ -115,6 +118,7 @@ impl Model {
             kind: Kind::U16,
             pause_for_breath: false,
             kernel: Vec::new(),
+            read_faults: VecDeque::new(),
             input: Vec::new(),
             backlog: false,
             read_most: usize::MAX,
@@ -271,6 +275,7 @@ impl Model {
             let busy = !self.gone
                 && (self.read_event
                     || self.write_event
+                    || self.queued
                     || self.wants_work()
                     || self.closing.is_some() && !self.terminated && self.queue == 0)
                 || !self.mail.is_empty()
@@ -371,6 +376,9 @@ impl Model {
 
     fn read(&mut self, budget: &mut u32) {
         while self.readable && !self.blocked() && !self.backlog && !self.eof {
+            if self.read_fails() {
+                continue;
+            }
             let count = self.kernel.len().min(self.read_most);
             if count == 0 {
                 (self.readable, self.hint) = (false, false);
@@ -390,6 +398,16 @@ impl Model {
             self.readable = self.hint;
             self.consume(budget);
         }
+    }
+
+    /// Whether this read is to fail. A refusal is announced to be over in the next turn.
+    fn read_fails(&mut self) -> bool {
+        let fault = self.read_faults.pop_front();
+        if fault == Some(ErrorKind::WouldBlock) {
+            (self.readable, self.hint) = (false, self.ended);
+            self.read_event = true;
+        }
+        fault.is_some()
     }
 
     /// Delivers what there is, until there is a reason to stop.
@@ -478,6 +496,7 @@ impl Model {
         if std::mem::take(&mut self.error) && std::mem::take(&mut self.reset_pending) {
             self.broken = true;
         }
+        while self.readable && self.read_fails() {}
         if std::mem::take(&mut self.readable) {
             self.kernel.clear();
             self.broken |= std::mem::take(&mut self.reset_pending);
@@ -650,8 +669,7 @@ impl Model {
             }
             if self.dead {
                 let first = std::mem::take(&mut self.reset_pending);
-                let (reset, pipe) =
-                    (std::io::ErrorKind::ConnectionReset, std::io::ErrorKind::BrokenPipe);
+                let (reset, pipe) = (ErrorKind::ConnectionReset, ErrorKind::BrokenPipe);
                 self.broke(CloseReason::Io(if first { reset } else { pipe }));
                 break;
             }
@@ -742,8 +760,16 @@ impl Model {
                 _ => false,
             });
             let (told, first) = (told.map(|(id, _)| *id), timers.map(|(id, _)| *id).next());
+            // What is due in the same tick comes in the order in which it was armed last.
+            let own = match &diary {
+                Some(Seen::Timeout(_)) => true,
+                Some(Seen::End(reason)) => *reason != CloseReason::DrainForced,
+                _ => false,
+            };
+            let own = own && self.deadline().is_some_and(due);
             if let Some(id) = told {
                 self.fire(id);
+            } else if own && self.expire_own(judged) {
             } else if self.drain_at.is_some_and(due) {
                 self.drain_at = None;
                 self.close_due = true;

@@ -16,7 +16,7 @@ from kit.trial import MEMORY_KIB, Trial
 
 TRAFFIC = Path(__file__).resolve().parents[1] / "kit/traffic.py"
 MEGABYTE = 1_000_000
-KEPT_KIB = 20 * 1024
+KEPT_KIB = 4 * 1024
 
 
 def traffic(kind, server, seconds):
@@ -222,7 +222,7 @@ def ten_thousand():
         return f"10,000 x 2 answers, {each:.0f} bytes resident each; {trial.finish()}"
 
 
-@check("burst", "a burst of half packets, 30 MB at once: all answered, and a good part of the memory goes back to the system", patient=True)
+@check("burst", "a burst of half packets, 30 MB at once: all answered, and the memory goes back to the system", patient=True)
 def burst():
     payload = bytes(60_000)
     half = len(payload) // 2
