@@ -213,7 +213,7 @@ pub struct Pool {
     /// Bytes that came back since the last trim and were not kept.
     let_go: usize,
     /// Empty boxes from the bottom of the heap, for [`trim`](Self::trim).
-    low: Vec<Box<Queue>>,
+    low: [Option<Box<Queue>>; Self::SET_ASIDE],
 }
 
 impl Default for Pool {
@@ -303,17 +303,16 @@ impl Pool {
         (self.idle_buffers, self.idle_queues) = (self.buffers.len(), self.queues.len());
         self.let_go = 0;
         let high = Self::boxes();
-        self.low.clear();
+        self.low = Default::default();
         drop(high);
         drop(std::hint::black_box(Vec::<u8>::with_capacity(Self::NUDGE)));
         self.low = Self::boxes();
     }
 
     /// As many small blocks, two to a box, as glibc sets aside for a thread.
-    #[expect(clippy::vec_box, reason = "as above")]
-    fn boxes() -> Vec<Box<Queue>> {
+    fn boxes() -> [Option<Box<Queue>>; Self::SET_ASIDE] {
         let full = || Queue { segments: VecDeque::with_capacity(4), ..Queue::default() };
-        (0..Self::SET_ASIDE).map(|_| Box::new(full())).collect()
+        std::array::from_fn(|_| Some(Box::new(full())))
     }
 
     /// Bytes of buffer capacity kept at the moment.

@@ -172,13 +172,16 @@ where
 
     /// Every slot has a place in each list, and one for its timer, from the start: what lives long is
     /// not to be allocated in the midst of a burst of buffers, which could then not be given back to
-    /// the system. A place that is not used is not resident either.
+    /// the system. A place that is not used is not resident either, unless it is moved: hence many
+    /// of them the first time.
     fn make_room(&mut self, turn: &mut Turn) {
-        let slots = self.generations.len();
+        const FIRST: usize = 4096;
+        let first = self.profile.options.max_connections.min(FIRST);
+        let slots = self.generations.len().max(first);
         turn.wheel.make_room(slots);
-        self.run.reserve(slots - self.run.len().min(slots));
-        self.flush.reserve(slots - self.flush.len().min(slots));
-        self.sweep.reserve(slots - self.sweep.len().min(slots));
+        self.run.reserve(slots.saturating_sub(self.run.len()));
+        self.flush.reserve(slots.saturating_sub(self.flush.len()));
+        self.sweep.reserve(slots.saturating_sub(self.sweep.len()));
     }
 
     /// Whoever has finished the handshake is served.
