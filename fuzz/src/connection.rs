@@ -365,7 +365,7 @@ impl Pair {
                 |model| model.refusals += 1,
             ),
             (29, choice) => {
-                // A refusal is invisible but in a drain: who has nothing more to read is told of it.
+                // A refusal is invisible but in a drain, of which is told who has nothing to read.
                 let kinds = [ErrorKind::WouldBlock, ErrorKind::Interrupted];
                 let kind = kinds[usize::from(choice & 1)];
                 self.both(
