@@ -51,6 +51,19 @@ def one_floods():
         return f"{megabytes:.0f} MB of flood; 99 % of the other's requests within {loaded:.1f} ms ({calm:.1f} ms alone); {trial.finish()}"
 
 
+@check("accept-flood", "thousands of connects a second do not keep an established connection waiting")
+def accept_flood():
+    with Trial("--max-connections", 1_000) as trial:
+        calm = result(traffic("measure", trial.server, 1))
+        flood = traffic("connect", trial.server, 4)
+        loaded = result(traffic("measure", trial.server, 3))
+        trial.during()
+        rate = result(flood)
+        expect(rate > 2_000, f"only {rate:.0f} connects a second")
+        expect_latency(calm, loaded)
+        return f"{rate:.0f} connects a second; 99 % of another's requests within {loaded:.1f} ms ({calm:.1f} ms alone); {trial.finish()}"
+
+
 DRIPPERS = 5_000
 DRIP_INTERVAL = 0.3
 TIMEOUT = 1.0

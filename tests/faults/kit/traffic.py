@@ -1,4 +1,4 @@
-"""A client in a process of its own: `traffic.py measure|flood HOST PORT SECONDS`; prints one number."""
+"""A client in a process of its own: `traffic.py measure|flood|connect HOST PORT SECONDS`; prints one number."""
 
 import select
 import socket
@@ -39,12 +39,24 @@ def flood(connection, seconds):
     return received
 
 
+def connect(connection, seconds):
+    """Connects and resets as fast as it can, reading nothing; how many connects a second."""
+    count = 0
+    address, start = connection.getpeername(), time.monotonic()
+    while time.monotonic() < start + seconds:
+        with socket.socket() as passer_by:
+            passer_by.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            passer_by.connect(address)
+        count += 1
+    return count / seconds
+
+
 def main():
     """Connects, does it, prints the number."""
     kind, host, port, seconds = sys.argv[1:]
     connection = socket.create_connection((host, int(port)), timeout=30)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    print({"measure": measure, "flood": flood}[kind](connection, float(seconds)))
+    print({"measure": measure, "flood": flood, "connect": connect}[kind](connection, float(seconds)))
 
 
 if __name__ == "__main__":
