@@ -186,10 +186,12 @@ fn pump<H: Handler, D: Deframe, E: Enframe>(
     mut scanned: usize,
     progress: &mut Progress,
 ) -> Verdict {
-    let room = ctx.profile.options.max_queued.saturating_sub(ctx.conn.queued() + PREFIX_MAX);
+    // What is framed here has to stay below this, so that not even a prefix alone fits a full queue.
+    let bound = ctx.profile.options.max_queued.saturating_add(1);
+    let bound = bound.saturating_sub(ctx.conn.queued() + PREFIX_MAX);
     let input = ctx.echo.input;
     // If all of the input may be sent back, nobody has to look at the limits each time.
-    if !mirror || input.len() > room.saturating_sub(ctx.turn.out.len()) {
+    if !mirror || input.len() + ctx.turn.out.len() >= bound {
         ctx.conn.flags |= flag::COPIES;
     }
     let mut at = 0;
@@ -214,7 +216,7 @@ fn pump<H: Handler, D: Deframe, E: Enframe>(
             at = place.end;
             progress.packets += 1;
             let action = handler.handle_packet(packet, ctx);
-            if answer(ctx, enframe, action, packet, place, room) {
+            if answer(ctx, enframe, action, packet, place, bound) {
                 continue;
             }
             if ctx.conn.has(flag::INTERRUPTS) {
@@ -248,7 +250,7 @@ fn answer<M, E: Enframe>(
     action: Action<'_>,
     packet: &[u8],
     place: Range<usize>,
-    room: usize,
+    bound: usize,
 ) -> bool {
     let bytes = match action.into_borrowed() {
         Ok(bytes) => bytes,
@@ -274,7 +276,7 @@ fn answer<M, E: Enframe>(
         ctx.end_echo();
         (ctx.echo.start, ctx.echo.end) = (place.start, place.end);
         ctx.conn.flags &= !flag::GAP;
-    } else if bytes.len() + ctx.turn.out.len() + ctx.echo.len() <= room {
+    } else if bytes.len() + ctx.turn.out.len() + ctx.echo.len() < bound {
         ctx.end_echo();
         ctx.conn.flags |= flag::COPIES;
         match enframe.frame(bytes, &mut ctx.turn.out) {
