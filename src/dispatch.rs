@@ -186,7 +186,7 @@ fn pump<H: Handler, D: Deframe, E: Enframe>(
     mut scanned: usize,
     progress: &mut Progress,
 ) -> Verdict {
-    // What is framed here has to stay below this, so that not even a prefix alone fits a full queue.
+    // What is framed here stays below this: not even a prefix alone is to fit a full queue.
     let bound = ctx.profile.options.max_queued.saturating_add(1);
     let bound = bound.saturating_sub(ctx.conn.queued() + PREFIX_MAX);
     let input = ctx.echo.input;
