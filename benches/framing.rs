@@ -53,7 +53,7 @@ fn decode(c: &mut Criterion) {
         let (wire, packets) = wire(size);
         group.throughput(Throughput::Elements(packets));
         group.bench_function(format!("LengthField::U16/{size}"), |b| {
-            let prefix = Prefix::<2>::new(65_535);
+            let mut prefix = Prefix::<2>::new(65_535);
             b.iter(|| walk(|wire| frame(prefix.next(wire, 0).expect("good frames")), &wire));
         });
         group.bench_function(format!("LengthField::U16, any field/{size}"), |b| {

@@ -112,6 +112,11 @@ impl<S> Admission<S> {
         self.parts[shard].has_arrivals.load(Ordering::SeqCst)
     }
 
+    /// Whether `shard` has to look: somebody was handed to it, or nobody will be any more.
+    pub(crate) fn has_news(&self, shard: usize) -> bool {
+        self.has_arrivals(shard) || self.is_closed()
+    }
+
     /// Whoever was handed to `shard` since it last asked.
     pub(crate) fn arrivals(&self, shard: usize) -> Vec<(S, SocketAddr)> {
         let part = &self.parts[shard];

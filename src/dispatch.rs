@@ -109,20 +109,20 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             profile: desk.profile,
             seat: self.seat,
             stream: &self.stream,
-            echo: Echo { input, ..Echo::default() },
+            echo: Echo::of(input),
             framed: 0,
         };
         let mut progress = Progress { budget: *budget, ..Progress::default() };
         let batch = &mut progress;
         let caught = catch_unwind(AssertUnwindSafe(|| match shape {
-            Shape::U8(de, en) => pump(handler, &mut ctx, &de, &en, en.covers(&de), scanned, batch),
-            Shape::U16(de, en) => pump(handler, &mut ctx, &de, &en, en.covers(&de), scanned, batch),
-            Shape::U32(de, en) => pump(handler, &mut ctx, &de, &en, en.covers(&de), scanned, batch),
+            Shape::U8(de, en) => pump(handler, &mut ctx, de, &en, en.covers(&de), scanned, batch),
+            Shape::U16(de, en) => pump(handler, &mut ctx, de, &en, en.covers(&de), scanned, batch),
+            Shape::U32(de, en) => pump(handler, &mut ctx, de, &en, en.covers(&de), scanned, batch),
             Shape::Other => pump(handler, &mut ctx, framing, framing, false, scanned, batch),
         }));
-        let run = ctx.echo.start..ctx.echo.end;
+        let run = ctx.echo.range();
         ctx.conn.flags &= !flag::BATCH;
-        desk.profile.counters.packets_out.add(ctx.framed);
+        desk.profile.counters.packets_out.add(ctx.framed + ctx.echo.packets());
         desk.profile.counters.packets_in.add(progress.packets.into());
         *budget -= progress.packets;
         if progress.packets > 0 {
@@ -180,7 +180,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
 fn pump<H: Handler, D: Deframe, E: Enframe>(
     handler: &mut H,
     ctx: &mut Context<'_, H::Message>,
-    deframe: &D,
+    deframe: D,
     enframe: &E,
     mirror: bool,
     mut scanned: usize,
@@ -190,14 +190,15 @@ fn pump<H: Handler, D: Deframe, E: Enframe>(
     let bound = ctx.profile.options.max_queued.saturating_add(1);
     let bound = bound.saturating_sub(ctx.conn.queued() + PREFIX_MAX);
     let input = ctx.echo.input;
+    // A copy of its own can be kept in registers.
+    let mut deframe = deframe;
     // If all of the input may be sent back, nobody has to look at the limits each time.
     if !mirror || input.len() + ctx.turn.out.len() >= bound {
         ctx.conn.flags |= flag::COPIES;
     }
-    let mut at = 0;
+    let mut rest = input;
     let verdict = 'batch: {
         while progress.packets < progress.budget {
-            let rest = &input[at..];
             let (payload, consumed) = match deframe.next(rest, scanned) {
                 Ok(Decode::Frame { payload, consumed }) => (payload, consumed),
                 Ok(Decode::Need(need)) => break 'batch Verdict::Partial(need),
@@ -211,12 +212,13 @@ fn pump<H: Handler, D: Deframe, E: Enframe>(
                 break 'batch Verdict::Blocked;
             }
             let packet = &rest[payload];
+            let from = rest.len();
+            rest = &rest[consumed..];
             scanned = 0;
-            let place = at..at + consumed;
-            at = place.end;
             progress.packets += 1;
+            let place = Place { from, behind: rest.len(), number: progress.packets };
             let action = handler.handle_packet(packet, ctx);
-            if answer(ctx, enframe, action, packet, place, bound) {
+            if answer(ctx, enframe, action, packet, &place, bound) {
                 continue;
             }
             if ctx.conn.has(flag::INTERRUPTS) {
@@ -229,8 +231,15 @@ fn pump<H: Handler, D: Deframe, E: Enframe>(
         }
         Verdict::Budget
     };
-    progress.consumed = at;
+    progress.consumed = input.len() - rest.len();
     verdict
+}
+
+/// Where a packet stands: bytes of input from it on, bytes behind it, and its number in the batch.
+struct Place {
+    from: usize,
+    behind: usize,
+    number: u32,
 }
 
 /// Whether a framer keeps to its contract: it consumes something, and no more than there is.
@@ -249,7 +258,7 @@ fn answer<M, E: Enframe>(
     enframe: &E,
     action: Action<'_>,
     packet: &[u8],
-    place: Range<usize>,
+    place: &Place,
     bound: usize,
 ) -> bool {
     let bytes = match action.into_borrowed() {
@@ -265,16 +274,15 @@ fn answer<M, E: Enframe>(
     };
     let is_packet = std::ptr::eq(bytes, packet);
     if is_packet && !ctx.conn.has(flag::NO_RUN) {
-        ctx.framed += 1;
-        ctx.echo.end = place.end;
+        (ctx.echo.behind, ctx.echo.last) = (place.behind, place.number);
         return true;
     }
     if ctx.conn.has(flag::INTERRUPTS) {
         ctx.apply(Action::Send(Packet::Borrowed(bytes)));
     } else if is_packet && !ctx.conn.has(flag::COPIES) {
-        ctx.framed += 1;
         ctx.end_echo();
-        (ctx.echo.start, ctx.echo.end) = (place.start, place.end);
+        (ctx.echo.from, ctx.echo.behind) = (place.from, place.behind);
+        (ctx.echo.first, ctx.echo.last) = (place.number - 1, place.number);
         ctx.conn.flags &= !flag::GAP;
     } else if bytes.len() + ctx.turn.out.len() + ctx.echo.len() < bound {
         ctx.end_echo();

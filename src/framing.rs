@@ -340,7 +340,8 @@ pub enum FramingProblem {
     },
 }
 
-/// Finds packets, as [`Framer::decode`] does: what the driver's loop is generic over.
+/// Finds packets, as [`Framer::decode`] does: what the driver's loop is generic over. It may
+/// remember what makes it faster, and nothing that changes an answer.
 pub trait Deframe {
     /// Whether every answer is valid by construction, so that the loop need not look.
     const TRUSTED: bool;
@@ -350,7 +351,7 @@ pub trait Deframe {
     /// # Errors
     ///
     /// As [`Framing::decode`].
-    fn next(&self, input: &[u8], scanned: usize) -> Result<Decode, FrameError>;
+    fn next(&mut self, input: &[u8], scanned: usize) -> Result<Decode, FrameError>;
 }
 
 /// Appends packets: what the driver's loop is generic over.
@@ -363,11 +364,11 @@ pub trait Enframe {
     fn frame(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError>;
 }
 
-impl Deframe for Framing {
+impl Deframe for &Framing {
     const TRUSTED: bool = false;
 
     #[inline]
-    fn next(&self, input: &[u8], scanned: usize) -> Result<Decode, FrameError> {
+    fn next(&mut self, input: &[u8], scanned: usize) -> Result<Decode, FrameError> {
         self.decode(input, scanned)
     }
 }

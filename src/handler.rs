@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -258,7 +259,7 @@ pub struct Context<'a, M> {
     pub(crate) stream: &'a dyn Stream,
     /// Answers of this batch that are the packets themselves.
     pub(crate) echo: Echo<'a>,
-    /// Packets framed in this dispatch.
+    /// Packets framed in this dispatch, those of `echo` not counted.
     pub(crate) framed: u64,
 }
 
@@ -270,13 +271,31 @@ pub struct Context<'a, M> {
 #[derive(Debug, Default)]
 pub(crate) struct Echo<'a> {
     pub(crate) input: &'a [u8],
-    pub(crate) start: usize,
-    pub(crate) end: usize,
+    /// Bytes of input from the run on, and bytes of it behind the run.
+    pub(crate) from: usize,
+    pub(crate) behind: usize,
+    /// Packets of the batch before the run, and with it.
+    pub(crate) first: u32,
+    pub(crate) last: u32,
 }
 
-impl Echo<'_> {
+impl<'a> Echo<'a> {
+    /// Nothing yet, and the first packet may begin it.
+    pub(crate) fn of(input: &'a [u8]) -> Self {
+        Self { input, from: input.len(), behind: input.len(), first: 0, last: 0 }
+    }
+
     pub(crate) fn len(&self) -> usize {
-        self.end - self.start
+        self.from - self.behind
+    }
+
+    pub(crate) fn packets(&self) -> u64 {
+        (self.last - self.first).into()
+    }
+
+    /// Where in the input the run is.
+    pub(crate) fn range(&self) -> Range<usize> {
+        self.input.len() - self.from..self.input.len() - self.behind
     }
 }
 
@@ -409,8 +428,9 @@ impl<M> Context<'_, M> {
     /// go behind it.
     pub(crate) fn end_echo(&mut self) {
         if self.echo.len() > 0 {
-            self.turn.out.extend_from_slice(&self.echo.input[self.echo.start..self.echo.end]);
-            (self.echo.start, self.echo.end) = (0, 0);
+            self.framed += self.echo.packets();
+            self.turn.out.extend_from_slice(&self.echo.input[self.echo.range()]);
+            self.echo = Echo { input: self.echo.input, ..Echo::default() };
         }
     }
 

@@ -317,30 +317,26 @@ where
         if peer.seat.generation != generation {
             return;
         }
+        let rested = peer.is_at_rest();
         peer.marks |= marks;
-        let wanted = peer.wants_work()
-            || peer.wants_flush()
-            || peer.conn.has(flag::CLOSING) && peer.is_marked(mark::READABLE);
-        if wanted && !peer.is_marked(mark::QUEUED) {
+        let wanted = if rested {
+            peer.is_marked(mark::READABLE)
+        } else {
+            !peer.is_marked(mark::QUEUED)
+                && (peer.wants_work()
+                    || peer.wants_flush()
+                    || peer.conn.has(flag::CLOSING) && peer.is_marked(mark::READABLE))
+        };
+        if wanted {
             peer.marks |= mark::QUEUED;
             self.run.push_back(key);
         }
     }
 
     fn accept(&mut self, turn: &mut Turn) -> Result<(), Error> {
-        self.take_arrivals(turn);
-        if self.is_left_alone() {
-            self.drain(turn)?;
+        if self.accepting.ready || self.admission.has_news(self.profile.shard) {
+            self.let_in(turn)?;
         }
-        let budget = turn.options.accept_budget;
-        if self.accept_some(turn, budget)? {
-            self.profile.counters.accept_budget_hits.add(1);
-        }
-        let full = self.accepting.ready && !self.admission.has_room();
-        if full && !self.accepting.full {
-            self.profile.counters.connection_limit_hits.add(1);
-        }
-        self.accepting.full = full;
         Ok(())
     }
 
@@ -356,20 +352,9 @@ where
 
     fn deliver(&mut self, turn: &mut Turn, rung: bool) {
         self.mail |= rung;
-        if self.mail && self.inbox.is_empty() {
-            self.profile.mailbox.take(&mut self.inbox);
-            self.mail = false;
+        if self.has_mail() {
+            self.deliver_some(turn);
         }
-        for _ in 0..turn.options.message_budget {
-            if let Some(broadcast) = self.broadcast.take() {
-                self.broadcast_one(turn, broadcast);
-            } else if let Some(mail) = self.inbox.pop_front() {
-                self.deliver_one(turn, mail);
-            } else {
-                return;
-            }
-        }
-        self.profile.counters.message_budget_hits.add(1);
     }
 
     fn expire(&mut self, turn: &mut Turn, timer: Timer) {
@@ -389,6 +374,9 @@ where
     }
 
     fn flush(&mut self, turn: &mut Turn) {
+        if self.flush.is_empty() {
+            return;
+        }
         let mut flush = std::mem::take(&mut self.flush);
         for key in flush.drain(..) {
             if let Some(peer) = self.peers.get_mut(key as usize) {
@@ -406,6 +394,9 @@ where
     }
 
     fn sweep(&mut self, turn: &mut Turn) {
+        if self.sweep.is_empty() {
+            return;
+        }
         let mut sweep = std::mem::take(&mut self.sweep);
         for key in sweep.drain(..) {
             let mut desk = Desk {
@@ -430,9 +421,7 @@ where
 
     fn is_busy(&self) -> bool {
         !self.run.is_empty()
-            || !self.inbox.is_empty()
-            || self.broadcast.is_some()
-            || self.mail
+            || self.has_mail()
             || !self.flush.is_empty()
             || !self.sweep.is_empty()
             || self.may_accept()
@@ -503,7 +492,8 @@ where
     }
 
     fn finished(&self) -> Option<Report> {
-        let over = self.has_begun_to_drain()
+        let over = self.draining.is_some()
+            && self.has_begun_to_drain()
             && self.peers.is_empty()
             && self.admission.is_closed()
             && !self.admission.has_arrivals(self.profile.shard);

@@ -342,6 +342,9 @@ impl<T: Copy> Wheel<T> {
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "level < 6 and index < 64")]
     fn earliest(&self) -> Option<(u16, u64)> {
+        if self.entries.is_empty() {
+            return None;
+        }
         if self.lists[usize::from(DUE)].head != NIL {
             return Some((DUE, 0));
         }

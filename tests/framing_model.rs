@@ -444,7 +444,7 @@ fn plain_prefixes_and_nothing_else_get_the_tight_loop() {
     }
     assert!(!plain(LengthField::new(3)) && !plain(LengthField::new(8)));
     let split = Framing::split(two.max_packet(1), two.max_packet(2));
-    let Shape::U16(input, output) = split.shape() else { panic!("same width, same loop") };
+    let Shape::U16(mut input, output) = split.shape() else { panic!("same width, same loop") };
     assert_eq!(input.next(b"\0\x02", 0), Err(too_large(2, 1)));
     assert_eq!(output.frame(b"abc", &mut Vec::new()), Err(too_large(3, 2)));
     assert!(matches!(Framing::split(two, Raw).shape(), Shape::Other));

@@ -68,7 +68,7 @@ fn decode(rounds: usize) {
     for _ in 0..PACKETS {
         LengthField::U16.encode(&PAYLOAD, &mut wire).expect("it fits the field");
     }
-    let prefix = Prefix::<2>::new(65_535);
+    let mut prefix = Prefix::<2>::new(65_535);
     for _ in 0..rounds {
         let mut rest = black_box(&wire[..]);
         while let Ok(Decode::Frame { payload, consumed }) = prefix.next(rest, 0) {

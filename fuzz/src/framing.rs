@@ -148,7 +148,7 @@ fn width_of(width: u8) -> u8 {
 }
 
 /// A reader that gets its input in pieces, as a connection does, and checks the framer's manners.
-pub fn read<'a>(framer: &impl Deframe, pieces: impl IntoIterator<Item = &'a [u8]>) -> Story {
+pub fn read<'a>(mut framer: impl Deframe, pieces: impl IntoIterator<Item = &'a [u8]>) -> Story {
     let (mut packets, mut buffer, mut start, mut scanned) = (Vec::new(), Vec::new(), 0, 0);
     let mut want = None;
     for piece in pieces {
@@ -179,7 +179,7 @@ pub fn read<'a>(framer: &impl Deframe, pieces: impl IntoIterator<Item = &'a [u8]
 
 /// Asserts that `framer` tells the same story of `stream` whole, cut once at every place (at
 /// `cut` alone if it is long) and, unless it is long, byte by byte.
-pub fn every_cut(framer: &impl Deframe, stream: &[u8], cut: usize, expected: &Story) {
+pub fn every_cut(framer: impl Deframe + Copy, stream: &[u8], cut: usize, expected: &Story) {
     assert_eq!(&read(framer, [stream]), expected, "whole: {stream:?}");
     let long = stream.len() > 64;
     let cuts = if long { cut..cut + 1 } else { 0..stream.len() };
@@ -250,9 +250,9 @@ pub fn framing(data: &[u8]) {
     let framing = Framing::from(field);
     every_cut(&framing, stream, cut, &expected);
     match framing.shape() {
-        Shape::U8(input, _) => every_cut(&input, stream, cut, &expected),
-        Shape::U16(input, _) => every_cut(&input, stream, cut, &expected),
-        Shape::U32(input, _) => every_cut(&input, stream, cut, &expected),
+        Shape::U8(input, _) => every_cut(input, stream, cut, &expected),
+        Shape::U16(input, _) => every_cut(input, stream, cut, &expected),
+        Shape::U32(input, _) => every_cut(input, stream, cut, &expected),
         Shape::Other => every_cut(&framing, stream, cut, &expected),
     }
     if stream.len() < 1 << 20 && naive.max.is_some_and(|max| max < 1 << 20) {

@@ -367,9 +367,16 @@ impl Framer for LengthField {
 }
 
 /// A plain prefix of 1, 2 or 4 bytes, known to the compiler: what the tight loop is made for.
+///
+/// It remembers the last field it has read. Packets tend to be as long as the one before, and where
+/// that is a branch foretold rather than a number computed, the processor need not wait for one
+/// length to look for the next.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Prefix<const WIDTH: usize> {
     max: usize,
+    last_field: [u8; WIDTH],
+    /// What `last_field` says. Invariant: at most `max`.
+    last_len: u32,
 }
 
 impl<const WIDTH: usize> Prefix<WIDTH> {
@@ -384,7 +391,8 @@ impl<const WIDTH: usize> Prefix<WIDTH> {
     /// Packets of at most `max` bytes, or of what the field can express if that is less.
     #[inline(always)]
     pub const fn new(max: usize) -> Self {
-        Self { max: if max < Self::CAPACITY { max } else { Self::CAPACITY } }
+        let max = if max < Self::CAPACITY { max } else { Self::CAPACITY };
+        Self { max, last_field: [0; WIDTH], last_len: 0 }
     }
 
     /// Whether every packet that `other` lets in can be sent behind this.
@@ -403,16 +411,19 @@ impl<const WIDTH: usize> Deframe for Prefix<WIDTH> {
     const TRUSTED: bool = true;
 
     #[inline(always)]
-    fn next(&self, input: &[u8], _scanned: usize) -> Result<Decode, FrameError> {
+    fn next(&mut self, input: &[u8], _scanned: usize) -> Result<Decode, FrameError> {
         let Some(field) = input.first_chunk::<WIDTH>() else {
             return Ok(Decode::Need(None));
         };
-        let len = field.iter().fold(0, |len, byte| len << 8 | usize::from(*byte));
-        if len > self.max {
-            return Err(self.too_large(len));
+        if *field != self.last_field {
+            let len = field.iter().fold(0, |len, byte| len << 8 | u32::from(*byte));
+            if len as usize > self.max {
+                return Err(self.too_large(len as usize));
+            }
+            (self.last_field, self.last_len) = (*field, len);
         }
         // `max` is at most `usize::MAX - WIDTH`.
-        let end = WIDTH + len;
+        let end = WIDTH + self.last_len as usize;
         if end > input.len() {
             return Ok(Decode::Need(Some(end)));
         }

@@ -37,9 +37,26 @@ where
     F: FnMut(&Accepted<'_>) -> H,
     A: Acceptor,
 {
+    /// Takes in whoever waits, here or at another shard's door.
+    pub(super) fn let_in(&mut self, turn: &mut Turn) -> Result<(), Error> {
+        self.take_arrivals(turn);
+        if self.is_left_alone() {
+            self.drain(turn)?;
+        }
+        if self.accept_some(turn, turn.options.accept_budget)? {
+            self.profile.counters.accept_budget_hits.add(1);
+        }
+        let full = self.accepting.ready && !self.admission.has_room();
+        if full && !self.accepting.full {
+            self.profile.counters.connection_limit_hits.add(1);
+        }
+        self.accepting.full = full;
+        Ok(())
+    }
+
     pub(super) fn may_accept(&self) -> bool {
-        self.acceptor.is_some()
-            && self.accepting.ready
+        self.accepting.ready
+            && self.acceptor.is_some()
             && self.accepting.pause.is_none()
             && self.admission.has_room()
     }

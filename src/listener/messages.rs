@@ -24,6 +24,28 @@ where
     F: FnMut(&Accepted<'_>) -> H,
     A: Acceptor,
 {
+    pub(super) fn has_mail(&self) -> bool {
+        self.mail || self.broadcast.is_some() || !self.inbox.is_empty()
+    }
+
+    /// Delivers as many messages as one turn may.
+    pub(super) fn deliver_some(&mut self, turn: &mut Turn) {
+        if self.mail && self.inbox.is_empty() {
+            self.profile.mailbox.take(&mut self.inbox);
+            self.mail = false;
+        }
+        for _ in 0..turn.options.message_budget {
+            if let Some(broadcast) = self.broadcast.take() {
+                self.broadcast_one(turn, broadcast);
+            } else if let Some(mail) = self.inbox.pop_front() {
+                self.deliver_one(turn, mail);
+            } else {
+                return;
+            }
+        }
+        self.profile.counters.message_budget_hits.add(1);
+    }
+
     /// Delivers one message if its receiver is still there. What it answers is written at once if
     /// this is the `last` that anybody gets in this turn, else together with what comes behind.
     pub(super) fn message(&mut self, turn: &mut Turn, key: u32, message: H::Message, last: bool) {

@@ -1,0 +1,210 @@
+//! What comes in: from the socket through the framing to the handler. What is no whole packet yet is
+//! kept.
+
+use std::io::ErrorKind;
+
+use super::{Peer, mark};
+use crate::connection::flag;
+use crate::dispatch::{Batch, Verdict};
+use crate::error::CloseReason;
+use crate::handler::Handler;
+use crate::listener::Desk;
+use crate::stream::Stream;
+
+/// On Linux a read that returns less than it could has emptied the socket, and whatever arrives
+/// later makes a new event (mio#1611), unless the event said that there is more to it than bytes.
+const SHORT_READ_DRAINS: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
+impl<H: Handler, S: Stream> Peer<H, S> {
+    pub(super) fn read(
+        &mut self,
+        desk: &mut Desk<'_, H::Message>,
+        read: &mut [u8],
+        budget: &mut u32,
+    ) {
+        let mut room = read.len();
+        while self.is_marked(mark::READABLE) && self.may_read() {
+            if room == 0 {
+                desk.profile.counters.read_budget_hits.add(1);
+                return;
+            }
+            match self.stream.read(&mut read[..room]) {
+                Ok(0) => {
+                    self.marks &= !(mark::READABLE | mark::HINT);
+                    self.conn.flags |= flag::EOF;
+                }
+                Ok(count) => {
+                    desk.profile.counters.bytes_in.add(count as u64);
+                    self.conn.heard(desk.turn.now());
+                    if SHORT_READ_DRAINS && count < room && !self.is_marked(mark::HINT) {
+                        self.marks &= !mark::READABLE;
+                    }
+                    self.consume(desk, &read[..count], budget);
+                    room -= count;
+                }
+                Err(error) => match error.kind() {
+                    ErrorKind::WouldBlock => self.marks &= !(mark::READABLE | mark::HINT),
+                    ErrorKind::Interrupted => {}
+                    kind => self.broke(kind, CloseReason::Reset),
+                },
+            }
+        }
+    }
+
+    /// Delivers what waits, topped up from `fresh`, and then `fresh` itself. What is left of it is
+    /// kept: as far as it has arrived, each byte copied once.
+    #[inline(always)]
+    pub(super) fn consume(
+        &mut self,
+        desk: &mut Desk<'_, H::Message>,
+        mut fresh: &[u8],
+        budget: &mut u32,
+    ) {
+        self.conn.flags &= !flag::BACKLOG;
+        if self.conn.input.is_some() {
+            match self.consume_kept(desk, fresh, budget) {
+                Some(rest) => fresh = rest,
+                None => return,
+            }
+        }
+        let (consumed, verdict) = self.deliver_all(desk, fresh, 0, budget, true);
+        if consumed < fresh.len() {
+            self.keep(desk, &fresh[consumed..], verdict);
+        }
+    }
+
+    /// Delivers what waits, topped up from `fresh`. Returns what is left of that, unless delivery
+    /// has to stop here.
+    fn consume_kept<'a>(
+        &mut self,
+        desk: &mut Desk<'_, H::Message>,
+        mut fresh: &'a [u8],
+        budget: &mut u32,
+    ) -> Option<&'a [u8]> {
+        while let Some(mut kept) = self.conn.input.take() {
+            let missing = kept.missing();
+            let (now, later) = fresh.split_at(missing.min(fresh.len()));
+            kept.append(now);
+            fresh = later;
+            if kept.need.is_some_and(|need| kept.len() < need) {
+                self.conn.put_back(kept, &mut desk.turn.pool);
+                return None;
+            }
+            let scanned = kept.scanned;
+            let (consumed, verdict) =
+                self.deliver_all(desk, kept.as_slice(), scanned, budget, fresh.is_empty());
+            kept.consume(consumed);
+            (kept.scanned, kept.need) = match verdict {
+                Verdict::Partial(need) => (kept.len(), need),
+                _ => (0, Some(0)),
+            };
+            self.conn.put_back(kept, &mut desk.turn.pool);
+            if !matches!(verdict, Verdict::Partial(_)) {
+                self.keep(desk, fresh, verdict);
+                return None;
+            }
+            if fresh.is_empty() {
+                return None;
+            }
+        }
+        Some(fresh)
+    }
+
+    /// Keeps what delivery has left. If it stopped for a reason other than the bytes, they may hold
+    /// whole packets.
+    fn keep(&mut self, desk: &mut Desk<'_, H::Message>, rest: &[u8], verdict: Verdict) {
+        let pool = &mut desk.turn.pool;
+        match verdict {
+            Verdict::Partial(need) => self.conn.keep(rest, rest.len(), need, pool),
+            _ => {
+                self.conn.keep(rest, 0, Some(0), pool);
+                if self.conn.input.is_some() {
+                    self.conn.flags |= flag::BACKLOG;
+                }
+            }
+        }
+    }
+
+    /// Delivers batch after batch, writing in between, until there is a reason to stop. `last` says
+    /// that nothing else of this turn's input comes behind.
+    #[inline(always)]
+    fn deliver_all(
+        &mut self,
+        desk: &mut Desk<'_, H::Message>,
+        input: &[u8],
+        mut scanned: usize,
+        budget: &mut u32,
+        last: bool,
+    ) -> (usize, Verdict) {
+        let mut at = 0;
+        loop {
+            let Batch { consumed, run, verdict } =
+                self.deliver(desk, &input[at..], scanned, budget);
+            self.send_back(desk, &input[at..][run], last);
+            at += consumed;
+            scanned = 0;
+            match verdict {
+                Verdict::Reframed => {
+                    self.conn.flags &= !(flag::REFRAMED | flag::BACKLOG);
+                    if self.conn.output.is_some() {
+                        self.write_out(desk);
+                    }
+                }
+                Verdict::Full => self.write_out(desk),
+                Verdict::Partial(_) | Verdict::Budget | Verdict::Blocked => {
+                    self.conn.flags &= !flag::REFRAMED;
+                    if verdict == Verdict::Blocked {
+                        self.log_nonsense(desk, &input[at..]);
+                    }
+                    return (at, verdict);
+                }
+            }
+            if self.conn.has(flag::BLOCKS) {
+                return (at, Verdict::Blocked);
+            }
+        }
+    }
+
+    /// Reads and forgets, so that closing does not answer unread bytes with a reset.
+    pub(super) fn discard(&mut self, read: &mut [u8]) {
+        if self.is_marked(mark::ERROR) {
+            self.marks &= !mark::ERROR;
+            if let Ok(Some(_)) = self.stream.take_error() {
+                self.marks |= mark::BROKEN;
+            }
+        }
+        let mut room = read.len();
+        while room > 0 && self.is_marked(mark::READABLE) {
+            match self.stream.read(&mut read[..room]) {
+                Ok(0) => {
+                    self.conn.flags |= flag::EOF;
+                    self.marks &= !mark::READABLE;
+                }
+                Ok(count) => room -= count,
+                Err(error) => match error.kind() {
+                    ErrorKind::WouldBlock => self.marks &= !mark::READABLE,
+                    ErrorKind::Interrupted => {}
+                    _ => self.marks = self.marks & !mark::READABLE | mark::BROKEN,
+                },
+            }
+        }
+    }
+
+    /// An error was announced. If reading does not tell, because we do not read, the kernel does.
+    pub(super) fn look_for_death(&mut self) {
+        self.marks &= !mark::ERROR;
+        if self.conn.has(flag::BLOCKS)
+            && !self.conn.has(flag::CLOSING)
+            && let Ok(Some(error)) = self.stream.take_error()
+        {
+            self.broke(error.kind(), CloseReason::Reset);
+        }
+    }
+
+    pub(super) fn broke(&mut self, kind: ErrorKind, reset: CloseReason) {
+        self.marks &= !(mark::READABLE | mark::WRITABLE | mark::HINT);
+        self.marks |= mark::BROKEN;
+        let reason = if kind == ErrorKind::ConnectionReset { reset } else { CloseReason::Io(kind) };
+        self.conn.close(reason);
+    }
+}
