@@ -41,6 +41,18 @@ pub(crate) enum Due {
     Close,
 }
 
+/// Why it ends. The reasons that most connections end for are told here, the others in [`Rare`]: so
+/// that many of them can end at once without memory for each.
+#[derive(Debug, Copy, Clone)]
+enum Ending {
+    /// It does not.
+    Open,
+    Normal,
+    PeerClosed,
+    Reset,
+    Rare,
+}
+
 /// What most connections never need, out of line.
 #[derive(Debug)]
 pub(crate) struct Rare {
@@ -74,7 +86,7 @@ pub(crate) mod flag {
     pub(crate) const HIGH: u16 = 1 << 1;
     /// The peer sends no more.
     pub(crate) const EOF: u16 = 1 << 2;
-    /// The end was decided; the reason is in `Rare`.
+    /// The end was decided.
     pub(crate) const CLOSING: u16 = 1 << 3;
     /// The handler is owed an `Info::Drained`.
     pub(crate) const OWES_DRAINED: u16 = 1 << 4;
@@ -109,6 +121,7 @@ pub(crate) mod flag {
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) flags: u16,
+    ending: Ending,
     /// Running: the tick at which the partial packet times out. Standing still: ticks left.
     packet_clock: u64,
     /// Running: the tick of the peer's last byte. Standing still: ticks passed since.
@@ -122,7 +135,15 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(crate) fn new(now: Tick) -> Self {
-        Self { flags: 0, packet_clock: 0, idle_clock: now.0, input: None, output: None, rare: None }
+        Self {
+            flags: 0,
+            ending: Ending::Open,
+            packet_clock: 0,
+            idle_clock: now.0,
+            input: None,
+            output: None,
+            rare: None,
+        }
     }
 
     pub(crate) fn has(&self, flags: u16) -> bool {
@@ -306,14 +327,29 @@ impl Connection {
 
     /// Decides the end. The first reason wins.
     pub(crate) fn close(&mut self, reason: CloseReason) {
-        if !self.has(flag::CLOSING) {
-            self.flags |= flag::CLOSING;
-            self.rare().reason = Some(reason);
+        if self.has(flag::CLOSING) {
+            return;
         }
+        self.flags |= flag::CLOSING;
+        self.ending = match reason {
+            CloseReason::Normal => Ending::Normal,
+            CloseReason::PeerClosed => Ending::PeerClosed,
+            CloseReason::Reset => Ending::Reset,
+            other => {
+                self.rare().reason = Some(other);
+                Ending::Rare
+            }
+        };
     }
 
     pub(crate) fn reason(&self) -> Option<CloseReason> {
-        self.rare.as_ref()?.reason
+        match self.ending {
+            Ending::Open => None,
+            Ending::Normal => Some(CloseReason::Normal),
+            Ending::PeerClosed => Some(CloseReason::PeerClosed),
+            Ending::Reset => Some(CloseReason::Reset),
+            Ending::Rare => self.rare.as_ref()?.reason,
+        }
     }
 
     /// Sets the moment at which the present stage of closing is cut short.

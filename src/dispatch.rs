@@ -17,6 +17,7 @@ use crate::logging::Cause;
 use crate::options::ReactorOptions;
 use crate::peer::Peer;
 use crate::stream::Stream;
+use crate::turn::Turn;
 
 /// Room for the longest length prefix there is.
 const PREFIX_MAX: usize = 8;
@@ -87,6 +88,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     }
 
     /// Hands the packets at the front of `input` to the handler, at most `budget` of them.
+    #[inline(always)]
     pub(crate) fn deliver(
         &mut self,
         desk: &mut Desk<'_, H::Message>,
@@ -97,10 +99,10 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         let Some(handler) = &mut self.handler else {
             return Batch { consumed: 0, run: 0..0, verdict: Verdict::Blocked };
         };
-        let own = self.conn.own_framing().cloned();
+        let own = self.conn.own_framing().map(|own| (own.clone(), own.shape()));
         let (framing, shape) = match &own {
-            None => (&desk.profile.framing, desk.profile.shape),
-            Some(own) => (own, own.shape()),
+            None => (&desk.profile.framing, &desk.profile.shape),
+            Some((own, shape)) => (own, shape),
         };
         let mut ctx = Context {
             conn: &mut self.conn,
@@ -115,10 +117,10 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         let mut progress = Progress { budget: *budget, ..Progress::default() };
         let batch = &mut progress;
         let caught = catch_unwind(AssertUnwindSafe(|| match shape {
-            Shape::U8(de, en) => pump(handler, &mut ctx, de, &en, en.covers(&de), scanned, batch),
-            Shape::U16(de, en) => pump(handler, &mut ctx, de, &en, en.covers(&de), scanned, batch),
-            Shape::U32(de, en) => pump(handler, &mut ctx, de, &en, en.covers(&de), scanned, batch),
-            Shape::Other => pump(handler, &mut ctx, framing, framing, false, scanned, batch),
+            Shape::U8(de, en) => pump(handler, &mut ctx, de, en, en.covers(de), scanned, batch),
+            Shape::U16(de, en) => pump(handler, &mut ctx, de, en, en.covers(de), scanned, batch),
+            Shape::U32(de, en) => pump(handler, &mut ctx, de, en, en.covers(de), scanned, batch),
+            Shape::Other => pump(handler, &mut ctx, &framing, framing, false, scanned, batch),
         }));
         let run = ctx.echo.range();
         ctx.conn.flags &= !flag::BATCH;
@@ -127,8 +129,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         *budget -= progress.packets;
         if progress.packets > 0 {
             if !self.conn.has(flag::SPOKEN) {
-                let micros = self.micros_since_accept(desk.turn);
-                desk.turn.pulse.first_packet.record(micros.into());
+                self.record_first_packet(desk.turn);
             }
             self.conn.delivered();
         }
@@ -137,6 +138,11 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             Verdict::Blocked
         });
         Batch { consumed: progress.consumed, run, verdict }
+    }
+
+    #[inline(never)]
+    fn record_first_packet(&self, turn: &Turn) {
+        turn.pulse.first_packet.record(self.micros_since_accept(turn).into());
     }
 
     /// Calls `terminate`, once: the handler is gone afterwards.
@@ -156,6 +162,8 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         }
     }
 
+    #[cold]
+    #[inline(never)]
     fn panicked(&mut self, desk: &mut Desk<'_, H::Message>, payload: Box<dyn Any + Send>) {
         desk.profile.counters.panics.add(1);
         if desk.gate.opens(Cause::Panic, desk.turn.nanos()) {
@@ -177,10 +185,10 @@ impl<H: Handler, S: Stream> Peer<H, S> {
 /// but the handler's; everything else goes through [`Context::apply`]. If the answer is the packet
 /// and `mirror` says that both have the same prefix, not even the bytes are touched: see [`Echo`].
 #[inline(never)]
-fn pump<H: Handler, D: Deframe, E: Enframe>(
+fn pump<H: Handler, D: Deframe + Copy, E: Enframe>(
     handler: &mut H,
     ctx: &mut Context<'_, H::Message>,
-    deframe: D,
+    deframe: &D,
     enframe: &E,
     mirror: bool,
     mut scanned: usize,
@@ -191,7 +199,7 @@ fn pump<H: Handler, D: Deframe, E: Enframe>(
     let bound = bound.saturating_sub(ctx.conn.queued() + PREFIX_MAX);
     let input = ctx.echo.input;
     // A copy of its own can be kept in registers.
-    let mut deframe = deframe;
+    let mut deframe = *deframe;
     // If all of the input may be sent back, nobody has to look at the limits each time.
     if !mirror || input.len() + ctx.turn.out.len() >= bound {
         ctx.conn.flags |= flag::COPIES;

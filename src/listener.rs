@@ -36,6 +36,7 @@ use crate::mailbox::{ConnectionId, Mail, Mailbox};
 use crate::options::ListenerOptions;
 use crate::peer::{Peer, Swept, mark};
 use crate::stats::Counters;
+use crate::stream::Stream;
 use crate::sync::Arc;
 use crate::timers::Timers;
 use crate::token;
@@ -108,6 +109,54 @@ pub(crate) struct Desk<'a, M> {
     pub(crate) lost: &'a mut Lost,
 }
 
+/// Who is to be worked on, by key. A mark tells a peer that it is in a list.
+#[derive(Debug, Default)]
+struct Lists {
+    run: Vec<u32>,
+    /// The memory of the `run` before this one.
+    spare: Vec<u32>,
+    flush: Vec<u32>,
+    sweep: Vec<u32>,
+}
+
+impl Lists {
+    /// Whoever was worked on goes where it belongs; most are at rest.
+    #[inline]
+    fn see_off<H: Handler, S: Stream>(&mut self, peer: &mut Peer<H, S>, key: u32) {
+        peer.conn.invariants();
+        if !peer.is_at_rest() {
+            self.put(peer, key);
+        }
+    }
+
+    /// Puts a peer into every list that it belongs to and is not in.
+    fn put<H: Handler, S: Stream>(&mut self, peer: &mut Peer<H, S>, key: u32) {
+        if peer.wants_flush() && !peer.is_marked(mark::FLUSH) {
+            peer.marks |= mark::FLUSH;
+            self.flush.push(key);
+        }
+        if peer.conn.has(flag::CLOSING) && !peer.is_marked(mark::SWEEP) {
+            peer.marks |= mark::SWEEP;
+            self.sweep.push(key);
+        }
+        if peer.wants_work() && !peer.is_marked(mark::QUEUED) {
+            peer.marks |= mark::QUEUED;
+            self.run.push(key);
+        }
+    }
+
+    fn are_empty(&self) -> bool {
+        self.run.is_empty() && self.flush.is_empty() && self.sweep.is_empty()
+    }
+
+    /// So that none of them has to grow with fewer than so many slots.
+    fn make_room(&mut self, slots: usize) {
+        for list in [&mut self.run, &mut self.spare, &mut self.flush, &mut self.sweep] {
+            list.reserve(slots.saturating_sub(list.len()));
+        }
+    }
+}
+
 /// What a drain has come to so far.
 #[derive(Debug, Default)]
 struct Draining {
@@ -131,9 +180,7 @@ pub(crate) struct Listener<H: Handler, F, A: Acceptor> {
     pub(crate) peers: Slab<Peer<H, A::Stream>>,
     /// One per slot ever used; changes whenever the slot's owner does.
     generations: Vec<u32>,
-    run: VecDeque<u32>,
-    flush: Vec<u32>,
-    sweep: Vec<u32>,
+    lists: Lists,
     pub(crate) timers: Timers<H::Message>,
     inbox: VecDeque<Mail<H::Message>>,
     broadcast: Option<Broadcast<H::Message>>,
@@ -194,9 +241,7 @@ where
             accepting: Accepting::default(),
             peers: Slab::new(),
             generations: Vec::new(),
-            run: VecDeque::new(),
-            flush: Vec::new(),
-            sweep: Vec::new(),
+            lists: Lists::default(),
             timers: Timers::new(),
             inbox: VecDeque::new(),
             broadcast: None,
@@ -233,27 +278,7 @@ where
         };
         work(peer, &mut desk);
         debug_assert!(desk.turn.out.is_empty(), "output belongs to one peer at a time");
-        peer.conn.invariants();
-        if !peer.is_at_rest() {
-            self.queue(key);
-        }
-    }
-
-    /// Puts a peer into every list that it belongs to and is not in.
-    fn queue(&mut self, key: u32) {
-        let peer = &mut self.peers[key as usize];
-        if peer.wants_flush() && !peer.is_marked(mark::FLUSH) {
-            peer.marks |= mark::FLUSH;
-            self.flush.push(key);
-        }
-        if peer.conn.has(flag::CLOSING) && !peer.is_marked(mark::SWEEP) {
-            peer.marks |= mark::SWEEP;
-            self.sweep.push(key);
-        }
-        if peer.wants_work() && !peer.is_marked(mark::QUEUED) {
-            peer.marks |= mark::QUEUED;
-            self.run.push_back(key);
-        }
+        self.lists.see_off(peer, key);
     }
 
     fn remove(&mut self, turn: &mut Turn, key: u32) {
@@ -329,7 +354,7 @@ where
         };
         if wanted {
             peer.marks |= mark::QUEUED;
-            self.run.push_back(key);
+            self.lists.run.push(key);
         }
     }
 
@@ -341,13 +366,21 @@ where
     }
 
     fn work(&mut self, turn: &mut Turn, read: &mut [u8]) {
-        for count in 1..=self.run.len() {
-            let Some(key) = self.run.pop_front() else { break };
-            self.with_peer(turn, key, |peer, desk| peer.work(desk, read));
+        let Self { peers, lists, timers, profile, gate, lost, .. } = self;
+        let mut desk = Desk { turn, timers, profile, gate, lost };
+        // Whoever is queued from now on waits for the next turn.
+        let mut run = std::mem::replace(&mut lists.run, std::mem::take(&mut lists.spare));
+        for (count, key) in (1..).zip(run.drain(..)) {
+            if let Some(peer) = peers.get_mut(key as usize) {
+                peer.work(&mut desk, read);
+                debug_assert!(desk.turn.out.is_empty(), "output belongs to one peer at a time");
+                lists.see_off(peer, key);
+            }
             if count % PEERS_PER_SAMPLE == 0 {
-                turn.sample();
+                desk.turn.sample();
             }
         }
+        lists.spare = run;
     }
 
     fn deliver(&mut self, turn: &mut Turn, rung: bool) {
@@ -374,10 +407,10 @@ where
     }
 
     fn flush(&mut self, turn: &mut Turn) {
-        if self.flush.is_empty() {
+        if self.lists.flush.is_empty() {
             return;
         }
-        let mut flush = std::mem::take(&mut self.flush);
+        let mut flush = std::mem::take(&mut self.lists.flush);
         for key in flush.drain(..) {
             if let Some(peer) = self.peers.get_mut(key as usize) {
                 peer.marks &= !mark::FLUSH;
@@ -388,16 +421,16 @@ where
             });
         }
         // Nothing is pushed here: what could be written has been offered.
-        if self.flush.is_empty() {
-            self.flush = flush;
+        if self.lists.flush.is_empty() {
+            self.lists.flush = flush;
         }
     }
 
     fn sweep(&mut self, turn: &mut Turn) {
-        if self.sweep.is_empty() {
+        if self.lists.sweep.is_empty() {
             return;
         }
-        let mut sweep = std::mem::take(&mut self.sweep);
+        let mut sweep = std::mem::take(&mut self.lists.sweep);
         for key in sweep.drain(..) {
             let mut desk = Desk {
                 turn,
@@ -411,19 +444,17 @@ where
                 Swept::Gone => self.remove(turn, key),
                 Swept::Waits if peer.wants_work() && !peer.is_marked(mark::QUEUED) => {
                     peer.marks |= mark::QUEUED;
-                    self.run.push_back(key);
+                    self.lists.run.push(key);
                 }
                 Swept::Waits => {}
             }
         }
-        self.sweep = sweep;
+        self.lists.sweep = sweep;
     }
 
     fn is_busy(&self) -> bool {
-        !self.run.is_empty()
+        !self.lists.are_empty()
             || self.has_mail()
-            || !self.flush.is_empty()
-            || !self.sweep.is_empty()
             || self.may_accept()
             || self.admission.has_arrivals(self.profile.shard)
             || self.is_left_alone()
@@ -443,8 +474,9 @@ where
 
     fn close(&mut self, id: ConnectionId) {
         if self.is_current(id.key, id.generation) {
-            self.peers[id.key as usize].conn.close(CloseReason::Shutdown);
-            self.queue(id.key);
+            let peer = &mut self.peers[id.key as usize];
+            peer.conn.close(CloseReason::Shutdown);
+            self.lists.put(peer, id.key);
         }
     }
 
@@ -465,13 +497,10 @@ where
         let at = turn.now().after(self.profile.options.drain_timeout);
         let timer = Timer::Drain { listener: self.profile.slot };
         draining.deadline = Some(turn.wheel.arm(at, timer));
-        let keys: Vec<usize> = self.peers.iter().map(|(key, _)| key).collect();
-        for key in keys {
-            let peer = &mut self.peers[key];
+        for (_, peer) in &mut self.peers {
             if peer.handler.is_some() && !peer.conn.has(flag::CLOSING) {
                 peer.marks |= mark::DRAIN | mark::READABLE;
-                let key = peer.seat.key;
-                self.queue(key);
+                self.lists.put(peer, peer.seat.key);
             }
         }
         accepted
@@ -479,15 +508,12 @@ where
 
     fn force(&mut self) {
         self.draining.get_or_insert_default().forced = true;
-        let keys: Vec<usize> = self.peers.iter().map(|(key, _)| key).collect();
-        for key in keys {
-            let peer = &mut self.peers[key];
+        for (_, peer) in &mut self.peers {
             // Who only lingers has said and heard everything.
             let forced = if peer.handler.is_some() { mark::FORCED } else { 0 };
             peer.marks |= mark::CLOSE_DUE | forced;
             peer.conn.close(CloseReason::DrainForced);
-            let key = peer.seat.key;
-            self.queue(key);
+            self.lists.put(peer, peer.seat.key);
         }
     }
 

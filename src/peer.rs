@@ -122,14 +122,17 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         if budget == 0 {
             desk.profile.counters.packet_budget_hits.add(1);
         }
-        if !self.is_at_rest() {
-            self.look_around(desk);
+        // What follows is for those who are not done, which most are.
+        if self.is_at_rest() && self.is_clockless(desk) && desk.turn.out.is_empty() {
+            return;
         }
+        self.look_around(desk);
         self.write_out(desk);
         self.settle(desk);
     }
 
     /// What comes before reading: word that there is room again, and packets left over.
+    #[inline(never)]
     fn catch_up(&mut self, desk: &mut Desk<'_, H::Message>, budget: &mut u32) {
         self.tell_drained(desk);
         if self.conn.has(flag::BACKLOG) && !self.conn.has(flag::BLOCKS) {
@@ -139,6 +142,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
 
     /// What comes after reading: ends that reading does not tell of, and the word that the listener
     /// drains.
+    #[inline(never)]
     fn look_around(&mut self, desk: &mut Desk<'_, H::Message>) {
         if self.is_marked(mark::ERROR) {
             self.look_for_death();
@@ -173,12 +177,17 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     }
 
     /// Puts the clocks and the one entry in the wheel right after something happened.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn settle(&mut self, desk: &mut Desk<'_, H::Message>) {
-        let clockless = self.timer.is_none() && desk.profile.limits.idle_timeout.is_none();
-        if !clockless || !self.conn.is_quiet() {
+        if !self.is_clockless(desk) || !self.conn.is_quiet() {
             self.settle_clocks(desk);
         }
+    }
+
+    /// Whether no clock runs for it as long as it is at rest.
+    #[inline]
+    fn is_clockless(&self, desk: &Desk<'_, H::Message>) -> bool {
+        self.timer.is_none() && desk.profile.limits.idle_timeout.is_none()
     }
 
     /// An entry in the wheel that is too early stays: it asks again when it fires.

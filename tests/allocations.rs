@@ -15,9 +15,10 @@ use actors::{assert_clean, options, secs};
 use allocation_counter::measure;
 use condor::testing::Harness;
 use condor::{
-    Action, Address, CloseReason, Context, Handler, Info, LengthField, ListenerOptions, Reactor,
-    TimerId,
+    Action, Address, CloseKind, CloseReason, Context, Handler, Info, LengthField, ListenerOptions,
+    Reactor, TimerId,
 };
+use socket2::SockRef;
 
 /// Echoes, and keeps a timer and its address about it.
 struct Busy {
@@ -209,6 +210,43 @@ impl Handler for Echo {
 
     fn handle_packet<'a>(&'a mut self, packet: &'a [u8], _: &mut Context<'_, ()>) -> Action<'a> {
         Action::send(packet)
+    }
+}
+
+/// Goal: a peer's end costs no memory, however many end at once. Method: clients that are served and
+/// then close, and as many that reset; the second time round is counted.
+#[test]
+fn ends_that_peers_decide_allocate_nothing() {
+    let mut reactor = Reactor::new().unwrap();
+    let listener = reactor.start_listener("echo", ListenerOptions::port(0), |_| Echo).unwrap();
+    let turn = |reactor: &mut Reactor| reactor.turn(Some(Duration::from_millis(10))).unwrap();
+    let mut clients = Vec::with_capacity(50);
+    for reset in [false, true] {
+        for counted in [false, true] {
+            for _ in 0..50 {
+                let mut client = TcpStream::connect(listener.local_addr()).unwrap();
+                client.write_all(&PACKET).unwrap();
+                let linger = reset.then_some(Duration::ZERO);
+                SockRef::from(&client).set_linger(linger).unwrap();
+                clients.push(client);
+            }
+            let kind = if reset { CloseKind::Reset } else { CloseKind::PeerClosed };
+            let before = listener.stats();
+            let allocations = measure(|| {
+                while listener.stats().packets_out < before.packets_out + 50 {
+                    turn(&mut reactor);
+                }
+                for client in clients.drain(..) {
+                    assert_eq!((&client).read(&mut [0; 66]).unwrap(), 66);
+                    drop(client);
+                }
+                while listener.stats().open > 0 {
+                    turn(&mut reactor);
+                }
+            });
+            assert_eq!(listener.stats().closed(kind) - before.closed(kind), 50, "{kind}");
+            assert!(!counted || allocations.count_total == 0, "{kind}: {allocations:?}");
+        }
     }
 }
 

@@ -196,9 +196,7 @@ where
         let first = self.profile.options.max_connections.min(FIRST);
         let slots = self.generations.len().max(first);
         turn.wheel.make_room(slots);
-        self.run.reserve(slots.saturating_sub(self.run.len()));
-        self.flush.reserve(slots.saturating_sub(self.flush.len()));
-        self.sweep.reserve(slots.saturating_sub(self.sweep.len()));
+        self.lists.make_room(slots);
     }
 
     /// Whoever has finished the handshake is served.

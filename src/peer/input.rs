@@ -1,7 +1,7 @@
 //! What comes in: from the socket through the framing to the handler. What is no whole packet yet is
 //! kept.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 
 use super::{Peer, mark};
 use crate::connection::flag;
@@ -42,12 +42,17 @@ impl<H: Handler, S: Stream> Peer<H, S> {
                     self.consume(desk, &read[..count], budget);
                     room -= count;
                 }
-                Err(error) => match error.kind() {
-                    ErrorKind::WouldBlock => self.marks &= !(mark::READABLE | mark::HINT),
-                    ErrorKind::Interrupted => {}
-                    kind => self.broke(kind, CloseReason::Reset),
-                },
+                Err(error) => self.read_failed(&error),
             }
+        }
+    }
+
+    #[inline(never)]
+    fn read_failed(&mut self, error: &io::Error) {
+        match error.kind() {
+            ErrorKind::WouldBlock => self.marks &= !(mark::READABLE | mark::HINT),
+            ErrorKind::Interrupted => {}
+            kind => self.broke(kind, CloseReason::Reset),
         }
     }
 
@@ -75,6 +80,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
 
     /// Delivers what waits, topped up from `fresh`. Returns what is left of that, unless delivery
     /// has to stop here.
+    #[inline(never)]
     fn consume_kept<'a>(
         &mut self,
         desk: &mut Desk<'_, H::Message>,
@@ -112,6 +118,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
 
     /// Keeps what delivery has left. If it stopped for a reason other than the bytes, they may hold
     /// whole packets.
+    #[inline(never)]
     fn keep(&mut self, desk: &mut Desk<'_, H::Message>, rest: &[u8], verdict: Verdict) {
         let pool = &mut desk.turn.pool;
         match verdict {

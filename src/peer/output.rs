@@ -1,6 +1,6 @@
 //! What goes out: written at once if the kernel takes it, else queued.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 
 use super::{Peer, mark};
 use crate::error::CloseReason;
@@ -24,6 +24,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         }
     }
 
+    #[inline(never)]
     fn write_framed(&mut self, desk: &mut Desk<'_, H::Message>) {
         let mut taken = 0;
         if self.conn.output.is_none() && self.is_marked(mark::WRITABLE) {
@@ -40,7 +41,11 @@ impl<H: Handler, S: Stream> Peer<H, S> {
 
     /// Sends answers that are packets straight out of the input, unless they have to wait for
     /// something, or something small comes behind that one write can take along.
+    #[inline(always)]
     pub(super) fn send_back(&mut self, desk: &mut Desk<'_, H::Message>, run: &[u8], last: bool) {
+        if run.is_empty() {
+            return;
+        }
         let alone = desk.turn.out.is_empty() && self.conn.output.is_none();
         if !alone || !self.is_marked(mark::WRITABLE) || !last && run.len() < DIRECT_FROM {
             desk.turn.out.extend_from_slice(run);
@@ -53,6 +58,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     }
 
     /// Moves what was framed, from `taken` on, to the peer's own queue.
+    #[inline(never)]
     pub(crate) fn queue_out(&mut self, desk: &mut Desk<'_, H::Message>, taken: usize) {
         if taken < desk.turn.out.len() {
             let out = std::mem::take(&mut desk.turn.out);
@@ -64,6 +70,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         desk.turn.clear_out();
     }
 
+    #[inline(never)]
     fn enqueue(&mut self, desk: &mut Desk<'_, H::Message>, bytes: &[u8]) {
         let now = desk.turn.now();
         let pool = &mut desk.turn.pool;
@@ -89,6 +96,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     }
 
     /// Offers the queue to the kernel, piece by piece, until it refuses.
+    #[inline(never)]
     fn flush_queue(&mut self, desk: &mut Desk<'_, H::Message>) {
         while self.is_marked(mark::WRITABLE)
             && let Some(queue) = self.conn.output.take()
@@ -103,25 +111,39 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     }
 
     /// Writes until all is taken or the kernel refuses: only its refusal makes it announce room.
+    #[inline]
     fn write(&mut self, desk: &Desk<'_, H::Message>, bytes: &[u8]) -> usize {
-        let mut taken = 0;
-        while taken < bytes.len() {
-            match self.stream.write(&bytes[taken..]) {
+        let taken = match self.stream.write(bytes) {
+            Ok(count) if count == bytes.len() => count,
+            first => self.write_on(bytes, first),
+        };
+        desk.profile.counters.bytes_out.add(taken as u64);
+        taken
+    }
+
+    /// What comes after a write that did not take everything.
+    #[inline(never)]
+    fn write_on(&mut self, bytes: &[u8], first: io::Result<usize>) -> usize {
+        let (mut taken, mut last) = (0, first);
+        loop {
+            match last {
                 Ok(count) if count > 0 => taken += count,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.marks &= !mark::WRITABLE;
-                    break;
+                    return taken;
                 }
                 refused => {
                     let kind = refused.err().map_or(ErrorKind::WriteZero, |error| error.kind());
                     self.broke(kind, CloseReason::Io(kind));
-                    break;
+                    return taken;
                 }
             }
+            if taken == bytes.len() {
+                return taken;
+            }
+            last = self.stream.write(&bytes[taken..]);
         }
-        desk.profile.counters.bytes_out.add(taken as u64);
-        taken
     }
 
     fn watch_water(&mut self, desk: &Desk<'_, H::Message>) {
