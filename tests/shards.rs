@@ -695,9 +695,11 @@ impl Pressure {
         Self { written, read: counted, local, writer, reader }
     }
 
-    /// As far ahead as it may be: it writes no more until it gets an answer.
+    /// As far ahead as it may be: it writes no more until it gets an answer. (An answer may be read
+    /// before the packet is counted.)
     fn is_stuck(&self) -> bool {
-        self.written.load(Ordering::SeqCst) - self.read.load(Ordering::SeqCst) >= Self::AHEAD
+        let written = self.written.load(Ordering::SeqCst);
+        written.saturating_sub(self.read.load(Ordering::SeqCst)) >= Self::AHEAD
     }
 }
 

@@ -150,26 +150,40 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             self.send_back(desk, &input[at..][run], last);
             at += consumed;
             scanned = 0;
-            match verdict {
-                Verdict::Reframed => {
-                    self.conn.flags &= !(flag::REFRAMED | flag::BACKLOG);
-                    if self.conn.output.is_some() {
-                        self.write_out(desk);
-                    }
-                }
-                Verdict::Full => self.write_out(desk),
-                Verdict::Partial(_) | Verdict::Budget | Verdict::Blocked => {
-                    self.conn.flags &= !flag::REFRAMED;
-                    if verdict == Verdict::Blocked {
-                        self.log_nonsense(desk, &input[at..]);
-                    }
-                    return (at, verdict);
-                }
+            if let Verdict::Partial(_) = verdict {
+                self.conn.flags &= !flag::REFRAMED;
+                return (at, verdict);
             }
-            if self.conn.has(flag::BLOCKS) {
-                return (at, Verdict::Blocked);
+            if let Some(stopped) = self.stopped(desk, verdict, &input[at..]) {
+                return (at, stopped);
             }
         }
+    }
+
+    /// Sees to what delivery stopped for before the bytes were at an end. Returns a reason to stop
+    /// for good, if there is one.
+    #[inline(never)]
+    fn stopped(
+        &mut self,
+        desk: &mut Desk<'_, H::Message>,
+        verdict: Verdict,
+        rest: &[u8],
+    ) -> Option<Verdict> {
+        match verdict {
+            Verdict::Reframed => {
+                self.conn.flags &= !(flag::REFRAMED | flag::BACKLOG);
+                if self.conn.output.is_some() {
+                    self.write_out(desk);
+                }
+            }
+            Verdict::Full => self.write_out(desk),
+            Verdict::Partial(_) | Verdict::Budget | Verdict::Blocked => {
+                self.conn.flags &= !flag::REFRAMED;
+                self.log_nonsense(desk, rest);
+                return Some(verdict);
+            }
+        }
+        self.conn.has(flag::BLOCKS).then_some(Verdict::Blocked)
     }
 
     /// Reads and forgets, so that closing does not answer unread bytes with a reset.
