@@ -27,6 +27,19 @@ fn wire(size: usize) -> (Vec<u8>, u64) {
     (out, packets as u64)
 }
 
+/// The same with lengths of `size` and one more, in no order that a processor could learn.
+fn mixed(size: usize) -> (Vec<u8>, u64) {
+    let (mut out, mut packets, mut state) = (Vec::new(), 0, 1_u64);
+    while out.len() < WIRE_LEN {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let len = size + (state >> 63) as usize;
+        LengthField::U16.encode(&vec![7; len], &mut out).expect("it fits the field");
+        packets += 1;
+    }
+    (out, packets)
+}
+
 fn tokio() -> LengthDelimitedCodec {
     LengthDelimitedCodec::builder().length_field_length(2).new_codec()
 }
@@ -47,14 +60,22 @@ fn frame(decoded: Decode) -> Option<(usize, usize)> {
     }
 }
 
+/// All packets of `wire`, as the driver finds them: with a copy of the prefix for each batch.
+fn batch(wire: &[u8]) -> usize {
+    let mut prefix = Prefix::<2>::new(65_535);
+    walk(|wire| frame(prefix.next(wire, 0).expect("good frames")), wire)
+}
+
 fn decode(c: &mut Criterion) {
     let mut group = c.benchmark_group("decode");
+    let (unequal, packets) = mixed(8);
+    group.throughput(Throughput::Elements(packets));
+    group.bench_function("LengthField::U16/8 or 9", |b| b.iter(|| batch(&unequal)));
     for size in [8, 64, 1024] {
         let (wire, packets) = wire(size);
         group.throughput(Throughput::Elements(packets));
         group.bench_function(format!("LengthField::U16/{size}"), |b| {
-            let mut prefix = Prefix::<2>::new(65_535);
-            b.iter(|| walk(|wire| frame(prefix.next(wire, 0).expect("good frames")), &wire));
+            b.iter(|| batch(&wire));
         });
         group.bench_function(format!("LengthField::U16, any field/{size}"), |b| {
             let field = LengthField::U16;
