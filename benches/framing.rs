@@ -27,10 +27,11 @@ fn wire(size: usize) -> (Vec<u8>, u64) {
     (out, packets as u64)
 }
 
-/// The same with lengths of `size` and one more, in no order that a processor could learn.
+/// The same with lengths of `size` and one more, in an order that no processor learns: there is none
+/// in it, and it is too long.
 fn mixed(size: usize) -> (Vec<u8>, u64) {
     let (mut out, mut packets, mut state) = (Vec::new(), 0, 1_u64);
-    while out.len() < WIRE_LEN {
+    while out.len() < 32 * WIRE_LEN {
         state =
             state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let len = size + (state >> 63) as usize;
