@@ -129,9 +129,9 @@ impl Handler for Parrot {
     }
 }
 
-/// Goal: answers that are the packets themselves, and are not copied, keep their place among others.
-/// Method: each other kind of answer between them, in one read; with a peer that takes all, and one
-/// that takes nothing at first.
+/// Goal: answers that are the packets themselves, and are not copied, keep their place among others,
+/// and are counted like them. Method: each other kind of answer between them, in one read; with a
+/// peer that takes all, and one that takes nothing at first.
 #[test]
 fn an_answer_that_is_the_packet_keeps_its_place() {
     let shared = vec![b's'; 20_000];
@@ -152,6 +152,8 @@ fn an_answer_that_is_the_packet_keeps_its_place() {
             harness.peer_reads_all();
             let expected = [&[b"1" as &[u8], b"2"], answers, &[b"3", b"4"]].concat();
             assert!(harness.packets() == expected, "in the midst of them {request:?}");
+            let sent = harness.stats().packets_out;
+            assert_eq!(sent, expected.len() as u64, "in the midst of them {request:?}");
             conclude(&harness);
         }
     }
