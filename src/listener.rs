@@ -518,8 +518,7 @@ where
     }
 
     fn finished(&self) -> Option<Report> {
-        let over = self.draining.is_some()
-            && self.has_begun_to_drain()
+        let over = self.has_begun_to_drain()
             && self.peers.is_empty()
             && self.admission.is_closed()
             && !self.admission.has_arrivals(self.profile.shard);
