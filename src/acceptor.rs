@@ -18,6 +18,8 @@ pub(crate) trait Acceptor {
     /// The next connection, with what `options` say of its socket set.
     fn accept(&mut self, options: &ListenerOptions) -> io::Result<(Self::Stream, SocketAddr)>;
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()>;
+    /// Has it announced again if somebody still waits, although nobody new has come.
+    fn ask(&mut self, registry: &Registry, token: Token) -> io::Result<()>;
 }
 
 impl Acceptor for TcpListener {
@@ -33,6 +35,10 @@ impl Acceptor for TcpListener {
 
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         registry.register(self, token, Interest::READABLE)
+    }
+
+    fn ask(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        registry.reregister(self, token, Interest::READABLE)
     }
 }
 

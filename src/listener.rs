@@ -360,8 +360,9 @@ where
 
     fn accept(&mut self, turn: &mut Turn) -> Result<(), Error> {
         if self.accepting.ready || self.admission.has_news(self.profile.shard) {
-            self.let_in(turn)?;
+            return self.let_in(turn);
         }
+        self.accepting.streak = 0;
         Ok(())
     }
 

@@ -44,6 +44,8 @@ pub(crate) mod mark {
     pub(crate) const DRAIN: u16 = 1 << 9;
     /// The drain deadline ended it, or cut its end short.
     pub(crate) const FORCED: u16 = 1 << 10;
+    /// Room to write is announced: a write was refused before.
+    pub(crate) const ROOM_WATCHED: u16 = 1 << 11;
 }
 
 /// What sweeping a peer came to.
@@ -84,7 +86,9 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     /// Whether all it has to do is to wait for an event: no list needs to have it.
     #[inline]
     pub(crate) fn is_at_rest(&self) -> bool {
-        self.marks & !mark::WRITABLE == 0 && self.conn.is_quiet() && self.handler.is_some()
+        self.marks & !(mark::WRITABLE | mark::ROOM_WATCHED) == 0
+            && self.conn.is_quiet()
+            && self.handler.is_some()
     }
 
     /// Whether there is something to do without waiting for an event.

@@ -14,8 +14,10 @@ pub(crate) trait Stream: Read + Write {
     fn local_addr(&self) -> io::Result<SocketAddr>;
     /// The error that the kernel keeps for a broken connection.
     fn take_error(&self) -> io::Result<Option<io::Error>>;
-    /// Has events sent for this stream, once and for good.
+    /// Has events sent for this stream: bytes, ends and errors.
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()>;
+    /// Has room to write announced, too, from now on.
+    fn watch_room(&mut self, registry: &Registry, token: Token) -> io::Result<()>;
 }
 
 impl Stream for TcpStream {
@@ -32,14 +34,17 @@ impl Stream for TcpStream {
     }
 
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        registry.register(self, token, interest())
+        registry.register(self, token, READING)
+    }
+
+    fn watch_room(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        registry.reregister(self, token, READING.add(Interest::WRITABLE))
     }
 }
 
-/// Everything there is to know. Urgent bytes matter because `recv` stops short at one.
-fn interest() -> Interest {
-    let both = Interest::READABLE | Interest::WRITABLE;
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    let both = both | Interest::PRIORITY;
-    both
-}
+/// What every connection waits for. Urgent bytes matter because `recv` stops short at one. Room to
+/// write does not: a new connection has it, and would be announced for that alone.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const READING: Interest = Interest::READABLE.add(Interest::PRIORITY);
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const READING: Interest = Interest::READABLE;

@@ -163,7 +163,7 @@ fn a_burst_of_connects_starves_nobody() {
         assert!(listener.stats().accepted - before <= 8);
         assert!(turns <= 20, "the budget is used");
     }
-    assert!(listener.stats().accept_budget_hits >= 12);
+    assert!(listener.stats().accept_budget_hits >= 8, "it was the budget that held them up");
 }
 
 /// Goal: a hundred thousand timers that are due at once fire in bounded portions, and sockets are

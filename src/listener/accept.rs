@@ -18,6 +18,9 @@ use crate::wheel::TimerKey;
 
 /// How long accepting rests after the system had nothing to give.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// After so many turns in a row that found whom they looked for, each looks for four times as many.
+const STREAK: u32 = 4;
+
 /// Whether the listening socket may be asked.
 #[derive(Debug, Default)]
 pub(super) struct Accepting {
@@ -29,6 +32,19 @@ pub(super) struct Accepting {
     pub(super) retried: bool,
     /// The limit on connections keeps clients waiting.
     pub(super) full: bool,
+    /// Turns in a row in which somebody waited and the share was taken whole; fewer after a share
+    /// that was too large.
+    pub(super) streak: u32,
+}
+
+impl Accepting {
+    /// How many to take before the kernel is asked whether more wait. One at first, who is sure to
+    /// be there: the system makes a socket and a file before it finds that nobody waits, so that an
+    /// `accept` in vain costs as much as ten questions. nginx (`multi_accept`) takes one an event
+    /// as well.
+    fn share(&self) -> u32 {
+        1 << (self.streak / STREAK * 2).min(u32::BITS - 1)
+    }
 }
 
 impl<H, F, A> Listener<H, F, A>
@@ -43,8 +59,15 @@ where
         if self.is_left_alone() {
             self.drain(turn)?;
         }
-        if self.accept_some(turn, turn.options.accept_budget)? {
-            self.profile.counters.accept_budget_hits.add(1);
+        let budget = turn.options.accept_budget;
+        let share = self.accepting.share().min(budget);
+        if self.accept_some(turn, share)? {
+            self.accepting.streak = self.accepting.streak.saturating_add(1);
+            if share == budget {
+                self.profile.counters.accept_budget_hits.add(1);
+            } else {
+                self.ask(turn);
+            }
         }
         let full = self.accepting.ready && !self.admission.has_room();
         if full && !self.accepting.full {
@@ -61,19 +84,34 @@ where
             && self.admission.has_room()
     }
 
-    /// Accepts at most `budget` connections. Returns whether the budget was the reason to stop.
-    pub(super) fn accept_some(&mut self, turn: &mut Turn, budget: u32) -> Result<bool, Error> {
-        for _ in 0..budget {
-            if !self.may_accept() {
-                return Ok(false);
+    /// Accepts at most `share` connections, with as many tries as the budget allows. Returns whether
+    /// there was no other reason to stop.
+    pub(super) fn accept_some(&mut self, turn: &mut Turn, share: u32) -> Result<bool, Error> {
+        let mut taken = 0;
+        for _ in 0..turn.options.accept_budget {
+            if taken == share || !self.may_accept() {
+                break;
             }
-            let Some(acceptor) = &mut self.acceptor else { return Ok(false) };
+            let Some(acceptor) = &mut self.acceptor else { break };
             match acceptor.accept(&self.profile.options) {
-                Ok((stream, peer_addr)) => self.place(turn, stream, peer_addr),
+                Ok((stream, peer_addr)) => {
+                    self.place(turn, stream, peer_addr);
+                    taken += 1;
+                }
                 Err(error) => self.accept_failed(turn, error)?,
             }
         }
         Ok(self.may_accept())
+    }
+
+    /// Leaves it to the kernel to say whether somebody still waits. Without an answer, the next turn
+    /// finds out by itself.
+    fn ask(&mut self, turn: &Turn) {
+        if let (Some(acceptor), Some(registry)) = (&mut self.acceptor, &turn.registry)
+            && acceptor.ask(registry, token::acceptor(self.profile.slot)).is_ok()
+        {
+            self.accepting.ready = false;
+        }
     }
 
     pub(super) fn accept_failed(
@@ -84,6 +122,7 @@ where
         let fault = AcceptFault::from(&error);
         if fault == AcceptFault::Empty {
             self.accepting.ready = false;
+            self.accepting.streak = self.accepting.streak.saturating_sub(STREAK);
             return Ok(());
         }
         self.profile.counters.accept_errors.add(1);

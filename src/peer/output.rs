@@ -7,6 +7,7 @@ use crate::error::CloseReason;
 use crate::handler::{Handler, Info};
 use crate::listener::Desk;
 use crate::stream::Stream;
+use crate::token;
 
 /// Answers of this many bytes leave at once, without waiting for what comes behind: a system call
 /// costs less than copying them.
@@ -115,7 +116,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     fn write(&mut self, desk: &Desk<'_, H::Message>, bytes: &[u8]) -> usize {
         let taken = match self.stream.write(bytes) {
             Ok(count) if count == bytes.len() => count,
-            first => self.write_on(bytes, first),
+            first => self.write_on(desk, bytes, first),
         };
         desk.profile.counters.bytes_out.add(taken as u64);
         taken
@@ -123,7 +124,12 @@ impl<H: Handler, S: Stream> Peer<H, S> {
 
     /// What comes after a write that did not take everything.
     #[inline(never)]
-    fn write_on(&mut self, bytes: &[u8], first: io::Result<usize>) -> usize {
+    fn write_on(
+        &mut self,
+        desk: &Desk<'_, H::Message>,
+        bytes: &[u8],
+        first: io::Result<usize>,
+    ) -> usize {
         let (mut taken, mut last) = (0, first);
         loop {
             match last {
@@ -131,6 +137,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.marks &= !mark::WRITABLE;
+                    self.watch_room(desk);
                     return taken;
                 }
                 refused => {
@@ -143,6 +150,20 @@ impl<H: Handler, S: Stream> Peer<H, S> {
                 return taken;
             }
             last = self.stream.write(&bytes[taken..]);
+        }
+    }
+
+    /// The first write was refused: from now on the kernel is to say when there is room. If there is
+    /// some already, it says so at once.
+    fn watch_room(&mut self, desk: &Desk<'_, H::Message>) {
+        let Some(registry) = &desk.turn.registry else { return };
+        if self.is_marked(mark::ROOM_WATCHED) {
+            return;
+        }
+        let token = token::peer(desk.profile.slot, self.seat.key, self.seat.generation);
+        match self.stream.watch_room(registry, token) {
+            Ok(()) => self.marks |= mark::ROOM_WATCHED,
+            Err(error) => self.broke(error.kind(), CloseReason::Io(error.kind())),
         }
     }
 

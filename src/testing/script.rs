@@ -294,6 +294,10 @@ impl Stream for ScriptedStream {
     fn register(&mut self, _: &Registry, _: Token) -> io::Result<()> {
         Ok(())
     }
+
+    fn watch_room(&mut self, _: &Registry, _: Token) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Drop for ScriptedStream {
@@ -332,6 +336,10 @@ impl Acceptor for ScriptedAcceptor {
     }
 
     fn register(&mut self, _: &Registry, _: Token) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn ask(&mut self, _: &Registry, _: Token) -> io::Result<()> {
         Ok(())
     }
 }

@@ -25,7 +25,7 @@ class Call:
 
 
 class Trace:
-    """Traces `calls` within the block; `inject` is what follows `inject=` in strace's own words.
+    """Traces `calls` within the block; `inject` is what follows `inject=` in strace's own words, several parted by a blank.
 
     Attaching only after the start keeps the listener's and the waker's own calls out of the count of `when=`."""
 
@@ -40,8 +40,8 @@ class Trace:
         command = ["strace", "-ff", "-ttt", "-s", "0", "-o", f"{self._folder.name}/thread", "-p", str(self.server.pid)]
         if self._names:
             command += ["-e", "trace=" + ",".join(self._names)]
-        if self._inject:
-            command += ["-e", "inject=" + self._inject]
+        for inject in (self._inject or "").split():
+            command += ["-e", "inject=" + inject]
         self._strace = spawn(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         wait_until(self._attached_or_ended, 10, "strace did not attach within 10 s")
         if self._strace.poll() is not None and not self._server_ended():
