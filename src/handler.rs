@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::connection::{Connection, flag};
 use crate::error::{CloseReason, SendError};
-use crate::framing::{Enframe, Framing};
+use crate::framing::{Enframe, Framing, Shape};
 use crate::handle::Handle;
 use crate::listener::Profile;
 use crate::mailbox::{Address, ConnectionId};
@@ -475,7 +475,11 @@ impl<M> Context<'_, M> {
                 self.share(bytes, before, queued, max)?;
             }
             _ => {
-                framing.frame(packet.as_slice(), &mut self.turn.out)?;
+                let (packet, out) = (packet.as_slice(), &mut self.turn.out);
+                match (&self.profile.shape, self.conn.own_framing()) {
+                    (Shape::U16(_, prefix), None) => prefix.frame(packet, out)?,
+                    _ => framing.frame(packet, out)?,
+                }
                 if queued + self.turn.out.len() - before > max {
                     self.turn.out.truncate(before);
                     return Err(self.full(queued, max));

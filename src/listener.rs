@@ -547,7 +547,7 @@ where
             guarded(|| drop(mail));
         }
         if let Some(broadcast) = self.broadcast.take() {
-            guarded(|| drop(broadcast));
+            broadcast.forget(|| ());
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::connection::{Connection, Due, flag};
 use crate::error::CloseReason;
 use crate::handler::{Handler, Info};
 use crate::listener::Desk;
+use crate::options::ReactorOptions;
 use crate::stream::Stream;
 use crate::turn::{Timer, Turn};
 use crate::wheel::{Tick, TimerKey};
@@ -162,6 +163,41 @@ impl<H: Handler, S: Stream> Peer<H, S> {
                 ctx.apply(action);
             });
         }
+    }
+
+    /// Whether messages reach it.
+    pub(crate) fn listens(&self) -> bool {
+        self.handler.is_some() && !self.conn.has(flag::CLOSING)
+    }
+
+    /// Hands over one message. What is answered gathers until [`reply`](Self::reply).
+    #[inline]
+    pub(crate) fn tell(&mut self, desk: &mut Desk<'_, H::Message>, message: H::Message) {
+        desk.profile.counters.messages.add(1);
+        self.dispatch(desk, |handler, ctx| {
+            let action = handler.handle_info(Info::Message(message), ctx);
+            ctx.apply(action);
+        });
+        if desk.turn.out.len() >= ReactorOptions::FLUSH_AT {
+            self.write_out(desk);
+        }
+    }
+
+    /// Sends what was answered: at once if these were the `last` messages that anybody gets in this
+    /// turn, else together with what comes behind.
+    #[inline]
+    pub(crate) fn reply(&mut self, desk: &mut Desk<'_, H::Message>, last: bool) {
+        if last {
+            self.write_out(desk);
+        } else {
+            self.queue_out(desk, 0);
+        }
+        // Many messages may come in one turn: a peer that would take their answers must not be
+        // ended for what it was never offered.
+        if self.conn.queued() >= ReactorOptions::FLUSH_AT {
+            self.flush(desk);
+        }
+        self.settle(desk);
     }
 
     /// How long it took from accept to now.

@@ -77,6 +77,69 @@ fn a_broadcast_reaches_every_connection_of_its_listener() {
     assert_eq!((crowd.stats().messages, other.stats().messages), (3, 0));
 }
 
+/// Goal: broadcasts that wait together keep their order, among themselves and with what is said to one
+/// connection in between; the budget holds, and who stops at one of them hears no more. Method: seventy,
+/// one message to the second of three clients, one more; budgets of 4, and of all. The third stops
+/// at the sixth.
+#[test]
+fn broadcasts_that_wait_together_are_heard_in_order() {
+    for budget in [4, 1024] {
+        let (addresses, address) = channel();
+        let options = ReactorOptions::default().message_budget(budget);
+        let mut reactor = Reactor::with_options(options).unwrap();
+        let listener = reactor
+            .start_listener("test", any_port(), move |_| {
+                let mut stops = false;
+                Script::<String>::new().tells(&addresses).info(move |info, _| match info {
+                    Info::Message(text) if stops && text == "6" => {
+                        Action::send_and_stop(text, CloseReason::Normal)
+                    }
+                    Info::Message(text) => {
+                        stops |= text == "stop at 6";
+                        Action::send(text)
+                    }
+                    other => other.default_action(),
+                })
+            })
+            .unwrap();
+        let mut clients = [(); 3].map(|()| Client::connect(listener.local_addr()));
+        drive(&mut reactor, "three are there", || listener.stats().open == 3);
+        let addresses = [(); 3].map(|()| next(&address));
+        addresses[2].send("stop at 6".to_owned()).unwrap();
+        let said: Vec<String> = (1..=70).map(|count| count.to_string()).collect();
+        for text in &said {
+            listener.broadcast(text.clone()).unwrap();
+        }
+        addresses[1].send("for you".to_owned()).unwrap();
+        listener.broadcast("all said".to_owned()).unwrap();
+        let mut before = 0;
+        for _ in 0..200 {
+            reactor.turn(Some(Duration::ZERO)).unwrap();
+            let messages = listener.stats().messages;
+            assert!(messages - before <= u64::from(budget), "{messages} after {before}");
+            before = messages;
+        }
+        assert_eq!(before, 71 + 72 + 1 + 6, "nobody hears anything twice");
+        for (at, client) in clients.iter_mut().enumerate() {
+            let mut heard = said.clone();
+            match at {
+                0 => {}
+                1 => heard.push("for you".to_owned()),
+                _ => {
+                    heard.truncate(6);
+                    heard.insert(0, "stop at 6".to_owned());
+                }
+            }
+            if at < 2 {
+                heard.push("all said".to_owned());
+            }
+            for text in heard {
+                assert_eq!(client.receive(), text.into_bytes(), "client {at}, budget {budget}");
+            }
+        }
+    }
+}
+
 /// Goal: a full mailbox gives the message back, counts it, and takes more when there is room.
 /// Method: a handler blocks while 8 messages fill the mailbox.
 #[test]

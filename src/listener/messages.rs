@@ -1,21 +1,36 @@
 //! What reaches a handler besides packets: messages, broadcasts, and timers of its own.
 
-use super::Listener;
+use super::{Desk, Listener};
 use crate::acceptor::Acceptor;
-use crate::connection::flag;
 use crate::dispatch::guarded;
-use crate::handler::{Accepted, Handler, Info};
+use crate::handler::{Accepted, Handler};
 use crate::logging::Cause;
 use crate::mailbox::Mail;
-use crate::options::ReactorOptions;
+use crate::peer::Peer;
 use crate::turn::Turn;
 
-/// A broadcast on its way through the slab.
+/// As many broadcasts in a row go through the slab together, so that who hears them all at once can
+/// answer them with one write.
+const BROADCASTS: usize = 64;
+
+type Copier<M> = fn(&M) -> M;
+
+/// Broadcasts on their way through the slab.
 #[derive(Debug)]
 pub(super) struct Broadcast<M> {
-    pub(super) message: M,
-    pub(super) clone: fn(&M) -> M,
-    pub(super) next_key: u32,
+    /// What is said, in order, and how to copy it.
+    said: Vec<(M, Copier<M>)>,
+    next_key: u32,
+}
+
+impl<M> Broadcast<M> {
+    /// One by one: the drop of each is code of the user.
+    pub(super) fn forget(self, mut each: impl FnMut()) {
+        for (message, _) in self.said {
+            guarded(|| drop(message));
+            each();
+        }
+    }
 }
 
 impl<H, F, A> Listener<H, F, A>
@@ -34,11 +49,13 @@ where
             self.profile.mailbox.take(&mut self.inbox);
             self.mail = false;
         }
-        for _ in 0..turn.options.message_budget {
-            if let Some(broadcast) = self.broadcast.take() {
-                self.broadcast_one(turn, broadcast);
+        let mut budget = turn.options.message_budget;
+        while budget > 0 {
+            if self.broadcast.is_some() {
+                self.broadcast_some(turn, &mut budget);
             } else if let Some(mail) = self.inbox.pop_front() {
                 self.deliver_one(turn, mail);
+                budget -= 1;
             } else {
                 return;
             }
@@ -49,30 +66,14 @@ where
     /// Delivers one message if its receiver is still there. What it answers is written at once if
     /// this is the `last` that anybody gets in this turn, else together with what comes behind.
     pub(super) fn message(&mut self, turn: &mut Turn, key: u32, message: H::Message, last: bool) {
-        self.profile.counters.messages.add(1);
         self.with_peer(turn, key, |peer, desk| {
-            peer.dispatch(desk, |handler, ctx| {
-                let action = handler.handle_info(Info::Message(message), ctx);
-                ctx.apply(action);
-            });
-            if last {
-                peer.write_out(desk);
-            } else {
-                peer.queue_out(desk, 0);
-            }
-            // Many messages may come in one turn: a peer that would take their answers must not be
-            // ended for what it was never offered.
-            if peer.conn.queued() >= ReactorOptions::FLUSH_AT {
-                peer.flush(desk);
-            }
-            peer.settle(desk);
+            peer.tell(desk, message);
+            peer.reply(desk, last);
         });
     }
 
     pub(super) fn listens(&self, key: u32) -> bool {
-        self.peers
-            .get(key as usize)
-            .is_some_and(|peer| peer.handler.is_some() && !peer.conn.has(flag::CLOSING))
+        self.peers.get(key as usize).is_some_and(Peer::listens)
     }
 
     pub(super) fn is_current(&self, key: u32, generation: u32) -> bool {
@@ -91,28 +92,53 @@ where
                 self.profile.mailbox.delivered();
             }
             Mail::All { message, clone } => {
-                self.broadcast = Some(Broadcast { message, clone, next_key: 0 });
+                // All of them are to fit into one turn's budget.
+                let most = BROADCASTS.min(turn.options.message_budget as usize);
+                let mut said = vec![(message, clone)];
+                while said.len() < most && matches!(self.inbox.front(), Some(Mail::All { .. })) {
+                    if let Some(Mail::All { message, clone }) = self.inbox.pop_front() {
+                        said.push((message, clone));
+                    }
+                }
+                self.broadcast = Some(Broadcast { said, next_key: 0 });
             }
         }
     }
 
-    /// One recipient of the broadcast on its way. The bound on keys is taken from the slab each
-    /// time: who is accepted meanwhile may get it or not.
-    pub(super) fn broadcast_one(&mut self, turn: &mut Turn, mut broadcast: Broadcast<H::Message>) {
-        while (broadcast.next_key as usize) < self.generations.len() {
-            let key = broadcast.next_key;
-            broadcast.next_key += 1;
-            if self.listens(key) {
-                match guarded(|| (broadcast.clone)(&broadcast.message)) {
-                    Some(message) => self.message(turn, key, message, self.inbox.is_empty()),
-                    None => self.profile.counters.panics.add(1),
-                }
-                self.broadcast = Some(broadcast);
+    /// Some recipients of the broadcasts on their way. The bound on keys is taken from the slab each
+    /// time: who is accepted meanwhile may get them or not.
+    fn broadcast_some(&mut self, turn: &mut Turn, budget: &mut u32) {
+        let last = self.inbox.is_empty();
+        let Self { peers, lists, timers, profile, gate, lost, broadcast, generations, .. } = self;
+        let Some(Broadcast { said, next_key }) = broadcast else { return };
+        let mut desk = Desk { turn, timers, profile, gate, lost };
+        while (*next_key as usize) < generations.len() {
+            // Nobody hears a part of them now and a part in the next turn.
+            if (*budget as usize) < said.len() {
+                *budget = 0;
                 return;
             }
+            let key = *next_key;
+            *next_key += 1;
+            let Some(peer) = peers.get_mut(key as usize).filter(|peer| peer.listens()) else {
+                continue;
+            };
+            for (message, clone) in &*said {
+                if !peer.listens() {
+                    break;
+                }
+                *budget -= 1;
+                match guarded(|| clone(message)) {
+                    Some(message) => peer.tell(&mut desk, message),
+                    None => profile.counters.panics.add(1),
+                }
+            }
+            peer.reply(&mut desk, last);
+            lists.see_off(peer, key);
         }
-        guarded(|| drop(broadcast.message));
-        self.profile.mailbox.delivered();
+        if let Some(done) = self.broadcast.take() {
+            done.forget(|| self.profile.mailbox.delivered());
+        }
     }
 
     pub(super) fn drop_message(&mut self, turn: &Turn, message: H::Message) {
