@@ -29,10 +29,8 @@ impl Counter {
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// The counters of one listener while it runs. Those that every packet and every connection
-        /// touch come first, and share a cache line.
+        /// The counters of one listener while it runs.
         #[derive(Debug, Default)]
-        #[repr(C, align(64))]
         pub(crate) struct Counters {
             $(pub(crate) $name: Counter,)*
             pub(crate) closed: [Counter; CloseKind::COUNT],

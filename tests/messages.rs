@@ -77,10 +77,10 @@ fn a_broadcast_reaches_every_connection_of_its_listener() {
     assert_eq!((crowd.stats().messages, other.stats().messages), (3, 0));
 }
 
-/// Goal: broadcasts that wait together keep their order, among themselves and with what is said to one
-/// connection in between; the budget holds, and who stops at one of them hears no more. Method: seventy,
-/// one message to the second of three clients, one more; budgets of 4, and of all. The third stops
-/// at the sixth.
+/// Goal: broadcasts that wait together keep their order, among themselves and with what is said to
+/// one connection in between; the budget holds, and who stops at one of them hears no more. Method:
+/// seventy, one message to the second of three clients, one more; budgets of 4, and of all. The third
+/// stops at the sixth.
 #[test]
 fn broadcasts_that_wait_together_are_heard_in_order() {
     for budget in [4, 1024] {
