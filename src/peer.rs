@@ -127,8 +127,9 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         if budget == 0 {
             desk.profile.counters.packet_budget_hits.add(1);
         }
-        // What follows is for those who are not done, which most are.
-        if self.is_at_rest() && self.is_clockless(desk) && desk.turn.out.is_empty() {
+        // What follows is for those who are not done, which most are, and who can be helped.
+        let done = self.is_at_rest() && self.is_clockless(desk) || self.is_marked(mark::BROKEN);
+        if done && desk.turn.out.is_empty() {
             return;
         }
         self.look_around(desk);

@@ -221,7 +221,9 @@ where
                 let action = handler.init(ctx);
                 ctx.apply(action);
             });
-            peer.queue_out(desk, 0);
+            if !peer.conn.is_quiet() || !desk.turn.out.is_empty() {
+                peer.queue_out(desk, 0);
+            }
             peer.settle(desk);
         });
     }

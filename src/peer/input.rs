@@ -223,7 +223,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     }
 
     pub(super) fn broke(&mut self, kind: ErrorKind, reset: CloseReason) {
-        self.marks &= !(mark::READABLE | mark::WRITABLE | mark::HINT);
+        self.marks &= !(mark::READABLE | mark::WRITABLE | mark::HINT | mark::ERROR);
         self.marks |= mark::BROKEN;
         let reason = if kind == ErrorKind::ConnectionReset { reset } else { CloseReason::Io(kind) };
         self.conn.close(reason);
