@@ -37,10 +37,11 @@ impl Machine {
             date: time::OffsetDateTime::now_utc().date().to_string(),
             commit: commit(),
             kernel: format!(
-                "{} {} {}",
+                "{} {} {}, TCP congestion control {}",
                 kernel.sysname().to_string_lossy(),
                 kernel.release().to_string_lossy(),
-                kernel.machine().to_string_lossy()
+                kernel.machine().to_string_lossy(),
+                congestion_control()
             ),
             cpu: value_in("/proc/cpuinfo", "model name"),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
@@ -58,6 +59,13 @@ impl Machine {
                 .collect(),
         }
     }
+}
+
+/// The one in force. It has a part in what large packets cost: some pace what they send, on the
+/// loopback interface as anywhere.
+fn congestion_control() -> String {
+    fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control")
+        .map_or(UNKNOWN.to_owned(), |name| name.trim().to_owned())
 }
 
 fn commit() -> String {
