@@ -142,7 +142,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     fn catch_up(&mut self, desk: &mut Desk<'_, H::Message>, budget: &mut u32) {
         self.tell_drained(desk);
         if self.conn.has(flag::BACKLOG) && !self.conn.has(flag::BLOCKS) {
-            self.consume(desk, &[], budget);
+            self.consume(desk, &[], 0, budget);
         }
     }
 

@@ -15,20 +15,29 @@ use crate::stream::Stream;
 /// later makes a new event (mio#1611), unless the event said that there is more to it than bytes.
 const SHORT_READ_DRAINS: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
+/// The most that one call reads. What has come is answered before the rest is read: so the peer can
+/// work on meanwhile, and what was copied in is still in a near cache when it is copied out.
+const READ_AT_ONCE: usize = 64 * 1024;
+
 impl<H: Handler, S: Stream> Peer<H, S> {
+    /// Reads and delivers until the socket is drained or the read buffer full, which is the budget.
+    /// Each read goes behind the one before, so that a packet that both have a part of is whole
+    /// without a copy.
     pub(super) fn read(
         &mut self,
         desk: &mut Desk<'_, H::Message>,
         read: &mut [u8],
         budget: &mut u32,
     ) {
-        let mut room = read.len();
+        // Bytes that were read and not delivered stand at `at..end`.
+        let (mut at, mut end, mut verdict) = (0, 0, Verdict::Partial(None));
         while self.is_marked(mark::READABLE) && self.may_read() {
-            if room == 0 {
+            let most = READ_AT_ONCE.min(read.len() - end);
+            if most == 0 {
                 desk.profile.counters.read_budget_hits.add(1);
-                return;
+                break;
             }
-            match self.stream.read(&mut read[..room]) {
+            match self.stream.read(&mut read[end..end + most]) {
                 Ok(0) => {
                     self.marks &= !(mark::READABLE | mark::HINT);
                     self.conn.flags |= flag::EOF;
@@ -36,14 +45,23 @@ impl<H: Handler, S: Stream> Peer<H, S> {
                 Ok(count) => {
                     desk.profile.counters.bytes_in.add(count as u64);
                     self.conn.heard(desk.turn.now());
-                    if SHORT_READ_DRAINS && count < room && !self.is_marked(mark::HINT) {
+                    if SHORT_READ_DRAINS && count < most && !self.is_marked(mark::HINT) {
                         self.marks &= !mark::READABLE;
                     }
-                    self.consume(desk, &read[..count], budget);
-                    room -= count;
+                    let scanned = end - at;
+                    end += count;
+                    let consumed;
+                    (consumed, verdict) = self.consume(desk, &read[at..end], scanned, budget);
+                    at += consumed;
+                    if !matches!(verdict, Verdict::Partial(_)) {
+                        break;
+                    }
                 }
                 Err(error) => self.read_failed(&error),
             }
+        }
+        if at < end {
+            self.keep(desk, &read[at..end], verdict);
         }
     }
 
@@ -56,26 +74,26 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         }
     }
 
-    /// Delivers what waits, topped up from `fresh`, and then `fresh` itself. What is left of it is
-    /// kept: as far as it has arrived, each byte copied once.
+    /// Delivers what waits, topped up from `fresh`, and then `fresh` itself, of which `scanned` bytes
+    /// have been looked at. Returns how much of it is done with, and why no more.
     #[inline(always)]
     pub(super) fn consume(
         &mut self,
         desk: &mut Desk<'_, H::Message>,
-        mut fresh: &[u8],
+        fresh: &[u8],
+        scanned: usize,
         budget: &mut u32,
-    ) {
+    ) -> (usize, Verdict) {
         self.conn.flags &= !flag::BACKLOG;
+        let mut rest = fresh;
         if self.conn.input.is_some() {
             match self.consume_kept(desk, fresh, budget) {
-                Some(rest) => fresh = rest,
-                None => return,
+                Some(left) => rest = left,
+                None => return (fresh.len(), Verdict::Partial(None)),
             }
         }
-        let (consumed, verdict) = self.deliver_all(desk, fresh, 0, budget, true);
-        if consumed < fresh.len() {
-            self.keep(desk, &fresh[consumed..], verdict);
-        }
+        let (consumed, verdict) = self.deliver_all(desk, rest, scanned, budget, true);
+        (fresh.len() - rest.len() + consumed, verdict)
     }
 
     /// Delivers what waits, topped up from `fresh`. Returns what is left of that, unless delivery
