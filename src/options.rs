@@ -458,7 +458,7 @@ impl ReactorOptions {
     }
 
     /// Size of the one buffer that all sockets are read into, and with it the most bytes that one
-    /// connection is read per turn. Default: 256 KiB. At least 4 KiB.
+    /// connection is read per turn, in reads of 64 KiB at most. Default: 256 KiB. At least 4 KiB.
     pub fn read_buffer(mut self, bytes: usize) -> Self {
         self.read_buffer = bytes.max(4096);
         self

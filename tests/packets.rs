@@ -122,6 +122,29 @@ fn a_packet_that_ends_with_the_read_hides_nothing_behind_it() {
     conclude(&harness);
 }
 
+/// Goal: a long input is answered while the rest of it is read, and what two reads have a part of is
+/// whole. Method: four packets of 60,000 bytes at once, counted by writes; then lines whose end is the
+/// last byte of a read, the first of the next, and one between them.
+#[test]
+fn a_long_input_is_answered_piece_by_piece() {
+    let (harness, _) = echo(options());
+    let packets = [1, 2, 3, 4].map(|byte| vec![byte; 60_000]);
+    harness.receive(wire(&packets.each_ref().map(|packet| &packet[..])));
+    assert_eq!(harness.packets(), packets);
+    assert_eq!(harness.writes(), 4, "an answer to each read");
+    assert_eq!(harness.stats().read_budget_hits, 0);
+    conclude(&harness);
+
+    for cut in [64 * 1024 - 1, 64 * 1024, 64 * 1024 + 1] {
+        let (harness, _) = echo(options().framing(Lines::new(100_000)));
+        let first = vec![b'x'; cut - 1];
+        harness.receive([&first[..], b"\n", b"second\n", &first[..], b"\nlast\n"].concat());
+        let heard = [&first[..], b"second", &first[..], b"last"];
+        assert_eq!(harness.packets(), heard, "a line of {cut} bytes");
+        conclude(&harness);
+    }
+}
+
 /// Goal: pipelined requests are all answered, in order, with one write. Method: 1,000 in one read.
 #[test]
 fn a_thousand_packets_in_one_read_are_answered_in_order_with_one_write() {
