@@ -43,9 +43,11 @@ fn blocking(options: ListenerOptions) -> (Server, ListenerHandle<()>, Sender<()>
     (server, listener, go, has_started)
 }
 
+/// Whoever comes in the moment in which the socket is closed is reset, and was not refused yet.
 fn is_refused(addr: SocketAddr) -> bool {
     match TcpStream::connect_timeout(&addr, PATIENCE) {
         Ok(_) => false,
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => false,
         Err(error) => {
             assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{error}");
             true
