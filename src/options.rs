@@ -470,7 +470,8 @@ impl ReactorOptions {
         self
     }
 
-    /// The most connections accepted per listener and turn. Default: 64. At least 1.
+    /// The most connections accepted per listener and turn; short turns take fewer, until it shows
+    /// that more wait. Default: 64. At least 1.
     pub fn accept_budget(mut self, connections: u32) -> Self {
         self.accept_budget = connections.max(1);
         self

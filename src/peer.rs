@@ -127,9 +127,9 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         if budget == 0 {
             desk.profile.counters.packet_budget_hits.add(1);
         }
-        // What follows is for those who are not done, which most are, and who can be helped.
-        let done = self.is_at_rest() && self.is_clockless(desk) || self.is_marked(mark::BROKEN);
-        if done && desk.turn.out.is_empty() {
+        // What follows is not for those who are done, as most are, nor for those past help.
+        let over = self.is_at_rest() && self.is_clockless(desk) || self.is_marked(mark::BROKEN);
+        if over && desk.turn.out.is_empty() {
             return;
         }
         self.look_around(desk);
@@ -171,7 +171,8 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         self.handler.is_some() && !self.conn.has(flag::CLOSING)
     }
 
-    /// Hands over one message. What is answered gathers until [`reply`](Self::reply).
+    /// Hands over one message. What is answered gathers until [`reply`](Self::reply), unless it is
+    /// much: a peer that would take it must not be ended for what it was never offered.
     #[inline]
     pub(crate) fn tell(&mut self, desk: &mut Desk<'_, H::Message>, message: H::Message) {
         desk.profile.counters.messages.add(1);
@@ -179,7 +180,8 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             let action = handler.handle_info(Info::Message(message), ctx);
             ctx.apply(action);
         });
-        if desk.turn.out.len() >= ReactorOptions::FLUSH_AT {
+        let much = ReactorOptions::FLUSH_AT.min(desk.profile.options.max_queued / 2);
+        if desk.turn.out.len() + self.conn.queued() >= much {
             self.write_out(desk);
         }
     }
@@ -192,11 +194,6 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             self.write_out(desk);
         } else {
             self.queue_out(desk, 0);
-        }
-        // Many messages may come in one turn: a peer that would take their answers must not be
-        // ended for what it was never offered.
-        if self.conn.queued() >= ReactorOptions::FLUSH_AT {
-            self.flush(desk);
         }
         self.settle(desk);
     }

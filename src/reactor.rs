@@ -388,6 +388,7 @@ impl Reactor {
         let slow = self.turn.options.slow_turn;
         let nanos = self.turn.since_began();
         self.turn.pulse.turn.record(nanos);
+        self.turn.took = nanos;
         let took = Duration::from_nanos(nanos);
         if took > slow && self.gate.opens(Cause::SlowTurn, self.turn.latest()) {
             let slowest = self.listeners.iter().max_by_key(|(_, tenant)| tenant.took);

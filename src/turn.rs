@@ -49,6 +49,8 @@ pub(crate) struct Turn {
     /// are judged against.
     judged: Nanos,
     lap_began: Nanos,
+    /// How long the turn before this one took, in nanoseconds.
+    pub(crate) took: u64,
     /// Whether there are listeners to be told apart when the turn turns out to be slow.
     pub(crate) has_laps: bool,
     pub(crate) wheel: Wheel<Timer>,
@@ -79,6 +81,7 @@ impl Turn {
             tick: now.round_up(),
             began: now,
             lap_began: now,
+            took: 0,
             has_laps: false,
             judged: now,
             wheel: Wheel::new(),

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use bytes::Bytes;
 use condor::{
     Action, Address, CloseReason, Info, ListenerOptions, MessageError, Reactor, ReactorOptions,
 };
@@ -138,6 +139,34 @@ fn broadcasts_that_wait_together_are_heard_in_order() {
             }
         }
     }
+}
+
+/// Goal: broadcasts that wait together are offered to the kernel as they come, so that nobody is ended
+/// for what was never offered. Method: a queue of 300,000 bytes at most, and eight answers of 60,000
+/// shared bytes, which the kernel takes.
+#[test]
+fn broadcasts_of_shared_bytes_are_offered_as_they_come() {
+    const LEN: usize = 60_000;
+    let options = any_port().max_queued(300_000).write_high_water(200_000);
+    let mut reactor = Reactor::new().unwrap();
+    let listener = reactor
+        .start_listener("test", options, |_| {
+            Script::<Bytes>::new().info(|info, _| match info {
+                Info::Message(bytes) => Action::send(bytes),
+                other => other.default_action(),
+            })
+        })
+        .unwrap();
+    let mut client = Client::connect(listener.local_addr());
+    drive(&mut reactor, "a connection", || listener.stats().open == 1);
+    for _ in 0..8 {
+        listener.broadcast(Bytes::from(vec![7; LEN])).unwrap();
+    }
+    drive(&mut reactor, "all are told", || listener.stats().messages == 8);
+    assert_eq!((listener.stats().refused_sends, listener.stats().open), (0, 1));
+    let reader = thread::spawn(move || (0..8).all(|_| client.receive() == [7; LEN]));
+    drive(&mut reactor, "all is read", || reader.is_finished());
+    assert!(reader.join().unwrap());
 }
 
 /// Goal: a full mailbox gives the message back, counts it, and takes more when there is room.

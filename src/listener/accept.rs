@@ -20,11 +20,14 @@ use crate::wheel::TimerKey;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// After so many turns in a row that found whom they looked for, each looks for four times as many.
 const STREAK: u32 = 4;
+/// After a turn that took so many nanoseconds many may wait, and an `accept` in vain is little beside
+/// it: then nothing but the budget is the limit.
+const LONG_TURN: u64 = 100_000;
 
-/// Whether the listening socket may be asked.
+/// Whether the listening socket may be accepted from.
 #[derive(Debug, Default)]
 pub(super) struct Accepting {
-    /// It was announced readable, and has not said that it is empty.
+    /// It was announced readable, and is neither known to be empty nor asked to say so.
     pub(super) ready: bool,
     /// Resting after a fault; `NONE` if not.
     pub(super) pause: Option<TimerKey>,
@@ -32,8 +35,8 @@ pub(super) struct Accepting {
     pub(super) retried: bool,
     /// The limit on connections keeps clients waiting.
     pub(super) full: bool,
-    /// Turns in a row in which somebody waited and the share was taken whole; fewer after a share
-    /// that was too large.
+    /// Turns in a row in which somebody waited and no fewer than were looked for; less after a share
+    /// that was too large, and none after a turn without anybody.
     pub(super) streak: u32,
 }
 
@@ -60,7 +63,7 @@ where
             self.drain(turn)?;
         }
         let budget = turn.options.accept_budget;
-        let share = self.accepting.share().min(budget);
+        let share = if turn.took < LONG_TURN { self.accepting.share() } else { budget }.min(budget);
         if self.accept_some(turn, share)? {
             self.accepting.streak = self.accepting.streak.saturating_add(1);
             if share == budget {

@@ -9,8 +9,8 @@ use crate::mailbox::Mail;
 use crate::peer::Peer;
 use crate::turn::Turn;
 
-/// As many broadcasts in a row go through the slab together, so that who hears them all at once can
-/// answer them with one write.
+/// At most so many broadcasts in a row go through the slab together, so that who hears them all at
+/// once can answer them with one write.
 const BROADCASTS: usize = 64;
 
 type Copier<M> = fn(&M) -> M;

@@ -15,8 +15,9 @@ use crate::stream::Stream;
 /// later makes a new event (mio#1611), unless the event said that there is more to it than bytes.
 const SHORT_READ_DRAINS: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
-/// The most that one call reads. What has come is answered before the rest is read: so the peer can
-/// work on meanwhile, and what was copied in is still in a near cache when it is copied out.
+/// The most that one call reads. What has come is delivered before the rest is read, and what is sent
+/// straight back leaves at once: so the peer can work on meanwhile, and what was copied in is still
+/// in a near cache when it is copied out.
 const READ_AT_ONCE: usize = 64 * 1024;
 
 impl<H: Handler, S: Stream> Peer<H, S> {
