@@ -502,7 +502,9 @@ impl<M> ListenerHandle<M> {
     ///
     /// It is one entry of the mailbox of each shard, whatever the number of connections; the clones
     /// for them are made on the reactor's thread, within the message budget of each turn, and those
-    /// for the other shards on the caller's.
+    /// for the other shards on the caller's. Each connection hears broadcasts in the order in which
+    /// they were made; those that wait together reach one connection after the other, so that one may
+    /// have heard all of them before the next hears the first.
     ///
     /// # Errors
     ///
