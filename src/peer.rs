@@ -180,8 +180,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             let action = handler.handle_info(Info::Message(message), ctx);
             ctx.apply(action);
         });
-        let much = ReactorOptions::FLUSH_AT.min(desk.profile.options.max_queued / 2);
-        if desk.turn.out.len() + self.conn.queued() >= much {
+        if desk.turn.out.len() + self.conn.queued() >= ReactorOptions::FLUSH_AT {
             self.write_out(desk);
         }
     }

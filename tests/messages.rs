@@ -142,12 +142,12 @@ fn broadcasts_that_wait_together_are_heard_in_order() {
 }
 
 /// Goal: broadcasts that wait together are offered to the kernel as they come, so that nobody is ended
-/// for what was never offered. Method: a queue of 300,000 bytes at most, and eight answers of 60,000
+/// for what was never offered. Method: a queue of 400,000 bytes at most, and ten answers of 60,000
 /// shared bytes, which the kernel takes.
 #[test]
 fn broadcasts_of_shared_bytes_are_offered_as_they_come() {
     const LEN: usize = 60_000;
-    let options = any_port().max_queued(300_000).write_high_water(200_000);
+    let options = any_port().max_queued(400_000).write_high_water(300_000);
     let mut reactor = Reactor::new().unwrap();
     let listener = reactor
         .start_listener("test", options, |_| {
@@ -159,12 +159,12 @@ fn broadcasts_of_shared_bytes_are_offered_as_they_come() {
         .unwrap();
     let mut client = Client::connect(listener.local_addr());
     drive(&mut reactor, "a connection", || listener.stats().open == 1);
-    for _ in 0..8 {
+    for _ in 0..10 {
         listener.broadcast(Bytes::from(vec![7; LEN])).unwrap();
     }
-    drive(&mut reactor, "all are told", || listener.stats().messages == 8);
+    drive(&mut reactor, "all are told", || listener.stats().messages == 10);
     assert_eq!((listener.stats().refused_sends, listener.stats().open), (0, 1));
-    let reader = thread::spawn(move || (0..8).all(|_| client.receive() == [7; LEN]));
+    let reader = thread::spawn(move || (0..10).all(|_| client.receive() == [7; LEN]));
     drive(&mut reactor, "all is read", || reader.is_finished());
     assert!(reader.join().unwrap());
 }
