@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
+use crate::acceptor::Acceptor;
 use crate::mailbox::Doorbell;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex};
 
@@ -143,5 +144,35 @@ impl<S> Admission<S> {
     /// Whoever sees this sees also everybody who was handed over.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::SeqCst)
+    }
+}
+
+/// The listening socket of the part that accepts. Dropping it closes the socket, then the
+/// admission, also if no reactor ever adopted the part: the other parts learn from it that they end.
+#[derive(Debug)]
+pub(crate) struct Listening<A: Acceptor> {
+    /// `None` in a simulated network, where no client reaches the listener.
+    socket: Option<A>,
+    admission: Arc<Admission<A::Stream>>,
+}
+
+impl<A: Acceptor> Listening<A> {
+    pub(crate) fn new(socket: Option<A>, admission: Arc<Admission<A::Stream>>) -> Self {
+        Self { socket, admission }
+    }
+
+    pub(crate) fn has_socket(&self) -> bool {
+        self.socket.is_some()
+    }
+
+    pub(crate) fn socket(&mut self) -> Option<&mut A> {
+        self.socket.as_mut()
+    }
+}
+
+impl<A: Acceptor> Drop for Listening<A> {
+    fn drop(&mut self) {
+        drop(self.socket.take());
+        self.admission.close();
     }
 }

@@ -34,8 +34,8 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
-use crate::error::FrameError;
 use crate::framing::{Decode, Framing};
+use crate::reason::FrameError;
 
 /// What can go wrong with a [`Client`].
 #[derive(Debug, thiserror::Error)]

@@ -18,8 +18,8 @@
 use std::time::Duration;
 
 use crate::buffer::{Buffer, Pool, Queue};
-use crate::error::CloseReason;
 use crate::framing::Framing;
+use crate::reason::CloseReason;
 use crate::wheel::Tick;
 
 /// Time limits in force, in the terms of the options.

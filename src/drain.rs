@@ -6,8 +6,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
-use crate::error::{CloseReason, Error};
-use crate::mailbox::ConnectionId;
+use crate::error::Error;
+use crate::identity::ConnectionId;
+use crate::reason::CloseReason;
 
 /// What a drain came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -8,12 +8,16 @@
 //! | [`SendError`] | the one packet that was to be sent | nothing of it is queued |
 //! | [`MessageError`] | the mailbox | the message comes back |
 //!
-//! A [`CloseReason`] is not an error: it is what `terminate` is told.
+//! The last three are in [`reason`](crate::reason), with [`CloseReason`], which is not an error: it is
+//! what `terminate` is told.
+//!
+//! [`CloseReason`]: crate::CloseReason
+//! [`FrameError`]: crate::FrameError
+//! [`SendError`]: crate::SendError
+//! [`MessageError`]: crate::MessageError
 
 use std::io;
 use std::net::SocketAddr;
-
-use crate::options::OptionsError;
 
 /// What can go wrong with the reactor and its listeners. Each message names what it is about.
 #[derive(Debug, thiserror::Error)]
@@ -107,198 +111,56 @@ pub enum Error {
     },
 }
 
+/// What the options say that cannot be done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OptionsError {
+    /// The low-water mark is not below the high-water mark.
+    #[error("write_low_water of {low} bytes is not below write_high_water of {high}")]
+    WaterMarks {
+        /// `write_low_water` in bytes.
+        low: usize,
+        /// `write_high_water` in bytes.
+        high: usize,
+    },
+    /// The framing contradicts itself, or the maximum is wider than its length field.
+    #[error("framing: {0}")]
+    Framing(String),
+    /// A largest packet would never fit the output queue.
+    #[error("max_queued of {max_queued} bytes is less than the largest packet, {max_packet}")]
+    QueueSmallerThanPacket {
+        /// `max_queued` in bytes.
+        max_queued: usize,
+        /// The largest packet in bytes.
+        max_packet: usize,
+    },
+    /// The high-water mark would never be reached.
+    #[error("write_high_water of {high} bytes is above max_queued of {max_queued}")]
+    HighWaterAboveQueue {
+        /// `write_high_water` in bytes.
+        high: usize,
+        /// `max_queued` in bytes.
+        max_queued: usize,
+    },
+    /// A limit of zero, with which nothing would ever happen.
+    #[error("{0} is zero")]
+    Zero(&'static str),
+    /// More connections than a listener's tokens can tell apart.
+    #[error("max_connections of {asked} is above {max}")]
+    TooManyConnections {
+        /// `max_connections` as asked for.
+        asked: usize,
+        /// The most that is possible.
+        max: usize,
+    },
+}
+
 fn join(errors: &[OptionsError]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
-}
-
-/// Bytes that can never become a packet, or a payload that can never become a frame.
-///
-/// On the way in it condemns one connection and never the reactor: that connection ends with
-/// [`CloseReason::PacketTooLarge`] or [`CloseReason::BadFrame`]. On the way out it refuses one
-/// packet.
-#[derive(Debug, Copy, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum FrameError {
-    /// More bytes than the maximum.
-    ///
-    /// On the way in it is decided on the header alone, before any payload is kept, so that a peer
-    /// cannot make us reserve memory by lying about a length.
-    #[error("a packet of {len} bytes exceeds the maximum of {max}")]
-    TooLarge {
-        /// The payload's length, as announced by the peer or as asked for by the caller.
-        len: usize,
-        /// The maximum in force.
-        max: usize,
-    },
-    /// Anything else that breaks the framing, in a few words for the log.
-    #[error("bad frame: {0}")]
-    Bad(&'static str),
-}
-
-/// Why one packet was not sent. Nothing of it was queued and the connection goes on.
-#[derive(Debug, Copy, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SendError {
-    /// The framing cannot express a packet of this length, or the maximum forbids it.
-    #[error("a packet of {len} bytes exceeds the maximum of {max}")]
-    TooLarge {
-        /// The packet's length in bytes.
-        len: usize,
-        /// The longest packet that can be sent on this connection.
-        max: usize,
-    },
-    /// The peer reads too slowly: the packet would take the queue past
-    /// [`max_queued`](crate::ListenerOptions::max_queued). Wait for
-    /// [`Info::Drained`](crate::Info::Drained).
-    #[error("{queued} bytes wait for a slow peer, the limit is {max}")]
-    Full {
-        /// Bytes that wait already.
-        queued: usize,
-        /// The limit.
-        max: usize,
-    },
-    /// The framer refused the payload.
-    #[error("the framer refused the packet: {0}")]
-    BadFrame(&'static str),
-    /// The connection is ending; nothing more can be sent.
-    #[error("the connection is closing")]
-    Closing,
-}
-
-/// Why a message was not accepted. It comes back to the sender, untouched.
-#[derive(Debug, Copy, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum MessageError<M> {
-    /// The listener's mailbox holds as many messages as it may.
-    #[error("the mailbox is full")]
-    Full(M),
-    /// The connection, its listener or the reactor is known to be gone.
-    #[error("the receiver is gone")]
-    Gone(M),
-}
-
-impl<M> MessageError<M> {
-    /// The message that could not be delivered.
-    pub fn into_message(self) -> M {
-        match self {
-            Self::Full(message) | Self::Gone(message) => message,
-        }
-    }
-}
-
-/// Why a connection ended: what [`terminate`](crate::Handler::terminate) is told, exactly once.
-///
-/// The first reason wins; nothing that happens after the decision changes it.
-#[derive(Debug, Copy, Clone, PartialEq, Eq, Hash, thiserror::Error)]
-#[non_exhaustive]
-pub enum CloseReason {
-    /// The handler stopped because its work was done.
-    #[error("normal")]
-    Normal,
-    /// The peer closed, or shut down its sending side, between two packets.
-    #[error("closed by the peer")]
-    PeerClosed,
-    /// The peer closed inside a packet.
-    #[error("closed by the peer inside a packet: {have} bytes of {}", wanted(.want))]
-    PeerClosedMidPacket {
-        /// Bytes of the packet that had arrived, length prefix included.
-        have: usize,
-        /// Bytes the whole packet would have had, if its header told.
-        want: Option<usize>,
-    },
-    /// The peer reset the connection.
-    #[error("reset by the peer")]
-    Reset,
-    /// The socket failed.
-    #[error("input/output error: {0}")]
-    Io(io::ErrorKind),
-    /// A packet stayed incomplete for the packet timeout.
-    #[error("packet timeout")]
-    PacketTimeout,
-    /// The peer sent nothing for the idle timeout.
-    #[error("idle timeout")]
-    IdleTimeout,
-    /// The peer took not one byte for the write-stall timeout while output waited.
-    #[error("the peer took no output")]
-    WriteStalled,
-    /// The peer announced a packet over the maximum.
-    #[error("packet of {announced} bytes announced, the maximum is {max}")]
-    PacketTooLarge {
-        /// The announced length in bytes.
-        announced: usize,
-        /// The maximum in force.
-        max: usize,
-    },
-    /// An [`Action`](crate::Action) carried a packet that the framing cannot express.
-    #[error("answer of {len} bytes, the maximum is {max}")]
-    AnswerTooLarge {
-        /// The answer's length in bytes.
-        len: usize,
-        /// The longest answer possible.
-        max: usize,
-    },
-    /// The framing refused the peer's bytes, or the answer.
-    #[error("bad frame: {0}")]
-    BadFrame(&'static str),
-    /// The [`Framer`](crate::Framer) broke its contract: it consumed nothing, or more than there
-    /// was.
-    #[error("the framer broke its contract")]
-    FramerBug,
-    /// An [`Action`](crate::Action) would have taken the peer's queue past its limit.
-    #[error("the peer reads too slowly")]
-    SlowReader,
-    /// A callback panicked.
-    #[error("the handler panicked")]
-    Panicked,
-    /// The listener or the reactor drains, or [`Handle::close`](crate::Handle::close) asked.
-    #[error("shutdown")]
-    Shutdown,
-    /// The drain deadline passed, or the reactor was dropped.
-    #[error("ended at the drain deadline")]
-    DrainForced,
-    /// The handler's own reason.
-    #[error("{0}")]
-    Custom(&'static str),
-}
-
-fn wanted(want: &Option<usize>) -> String {
-    want.map_or_else(|| String::from("an unknown number"), |want| want.to_string())
 }
 
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         Self::other(error)
-    }
-}
-
-impl From<FrameError> for CloseReason {
-    /// The reason for which a connection ends whose *input* the framing refused.
-    fn from(error: FrameError) -> Self {
-        match error {
-            FrameError::TooLarge { len, max } => Self::PacketTooLarge { announced: len, max },
-            FrameError::Bad(what) => Self::BadFrame(what),
-        }
-    }
-}
-
-impl From<SendError> for CloseReason {
-    /// The reason for which a connection ends whose answer, given as an
-    /// [`Action`](crate::Action), could not be sent.
-    fn from(error: SendError) -> Self {
-        match error {
-            SendError::TooLarge { len, max } => Self::AnswerTooLarge { len, max },
-            SendError::Full { .. } => Self::SlowReader,
-            SendError::BadFrame(what) => Self::BadFrame(what),
-            SendError::Closing => Self::Normal,
-        }
-    }
-}
-
-impl From<FrameError> for SendError {
-    fn from(error: FrameError) -> Self {
-        match error {
-            FrameError::TooLarge { len, max } => Self::TooLarge { len, max },
-            FrameError::Bad(what) => Self::BadFrame(what),
-        }
     }
 }

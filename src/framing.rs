@@ -24,15 +24,18 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::error::FrameError;
+use crate::reason::FrameError;
 
 mod framer;
 mod length_field;
 mod lines;
 
-pub use framer::{Decode, Framer, Output, Raw};
-pub use length_field::{LengthField, Prefix};
+pub use framer::{Decode, Deframe, Enframe, Framer, Output, Raw};
+pub use length_field::{FramingProblem, LengthField, Prefix};
 pub use lines::Lines;
+
+/// Bytes that the longest length prefix takes.
+pub(crate) const PREFIX_MAX: usize = 8;
 
 /// How a connection's bytes are cut into packets, in both directions. Cheap to clone.
 ///
@@ -310,58 +313,6 @@ impl fmt::Debug for Side {
             Self::Custom(custom) => f.debug_struct("Custom").field("max", &custom.max).finish(),
         }
     }
-}
-
-/// A framing that can never work. The options of a listener are refused because of it.
-#[derive(Debug, Copy, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum FramingProblem {
-    /// The field has a width in bytes that is not allowed.
-    #[error("a length field has 1, 2, 3, 4 or 8 bytes, not {0}")]
-    Width(u8),
-    /// The adjustment in bytes makes every length negative.
-    #[error("an adjustment of {0} makes every length negative")]
-    Adjustment(i32),
-    /// The maximum is more than the field can express.
-    #[error("a maximum of {max} bytes exceeds the {capacity} that the length field can express")]
-    MaxTooLarge {
-        /// The maximum asked for, in bytes.
-        max: usize,
-        /// [`LengthField::capacity`], in bytes.
-        capacity: usize,
-    },
-    /// The maximum is less than the shortest packet there can be.
-    #[error("a maximum of {max} bytes is below the shortest packet, which has {least}")]
-    MaxTooSmall {
-        /// The maximum in force, in bytes.
-        max: usize,
-        /// The shortest packet that can be expressed, in bytes.
-        least: usize,
-    },
-}
-
-/// Finds packets, as [`Framer::decode`] does: what the driver's loop is generic over. It may
-/// remember what makes it faster, and nothing that changes an answer.
-pub trait Deframe {
-    /// Whether every answer is valid by construction, so that the loop need not look.
-    const TRUSTED: bool;
-
-    /// Finds the first packet of `input`, of which the last call has seen `scanned` bytes.
-    ///
-    /// # Errors
-    ///
-    /// As [`Framing::decode`].
-    fn next(&mut self, input: &[u8], scanned: usize) -> Result<Decode, FrameError>;
-}
-
-/// Appends packets: what the driver's loop is generic over.
-pub trait Enframe {
-    /// Appends `payload` as one frame to `out`.
-    ///
-    /// # Errors
-    ///
-    /// As [`Framing::encode`]: `out` is then as it was.
-    fn frame(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError>;
 }
 
 impl Deframe for &Framing {

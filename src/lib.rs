@@ -123,44 +123,57 @@
 // Of the library alone: examples print, and tests fail.
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::print_stdout))]
 
-mod acceptor;
-mod admission;
-mod buffer;
+// From the top down: a module names only those below it. `tests/tidy.rs` holds this order.
 pub mod client;
-mod clock;
-mod connection;
-mod dispatch;
-mod drain;
-mod error;
-mod framing;
-mod handle;
-mod handler;
-mod listener;
-mod logging;
-mod mailbox;
-mod options;
-mod peer;
-mod pulse;
-mod reactor;
-mod shards;
-mod stats;
-mod stream;
-mod sync;
 pub mod testing;
-mod timers;
-mod token;
+mod shards;
+mod reactor;
+mod start;
+mod listener;
+mod peer;
+mod handler;
+mod desk;
+mod profile;
+mod handle;
+mod directory;
+mod phases;
 mod turn;
+mod admission;
+mod acceptor;
+mod stream;
+mod poller;
+mod token;
+mod options;
+mod drain;
+mod mailbox;
+mod pulse;
+mod stats;
+mod logging;
+mod clock;
+mod error;
+mod identity;
+mod guard;
+mod sync;
+
+// Pure from here on: no socket, no clock, no input or output.
+mod connection;
+mod timers;
+mod buffer;
+mod framing;
+mod reason;
 mod wheel;
 
 pub use drain::{Drain, Report, Straggler};
-pub use error::{CloseReason, Error, FrameError, MessageError, SendError};
+pub use error::{Error, OptionsError};
 pub use framing::{Decode, Framer, Framing, FramingProblem, LengthField, Lines, Output, Raw};
 pub use handle::{Handle, ListenerHandle};
 pub use handler::{Accepted, Action, Context, Handler, Info, Packet};
-pub use mailbox::{Address, ConnectionId};
-pub use options::{Findings, ListenerOptions, OptionsError, OptionsWarning, ReactorOptions};
+pub use identity::ConnectionId;
+pub use mailbox::Address;
+pub use options::{Findings, ListenerOptions, OptionsWarning, ReactorOptions};
 pub use pulse::{Histogram, PulseStats};
 pub use reactor::Reactor;
+pub use reason::{CloseReason, FrameError, MessageError, SendError};
 pub use shards::Shards;
 pub use stats::{CloseKind, Stats};
 pub use timers::TimerId;

@@ -11,32 +11,38 @@
 //! ```
 
 mod accept;
+mod accepting;
+mod broadcast;
+mod drain;
 mod messages;
+mod queues;
 
+use std::any::Any;
 use std::collections::VecDeque;
+use std::io;
 use std::time::Duration;
 
 use slab::Slab;
 
-use self::accept::Accepting;
-use self::messages::Broadcast;
-
+use self::accepting::Accepting;
+use self::broadcast::Broadcast;
+use self::queues::Lists;
 use crate::acceptor::Acceptor;
-use crate::admission::Admission;
+use crate::admission::{Admission, Listening};
 use crate::clock::Nanos;
-use crate::connection::{Limits, flag};
-use crate::dispatch::guarded;
+use crate::connection::flag;
+use crate::desk::{Desk, Lost};
 use crate::drain::{Report, Straggler};
-use crate::error::{CloseReason, Error};
-use crate::framing::{Framing, Shape};
-use crate::handle::Lease;
+use crate::error::Error;
 use crate::handler::{Accepted, Handler};
+use crate::identity::ConnectionId;
 use crate::logging::LogGate;
-use crate::mailbox::{ConnectionId, Mail, Mailbox};
-use crate::options::ListenerOptions;
+use crate::mailbox::Mail;
 use crate::peer::{Peer, Swept, mark};
-use crate::stats::Counters;
-use crate::stream::Stream;
+use crate::phases::AnyListener;
+use crate::poller::Readiness;
+use crate::profile::Profile;
+use crate::reason::CloseReason;
 use crate::sync::Arc;
 use crate::timers::Timers;
 use crate::token;
@@ -46,116 +52,8 @@ use crate::wheel::TimerKey;
 /// The clock is read again after so many peers of a long turn.
 const PEERS_PER_SAMPLE: usize = 32;
 
-/// What of a listener never changes while it runs.
-#[derive(Debug)]
-pub(crate) struct Profile<M> {
-    pub(crate) name: Arc<str>,
-    /// Which shard this part of the listener lives on.
-    pub(crate) shard: usize,
-    pub(crate) slot: u16,
-    pub(crate) serial: u32,
-    pub(crate) options: ListenerOptions,
-    pub(crate) framing: Framing,
-    /// Of that framing, found out once.
-    pub(crate) shape: Shape,
-    pub(crate) limits: Limits,
-    pub(crate) mailbox: Arc<Mailbox<M>>,
-    pub(crate) counters: Arc<Counters>,
-    /// None where there is no directory.
-    #[expect(dead_code, reason = "it is only there to be dropped")]
-    pub(crate) lease: Option<Lease>,
-}
-
-impl<M> Profile<M> {
-    pub(crate) fn limits(options: &ListenerOptions) -> Limits {
-        Limits {
-            packet_timeout: options.packet_timeout,
-            idle_timeout: options.idle_timeout,
-            write_stall_timeout: options.write_stall_timeout,
-            write_high_water: options.write_high_water,
-            write_low_water: options.write_low_water,
-        }
-    }
-}
-
-impl<M> Drop for Profile<M> {
-    /// Whoever sends to a listener that ends before a reactor has adopted it is told so.
-    fn drop(&mut self) {
-        guarded(|| drop(self.mailbox.close()));
-    }
-}
-
-/// Bytes that a forced end threw away.
-#[derive(Debug, Default)]
-pub(crate) struct Lost {
-    pub(crate) input: usize,
-    pub(crate) output: usize,
-}
-
-impl Lost {
-    pub(crate) fn add(&mut self, (input, output): (usize, usize)) {
-        self.input += input;
-        self.output += output;
-    }
-}
-
-/// What a peer is lent while it is worked on.
-#[derive(Debug)]
-pub(crate) struct Desk<'a, M> {
-    pub(crate) turn: &'a mut Turn,
-    pub(crate) timers: &'a mut Timers<M>,
-    pub(crate) profile: &'a Profile<M>,
-    pub(crate) gate: &'a mut LogGate,
-    pub(crate) lost: &'a mut Lost,
-}
-
-/// Who is to be worked on, by key. A mark tells a peer that it is in a list.
-#[derive(Debug, Default)]
-struct Lists {
-    run: Vec<u32>,
-    /// The memory of the `run` before this one.
-    spare: Vec<u32>,
-    flush: Vec<u32>,
-    sweep: Vec<u32>,
-}
-
-impl Lists {
-    /// Whoever was worked on goes where it belongs; most are at rest.
-    #[inline]
-    fn see_off<H: Handler, S: Stream>(&mut self, peer: &mut Peer<H, S>, key: u32) {
-        peer.conn.invariants();
-        if !peer.is_at_rest() {
-            self.put(peer, key);
-        }
-    }
-
-    /// Puts a peer into every list that it belongs to and is not in.
-    fn put<H: Handler, S: Stream>(&mut self, peer: &mut Peer<H, S>, key: u32) {
-        if peer.wants_flush() && !peer.is_marked(mark::FLUSH) {
-            peer.marks |= mark::FLUSH;
-            self.flush.push(key);
-        }
-        if peer.conn.has(flag::CLOSING) && !peer.is_marked(mark::SWEEP) {
-            peer.marks |= mark::SWEEP;
-            self.sweep.push(key);
-        }
-        if peer.wants_work() && !peer.is_marked(mark::QUEUED) {
-            peer.marks |= mark::QUEUED;
-            self.run.push(key);
-        }
-    }
-
-    fn are_empty(&self) -> bool {
-        self.run.is_empty() && self.flush.is_empty() && self.sweep.is_empty()
-    }
-
-    /// So that none of them has to grow with fewer than so many slots.
-    fn make_room(&mut self, slots: usize) {
-        for list in [&mut self.run, &mut self.spare, &mut self.flush, &mut self.sweep] {
-            list.reserve(slots.saturating_sub(list.len()));
-        }
-    }
-}
+/// Makes the handlers of one listener's part.
+pub(crate) type Factory<H> = Box<dyn FnMut(&Accepted<'_>) -> H>;
 
 /// What a drain has come to so far.
 #[derive(Debug, Default)]
@@ -169,13 +67,12 @@ struct Draining {
 }
 
 /// See the module's documentation.
-#[derive(Debug)]
-pub(crate) struct Listener<H: Handler, F, A: Acceptor> {
+pub(crate) struct Listener<H: Handler, A: Acceptor> {
     profile: Profile<H::Message>,
     admission: Arc<Admission<A::Stream>>,
     /// None on the shards that do not accept, and once the socket is closed.
-    acceptor: Option<A>,
-    factory: F,
+    listening: Option<Listening<A>>,
+    factory: Factory<H>,
     accepting: Accepting,
     pub(crate) peers: Slab<Peer<H, A::Stream>>,
     /// One per slot ever used; changes whenever the slot's owner does.
@@ -191,52 +88,17 @@ pub(crate) struct Listener<H: Handler, F, A: Acceptor> {
     draining: Option<Draining>,
 }
 
-/// A listener, whatever its handler: one method per phase of the turn, and what commands ask for.
-pub(crate) trait AnyListener {
-    fn mark_acceptor(&mut self);
-    fn mark_peer(&mut self, key: u32, generation: u32, marks: u16);
-    fn accept(&mut self, turn: &mut Turn) -> Result<(), Error>;
-    fn work(&mut self, turn: &mut Turn, read: &mut [u8]);
-    fn deliver(&mut self, turn: &mut Turn, rung: bool);
-    fn expire(&mut self, turn: &mut Turn, timer: Timer);
-    fn flush(&mut self, turn: &mut Turn);
-    fn sweep(&mut self, turn: &mut Turn);
-    /// Whether there is something to do without waiting for an event.
-    fn is_busy(&self) -> bool;
-
-    fn serial(&self) -> u32;
-    /// Whether this part is the one that accepts for all shards.
-    fn accepts(&self) -> bool;
-    fn name(&self) -> &str;
-    /// Decides the end of one connection, if it is still that one.
-    fn close(&mut self, id: ConnectionId);
-    fn drain(&mut self, turn: &mut Turn) -> Result<(), Error>;
-    /// Decides the end of all connections, without waiting for anything.
-    fn force(&mut self);
-    /// What the drain came to, once nobody is left and nobody comes.
-    fn finished(&self) -> Option<Report>;
-    /// What the drain has come to so far.
-    fn report(&self) -> Report;
-    /// Refuses all mail, and drops what nobody will read.
-    fn retire(&mut self, turn: &mut Turn);
-}
-
-impl<H, F, A> Listener<H, F, A>
-where
-    H: Handler,
-    F: FnMut(&Accepted<'_>) -> H,
-    A: Acceptor,
-{
+impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     pub(crate) fn new(
         profile: Profile<H::Message>,
         admission: Arc<Admission<A::Stream>>,
-        acceptor: Option<A>,
-        factory: F,
+        listening: Option<Listening<A>>,
+        factory: Factory<H>,
     ) -> Self {
         Self {
             profile,
             admission,
-            acceptor,
+            listening,
             factory,
             accepting: Accepting::default(),
             peers: Slab::new(),
@@ -249,15 +111,6 @@ where
             gate: LogGate::default(),
             lost: Lost::default(),
             draining: None,
-        }
-    }
-
-    pub(crate) fn register(&mut self, turn: &Turn) -> std::io::Result<()> {
-        match (&mut self.acceptor, &turn.registry) {
-            (Some(acceptor), Some(registry)) => {
-                acceptor.register(registry, token::acceptor(self.profile.slot))
-            }
-            _ => Ok(()),
         }
     }
 
@@ -312,38 +165,31 @@ where
             self.accepting.retried = true;
         }
     }
-
-    fn has_begun_to_drain(&self) -> bool {
-        self.draining.as_ref().is_some_and(|draining| draining.since.is_some())
-    }
-
-    fn is_forced(&self) -> bool {
-        self.draining.as_ref().is_some_and(|draining| draining.forced)
-    }
-
-    /// The part that accepts has closed the door, and this one does not know yet.
-    fn is_left_alone(&self) -> bool {
-        self.admission.is_closed() && !self.has_begun_to_drain()
-    }
 }
 
-impl<H, F, A> AnyListener for Listener<H, F, A>
-where
-    H: Handler,
-    F: FnMut(&Accepted<'_>) -> H,
-    A: Acceptor,
-{
+impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
+    fn register(&mut self, turn: &Turn) -> io::Result<()> {
+        match self.listening.as_mut().and_then(Listening::socket) {
+            Some(socket) => socket.register(&turn.registry, token::acceptor(self.profile.slot)),
+            None => Ok(()),
+        }
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
     fn mark_acceptor(&mut self) {
         self.accepting.ready = true;
     }
 
-    fn mark_peer(&mut self, key: u32, generation: u32, marks: u16) {
+    fn mark_peer(&mut self, key: u32, generation: u32, readiness: Readiness) {
         let Some(peer) = self.peers.get_mut(key as usize) else { return };
         if peer.seat.generation != generation {
             return;
         }
         let rested = peer.is_at_rest();
-        peer.marks |= marks;
+        peer.marks |= readiness.bits();
         let wanted = if rested {
             peer.is_marked(mark::READABLE)
         } else {
@@ -401,7 +247,7 @@ where
             }
             Timer::Lead | Timer::Trim => {}
             Timer::Drain { .. } => {
-                self.force();
+                self.force_all();
                 self.draining.get_or_insert_default().deadline = None;
             }
         }
@@ -482,72 +328,22 @@ where
     }
 
     fn drain(&mut self, turn: &mut Turn) -> Result<(), Error> {
-        if self.has_begun_to_drain() {
-            return Ok(());
-        }
-        self.take_arrivals(turn);
-        let forced = self.is_forced();
-        // A broken listening socket is closed like any other; what it has let in is drained.
-        let accepted = if forced { Ok(()) } else { self.accept_last(turn) };
-        self.stop_accepting(turn);
-        let draining = self.draining.get_or_insert_default();
-        draining.since = Some(turn.nanos());
-        if forced {
-            return accepted;
-        }
-        let at = turn.now().after(self.profile.options.drain_timeout);
-        let timer = Timer::Drain { listener: self.profile.slot };
-        draining.deadline = Some(turn.wheel.arm(at, timer));
-        for (_, peer) in &mut self.peers {
-            if peer.handler.is_some() && !peer.conn.has(flag::CLOSING) {
-                peer.marks |= mark::DRAIN | mark::READABLE;
-                self.lists.put(peer, peer.seat.key);
-            }
-        }
-        accepted
+        self.begin_drain(turn)
     }
 
     fn force(&mut self) {
-        self.draining.get_or_insert_default().forced = true;
-        for (_, peer) in &mut self.peers {
-            // Who only lingers has said and heard everything.
-            let forced = if peer.handler.is_some() { mark::FORCED } else { 0 };
-            peer.marks |= mark::CLOSE_DUE | forced;
-            peer.conn.close(CloseReason::DrainForced);
-            self.lists.put(peer, peer.seat.key);
-        }
+        self.force_all();
     }
 
     fn finished(&self) -> Option<Report> {
-        let over = self.has_begun_to_drain()
-            && self.peers.is_empty()
-            && self.admission.is_closed()
-            && !self.admission.has_arrivals(self.profile.shard);
-        over.then(|| self.report())
+        self.is_drained().then(|| self.drain_report())
     }
 
     fn report(&self) -> Report {
-        let report = self.draining.as_ref().map(|draining| draining.report.clone());
-        Report {
-            undelivered_bytes: self.lost.input as u64,
-            unsent_bytes: self.lost.output as u64,
-            ..report.unwrap_or_default()
-        }
+        self.drain_report()
     }
 
     fn retire(&mut self, turn: &mut Turn) {
-        self.stop_accepting(turn);
-        if let Some(deadline) = self.draining.as_mut().and_then(|draining| draining.deadline.take())
-        {
-            turn.wheel.cancel(deadline);
-        }
-        let unread = self.profile.mailbox.close();
-        for mail in self.inbox.drain(..).chain(unread) {
-            self.profile.counters.dropped_messages.add(1);
-            guarded(|| drop(mail));
-        }
-        if let Some(broadcast) = self.broadcast.take() {
-            broadcast.forget(|| ());
-        }
+        self.stop_for_good(turn);
     }
 }

@@ -19,26 +19,9 @@ use std::hash::{Hash, Hasher};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
-use crate::error::MessageError;
+use crate::identity::ConnectionId;
+use crate::reason::MessageError;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, MutexGuard};
-
-/// Names one connection for as long as the process lives: which listener, which slot, and which
-/// of the slot's successive owners.
-///
-/// A slot's generation is 32 bits wide: a stale id could be mistaken for a new one only after
-/// 4,294,967,296 connections in the same slot.
-#[derive(Debug, Copy, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ConnectionId {
-    pub(crate) serial: u32,
-    pub(crate) key: u32,
-    pub(crate) generation: u32,
-}
-
-impl fmt::Display for ConnectionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}.{}", self.serial, self.key, self.generation)
-    }
-}
 
 /// Wakes one reactor, at most once for everything that happens until it answers.
 pub(crate) struct Doorbell {

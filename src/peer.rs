@@ -4,22 +4,19 @@
 //! go, within budgets: queued output first, then packets left over, then the socket; answers gather
 //! in the reactor's output buffer and leave with one write. `close` carries out an end.
 
+mod clocks;
 mod close;
+mod dispatch;
 mod input;
 mod output;
-mod seat;
 
-use std::time::Duration;
-
-pub(crate) use self::seat::Seat;
-use crate::connection::{Connection, Due, flag};
-use crate::error::CloseReason;
+use crate::connection::{Connection, flag};
+use crate::desk::Desk;
 use crate::handler::{Handler, Info};
-use crate::listener::Desk;
-use crate::options::ReactorOptions;
+use crate::identity::Seat;
 use crate::stream::Stream;
-use crate::turn::{Timer, Turn};
-use crate::wheel::{Tick, TimerKey};
+use crate::turn::{FLUSH_AT, Turn};
+use crate::wheel::TimerKey;
 
 /// What events said, and where the peer is queued.
 pub(crate) mod mark {
@@ -180,7 +177,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             let action = handler.handle_info(Info::Message(message), ctx);
             ctx.apply(action);
         });
-        if desk.turn.out.len() + self.conn.queued() >= ReactorOptions::FLUSH_AT {
+        if desk.turn.out.len() + self.conn.queued() >= FLUSH_AT {
             self.write_out(desk);
         }
     }
@@ -211,86 +208,6 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         !self.is_marked(mark::READABLE)
             && !self.conn.has(flag::BLOCKS | flag::BACKLOG)
             && self.conn.input.is_none()
-    }
-
-    /// Puts the clocks and the one entry in the wheel right after something happened.
-    #[inline]
-    pub(crate) fn settle(&mut self, desk: &mut Desk<'_, H::Message>) {
-        if !self.is_clockless(desk) || !self.conn.is_quiet() {
-            self.settle_clocks(desk);
-        }
-    }
-
-    /// Whether no clock runs for it as long as it is at rest.
-    #[inline]
-    fn is_clockless(&self, desk: &Desk<'_, H::Message>) -> bool {
-        self.timer.is_none() && desk.profile.limits.idle_timeout.is_none()
-    }
-
-    /// An entry in the wheel that is too early stays: it asks again when it fires.
-    #[inline(never)]
-    fn settle_clocks(&mut self, desk: &mut Desk<'_, H::Message>) {
-        let limits = &desk.profile.limits;
-        self.conn.settle(desk.turn.now(), limits);
-        let deadline = self.conn.deadline(limits);
-        let wheel = &mut desk.turn.wheel;
-        if self.timer.is_none() {
-            if deadline != Tick::NEVER {
-                let timer = Timer::Peer { listener: desk.profile.slot, key: self.seat.key };
-                self.timer = wheel.arm(deadline, timer);
-            }
-        } else if deadline == Tick::NEVER {
-            wheel.cancel(self.timer);
-            self.timer = TimerKey::NONE;
-        } else if deadline < wheel.deadline(self.timer) {
-            wheel.rearm(self.timer, deadline);
-        }
-    }
-
-    /// The entry in the wheel fired: something may be due.
-    pub(crate) fn expire(&mut self, desk: &mut Desk<'_, H::Message>) {
-        self.timer = TimerKey::NONE;
-        let due = self.conn.due(desk.turn.judged(), &desk.profile.limits);
-        if due.is_some() {
-            let deadline = self.conn.deadline(&desk.profile.limits);
-            let late = desk.turn.judged().0.saturating_sub(deadline.0);
-            desk.turn.pulse.timer_lateness.record(late);
-        }
-        match due {
-            // The peer may have done its part, and we have not looked: judge after the next read.
-            Some(Due::Packet | Due::Idle) if self.is_unread() => {
-                let timer = Timer::Peer { listener: desk.profile.slot, key: self.seat.key };
-                let next = desk.turn.judged().after(Duration::from_millis(1));
-                self.timer = desk.turn.wheel.arm(next, timer);
-                return;
-            }
-            Some(Due::Packet) => self.packet_timeout(desk),
-            Some(Due::Idle) => self.close(desk, CloseReason::IdleTimeout),
-            Some(Due::Stall) => self.close(desk, CloseReason::WriteStalled),
-            Some(Due::Close) => {
-                self.marks |= mark::CLOSE_DUE;
-                // `sweep` does the rest. An entry armed again would be due at once, and again.
-                self.conn.close_by(Tick::NEVER);
-            }
-            None => {}
-        }
-        self.queue_out(desk, 0);
-        self.settle(desk);
-    }
-
-    fn is_unread(&self) -> bool {
-        self.is_marked(mark::READABLE | mark::QUEUED) && !self.conn.has(flag::BLOCKS)
-    }
-
-    fn packet_timeout(&mut self, desk: &mut Desk<'_, H::Message>) {
-        desk.profile.counters.packet_timeouts.add(1);
-        let Some(partial) = self.conn.take_partial() else { return };
-        self.log_partial(desk, partial.as_slice());
-        self.dispatch(desk, |handler, ctx| {
-            let action = handler.handle_info(Info::Timeout(partial.as_slice()), ctx);
-            ctx.apply(action);
-        });
-        desk.turn.pool.give_buffer(partial);
     }
 }
 

@@ -7,28 +7,33 @@
 //! mio is edge-triggered: bytes that are left in the kernel are announced once. Whoever stops
 //! early therefore stays queued, and while anybody is queued `wait` does not wait.
 
+mod shutdown;
+mod stage;
+
 use std::fmt;
 use std::io::ErrorKind;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
-use mio::event::Event;
-use mio::net::{TcpListener, TcpStream};
-use mio::{Events, Poll, Registry, Waker};
+use mio::{Poll, Waker};
 use slab::Slab;
 
-use crate::admission::Admission;
+use self::stage::{Shutdown, Stage};
+use crate::acceptor::Acceptor;
 use crate::clock::{Clock, Nanos};
-use crate::dispatch::guarded;
+use crate::directory::{Command, End, Shared};
 use crate::drain::{Report, Ticket};
 use crate::error::Error;
-use crate::handle::{End, Handle, ListenerHandle, Shared};
+use crate::guard::guarded;
+use crate::handle::{Handle, ListenerHandle};
 use crate::handler::{Accepted, Handler};
-use crate::listener::{AnyListener, Listener, Profile};
+use crate::identity::ConnectionId;
 use crate::logging::{Cause, LogGate};
-use crate::mailbox::{ConnectionId, Doorbell};
+use crate::mailbox::Doorbell;
 use crate::options::{ListenerOptions, ReactorOptions};
-use crate::peer::mark;
+use crate::phases::AnyListener;
+use crate::poller::{Poller, Registry};
+use crate::start::Prepared;
 use crate::sync::Arc;
 use crate::token::{self, Target};
 use crate::turn::{Timer, Turn};
@@ -42,30 +47,9 @@ struct Tenant {
 }
 
 impl Tenant {
-    fn new(listener: impl AnyListener + 'static) -> Self {
-        Self { listener: Box::new(listener), tickets: Vec::new(), took: Duration::ZERO }
+    fn new(listener: Box<dyn AnyListener>) -> Self {
+        Self { listener, tickets: Vec::new(), took: Duration::ZERO }
     }
-}
-
-/// A shutdown under way.
-#[derive(Default)]
-struct Shutdown {
-    tickets: Vec<Ticket>,
-    report: Report,
-    stage: Stage,
-    /// It was asked for twice: nobody is waited for.
-    forced: bool,
-}
-
-/// How far a shutdown has come.
-#[derive(Debug, Default, Copy, Clone, PartialEq, Eq)]
-enum Stage {
-    /// Known, and not begun: other shards may not know yet.
-    #[default]
-    Announced,
-    /// The listening sockets stay open for a while.
-    Lead,
-    Draining,
 }
 
 /// One event loop. See the crate's documentation for an example.
@@ -74,8 +58,7 @@ enum Stage {
 /// for the others.
 pub struct Reactor {
     shard: usize,
-    poll: Poll,
-    events: Events,
+    poller: Poller,
     /// The last batch of events was full: more may be ready than we know.
     more_events: bool,
     /// When there was an event last.
@@ -84,7 +67,7 @@ pub struct Reactor {
     read: Vec<u8>,
     listeners: Slab<Tenant>,
     turn: Turn,
-    shared: Arc<Shared>,
+    handle: Handle,
     shutdown: Option<Shutdown>,
     gate: LogGate,
     stopped: bool,
@@ -94,7 +77,7 @@ pub struct Reactor {
 pub(crate) struct Seed {
     shard: usize,
     poll: Poll,
-    registry: Registry,
+    registry: mio::Registry,
     options: ReactorOptions,
 }
 
@@ -110,6 +93,14 @@ impl Seed {
             }
         });
         Ok((Self { shard, poll, registry, options }, End::new(doorbell)))
+    }
+
+    /// Grows the reactor on the calling thread.
+    pub(crate) fn grow(self, shared: Arc<Shared>) -> Reactor {
+        let Self { shard, poll, registry, options } = self;
+        let poller = Poller::system(poll, options.events);
+        let registry = Registry::System(registry);
+        Reactor::assemble(shard, poller, registry, Clock::monotonic(), options, shared)
     }
 }
 
@@ -130,26 +121,29 @@ impl Reactor {
     /// As [`new`](Self::new).
     pub fn with_options(options: ReactorOptions) -> Result<Self, Error> {
         let (seed, end) = Seed::new(0, options)?;
-        Ok(Self::from_seed(seed, Arc::new(Shared::new(vec![end]))))
+        Ok(seed.grow(Arc::new(Shared::new(vec![end]))))
     }
 
-    /// Grows a reactor on the calling thread.
-    pub(crate) fn from_seed(seed: Seed, shared: Arc<Shared>) -> Self {
-        let Seed { shard, poll, registry, options } = seed;
-        let end = &shared.ends[shard];
+    /// A reactor of these parts, on the calling thread.
+    pub(crate) fn assemble(
+        shard: usize,
+        poller: Poller,
+        registry: Registry,
+        clock: Clock,
+        options: ReactorOptions,
+        shared: Arc<Shared>,
+    ) -> Self {
         shared.settle_here(shard);
-        let pulse = Arc::clone(&end.pulse);
-        let handle = Handle { shared: Arc::clone(&shared) };
+        let pulse = Arc::clone(&shared.ends[shard].pulse);
         Self {
             shard,
-            poll,
-            events: Events::with_capacity(options.events),
+            poller,
             more_events: false,
             last_event: Nanos(0),
             read: vec![0; options.read_buffer],
             listeners: Slab::new(),
-            turn: Turn::new(Clock::monotonic(), options, Some(registry), handle, pulse),
-            shared,
+            turn: Turn::new(clock, options, registry, pulse),
+            handle: Handle { shared },
             shutdown: None,
             gate: LogGate::default(),
             stopped: false,
@@ -174,18 +168,28 @@ impl Reactor {
         H: Handler,
         F: FnMut(&Accepted<'_>) -> H + 'static,
     {
-        debug_assert_eq!(self.shared.ends.len(), 1, "shards are started through their handle");
-        let mut prepared = self.handle().prepare::<H::Message>(name, options)?;
-        if let Some(part) = prepared.parts.pop() {
-            self.adopt(part, prepared.admission, Some(prepared.socket), factory);
+        debug_assert_eq!(self.handle.shared.ends.len(), 1, "shards start theirs by their handle");
+        let prepared = self.handle.prepare_tcp::<H::Message>(name, options)?;
+        Ok(self.serve(prepared, factory))
+    }
+
+    /// Takes in a listener that listens already. Its factory stays on this thread.
+    pub(crate) fn serve<H: Handler, A: Acceptor + 'static>(
+        &mut self,
+        prepared: Prepared<H::Message, A>,
+        factory: impl FnMut(&Accepted<'_>) -> H + 'static,
+    ) -> ListenerHandle<H::Message> {
+        let Prepared { mut parts, handle } = prepared;
+        if let Some(part) = parts.pop() {
+            self.adopt(|slot| part.into_listener::<H>(slot, Box::new(factory)));
         }
-        self.shared.publish(prepared.handle.name(), prepared.handle.local_addr());
-        Ok(prepared.handle)
+        self.handle.shared.publish(handle.name(), handle.local_addr());
+        handle
     }
 
     /// What other threads may ask of this reactor.
     pub fn handle(&self) -> Handle {
-        self.turn.handle.clone()
+        self.handle.clone()
     }
 
     /// Runs until [`Handle::shutdown`] has drained every listener.
@@ -248,12 +252,12 @@ impl Reactor {
             (own, theirs) => own.or(theirs),
         };
         let before = self.turn.latest();
-        let polled = self.poll.poll(&mut self.events, timeout);
+        let polled = self.poller.poll(timeout);
         self.end().doorbell.awake();
         match polled {
             Ok(()) => self.turn.begin(Some(before)),
             Err(error) if error.kind() == ErrorKind::Interrupted => {
-                self.events.clear();
+                self.poller.forget();
                 self.turn.begin(None);
             }
             Err(source) => {
@@ -271,38 +275,32 @@ impl Reactor {
     }
 
     fn mark(&mut self) {
-        let mut count = 0;
-        for event in &self.events {
-            count += 1;
-            match token::target(event.token()) {
-                Target::Waker => {}
-                Target::Acceptor { listener } => {
-                    if let Some(tenant) = self.listeners.get_mut(listener.into()) {
-                        tenant.listener.mark_acceptor();
-                    }
-                }
-                Target::Peer { listener, key, generation } => {
-                    if let Some(tenant) = self.listeners.get_mut(listener.into()) {
-                        tenant.listener.mark_peer(key, generation, marks(event));
-                    }
+        let listeners = &mut self.listeners;
+        let (count, full) = self.poller.each(|token, readiness| match token::target(token) {
+            Target::Waker => {}
+            Target::Acceptor { listener } => {
+                if let Some(tenant) = listeners.get_mut(listener.into()) {
+                    tenant.listener.mark_acceptor();
                 }
             }
-        }
+            Target::Peer { listener, key, generation } => {
+                if let Some(tenant) = listeners.get_mut(listener.into()) {
+                    tenant.listener.mark_peer(key, generation, readiness);
+                }
+            }
+        });
         self.turn.pulse.events.record(count as u64);
         if count > 0 {
             self.last_event = self.turn.nanos();
         }
-        self.more_events = count == self.events.capacity();
-        if self.more_events && count < ReactorOptions::MAX_EVENTS {
-            self.events = Events::with_capacity(ReactorOptions::MAX_EVENTS);
-        }
+        self.more_events = full;
     }
 
     fn accept(&mut self) -> Result<(), Error> {
         self.turn.has_laps = self.listeners.len() > 1;
         for (_, tenant) in &mut self.listeners {
             if let Err(error) = tenant.listener.accept(&mut self.turn) {
-                self.shared.ends[self.shard].doorbell.may_sleep();
+                self.handle.shared.ends[self.shard].doorbell.may_sleep();
                 return Err(error);
             }
             tenant.took = self.turn.lap();
@@ -321,7 +319,7 @@ impl Reactor {
         let rung = self.end().doorbell.answer();
         if rung {
             for command in self.end().take_commands() {
-                command(self);
+                self.obey(command);
             }
         }
         for (_, tenant) in &mut self.listeners {
@@ -370,14 +368,8 @@ impl Reactor {
         for (slot, report) in finished {
             self.evict(slot, report);
         }
-        if self.listeners.is_empty()
-            && let Some(shutdown) = self.shutdown.take()
-        {
-            self.stopped = true;
-            self.end().farewell.get_or_init(|| shutdown.report.clone());
-            for ticket in shutdown.tickets {
-                ticket.complete(&shutdown.report);
-            }
+        if self.listeners.is_empty() {
+            self.finish_shutdown();
         }
     }
 
@@ -399,20 +391,22 @@ impl Reactor {
 
     // ---- what commands ask for ----
 
-    pub(crate) fn adopt<H, F>(
-        &mut self,
-        mut profile: Profile<H::Message>,
-        admission: Arc<Admission<TcpStream>>,
-        socket: Option<TcpListener>,
-        factory: F,
-    ) where
-        H: Handler,
-        F: FnMut(&Accepted<'_>) -> H + 'static,
-    {
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Adopt(make) => self.adopt(make),
+            Command::ExpectDrain { serial, ticket } => self.expect_drain(serial, ticket),
+            Command::Drain { serial } => self.drain_listener(serial),
+            Command::AnnounceShutdown(ticket) => self.announce_shutdown(ticket),
+            Command::BeginShutdown => self.begin_shutdown(),
+            Command::Abort => self.abort(),
+            Command::Close(id) => self.close(id),
+        }
+    }
+
+    fn adopt(&mut self, make: impl FnOnce(u16) -> Box<dyn AnyListener>) {
         let entry = self.listeners.vacant_entry();
-        profile.slot = u16::try_from(entry.key()).unwrap_or(u16::MAX);
         let slot = entry.key();
-        let mut listener = Listener::new(profile, admission, socket, factory);
+        let mut listener = make(u16::try_from(slot).unwrap_or(u16::MAX));
         if let Err(error) = listener.register(&self.turn) {
             log::error!("listener \"{}\": cannot be watched: {error}", listener.name());
             entry.insert(Tenant::new(listener));
@@ -429,7 +423,7 @@ impl Reactor {
     }
 
     /// A part of a listener is about to be drained, and somebody waits for its report.
-    pub(crate) fn expect_drain(&mut self, serial: u32, ticket: Ticket) {
+    fn expect_drain(&mut self, serial: u32, ticket: Ticket) {
         match self.slot_of(serial) {
             Some(slot) => self.listeners[slot].tickets.push(ticket),
             None => ticket.complete(&Report::default()),
@@ -438,62 +432,13 @@ impl Reactor {
 
     /// Drains the part of a listener that accepts. The other parts follow by themselves: they see
     /// that nobody is handed to them any more.
-    pub(crate) fn drain_listener(&mut self, serial: u32) {
+    fn drain_listener(&mut self, serial: u32) {
         if let Some(slot) = self.slot_of(serial) {
             self.drain_slot(slot);
         }
     }
 
-    /// Every listener's report counts from now on. The second time, nobody is waited for.
-    pub(crate) fn announce_shutdown(&mut self, ticket: Ticket) {
-        let again = self.shutdown.is_some();
-        let shutdown = self.shutdown.get_or_insert_default();
-        shutdown.tickets.push(ticket);
-        if again {
-            shutdown.forced = true;
-            for (_, tenant) in &mut self.listeners {
-                tenant.listener.force();
-            }
-        }
-    }
-
-    /// All shards know of the shutdown.
-    pub(crate) fn begin_shutdown(&mut self) {
-        let Some(shutdown) = &mut self.shutdown else { return };
-        let lead = self.turn.options.drain_lead;
-        if shutdown.stage == Stage::Announced && !lead.is_zero() && !shutdown.forced {
-            shutdown.stage = Stage::Lead;
-            let at = self.turn.now().after(lead);
-            self.turn.wheel.arm(at, Timer::Lead);
-        } else if shutdown.stage != Stage::Lead || shutdown.forced {
-            self.lead_is_over();
-        }
-    }
-
-    fn lead_is_over(&mut self) {
-        if let Some(shutdown) = &mut self.shutdown {
-            shutdown.stage = Stage::Draining;
-            self.drain_acceptors();
-        }
-    }
-
-    /// Everything ends at once, and `run` with it: another shard died.
-    pub(crate) fn abort(&mut self) {
-        self.terminate_all();
-        self.stopped = true;
-    }
-
-    /// The parts that do not accept follow by themselves.
-    fn drain_acceptors(&mut self) {
-        let accepts = |(_, tenant): &(usize, &Tenant)| tenant.listener.accepts();
-        let slots: Vec<usize> =
-            self.listeners.iter().filter(accepts).map(|(slot, _)| slot).collect();
-        for slot in slots {
-            self.drain_slot(slot);
-        }
-    }
-
-    pub(crate) fn close(&mut self, id: ConnectionId) {
+    fn close(&mut self, id: ConnectionId) {
         if let Some(slot) = self.slot_of(id.serial) {
             self.listeners[slot].listener.close(id);
         }
@@ -510,25 +455,19 @@ impl Reactor {
         self.listeners.iter().find(|(_, tenant)| tenant.listener.serial() == serial).map(|(s, _)| s)
     }
 
-    /// A drained listener leaves, and its name is free before anybody is told.
-    fn evict(&mut self, slot: usize, report: Report) {
-        let Tenant { mut listener, tickets, .. } = self.listeners.remove(slot);
-        listener.retire(&mut self.turn);
-        log::info!("listener \"{}\": stopped, {report}", listener.name());
-        // With it goes the factory, which is the user's.
-        if guarded(|| drop(listener)).is_none() {
-            log::error!("the drop of a factory panicked");
-        }
-        if let Some(shutdown) = &mut self.shutdown {
-            shutdown.report.merge(&report);
-        }
-        for ticket in tickets {
-            ticket.complete(&report);
-        }
+    /// The listener of this name, for the test kit.
+    pub(crate) fn listener(&self, name: &str) -> Option<&dyn AnyListener> {
+        let tenant = self.listeners.iter().find(|(_, tenant)| tenant.listener.name() == name);
+        tenant.map(|(_, tenant)| &*tenant.listener)
+    }
+
+    /// Deadlines of listeners and connections, for the test kit.
+    pub(crate) fn deadlines(&self) -> usize {
+        self.turn.deadlines()
     }
 
     fn end(&self) -> &End {
-        &self.shared.ends[self.shard]
+        &self.handle.shared.ends[self.shard]
     }
 
     fn is_busy(&self) -> bool {
@@ -536,42 +475,12 @@ impl Reactor {
             || self.more_events
             || self.listeners.iter().any(|(_, tenant)| tenant.listener.is_busy())
     }
-
-    /// Ends everything at once.
-    fn terminate_all(&mut self) {
-        let slots: Vec<usize> = self.listeners.iter().map(|(slot, _)| slot).collect();
-        for slot in slots {
-            let listener = &mut self.listeners[slot].listener;
-            listener.force();
-            listener.sweep(&mut self.turn);
-            let report = listener.report();
-            self.evict(slot, report);
-        }
-    }
-}
-
-/// What an event means for a peer.
-fn marks(event: &Event) -> u16 {
-    let mut marks = 0;
-    if event.is_writable() {
-        marks |= mark::WRITABLE;
-    }
-    if event.is_readable() {
-        marks |= mark::READABLE;
-    }
-    if event.is_read_closed() || event.is_priority() {
-        marks |= mark::READABLE | mark::HINT;
-    }
-    if event.is_error() {
-        marks |= mark::READABLE | mark::HINT | mark::ERROR;
-    }
-    marks
 }
 
 impl AsRawFd for Reactor {
     /// The descriptor of the event queue, to be watched for readability by a loop of the user.
     fn as_raw_fd(&self) -> RawFd {
-        self.poll.as_raw_fd()
+        self.poller.as_raw_fd()
     }
 }
 

@@ -15,12 +15,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{OnceLock, mpsc};
 use std::thread::{self, JoinHandle};
 
-use crate::dispatch::panic_text;
+use crate::directory::Shared;
 use crate::error::Error;
-use crate::handle::{Handle, ListenerHandle, Shared};
+use crate::guard::panic_text;
+use crate::handle::{Handle, ListenerHandle};
 use crate::handler::{Accepted, Handler};
 use crate::options::{ListenerOptions, ReactorOptions};
-use crate::reactor::{Reactor, Seed};
+use crate::reactor::Seed;
 use crate::sync::Arc;
 
 /// Several reactors, each on a thread of its own.
@@ -249,7 +250,7 @@ impl Job {
             hook(shard);
             // Nobody listens only if `run` itself is gone.
             let _ = tell.send((shard, News::Ready));
-            if *may_serve.wait() { Reactor::from_seed(seed, shared).run() } else { Ok(()) }
+            if *may_serve.wait() { seed.grow(shared).run() } else { Ok(()) }
         }));
         let why = match caught {
             Ok(Ok(())) => return,

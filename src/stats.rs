@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::error::CloseReason;
+use crate::reason::CloseReason;
 
 /// One counter with one writer.
 #[derive(Debug, Default)]

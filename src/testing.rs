@@ -2,8 +2,8 @@
 //!
 //! # Testing your handler
 //!
-//! A [`Harness`] runs the crate's own listener, connections, buffers and timers over a *scripted*
-//! stream, with a clock that only your test moves. A handler cannot tell the difference; your test
+//! A [`Harness`] runs the crate's own reactor over *scripted* streams, with a clock that only your
+//! test moves. A handler cannot tell the difference; your test
 //! plays the peer, the network and the time.
 //!
 //! ```
@@ -72,34 +72,20 @@
 //!
 //! ## What it is not
 //!
-//! There is no reactor behind it, so [`Context::handle`](crate::Context::handle) gives a handle
-//! whose every method answers [`Error::Gone`](crate::Error::Gone): handlers that start or stop
-//! listeners are tested over real sockets. Nor are there sockets; what depends on the kernel, as
-//! what a reset does to bytes on their way, is not modelled beyond what each method says.
+//! There is no socket: what depends on the kernel, as what a reset does to bytes on their way, is
+//! not modelled beyond what each method says. A listener that a handler starts by
+//! [`Context::handle`](crate::Context::handle) has its name and its address, and no client reaches
+//! it. Stopping a listener and shutting down work as they do over sockets.
 //!
 //! A panic in a callback ends the connection, as ever: an `assert!` inside a handler fails no test,
 //! unless the test looks at [`closed`](Harness::closed).
 
 mod faults;
 mod harness;
+mod network;
 mod rig;
 mod script;
 
 pub use faults::Faults;
 pub use harness::Harness;
-
-/// What a listener still holds. See [`Harness::leftovers`].
-#[derive(Debug, Copy, Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Leftovers {
-    /// Slots in use, those of lingering connections included.
-    pub connections: usize,
-    /// Timers of handlers.
-    pub timers: usize,
-    /// Entries of the timer wheel, the timers of handlers included.
-    pub deadlines: usize,
-    /// Buffers of partial packets and queues of output.
-    pub buffers: usize,
-    /// Bytes in them.
-    pub buffered_bytes: usize,
-}
+pub use rig::Leftovers;

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::buffer::Pool;
 use crate::clock::{Clock, Nanos};
-use crate::handle::Handle;
 use crate::options::ReactorOptions;
+use crate::poller::Registry;
 use crate::pulse::Pulse;
 use crate::sync::Arc;
 use crate::wheel::{Tick, Wheel};
@@ -35,6 +35,9 @@ pub(crate) enum Timer {
 /// with bursts every few seconds keeps what it needs for them.
 const TRIM_EVERY: Duration = Duration::from_secs(10);
 
+/// Output of one peer beyond which it is written before the peer gets more packets, in bytes.
+pub(crate) const FLUSH_AT: usize = 256 * 1024;
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Turn {
@@ -60,9 +63,7 @@ pub(crate) struct Turn {
     /// A [`Timer::Trim`] is in the wheel.
     trim_armed: bool,
     pub(crate) options: ReactorOptions,
-    /// Where sockets are registered; none where nothing is polled.
-    pub(crate) registry: Option<mio::Registry>,
-    pub(crate) handle: Handle,
+    pub(crate) registry: Registry,
     pub(crate) pulse: Arc<Pulse>,
 }
 
@@ -70,8 +71,7 @@ impl Turn {
     pub(crate) fn new(
         clock: Clock,
         options: ReactorOptions,
-        registry: Option<mio::Registry>,
-        handle: Handle,
+        registry: Registry,
         pulse: Arc<Pulse>,
     ) -> Self {
         let now = clock.now();
@@ -90,7 +90,6 @@ impl Turn {
             trim_armed: false,
             options,
             registry,
-            handle,
             pulse,
         }
     }
@@ -160,6 +159,11 @@ impl Turn {
         }
     }
 
+    /// Entries of the wheel but for the pool's own.
+    pub(crate) fn deadlines(&self) -> usize {
+        self.wheel.len() - usize::from(self.trim_armed)
+    }
+
     /// The time planned for it has come.
     pub(crate) fn trim(&mut self) {
         self.trim_armed = false;
@@ -169,8 +173,8 @@ impl Turn {
     /// Forgets what is in `out`, and gives memory back that one large answer took.
     pub(crate) fn clear_out(&mut self) {
         self.out.clear();
-        if self.out.capacity() > 4 * ReactorOptions::FLUSH_AT {
-            self.out.shrink_to(2 * ReactorOptions::FLUSH_AT);
+        if self.out.capacity() > 4 * FLUSH_AT {
+            self.out.shrink_to(2 * FLUSH_AT);
         }
     }
 }
@@ -180,12 +184,10 @@ mod tests {
     use super::*;
     use crate::buffer::Buffer;
     use crate::clock::ManualClock;
-    use crate::handle::Shared;
 
     fn by_hand(hand: &ManualClock) -> Turn {
         let clock = Clock::manual(hand.clone());
-        let handle = Handle { shared: Arc::new(Shared::new(Vec::new())) };
-        Turn::new(clock, ReactorOptions::new(), None, handle, Arc::default())
+        Turn::new(clock, ReactorOptions::new(), Registry::Simulated, Arc::default())
     }
 
     /// Goal: what arrived after `poll` looked is not held against anybody, however long we were

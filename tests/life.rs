@@ -15,7 +15,8 @@ use actors::{
 };
 use condor::testing::Harness;
 use condor::{
-    Action, Address, CloseReason, Context, Error, Handler, Info, MessageError, ReactorOptions,
+    Action, Address, CloseReason, Context, Handler, Info, ListenerOptions, MessageError,
+    ReactorOptions,
 };
 
 // ---- slots ----
@@ -676,18 +677,70 @@ fn a_handler_may_go_on_after_shutdown_until_the_deadline() {
 
 // ---- the harness itself ----
 
-/// Goal: a handle in the harness says that there is no reactor. Method: all that may fail.
+/// Asks its reactor for what the packet says. `deaf`: a shutdown does not end it.
+struct Controls {
+    deaf: bool,
+}
+
+impl Handler for Controls {
+    type Message = ();
+
+    fn handle_packet<'a>(&'a mut self, packet: &'a [u8], ctx: &mut Context<'_, ()>) -> Action<'a> {
+        let handle = ctx.handle();
+        let told = match packet {
+            b"stop" => handle.stop_listener("testing").map(drop),
+            b"start" => handle
+                .start_listener("another", ListenerOptions::port(1), |_| Self { deaf: false })
+                .map(|listener| assert_eq!(listener.local_addr().port(), 1)),
+            b"close" => handle.close(ctx.id()),
+            _ => handle.shutdown().map(|_| assert!(!handle.is_ready())),
+        };
+        Action::send(told.map_or_else(|error| error.to_string(), |()| "done".into()))
+    }
+
+    fn handle_info<'a>(&'a mut self, info: Info<'a, ()>, _: &mut Context<'_, ()>) -> Action<'a> {
+        if self.deaf { Action::Continue } else { info.default_action() }
+    }
+}
+
+/// Goal: a handler that stops its own listener is tested without a socket. Method: one connection
+/// asks for the stop, another one and one that comes too late see what follows from it.
 #[test]
-fn a_handle_in_the_harness_is_gone() {
-    let (harness, _) = actor(options(), |diary| {
-        Actor::echo(diary).packet(|_, ctx| {
-            let handle = ctx.handle();
-            assert!(matches!(handle.shutdown(), Err(Error::Gone)));
-            assert!(matches!(handle.close(ctx.id()), Err(Error::Gone)));
-            Action::send("gone")
-        })
-    });
-    harness.packet("");
-    assert_eq!(harness.packets(), [b"gone"]);
-    conclude(&harness);
+fn a_handler_may_stop_its_listener_in_the_harness() {
+    let harness = Harness::new(options(), |_| Controls { deaf: false });
+    let bystander = harness.connect();
+    harness.packet("stop");
+    assert_eq!(harness.packets(), [b"done"]);
+    for told in [&harness, &bystander] {
+        assert_eq!(told.closed(), Some(CloseReason::Shutdown));
+    }
+    let late = harness.connect();
+    assert!(!late.is_accepted(), "the listener has closed its socket");
+    harness.peer_closes();
+    bystander.peer_closes();
+    assert_clean(&harness);
+}
+
+/// Goal: so is one that shuts the reactor down, closes a connection, or starts a listener. Method:
+/// each answer of the handle is what it is over sockets; the second shutdown forces.
+#[test]
+fn a_handle_in_the_harness_is_the_reactors() {
+    let harness = Harness::new(options(), |_| Controls { deaf: true });
+    let other = harness.connect();
+    harness.packet("start");
+    harness.packet("start");
+    let taken = b"a listener named \"another\" exists already".to_vec();
+    assert_eq!(harness.packets(), [b"done".to_vec(), taken]);
+
+    other.packet("close");
+    assert_eq!(other.packets(), [b"done"]);
+    assert_eq!(other.closed(), Some(CloseReason::Shutdown));
+    other.peer_closes();
+
+    harness.packet("shut down");
+    assert_eq!(harness.packets(), [b"done"]);
+    assert_eq!(harness.closed(), None, "it goes on until the drain deadline");
+    harness.packet("shut down");
+    assert_eq!(harness.closed(), Some(CloseReason::DrainForced), "the second time nothing waits");
+    assert_clean(&harness);
 }

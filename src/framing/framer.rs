@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use crate::error::FrameError;
+use crate::reason::FrameError;
 
 /// What a framer found at the start of the input.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,6 +107,30 @@ pub trait Framer: Send + Sync {
     ///
     /// A payload that cannot be framed. Whatever was put is taken back, as it is after a panic.
     fn encode(&self, payload: &[u8], out: &mut Output<'_>) -> Result<(), FrameError>;
+}
+
+/// Finds packets, as [`Framer::decode`] does: what the driver's loop is generic over. It may
+/// remember what makes it faster, and nothing that changes an answer.
+pub trait Deframe {
+    /// Whether every answer is valid by construction, so that the loop need not look.
+    const TRUSTED: bool;
+
+    /// Finds the first packet of `input`, of which the last call has seen `scanned` bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Framing::decode`](crate::Framing::decode).
+    fn next(&mut self, input: &[u8], scanned: usize) -> Result<Decode, FrameError>;
+}
+
+/// Appends packets: what the driver's loop is generic over.
+pub trait Enframe {
+    /// Appends `payload` as one frame to `out`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Framing::encode`](crate::Framing::encode): `out` is then as it was.
+    fn frame(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError>;
 }
 
 /// Where a [`Framer`] puts the bytes of one frame. Earlier packets are out of its reach.

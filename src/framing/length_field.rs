@@ -1,7 +1,35 @@
 //! Packets behind a length: the general [`LengthField`], and [`Prefix`] for the plain ones.
 
-use super::{Decode, Deframe, Enframe, Framer, FramingProblem, Output};
-use crate::error::FrameError;
+use super::framer::{Decode, Deframe, Enframe, Framer, Output};
+use crate::reason::FrameError;
+
+/// A framing that can never work. The options of a listener are refused because of it.
+#[derive(Debug, Copy, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FramingProblem {
+    /// The field has a width in bytes that is not allowed.
+    #[error("a length field has 1, 2, 3, 4 or 8 bytes, not {0}")]
+    Width(u8),
+    /// The adjustment in bytes makes every length negative.
+    #[error("an adjustment of {0} makes every length negative")]
+    Adjustment(i32),
+    /// The maximum is more than the field can express.
+    #[error("a maximum of {max} bytes exceeds the {capacity} that the length field can express")]
+    MaxTooLarge {
+        /// The maximum asked for, in bytes.
+        max: usize,
+        /// [`LengthField::capacity`], in bytes.
+        capacity: usize,
+    },
+    /// The maximum is less than the shortest packet there can be.
+    #[error("a maximum of {max} bytes is below the shortest packet, which has {least}")]
+    MaxTooSmall {
+        /// The maximum in force, in bytes.
+        max: usize,
+        /// The shortest packet that can be expressed, in bytes.
+        least: usize,
+    },
+}
 
 const WIDTH: &str = "the width of the length field must be 1, 2, 3, 4 or 8 bytes";
 const NEGATIVE: &str = "the length field announces less than its own header";

@@ -1,7 +1,7 @@
 //! Lines of text, for the admin port.
 
-use super::{Decode, Framer, Output};
-use crate::error::FrameError;
+use super::framer::{Decode, Framer, Output};
+use crate::reason::FrameError;
 
 /// Packets are lines: everything up to a line feed, which is not delivered, nor is one carriage
 /// return right before it.

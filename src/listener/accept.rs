@@ -3,64 +3,32 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{AnyListener, Listener};
+use super::Listener;
+use super::accepting::STREAK;
 use crate::acceptor::{AcceptFault, Acceptor};
-use crate::dispatch::make;
+use crate::admission::Listening;
 use crate::error::Error;
-use crate::handler::{Accepted, Handler, canonical};
+use crate::guard::make;
+use crate::handler::{Accepted, Handler};
+use crate::identity::{ConnectionId, Seat, canonical};
 use crate::logging::Cause;
-use crate::mailbox::ConnectionId;
-use crate::peer::{Peer, Seat};
+use crate::peer::Peer;
 use crate::stream::Stream;
 use crate::token;
 use crate::turn::{Timer, Turn};
-use crate::wheel::TimerKey;
 
 /// How long accepting rests after the system had nothing to give.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// After so many turns in a row that found whom they looked for, each looks for four times as many.
-const STREAK: u32 = 4;
 /// After a turn that took so many nanoseconds many may wait, and an `accept` in vain is little beside
 /// it: then nothing but the budget is the limit.
 const LONG_TURN: u64 = 100_000;
 
-/// Whether the listening socket may be accepted from.
-#[derive(Debug, Default)]
-pub(super) struct Accepting {
-    /// It was announced readable, and is neither known to be empty nor asked to say so.
-    pub(super) ready: bool,
-    /// Resting after a fault; `NONE` if not.
-    pub(super) pause: Option<TimerKey>,
-    /// A socket closed during this rest has allowed one early try already.
-    pub(super) retried: bool,
-    /// The limit on connections keeps clients waiting.
-    pub(super) full: bool,
-    /// Turns in a row in which somebody waited and no fewer than were looked for; less after a share
-    /// that was too large, and none after a turn without anybody.
-    pub(super) streak: u32,
-}
-
-impl Accepting {
-    /// How many to take before the kernel is asked whether more wait. One at first, who is sure to
-    /// be there: the system makes a socket and a file before it finds that nobody waits, so that an
-    /// `accept` in vain costs as much as ten questions. nginx (`multi_accept`) takes one an event
-    /// as well.
-    fn share(&self) -> u32 {
-        1 << (self.streak / STREAK * 2).min(u32::BITS - 1)
-    }
-}
-
-impl<H, F, A> Listener<H, F, A>
-where
-    H: Handler,
-    F: FnMut(&Accepted<'_>) -> H,
-    A: Acceptor,
-{
+impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     /// Takes in whoever waits, here or at another shard's door.
     pub(super) fn let_in(&mut self, turn: &mut Turn) -> Result<(), Error> {
         self.take_arrivals(turn);
         if self.is_left_alone() {
-            self.drain(turn)?;
+            self.begin_drain(turn)?;
         }
         let budget = turn.options.accept_budget;
         let share = if turn.took < LONG_TURN { self.accepting.share() } else { budget }.min(budget);
@@ -82,7 +50,7 @@ where
 
     pub(super) fn may_accept(&self) -> bool {
         self.accepting.ready
-            && self.acceptor.is_some()
+            && self.listening.as_ref().is_some_and(Listening::has_socket)
             && self.accepting.pause.is_none()
             && self.admission.has_room()
     }
@@ -95,8 +63,9 @@ where
             if taken == share || !self.may_accept() {
                 break;
             }
-            let Some(acceptor) = &mut self.acceptor else { break };
-            match acceptor.accept(&self.profile.options) {
+            let listening = self.listening.as_mut().and_then(Listening::socket);
+            let Some(socket) = listening else { break };
+            match socket.accept(&self.profile.options) {
                 Ok((stream, peer_addr)) => {
                     self.place(turn, stream, peer_addr);
                     taken += 1;
@@ -110,8 +79,8 @@ where
     /// Leaves it to the kernel to say whether somebody still waits. Without an answer, the next turn
     /// finds out by itself.
     fn ask(&mut self, turn: &Turn) {
-        if let (Some(acceptor), Some(registry)) = (&mut self.acceptor, &turn.registry)
-            && acceptor.ask(registry, token::acceptor(self.profile.slot)).is_ok()
+        if let Some(socket) = self.listening.as_mut().and_then(Listening::socket)
+            && socket.ask(&turn.registry, token::acceptor(self.profile.slot)).is_ok()
         {
             self.accepting.ready = false;
         }
@@ -175,7 +144,7 @@ where
         }
         // They were on their way when all others were forced.
         if self.is_forced() {
-            self.force();
+            self.force_all();
         }
     }
 
@@ -191,16 +160,14 @@ where
         let key = u32::try_from(slot).unwrap_or(u32::MAX);
         let peer_addr = canonical(peer_addr);
         let seat = Seat::new(key, self.generations[slot], peer_addr);
-        if let Some(registry) = &turn.registry {
-            let token = token::peer(self.profile.slot, key, seat.generation);
-            if let Err(error) = stream.register(registry, token) {
-                counters.register_errors.add(1);
-                if self.gate.opens(Cause::RegisterError, turn.nanos()) {
-                    log::warn!("{}: cannot watch {peer_addr}: {error}", self.profile.name);
-                }
-                self.admission.leave(self.profile.shard);
-                return;
+        let token = token::peer(self.profile.slot, key, seat.generation);
+        if let Err(error) = stream.register(&turn.registry, token) {
+            counters.register_errors.add(1);
+            if self.gate.opens(Cause::RegisterError, turn.nanos()) {
+                log::warn!("{}: cannot watch {peer_addr}: {error}", self.profile.name);
             }
+            self.admission.leave(self.profile.shard);
+            return;
         }
         let id = ConnectionId { serial: self.profile.serial, key, generation: seat.generation };
         let accepted = Accepted { peer_addr, id, listener: &self.profile.name };
@@ -251,9 +218,8 @@ where
     }
 
     pub(super) fn stop_accepting(&mut self, turn: &mut Turn) {
-        if self.acceptor.take().is_some() {
-            self.admission.close();
-        }
+        // Dropping it closes the admission as well.
+        self.listening = None;
         self.accepting.ready = false;
         if let Some(pause) = self.accepting.pause.take() {
             turn.wheel.cancel(pause);

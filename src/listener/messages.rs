@@ -1,9 +1,11 @@
 //! What reaches a handler besides packets: messages, broadcasts, and timers of its own.
 
-use super::{Desk, Listener};
+use super::Listener;
+use super::broadcast::Broadcast;
 use crate::acceptor::Acceptor;
-use crate::dispatch::guarded;
-use crate::handler::{Accepted, Handler};
+use crate::desk::Desk;
+use crate::guard::guarded;
+use crate::handler::Handler;
 use crate::logging::Cause;
 use crate::mailbox::Mail;
 use crate::peer::Peer;
@@ -13,32 +15,7 @@ use crate::turn::Turn;
 /// once can answer them with one write.
 const BROADCASTS: usize = 64;
 
-type Copier<M> = fn(&M) -> M;
-
-/// Broadcasts on their way through the slab.
-#[derive(Debug)]
-pub(super) struct Broadcast<M> {
-    /// What is said, in order, and how to copy it.
-    said: Vec<(M, Copier<M>)>,
-    next_key: u32,
-}
-
-impl<M> Broadcast<M> {
-    /// One by one: the drop of each is code of the user.
-    pub(super) fn forget(self, mut each: impl FnMut()) {
-        for (message, _) in self.said {
-            guarded(|| drop(message));
-            each();
-        }
-    }
-}
-
-impl<H, F, A> Listener<H, F, A>
-where
-    H: Handler,
-    F: FnMut(&Accepted<'_>) -> H,
-    A: Acceptor,
-{
+impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     pub(super) fn has_mail(&self) -> bool {
         self.mail || self.broadcast.is_some() || !self.inbox.is_empty()
     }

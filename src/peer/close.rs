@@ -3,10 +3,10 @@
 
 use super::{Peer, Swept, mark};
 use crate::connection::flag;
-use crate::error::CloseReason;
+use crate::desk::Desk;
 use crate::handler::Handler;
-use crate::listener::Desk;
 use crate::logging::{Cause, resembles};
+use crate::reason::CloseReason;
 use crate::stream::Stream;
 use crate::wheel::TimerKey;
 
@@ -86,7 +86,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         let Some(first) = self.conn.first_timer() else { return };
         while let Some(removed) = desk.timers.pop(first) {
             desk.turn.wheel.cancel(removed.wheel);
-            crate::dispatch::guarded(|| drop(removed.message));
+            crate::guard::guarded(|| drop(removed.message));
         }
     }
 }

@@ -3,12 +3,12 @@
 
 use std::io::{self, ErrorKind};
 
+use super::dispatch::{Batch, Verdict};
 use super::{Peer, mark};
 use crate::connection::flag;
-use crate::dispatch::{Batch, Verdict};
-use crate::error::CloseReason;
+use crate::desk::Desk;
 use crate::handler::Handler;
-use crate::listener::Desk;
+use crate::reason::CloseReason;
 use crate::stream::Stream;
 
 /// On Linux a read that returns less than it could has emptied the socket, and whatever arrives

@@ -3,9 +3,9 @@
 use std::io::{self, ErrorKind};
 
 use super::{Peer, mark};
-use crate::error::CloseReason;
+use crate::desk::Desk;
 use crate::handler::{Handler, Info};
-use crate::listener::Desk;
+use crate::reason::CloseReason;
 use crate::stream::Stream;
 use crate::token;
 
@@ -156,12 +156,11 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     /// The first write was refused: from now on the kernel is to say when there is room. If there is
     /// some already, it says so at once.
     fn watch_room(&mut self, desk: &Desk<'_, H::Message>) {
-        let Some(registry) = &desk.turn.registry else { return };
         if self.is_marked(mark::ROOM_WATCHED) {
             return;
         }
         let token = token::peer(desk.profile.slot, self.seat.key, self.seat.generation);
-        match self.stream.watch_room(registry, token) {
+        match self.stream.watch_room(&desk.turn.registry, token) {
             Ok(()) => self.marks |= mark::ROOM_WATCHED,
             Err(error) => self.broke(error.kind(), CloseReason::Io(error.kind())),
         }

@@ -7,16 +7,17 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::rig::Rig;
+use super::faults::Faults;
+use super::rig::{Leftovers, Rig};
 use super::script::{Script, Shared};
-use super::{Faults, Leftovers};
 use crate::drain::Report;
-use crate::error::{CloseReason, MessageError};
 use crate::framing::{Decode, Framing};
 use crate::handler::{Accepted, Handler};
-use crate::mailbox::{Address, ConnectionId, Mail};
+use crate::identity::ConnectionId;
+use crate::mailbox::Address;
 use crate::options::{ListenerOptions, ReactorOptions};
-use crate::peer::mark;
+use crate::poller::Readiness;
+use crate::reason::{CloseReason, MessageError};
 use crate::stats::Stats;
 
 /// One scripted connection to a listener with your handlers, and the hand on its clock. See the
@@ -260,12 +261,13 @@ impl<H: Handler> Harness<H> {
 
     /// The next accept fails, of whichever connection. Who waited goes on waiting.
     pub fn fail_next_accept(&self, kind: ErrorKind) {
-        self.rig.borrow().door.borrow_mut().errors.push_back(kind);
+        self.rig.borrow().network.borrow().door.borrow_mut().errors.push_back(kind);
     }
 
     /// An event that announces everything, for nothing.
     pub fn disturb(&self) {
-        let all = mark::READABLE | mark::WRITABLE | mark::HINT | mark::ERROR;
+        let all = Readiness::READABLE.with(Readiness::WRITABLE);
+        let all = all.with(Readiness::HINT).with(Readiness::ERROR);
         self.act(|script| script.announce(all));
     }
 
@@ -337,7 +339,7 @@ impl<H: Handler> Harness<H> {
     where
         H::Message: Clone,
     {
-        let sent = self.rig.borrow().mailbox.post(Mail::All { message, clone: H::Message::clone });
+        let sent = self.rig.borrow().handle.broadcast(message);
         assert!(sent.is_ok(), "the mailbox is full, or the listener has ended");
         self.run();
     }
@@ -350,7 +352,7 @@ impl<H: Handler> Harness<H> {
     /// If the connection was not accepted yet.
     pub fn address(&self) -> Address<H::Message> {
         let id = self.id().expect("the connection was not accepted yet");
-        let mailbox = self.rig.borrow().mailbox.clone();
+        let mailbox = self.rig.borrow().handle.mailboxes[0].clone();
         Address { mailbox, key: id.key, generation: id.generation }
     }
 
@@ -362,7 +364,7 @@ impl<H: Handler> Harness<H> {
 
     /// What the drain came to, once every connection has ended.
     pub fn report(&self) -> Option<Report> {
-        self.rig.borrow().report.clone()
+        self.rig.borrow().report()
     }
 
     // ---- looking ----
@@ -436,7 +438,7 @@ impl<H: Handler> Harness<H> {
 
     /// The listener's counters.
     pub fn stats(&self) -> Stats {
-        self.rig.borrow().counters.snapshot()
+        self.rig.borrow().handle.stats()
     }
 
     /// What the listener holds. Once every connection is gone that is nothing:

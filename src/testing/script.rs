@@ -10,15 +10,15 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use mio::{Registry, Token};
+use mio::Token;
 
 use super::faults::{Fault, Weather};
 use crate::acceptor::Acceptor;
-use crate::error::CloseReason;
 use crate::framing::Framing;
-use crate::mailbox::ConnectionId;
+use crate::identity::ConnectionId;
 use crate::options::ListenerOptions;
-use crate::peer::mark;
+use crate::poller::{Readiness, Registry};
+use crate::reason::CloseReason;
 use crate::stream::Stream;
 
 /// One connection as its peer and the kernel see it, shared with the stream that plays it.
@@ -30,10 +30,12 @@ pub(super) struct Script {
     pub(super) reason: Option<CloseReason>,
     /// The framing in force, if the handler has changed it.
     pub(super) framing: Option<Framing>,
-    /// Where the rig keeps it.
+    /// Where the network keeps it.
     pub(super) place: usize,
-    /// The places of the scripts that have events.
+    /// What has events.
     ready: Ready,
+    /// Whom its events are for, once it is watched.
+    pub(super) token: Option<Token>,
     pub(super) peer_addr: SocketAddr,
     local_addr: SocketAddr,
     /// Bytes that have arrived and were not read.
@@ -63,7 +65,7 @@ pub(super) struct Script {
     /// It was dropped with bytes unread, which a kernel answers with a reset.
     pub(super) rude: bool,
     /// Events on their way.
-    events: u16,
+    events: Readiness,
     pub(super) weather: Option<Weather>,
 }
 
@@ -80,6 +82,7 @@ impl Script {
             framing: None,
             place,
             ready,
+            token: None,
             peer_addr,
             local_addr,
             arrived: VecDeque::new(),
@@ -97,7 +100,7 @@ impl Script {
             finished: false,
             gone: false,
             rude: false,
-            events: 0,
+            events: Readiness::NONE,
             weather: None,
         }
     }
@@ -107,13 +110,13 @@ impl Script {
     pub(super) fn arrive(&mut self, bytes: &[u8]) {
         if !bytes.is_empty() && !self.ended && !self.dead {
             self.arrived.extend(bytes);
-            self.announce(mark::READABLE);
+            self.announce(Readiness::READABLE);
         }
     }
 
     pub(super) fn end(&mut self) {
         self.ended = true;
-        self.announce(mark::READABLE | mark::HINT);
+        self.announce(Readiness::READABLE.with(Readiness::HINT));
     }
 
     /// What had arrived can still be read; then comes the error, once.
@@ -122,49 +125,54 @@ impl Script {
             self.error = Some(ErrorKind::ConnectionReset);
         }
         (self.ended, self.dead) = (true, true);
-        self.announce(mark::READABLE | mark::WRITABLE | mark::HINT | mark::ERROR);
+        self.announce(
+            Readiness::READABLE
+                .with(Readiness::WRITABLE)
+                .with(Readiness::HINT)
+                .with(Readiness::ERROR),
+        );
     }
 
     pub(super) fn open_window(&mut self, bytes: usize) {
         self.window = self.window.saturating_add(bytes);
         if self.starved && bytes > 0 {
             self.starved = false;
-            self.announce(mark::WRITABLE);
+            self.announce(Readiness::WRITABLE);
         }
     }
 
     // ---- what the kernel says ----
 
-    /// It was accepted, and is watched from now on.
-    pub(super) fn enter(&mut self, id: ConnectionId) {
-        self.id = Some(id);
-        self.ready.borrow_mut().push(self.place);
-        self.events |= mark::WRITABLE;
+    /// Its events are sent from now on.
+    fn watch(&mut self, token: Token) {
+        self.token = Some(token);
+        self.ready.borrow_mut().push(Source::Script(self.place));
+        self.events = self.events.with(Readiness::WRITABLE);
     }
 
-    pub(super) fn announce(&mut self, marks: u16) {
-        if self.events == 0 && self.id.is_some() {
-            self.ready.borrow_mut().push(self.place);
+    pub(super) fn announce(&mut self, readiness: Readiness) {
+        if self.events.is_empty() && self.token.is_some() {
+            self.ready.borrow_mut().push(Source::Script(self.place));
         }
-        self.events |= marks;
+        self.events = self.events.with(readiness);
     }
 
-    /// The events that come in this turn.
-    pub(super) fn take_events(&mut self) -> u16 {
+    /// The events that come with this poll.
+    pub(super) fn take_events(&mut self) -> Readiness {
         if self.weather.as_mut().is_some_and(Weather::holds_back) {
-            self.ready.borrow_mut().push(self.place);
-            return 0;
+            self.ready.borrow_mut().push(Source::Script(self.place));
+            return Readiness::NONE;
         }
-        let mut events = std::mem::take(&mut self.events);
-        if self.ended && events & mark::READABLE != 0 {
-            events |= mark::HINT;
+        let events = std::mem::take(&mut self.events);
+        if self.ended && events.has(Readiness::READABLE) {
+            return events.with(Readiness::HINT);
         }
         events
     }
 
     fn make_up_an_event(&mut self) {
         if self.weather.as_mut().is_some_and(Weather::makes_up_an_event) {
-            self.announce(mark::READABLE | mark::WRITABLE);
+            self.announce(Readiness::READABLE.with(Readiness::WRITABLE));
         }
     }
 
@@ -174,7 +182,7 @@ impl Script {
         self.make_up_an_event();
         let forced = self.read_errors.pop_front().map(Fault::Fails);
         match forced.or_else(|| self.weather.as_mut()?.on_read()) {
-            Some(Fault::Fails(kind)) => return Err(self.fail(kind, mark::READABLE)),
+            Some(Fault::Fails(kind)) => return Err(self.fail(kind, Readiness::READABLE)),
             Some(Fault::Ends) => {
                 self.arrived.clear();
                 (self.ended, self.dead) = (true, true);
@@ -188,7 +196,7 @@ impl Script {
         }
         if count < whole {
             // A kernel gives less than it has only if the rest came later: then it says so.
-            self.announce(mark::READABLE);
+            self.announce(Readiness::READABLE);
         }
         if count > 0 {
             let (front, back) = self.arrived.as_slices();
@@ -209,7 +217,7 @@ impl Script {
         self.make_up_an_event();
         let forced = self.write_errors.pop_front().map(Fault::Fails);
         if let Some(Fault::Fails(kind)) = forced.or_else(|| self.weather.as_mut()?.on_write()) {
-            return Err(self.fail(kind, mark::WRITABLE));
+            return Err(self.fail(kind, Readiness::WRITABLE));
         }
         if let Some(kind) = self.error.take() {
             return Err(kind.into());
@@ -234,7 +242,7 @@ impl Script {
         Ok(count)
     }
 
-    fn fail(&mut self, kind: ErrorKind, again: u16) -> io::Error {
+    fn fail(&mut self, kind: ErrorKind, again: Readiness) -> io::Error {
         match kind {
             ErrorKind::WouldBlock => self.announce(again),
             ErrorKind::Interrupted => {}
@@ -247,8 +255,16 @@ impl Script {
     }
 }
 
-/// The scripts that have events, by their places in the rig, in the order of the events.
-pub(super) type Ready = Rc<RefCell<Vec<usize>>>;
+/// What can have events.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub(super) enum Source {
+    Acceptor,
+    /// The script in this place of the network.
+    Script(usize),
+}
+
+/// What has events, in their order.
+pub(super) type Ready = Rc<RefCell<Vec<Source>>>;
 
 /// A script, and everybody who looks into it.
 pub(super) type Shared = Rc<RefCell<Script>>;
@@ -291,7 +307,8 @@ impl Stream for ScriptedStream {
         Ok(self.0.borrow_mut().error.take().map(io::Error::from))
     }
 
-    fn register(&mut self, _: &Registry, _: Token) -> io::Result<()> {
+    fn register(&mut self, _: &Registry, token: Token) -> io::Result<()> {
+        self.0.borrow_mut().watch(token);
         Ok(())
     }
 
@@ -315,6 +332,18 @@ pub(super) struct Door {
     /// Accepted, and about to be given a handler.
     pub(super) entering: Option<Shared>,
     pub(super) errors: VecDeque<ErrorKind>,
+    /// Whom its events are for, once it is watched.
+    pub(super) token: Option<Token>,
+    pub(super) ready: Ready,
+}
+
+impl Door {
+    /// Says that a connection waits, if one does.
+    pub(super) fn announce(&self) {
+        if self.token.is_some() && !self.waiting.is_empty() {
+            self.ready.borrow_mut().push(Source::Acceptor);
+        }
+    }
 }
 
 /// What the listener takes for a listening socket.
@@ -335,11 +364,15 @@ impl Acceptor for ScriptedAcceptor {
         Ok((ScriptedStream(script), peer_addr))
     }
 
-    fn register(&mut self, _: &Registry, _: Token) -> io::Result<()> {
+    fn register(&mut self, _: &Registry, token: Token) -> io::Result<()> {
+        let mut door = self.0.borrow_mut();
+        door.token = Some(token);
+        door.announce();
         Ok(())
     }
 
     fn ask(&mut self, _: &Registry, _: Token) -> io::Result<()> {
+        self.0.borrow().announce();
         Ok(())
     }
 }

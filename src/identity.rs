@@ -1,6 +1,25 @@
-//! Where a peer sits, and who it is.
+//! Who a connection is: its name in the process, its slot, its peer's address.
 
+use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+
+/// Names one connection for as long as the process lives: which listener, which slot, and which
+/// of the slot's successive owners.
+///
+/// A slot's generation is 32 bits wide: a stale id could be mistaken for a new one only after
+/// 4,294,967,296 connections in the same slot.
+#[derive(Debug, Copy, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId {
+    pub(crate) serial: u32,
+    pub(crate) key: u32,
+    pub(crate) generation: u32,
+}
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.serial, self.key, self.generation)
+    }
+}
 
 /// Which slot, whose turn in it, and who sits there.
 #[derive(Debug, Copy, Clone)]
@@ -34,6 +53,14 @@ impl Seat {
                 SocketAddr::V6(SocketAddrV6::new(ip, port, 0, scope_id))
             }
         }
+    }
+}
+
+/// IPv4 clients of an IPv6 socket are shown as what they are.
+pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
+    match addr.ip().to_canonical() {
+        std::net::IpAddr::V4(ip) => SocketAddr::from((ip, addr.port())),
+        std::net::IpAddr::V6(_) => addr,
     }
 }
 

@@ -8,19 +8,16 @@ use std::any::Any;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::Peer;
 use crate::connection::flag;
-use crate::error::{CloseReason, SendError};
-use crate::framing::{Decode, Deframe, Enframe, Shape};
+use crate::desk::Desk;
+use crate::framing::{Decode, Deframe, Enframe, PREFIX_MAX, Shape};
+use crate::guard::{drop_guarded, panic_text};
 use crate::handler::{Action, Context, Echo, Handler, Packet};
-use crate::listener::Desk;
 use crate::logging::Cause;
-use crate::options::ReactorOptions;
-use crate::peer::Peer;
+use crate::reason::{CloseReason, SendError};
 use crate::stream::Stream;
-use crate::turn::Turn;
-
-/// Room for the longest length prefix there is.
-const PREFIX_MAX: usize = 8;
+use crate::turn::{FLUSH_AT, Turn};
 
 /// Why a batch of packets ended.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
@@ -240,7 +237,7 @@ fn pump<H: Handler, D: Deframe + Copy, E: Enframe>(
                 let blocked = ctx.conn.has(flag::BLOCKS);
                 break 'batch if blocked { Verdict::Blocked } else { Verdict::Reframed };
             }
-            if ctx.turn.out.len() >= ReactorOptions::FLUSH_AT {
+            if ctx.turn.out.len() >= FLUSH_AT {
                 break 'batch Verdict::Full;
             }
         }
@@ -313,40 +310,4 @@ fn answer<M, E: Enframe>(
         ctx.apply(Action::Send(Packet::Borrowed(bytes)));
     }
     false
-}
-
-/// Makes a handler. A factory that panics makes none.
-pub(crate) fn make<H>(factory: impl FnOnce() -> H) -> Result<H, String> {
-    catch_unwind(AssertUnwindSafe(factory)).map_err(|payload| {
-        let text = panic_text(payload.as_ref()).to_owned();
-        drop_guarded(payload);
-        text
-    })
-}
-
-/// Runs code of the user that must not take the loop down: a clone or a drop of a message.
-pub(crate) fn guarded<T>(call: impl FnOnce() -> T) -> Option<T> {
-    match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(value) => Some(value),
-        Err(payload) => {
-            drop_guarded(payload);
-            None
-        }
-    }
-}
-
-/// Drops a panic's payload, whose own drop may panic. The payload of *that* panic is leaked: there
-/// has to be an end.
-fn drop_guarded(payload: Box<dyn Any + Send>) {
-    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-        std::mem::forget(again);
-    }
-}
-
-pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> &str {
-    payload
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("(no text)")
 }

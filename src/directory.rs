@@ -1,0 +1,317 @@
+//! Who listens, by name, and how each reactor is reached: what handles share with reactors.
+//!
+//! A handle asks a reactor for something by a [`Command`], which the reactor carries out in its own
+//! turn, on its own thread.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
+
+use crate::drain::{Farewell, Threads, Ticket};
+use crate::error::Error;
+use crate::guard::guarded;
+use crate::identity::ConnectionId;
+use crate::mailbox::Doorbell;
+use crate::phases::AnyListener;
+use crate::pulse::Pulse;
+use crate::stats::{Counters, Stats};
+use crate::sync::Arc;
+use crate::token::MAX_LISTENERS;
+
+/// Makes a listener's part for the slot that its reactor gives it.
+pub(crate) type MakeListener = Box<dyn FnOnce(u16) -> Box<dyn AnyListener> + Send>;
+
+/// What a handle asks a reactor to do.
+pub(crate) enum Command {
+    /// Serve this part of a listener.
+    Adopt(MakeListener),
+    /// The part with this serial is about to drain: complete the ticket when it has.
+    ExpectDrain { serial: u32, ticket: Ticket },
+    /// Drain the part with this serial, which accepts. The other parts follow by themselves.
+    Drain { serial: u32 },
+    /// Count every listener's report from now on. The second time, wait for none of them.
+    AnnounceShutdown(Ticket),
+    /// All shards know of the shutdown.
+    BeginShutdown,
+    /// End everything at once: another shard died.
+    Abort,
+    /// End one connection.
+    Close(ConnectionId),
+}
+
+impl fmt::Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Adopt(_) => f.write_str("Adopt"),
+            Self::ExpectDrain { serial, .. } => write!(f, "ExpectDrain({serial})"),
+            Self::Drain { serial } => write!(f, "Drain({serial})"),
+            Self::AnnounceShutdown(_) => f.write_str("AnnounceShutdown"),
+            Self::BeginShutdown => f.write_str("BeginShutdown"),
+            Self::Abort => f.write_str("Abort"),
+            Self::Close(id) => write!(f, "Close({id})"),
+        }
+    }
+}
+
+/// What all handles share with their reactors: one, or one per shard.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) ends: Vec<End>,
+    pub(crate) threads: Threads,
+    directory: Mutex<Directory>,
+    ready: AtomicBool,
+    /// Nothing of it has a socket: the network is simulated.
+    pub(crate) is_simulated: bool,
+}
+
+/// How one reactor is reached.
+pub(crate) struct End {
+    pub(crate) doorbell: Arc<Doorbell>,
+    commands: Mutex<Vec<Command>>,
+    gone: AtomicBool,
+    pub(crate) farewell: Farewell,
+    pub(crate) pulse: Arc<Pulse>,
+}
+
+/// Who listens, by name.
+#[derive(Debug, Default)]
+struct Directory {
+    entries: HashMap<Arc<str>, Entry>,
+    last_serial: u32,
+    /// Counters of listeners that have ended.
+    retired: Stats,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// Of the part on the first shard; the others follow.
+    serial: u32,
+    /// The shard that accepts.
+    acceptor: usize,
+    /// None while it is being started: for everybody else it is not there yet.
+    addr: Option<SocketAddr>,
+    counters: Vec<Arc<Counters>>,
+    /// The name is taken until every part has ended.
+    stopping: bool,
+    parts: usize,
+}
+
+impl End {
+    pub(crate) fn new(doorbell: Doorbell) -> Self {
+        Self {
+            doorbell: Arc::new(doorbell),
+            commands: Mutex::default(),
+            gone: AtomicBool::new(false),
+            farewell: Farewell::default(),
+            pulse: Arc::default(),
+        }
+    }
+
+    pub(crate) fn take_commands(&self) -> Vec<Command> {
+        std::mem::take(&mut *lock(&self.commands))
+    }
+
+    /// From now on every handle says so.
+    pub(crate) fn set_gone(&self) {
+        self.gone.store(true, Ordering::SeqCst);
+        // Dropped outside the lock: tickets among them tell who waits, leases give names back, and
+        // the drop of a factory is the user's code.
+        for command in self.take_commands() {
+            guarded(|| drop(command));
+        }
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn command(&self, command: Command) -> Result<(), Error> {
+        if self.is_gone() {
+            return Err(Error::Gone);
+        }
+        lock(&self.commands).push(command);
+        // The reactor may have gone meanwhile; then nobody else drops the command.
+        if self.is_gone() {
+            drop(self.take_commands());
+            return Err(Error::Gone);
+        }
+        self.doorbell.ring();
+        Ok(())
+    }
+}
+
+impl fmt::Debug for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("End").field("gone", &self.is_gone()).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(ends: Vec<End>) -> Self {
+        Self {
+            threads: ends.iter().map(|_| OnceLock::new()).collect(),
+            ends,
+            directory: Mutex::default(),
+            ready: AtomicBool::new(true),
+            is_simulated: false,
+        }
+    }
+
+    /// The same for a reactor over a simulated network.
+    pub(crate) fn simulated(end: End) -> Self {
+        Self { is_simulated: true, ..Self::new(vec![end]) }
+    }
+
+    /// The reactor of `shard` is on the calling thread, from now on.
+    pub(crate) fn settle_here(&self, shard: usize) {
+        self.threads[shard].get_or_init(|| thread::current().id());
+    }
+
+    /// A part of the listener has ended. After the last one its name is free again.
+    fn release(&self, name: &str) {
+        let mut directory = lock(&self.directory);
+        let Some(entry) = directory.entries.get_mut(name) else { return };
+        entry.parts -= 1;
+        if entry.parts == 0
+            && let Some(entry) = directory.entries.remove(name)
+        {
+            for counters in entry.counters {
+                directory.retired.merge(&counters.snapshot());
+            }
+        }
+    }
+
+    /// Every reactor ends everything at once.
+    pub(crate) fn abort(&self) {
+        for end in &self.ends {
+            // One that is gone has nothing left to end.
+            let _ = end.command(Command::Abort);
+        }
+    }
+
+    /// Whoever asks for something from now on is told that nobody is there to do it.
+    pub(crate) fn set_gone(&self) {
+        self.ends.iter().for_each(End::set_gone);
+    }
+
+    pub(crate) fn reserve(&self, name: &str) -> Result<(u32, usize, Vec<Arc<Counters>>), Error> {
+        let parts = self.ends.len();
+        let mut directory = lock(&self.directory);
+        if directory.entries.contains_key(name) {
+            return Err(Error::DuplicateName(name.to_owned()));
+        }
+        if directory.entries.len() >= MAX_LISTENERS {
+            return Err(Error::TooManyListeners { name: name.to_owned(), max: MAX_LISTENERS });
+        }
+        let acceptor = directory.entries.len() % parts;
+        let serial = directory.last_serial + 1;
+        directory.last_serial += u32::try_from(parts).unwrap_or(u32::MAX);
+        let counters: Vec<Arc<Counters>> = (0..parts).map(|_| Arc::default()).collect();
+        let entry = Entry {
+            serial,
+            acceptor,
+            addr: None,
+            counters: counters.clone(),
+            stopping: false,
+            parts,
+        };
+        directory.entries.insert(name.into(), entry);
+        Ok((serial, acceptor, counters))
+    }
+
+    /// Nothing came of a reserved name.
+    pub(crate) fn cancel(&self, name: &str) {
+        lock(&self.directory).entries.remove(name);
+    }
+
+    /// Every part is on its way to its reactor: whatever is asked of the listener from now on
+    /// comes after it.
+    pub(crate) fn publish(&self, name: &str, addr: SocketAddr) {
+        if let Some(entry) = lock(&self.directory).entries.get_mut(name) {
+            entry.addr = Some(addr);
+        }
+    }
+
+    /// Marks a listener as being stopped. Returns its first serial and the shard that accepts, unless
+    /// none of that name runs.
+    pub(crate) fn begin_stop(&self, name: &str) -> Option<(u32, usize)> {
+        match lock(&self.directory).entries.get_mut(name) {
+            Some(entry) if !entry.stopping && entry.addr.is_some() => {
+                entry.stopping = true;
+                Some((entry.serial, entry.acceptor))
+            }
+            _ => None,
+        }
+    }
+
+    /// Until a shutdown is asked for.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn set_unready(&self) {
+        self.ready.store(false, Ordering::SeqCst);
+    }
+
+    /// The counters of all listeners in sum, those included that have ended.
+    pub(crate) fn stats(&self) -> Stats {
+        let directory = lock(&self.directory);
+        let mut stats = directory.retired.clone();
+        for entry in directory.entries.values() {
+            stats.merge(&sum(&entry.counters));
+        }
+        stats
+    }
+
+    /// Every listener with its address and its counters, in the order of their names.
+    pub(crate) fn listeners(&self) -> Vec<(String, SocketAddr, Stats)> {
+        let directory = lock(&self.directory);
+        let mut listeners: Vec<_> = directory
+            .entries
+            .iter()
+            .filter_map(|(name, entry)| Some((name.to_string(), entry.addr?, sum(&entry.counters))))
+            .collect();
+        listeners.sort_by(|a, b| a.0.cmp(&b.0));
+        listeners
+    }
+
+    /// The shard on which a part with this serial lives: the serials of a listener's parts follow
+    /// each other.
+    pub(crate) fn shard_of(&self, serial: u32) -> Option<usize> {
+        lock(&self.directory).entries.values().find_map(|entry| {
+            let shard = serial.checked_sub(entry.serial)? as usize;
+            (shard < self.ends.len()).then_some(shard)
+        })
+    }
+}
+
+/// No code of the user runs under these locks.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A listener's part holds its name, and gives it back however the part ends, also if no reactor
+/// ever adopts it.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) name: Arc<str>,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.shared.release(&self.name);
+    }
+}
+
+/// The counters of all of a listener's parts.
+pub(crate) fn sum(counters: &[Arc<Counters>]) -> Stats {
+    let mut sum = Stats::default();
+    for counters in counters {
+        sum.merge(&counters.snapshot());
+    }
+    sum
+}

@@ -1,0 +1,40 @@
+//! Where a panic of the user's code stops: each call that may panic is made through here.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Makes a handler. A factory that panics makes none.
+pub(crate) fn make<H>(factory: impl FnOnce() -> H) -> Result<H, String> {
+    catch_unwind(AssertUnwindSafe(factory)).map_err(|payload| {
+        let text = panic_text(payload.as_ref()).to_owned();
+        drop_guarded(payload);
+        text
+    })
+}
+
+/// Runs code of the user that must not take the loop down: a clone or a drop of a message.
+pub(crate) fn guarded<T>(call: impl FnOnce() -> T) -> Option<T> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(value) => Some(value),
+        Err(payload) => {
+            drop_guarded(payload);
+            None
+        }
+    }
+}
+
+/// Drops a panic's payload, whose own drop may panic. The payload of *that* panic is leaked: there
+/// has to be an end.
+pub(crate) fn drop_guarded(payload: Box<dyn Any + Send>) {
+    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        std::mem::forget(again);
+    }
+}
+
+pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> &str {
+    payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("(no text)")
+}

@@ -1,0 +1,266 @@
+//! What a callback may do besides returning an action.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::action::{Action, Packet};
+use super::echo::Echo;
+use crate::connection::{Connection, flag};
+use crate::framing::{Enframe, Framing, Shape};
+use crate::handle::Handle;
+use crate::identity::{ConnectionId, Seat, canonical};
+use crate::mailbox::Address;
+use crate::profile::Profile;
+use crate::reason::SendError;
+use crate::stream::Stream;
+use crate::sync::Arc;
+use crate::timers::{TimerId, Timers};
+use crate::turn::{Timer, Turn};
+
+/// What a callback may do besides returning an [`Action`]. All of it is about the callback's own
+/// connection.
+pub struct Context<'a, M> {
+    pub(crate) conn: &'a mut Connection,
+    pub(crate) turn: &'a mut Turn,
+    pub(crate) timers: &'a mut Timers<M>,
+    pub(crate) profile: &'a Profile<M>,
+    pub(crate) seat: Seat,
+    pub(crate) stream: &'a dyn Stream,
+    /// Answers of this batch that are the packets themselves.
+    pub(crate) echo: Echo<'a>,
+    /// Packets framed in this dispatch, those of `echo` not counted.
+    pub(crate) framed: u64,
+}
+
+impl<M> Context<'_, M> {
+    /// A shared packet of this length or longer is queued without a copy. Below it the copy is
+    /// cheaper than the system call of its own that it costs to leave it where it is.
+    const SHARE_FROM: usize = 16 * 1024;
+
+    /// Queues `packet` for sending, framed. It is written, with everything else that this turn
+    /// has for the peer, in one go after the callback.
+    ///
+    /// # Errors
+    ///
+    /// In every case nothing was queued, and the connection goes on.
+    ///
+    /// - [`SendError::TooLarge`]: longer than the framing can express, or than the maximum.
+    /// - [`SendError::Full`]: past [`max_queued`](crate::ListenerOptions::max_queued);
+    ///   [`Info::Drained`] tells when there is room.
+    /// - [`SendError::BadFrame`]: the framer refused it.
+    /// - [`SendError::Closing`]: the end was decided before.
+    pub fn send<'p>(&mut self, packet: impl Into<Packet<'p>>) -> Result<(), SendError> {
+        let sent = self.frame(packet.into());
+        if sent.is_err() {
+            self.profile.counters.refused_sends.add(1);
+        }
+        sent
+    }
+
+    /// The peer's address; an IPv4 client of an IPv6 socket is shown as IPv4.
+    pub fn peer_addr(&self) -> SocketAddr {
+        self.seat.peer_addr()
+    }
+
+    /// The address the peer connected to: that of the listener, unless it listens on all of them.
+    /// Costs a system call. `None` if the connection is broken already.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.stream.local_addr().ok().map(canonical)
+    }
+
+    /// The connection's name.
+    pub fn id(&self) -> ConnectionId {
+        ConnectionId {
+            serial: self.profile.serial,
+            key: self.seat.key,
+            generation: self.seat.generation,
+        }
+    }
+
+    /// Where other threads send this handler messages.
+    pub fn address(&self) -> Address<M> {
+        Address {
+            mailbox: Arc::clone(&self.profile.mailbox),
+            key: self.seat.key,
+            generation: self.seat.generation,
+        }
+    }
+
+    /// The reactor's handle: start and stop listeners, shut down.
+    pub fn handle(&self) -> Handle {
+        self.profile.handle.clone()
+    }
+
+    /// Has `message` delivered to this handler after `delay`, rounded up to milliseconds: never
+    /// early, and not at all if the connection ends before. `Duration::MAX`: never.
+    pub fn send_after(&mut self, delay: Duration, message: M) -> TimerId {
+        let at = self.turn.now().after(delay);
+        let index = self.timers.next_index();
+        let timer = Timer::User { listener: self.profile.slot, index };
+        let wheel = self.turn.wheel.arm(at, timer);
+        let first = &mut self.conn.rare().first_timer;
+        self.timers.insert(self.seat.key, first, at, wheel, message)
+    }
+
+    /// Cancels a timer of this connection. Returns whether it was still to come.
+    pub fn cancel(&mut self, timer: TimerId) -> bool {
+        if !self.timers.is_armed(timer, self.seat.key) {
+            return false;
+        }
+        let removed = self.timers.remove(timer, &mut self.conn.rare().first_timer);
+        self.turn.wheel.cancel(removed.wheel);
+        true
+    }
+
+    /// The time, as of this turn. Free of a system call.
+    pub fn now(&self) -> Instant {
+        self.turn.instant()
+    }
+
+    /// Cuts everything from the first byte not yet delivered, buffered bytes included, by another
+    /// framing, and frames what is sent from now on by it. The packet clock starts anew.
+    ///
+    /// The listener's [`max_packet`](crate::ListenerOptions::max_packet) applies where the framing
+    /// has no maximum of its own.
+    pub fn set_framing(&mut self, framing: impl Into<Framing>) {
+        self.conn.set_framing(self.profile.options.limit(framing.into()));
+    }
+
+    /// Changes the packet timeout, from the next packet on. `Duration::MAX`: never.
+    pub fn set_packet_timeout(&mut self, timeout: Duration) {
+        self.conn.set_packet_timeout(timeout);
+    }
+
+    /// Changes the idle timeout, at once. `None`: no timeout.
+    pub fn set_idle_timeout(&mut self, timeout: Option<Duration>) {
+        self.conn.set_idle_timeout(timeout);
+    }
+
+    /// Neither reads nor delivers any more, end of stream included, until
+    /// [`resume_reading`](Self::resume_reading). The packet and the idle clock stand still.
+    /// Messages, timers and a reset by the peer still come through.
+    ///
+    /// Whoever pauses has to resume: a connection that is never resumed stays until its peer resets
+    /// it, or the listener's drain forces it.
+    pub fn pause_reading(&mut self) {
+        self.conn.flags |= flag::PAUSED;
+    }
+
+    /// Goes on after [`pause_reading`](Self::pause_reading), with what is buffered first, once this
+    /// callback has returned.
+    pub fn resume_reading(&mut self) {
+        self.conn.flags &= !flag::PAUSED;
+    }
+
+    /// Bytes of output that have not been taken by the kernel, length prefixes included.
+    pub fn queued_bytes(&self) -> usize {
+        self.conn.queued() + self.turn.out.len() + self.echo.len()
+    }
+
+    /// Puts the run of answers that are packets where everything else goes, so that something can
+    /// go behind it.
+    pub(crate) fn end_echo(&mut self) {
+        if self.echo.len() > 0 {
+            self.framed += self.echo.packets();
+            self.turn.out.extend_from_slice(&self.echo.input[self.echo.range()]);
+            self.echo = Echo { input: self.echo.input, ..Echo::default() };
+        }
+    }
+
+    /// Does what a callback asked for. Nothing happens after the end was decided.
+    pub(crate) fn apply(&mut self, action: Action<'_>) {
+        match action {
+            Action::Continue => {}
+            Action::Send(packet) => self.answer(packet),
+            Action::Stop(reason) => self.conn.close(reason),
+            Action::SendAndStop(packet, reason) => {
+                self.answer(packet);
+                self.conn.close(reason);
+            }
+        }
+    }
+
+    fn answer(&mut self, packet: Packet<'_>) {
+        if let Err(error) = self.send(packet) {
+            self.conn.close(error.into());
+        }
+    }
+
+    fn frame(&mut self, packet: Packet<'_>) -> Result<(), SendError> {
+        if self.conn.has(flag::CLOSING) {
+            return Err(SendError::Closing);
+        }
+        let payload = packet.as_slice();
+        let queued = self.queued_bytes();
+        let max = self.profile.options.max_queued;
+        if payload.len() > max.saturating_sub(queued) {
+            return Err(self.full(queued, max));
+        }
+        self.end_echo();
+        self.conn.flags |= flag::COPIES;
+        let framing = self.conn.framing(&self.profile.framing);
+        let before = self.turn.out.len();
+        match packet {
+            Packet::Shared(bytes)
+                if bytes.len() >= Self::SHARE_FROM
+                    && framing.encode_header(bytes.len(), &mut self.turn.out)? =>
+            {
+                self.share(bytes, before, queued, max)?;
+            }
+            _ => {
+                let (packet, out) = (packet.as_slice(), &mut self.turn.out);
+                match (&self.profile.shape, self.conn.own_framing()) {
+                    (Shape::U16(_, prefix), None) => prefix.frame(packet, out)?,
+                    _ => framing.frame(packet, out)?,
+                }
+                if queued + self.turn.out.len() - before > max {
+                    self.turn.out.truncate(before);
+                    return Err(self.full(queued, max));
+                }
+            }
+        }
+        self.framed += 1;
+        Ok(())
+    }
+
+    /// Everything framed so far, the header of this packet included, goes to the queue, and `bytes`
+    /// behind it.
+    fn share(
+        &mut self,
+        bytes: Bytes,
+        before: usize,
+        queued: usize,
+        max: usize,
+    ) -> Result<(), SendError> {
+        if self.queued_bytes() + bytes.len() > max {
+            self.turn.out.truncate(before);
+            return Err(self.full(queued, max));
+        }
+        let now = self.turn.now();
+        let queue = self.conn.queue(now, &mut self.turn.pool);
+        queue.append(&self.turn.out, &mut self.turn.pool);
+        queue.append_shared(bytes);
+        self.turn.out.clear();
+        // The batch has to end as well: its room is another one now, and all of this is to be
+        // offered to the kernel before more is queued.
+        self.conn.flags |= flag::REFRAMED;
+        Ok(())
+    }
+
+    fn full(&mut self, queued: usize, max: usize) -> SendError {
+        self.conn.flags |= flag::OWES_DRAINED;
+        SendError::Full { queued, max }
+    }
+}
+
+impl<M> fmt::Debug for Context<'_, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("id", &self.id())
+            .field("peer_addr", &self.peer_addr())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,100 @@
+//! How a listener drains: what it closes, what it waits for, what it came to.
+
+use super::Listener;
+use crate::acceptor::Acceptor;
+use crate::connection::flag;
+use crate::drain::Report;
+use crate::error::Error;
+use crate::guard::guarded;
+use crate::handler::Handler;
+use crate::peer::mark;
+use crate::reason::CloseReason;
+use crate::turn::{Timer, Turn};
+
+impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
+    /// Closes the listening socket, and has every connection told once all that had arrived was
+    /// delivered.
+    pub(super) fn begin_drain(&mut self, turn: &mut Turn) -> Result<(), Error> {
+        if self.has_begun_to_drain() {
+            return Ok(());
+        }
+        self.take_arrivals(turn);
+        let forced = self.is_forced();
+        // A broken listening socket is closed like any other; what it has let in is drained.
+        let accepted = if forced { Ok(()) } else { self.accept_last(turn) };
+        self.stop_accepting(turn);
+        let draining = self.draining.get_or_insert_default();
+        draining.since = Some(turn.nanos());
+        if forced {
+            return accepted;
+        }
+        let at = turn.now().after(self.profile.options.drain_timeout);
+        let timer = Timer::Drain { listener: self.profile.slot };
+        draining.deadline = Some(turn.wheel.arm(at, timer));
+        for (_, peer) in &mut self.peers {
+            if peer.handler.is_some() && !peer.conn.has(flag::CLOSING) {
+                peer.marks |= mark::DRAIN | mark::READABLE;
+                self.lists.put(peer, peer.seat.key);
+            }
+        }
+        accepted
+    }
+
+    /// Decides the end of all connections, without waiting for anything.
+    pub(super) fn force_all(&mut self) {
+        self.draining.get_or_insert_default().forced = true;
+        for (_, peer) in &mut self.peers {
+            // Who only lingers has said and heard everything.
+            let forced = if peer.handler.is_some() { mark::FORCED } else { 0 };
+            peer.marks |= mark::CLOSE_DUE | forced;
+            peer.conn.close(CloseReason::DrainForced);
+            self.lists.put(peer, peer.seat.key);
+        }
+    }
+
+    /// Whether no connection is left and none can come.
+    pub(super) fn is_drained(&self) -> bool {
+        self.has_begun_to_drain()
+            && self.peers.is_empty()
+            && self.admission.is_closed()
+            && !self.admission.has_arrivals(self.profile.shard)
+    }
+
+    pub(super) fn drain_report(&self) -> Report {
+        let report = self.draining.as_ref().map(|draining| draining.report.clone());
+        Report {
+            undelivered_bytes: self.lost.input as u64,
+            unsent_bytes: self.lost.output as u64,
+            ..report.unwrap_or_default()
+        }
+    }
+
+    pub(super) fn has_begun_to_drain(&self) -> bool {
+        self.draining.as_ref().is_some_and(|draining| draining.since.is_some())
+    }
+
+    pub(super) fn is_forced(&self) -> bool {
+        self.draining.as_ref().is_some_and(|draining| draining.forced)
+    }
+
+    /// The part that accepts has closed the door, and this one does not know yet.
+    pub(super) fn is_left_alone(&self) -> bool {
+        self.admission.is_closed() && !self.has_begun_to_drain()
+    }
+
+    pub(super) fn stop_for_good(&mut self, turn: &mut Turn) {
+        self.stop_accepting(turn);
+        if let Some(deadline) = self.draining.as_mut().and_then(|draining| draining.deadline.take())
+        {
+            turn.wheel.cancel(deadline);
+        }
+        let unread = self.profile.mailbox.close();
+        for mail in self.inbox.drain(..).chain(unread) {
+            self.profile.counters.dropped_messages.add(1);
+            guarded(|| drop(mail));
+        }
+        if let Some(broadcast) = self.broadcast.take() {
+            broadcast.forget(|| ());
+        }
+    }
+}

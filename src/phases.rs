@@ -1,0 +1,44 @@
+//! What a turn does to a listener, whatever its handler: one method for each phase.
+
+use std::any::Any;
+use std::io;
+
+use crate::drain::Report;
+use crate::error::Error;
+use crate::identity::ConnectionId;
+use crate::poller::Readiness;
+use crate::turn::{Timer, Turn};
+
+/// A listener, whatever its handler: one method per phase of the turn, and what commands ask for.
+pub(crate) trait AnyListener {
+    /// Has the events of its socket sent. Called once, before anything else.
+    fn register(&mut self, turn: &Turn) -> io::Result<()>;
+    fn mark_acceptor(&mut self);
+    fn mark_peer(&mut self, key: u32, generation: u32, readiness: Readiness);
+    fn accept(&mut self, turn: &mut Turn) -> Result<(), Error>;
+    fn work(&mut self, turn: &mut Turn, read: &mut [u8]);
+    fn deliver(&mut self, turn: &mut Turn, rung: bool);
+    fn expire(&mut self, turn: &mut Turn, timer: Timer);
+    fn flush(&mut self, turn: &mut Turn);
+    fn sweep(&mut self, turn: &mut Turn);
+    /// Whether there is something to do without waiting for an event.
+    fn is_busy(&self) -> bool;
+
+    fn serial(&self) -> u32;
+    /// Whether this part is the one that accepts for all shards.
+    fn accepts(&self) -> bool;
+    fn name(&self) -> &str;
+    /// Decides the end of one connection, if it is still that one.
+    fn close(&mut self, id: ConnectionId);
+    fn drain(&mut self, turn: &mut Turn) -> Result<(), Error>;
+    /// Decides the end of all connections, without waiting for anything.
+    fn force(&mut self);
+    /// What the drain came to, once nobody is left and nobody comes.
+    fn finished(&self) -> Option<Report>;
+    /// What the drain has come to so far.
+    fn report(&self) -> Report;
+    /// Refuses all mail, and drops what nobody will read.
+    fn retire(&mut self, turn: &mut Turn);
+    /// The listener itself, for the test kit, which knows its type.
+    fn as_any(&self) -> &dyn Any;
+}

@@ -1,0 +1,163 @@
+//! Where events come from: the system's event queue, or a simulated network.
+//!
+//! A reactor polls either through the same calls, so that a test drives the reactor itself. What an
+//! event says is a [`Readiness`], whatever made it.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::time::Duration;
+
+use mio::event::Event;
+use mio::{Events, Poll, Token};
+
+use crate::options::ReactorOptions;
+
+/// What an event says of a stream: a set.
+#[derive(Debug, Copy, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Readiness(u16);
+
+impl Readiness {
+    pub(crate) const NONE: Self = Self(0);
+    /// There may be something to read.
+    pub(crate) const READABLE: Self = Self(1 << 0);
+    /// There may be room to write.
+    pub(crate) const WRITABLE: Self = Self(1 << 1);
+    /// A short read proves nothing: the event carried an end, an error or an urgent byte.
+    pub(crate) const HINT: Self = Self(1 << 2);
+    /// The event carried an error.
+    pub(crate) const ERROR: Self = Self(1 << 3);
+
+    pub(crate) const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    pub(crate) const fn bits(self) -> u16 {
+        self.0
+    }
+
+    pub(crate) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub(crate) fn has(self, any: Self) -> bool {
+        self.0 & any.0 != 0
+    }
+}
+
+impl From<&Event> for Readiness {
+    fn from(event: &Event) -> Self {
+        let mut readiness = Self::NONE;
+        if event.is_writable() {
+            readiness = readiness.with(Self::WRITABLE);
+        }
+        if event.is_readable() {
+            readiness = readiness.with(Self::READABLE);
+        }
+        if event.is_read_closed() || event.is_priority() {
+            readiness = readiness.with(Self::READABLE).with(Self::HINT);
+        }
+        if event.is_error() {
+            readiness = readiness.with(Self::READABLE).with(Self::HINT).with(Self::ERROR);
+        }
+        readiness
+    }
+}
+
+/// A network that exists in this process only.
+pub(crate) trait SimulatedNetwork {
+    /// Takes at most `most` events, oldest first.
+    fn take_events(&mut self, most: usize, into: &mut Vec<(Token, Readiness)>);
+}
+
+/// Where sockets are registered.
+#[derive(Debug)]
+pub(crate) enum Registry {
+    System(mio::Registry),
+    Simulated,
+}
+
+/// See the module's documentation.
+pub(crate) enum Poller {
+    System { poll: Poll, events: Events },
+    Simulated { network: Box<dyn SimulatedNetwork>, events: Vec<(Token, Readiness)>, most: usize },
+}
+
+impl Poller {
+    pub(crate) fn system(poll: Poll, events: usize) -> Self {
+        Self::System { poll, events: Events::with_capacity(events) }
+    }
+
+    pub(crate) fn simulated(network: Box<dyn SimulatedNetwork>, events: usize) -> Self {
+        Self::Simulated { network, events: Vec::new(), most: events }
+    }
+
+    /// Waits for events, for `timeout` at most. A simulated network has all there is at once: time
+    /// passes only by the hand of the test.
+    pub(crate) fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        match self {
+            Self::System { poll, events } => poll.poll(events, timeout),
+            Self::Simulated { network, events, most } => {
+                events.clear();
+                network.take_events(*most, events);
+                Ok(())
+            }
+        }
+    }
+
+    /// Forgets the batch: the call was interrupted before it filled one.
+    pub(crate) fn forget(&mut self) {
+        match self {
+            Self::System { events, .. } => events.clear(),
+            Self::Simulated { events, .. } => events.clear(),
+        }
+    }
+
+    /// Hands on each event of the batch. Returns how many there were, and whether the batch was
+    /// full: then more may be ready than we know, and the next batch is larger.
+    pub(crate) fn each(&mut self, mut event: impl FnMut(Token, Readiness)) -> (usize, bool) {
+        let mut count = 0;
+        match self {
+            Self::System { events, .. } => {
+                for seen in &*events {
+                    count += 1;
+                    event(seen.token(), Readiness::from(seen));
+                }
+                let full = count == events.capacity();
+                if full && count < ReactorOptions::MAX_EVENTS {
+                    *events = Events::with_capacity(ReactorOptions::MAX_EVENTS);
+                }
+                (count, full)
+            }
+            Self::Simulated { events, most, .. } => {
+                for (token, readiness) in events.drain(..) {
+                    count += 1;
+                    event(token, readiness);
+                }
+                let full = count == *most;
+                if full {
+                    *most = ReactorOptions::MAX_EVENTS.max(count);
+                }
+                (count, full)
+            }
+        }
+    }
+}
+
+impl AsRawFd for Poller {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Self::System { poll, .. } => poll.as_raw_fd(),
+            Self::Simulated { .. } => -1,
+        }
+    }
+}
+
+impl fmt::Debug for Poller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::System { .. } => "System",
+            Self::Simulated { .. } => "Simulated",
+        })
+    }
+}

@@ -1,0 +1,162 @@
+//! Starting a listener: everything that can fail about it, on the caller's thread.
+//!
+//! Options are checked, the name is reserved and the socket listens before a reactor hears of it. A
+//! reactor then gets one [`Part`] for each shard, which becomes a listener once it has a slot.
+
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+
+use mio::net::TcpListener;
+
+use crate::acceptor::{self, Acceptor};
+use crate::admission::{Admission, Listening};
+use crate::directory::{Command, End, Lease};
+use crate::error::Error;
+use crate::handle::{Handle, ListenerHandle};
+use crate::handler::{Accepted, Handler};
+use crate::listener::{Factory, Listener};
+use crate::mailbox::Mailbox;
+use crate::options::{ListenerOptions, Origin};
+use crate::phases::AnyListener;
+use crate::profile::Profile;
+use crate::sync::Arc;
+
+/// A listener that listens already, but that no reactor has adopted yet.
+pub(crate) struct Prepared<M, A: Acceptor> {
+    /// One for each shard; the one that accepts comes last.
+    pub(crate) parts: Vec<Part<M, A>>,
+    pub(crate) handle: ListenerHandle<M>,
+}
+
+/// One shard's part of a listener.
+pub(crate) struct Part<M, A: Acceptor> {
+    listening: Option<Listening<A>>,
+    admission: Arc<Admission<A::Stream>>,
+    profile: Profile<M>,
+}
+
+impl<M: Send + 'static, A: Acceptor + 'static> Part<M, A> {
+    /// The part as a listener, in the slot that its reactor has for it.
+    pub(crate) fn into_listener<H: Handler<Message = M>>(
+        mut self,
+        slot: u16,
+        factory: Factory<H>,
+    ) -> Box<dyn AnyListener> {
+        self.profile.slot = slot;
+        Box::new(Listener::new(self.profile, self.admission, self.listening, factory))
+    }
+}
+
+impl Handle {
+    /// Starts a listener: it accepts as soon as this returns, and is served from the reactor's next
+    /// turn on. See [`Reactor::start_listener`](crate::Reactor::start_listener).
+    ///
+    /// # Errors
+    ///
+    /// As [`Reactor::start_listener`](crate::Reactor::start_listener), and [`Error::Gone`] if the
+    /// reactor is. Nothing is left behind: the name and the address are free again.
+    pub fn start_listener<H, F>(
+        &self,
+        name: &str,
+        options: ListenerOptions,
+        factory: F,
+    ) -> Result<ListenerHandle<H::Message>, Error>
+    where
+        H: Handler,
+        F: FnMut(&Accepted<'_>) -> H + Clone + Send + 'static,
+    {
+        let Prepared { parts, handle } = self.prepare_tcp::<H::Message>(name, options)?;
+        // The part that accepts goes last: the others are there for the first connection, and if
+        // it does not get through, they learn from its `Listening` that they end.
+        for part in parts {
+            let end = &self.shared.ends[part.profile.shard];
+            let factory = factory.clone();
+            let make = move |slot| part.into_listener::<H>(slot, Box::new(factory));
+            end.command(Command::Adopt(Box::new(make)))?;
+        }
+        self.shared.publish(&handle.name, handle.addr);
+        Ok(handle)
+    }
+
+    /// Makes a listener ready to be served. A simulated reactor has no sockets: there the listener
+    /// has its name and its address, and no client reaches it.
+    pub(crate) fn prepare_tcp<M: Send + 'static>(
+        &self,
+        name: &str,
+        options: ListenerOptions,
+    ) -> Result<Prepared<M, TcpListener>, Error> {
+        let is_simulated = self.shared.is_simulated;
+        self.prepare(name, options, move |options| {
+            if is_simulated {
+                return Ok((None, options.addr()));
+            }
+            let (socket, addr) = acceptor::listen(name, options)?;
+            Ok((Some(socket), addr))
+        })
+    }
+
+    /// The same for any kind of listening socket, which `listen` makes.
+    pub(crate) fn prepare<M: Send + 'static, A: Acceptor>(
+        &self,
+        name: &str,
+        mut options: ListenerOptions,
+        listen: impl FnOnce(&ListenerOptions) -> Result<(Option<A>, SocketAddr), Error>,
+    ) -> Result<Prepared<M, A>, Error> {
+        let shared = &self.shared;
+        if shared.ends.iter().any(End::is_gone) {
+            return Err(Error::Gone);
+        }
+        let findings = options.check();
+        if !findings.errors.is_empty() {
+            return Err(Error::Options { name: name.to_owned(), errors: findings.errors });
+        }
+        for warning in findings.warnings {
+            log::warn!("listener \"{name}\": {warning}");
+        }
+        let (serial, acceptor, counters) = shared.reserve(name)?;
+        let (mut socket, addr) = listen(&options).inspect_err(|_| shared.cancel(name))?;
+        // An inherited socket is ours now; kept here, it would go on listening through the drain.
+        options.origin = Origin::Bind(addr);
+        log::info!("listener \"{name}\": listening on {addr}");
+        let doorbells = shared.ends.iter().map(|end| Arc::clone(&end.doorbell));
+        #[cfg_attr(not(test), expect(clippy::arc_with_non_send_sync))]
+        let admission = Arc::new(Admission::new(doorbells, acceptor, options.max_connections));
+        let name: Arc<str> = name.into();
+        let mut parts = Vec::with_capacity(shared.ends.len());
+        let mut mailboxes = Vec::with_capacity(shared.ends.len());
+        for ((shard, counters), serial) in counters.iter().enumerate().zip(serial..) {
+            let refused = Arc::clone(counters);
+            let doorbell = Arc::clone(&shared.ends[shard].doorbell);
+            let refuse = move || {
+                refused.refused_messages.fetch_add(1, Ordering::Relaxed);
+            };
+            let mailbox =
+                Arc::new(Mailbox::new(serial, options.mailbox_capacity, doorbell, refuse));
+            mailboxes.push(Arc::clone(&mailbox));
+            let framing = options.framing_in_force();
+            let admission = Arc::clone(&admission);
+            let listening =
+                (shard == acceptor).then(|| Listening::new(socket.take(), Arc::clone(&admission)));
+            let lease = Lease { shared: Arc::clone(shared), name: Arc::clone(&name) };
+            let profile = Profile {
+                name: Arc::clone(&name),
+                shard,
+                slot: 0,
+                serial,
+                shape: framing.shape(),
+                framing,
+                limits: Profile::<M>::limits(&options),
+                options: options.clone(),
+                mailbox,
+                counters: Arc::clone(counters),
+                handle: self.clone(),
+                lease,
+            };
+            parts.push(Part { listening, admission, profile });
+        }
+        parts.sort_by_key(|part| part.profile.shard == acceptor);
+        let mailboxes = mailboxes.into();
+        let handle = ListenerHandle { name, addr, mailboxes, counters, reactor: self.clone() };
+        Ok(Prepared { parts, handle })
+    }
+}

@@ -1,0 +1,105 @@
+//! The network of a test: its scripted connections, and the events that are on their way.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use mio::Token;
+use slab::Slab;
+
+use super::faults::Faults;
+use super::script::{Door, Ready, Script, Shared, Source};
+use crate::poller::{Readiness, SimulatedNetwork};
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(super) struct Network {
+    scripts: Slab<Shared>,
+    ready: Ready,
+    /// Events that a full batch left for the next poll, before all that are newer.
+    left: VecDeque<Source>,
+    pub(super) door: Rc<RefCell<Door>>,
+    faults: Option<Faults>,
+    connections: u64,
+}
+
+impl Network {
+    pub(super) fn new() -> Self {
+        let network = Self::default();
+        network.door.borrow_mut().ready = Rc::clone(&network.ready);
+        network
+    }
+
+    /// A client connects from `peer_addr`, or from an address of its own, to `local_addr`.
+    pub(super) fn connect(
+        &mut self,
+        peer_addr: Option<SocketAddr>,
+        local_addr: SocketAddr,
+    ) -> Shared {
+        self.connections += 1;
+        let port = u16::try_from(40_000 + self.connections % 20_000).unwrap_or_default();
+        let peer_addr = peer_addr.unwrap_or_else(|| ([192, 0, 2, 1], port).into());
+        let place = self.scripts.vacant_entry();
+        let ready = Rc::clone(&self.ready);
+        let mut script = Script::new(place.key(), ready, peer_addr, local_addr);
+        script.weather = self.faults.as_ref().map(|faults| faults.weather(self.connections));
+        let script = Rc::new(RefCell::new(script));
+        place.insert(Rc::clone(&script));
+        let mut door = self.door.borrow_mut();
+        door.waiting.push_back(Rc::clone(&script));
+        door.announce();
+        script
+    }
+
+    /// No test looks into this script any more.
+    pub(super) fn forget(&mut self, script: &Shared) {
+        let (gone, place) = (script.borrow().gone, script.borrow().place);
+        if gone {
+            self.scripts.remove(place);
+        }
+    }
+
+    /// Connections that exist already are numbered from the top, so that none has the weather of
+    /// one to come.
+    pub(super) fn set_faults(&mut self, faults: Faults) {
+        for (place, script) in &self.scripts {
+            script.borrow_mut().weather = Some(faults.weather(!(place as u64)));
+        }
+        self.faults = Some(faults);
+    }
+
+    pub(super) fn has_events(&self) -> bool {
+        !self.left.is_empty() || !self.ready.borrow().is_empty()
+    }
+
+    /// An event that comes too late, for a stream that is gone, is delivered like any other.
+    fn event(&self, source: Source) -> Option<(Token, Readiness)> {
+        match source {
+            Source::Acceptor => Some((self.door.borrow().token?, Readiness::READABLE)),
+            Source::Script(place) => {
+                let mut script = self.scripts.get(place)?.borrow_mut();
+                let token = script.token?;
+                let events = script.take_events();
+                (!events.is_empty()).then_some((token, events))
+            }
+        }
+    }
+}
+
+/// The network as a reactor polls it.
+#[derive(Debug)]
+pub(super) struct Wire(pub(super) Rc<RefCell<Network>>);
+
+impl SimulatedNetwork for Wire {
+    fn take_events(&mut self, most: usize, into: &mut Vec<(Token, Readiness)>) {
+        let mut network = self.0.borrow_mut();
+        let fresh = std::mem::take(&mut *network.ready.borrow_mut());
+        network.left.extend(fresh);
+        while into.len() < most
+            && let Some(source) = network.left.pop_front()
+        {
+            into.extend(network.event(source));
+        }
+    }
+}
