@@ -119,7 +119,6 @@ impl Handle {
         options.origin = Origin::Bind(addr);
         log::info!("listener \"{name}\": listening on {addr}");
         let doorbells = shared.ends.iter().map(|end| Arc::clone(&end.doorbell));
-        #[cfg_attr(not(test), expect(clippy::arc_with_non_send_sync))]
         let admission = Arc::new(Admission::new(doorbells, acceptor, options.max_connections));
         let name: Arc<str> = name.into();
         let mut parts = Vec::with_capacity(shared.ends.len());

@@ -80,7 +80,7 @@ impl<H: Handler> Harness<H> {
     }
 
     fn join(rig: &Rc<RefCell<Rig<H>>>, peer_addr: Option<SocketAddr>) -> Self {
-        let script = rig.borrow_mut().connect(peer_addr);
+        let script = rig.borrow().connect(peer_addr);
         rig.borrow_mut().run();
         Self { rig: Rc::clone(rig), script }
     }
@@ -273,7 +273,7 @@ impl<H: Handler> Harness<H> {
 
     /// From now on all connections to this listener have this weather, those to come included.
     pub fn faults(&self, faults: Faults) {
-        self.rig.borrow_mut().set_faults(faults);
+        self.rig.borrow().set_faults(faults);
     }
 
     /// Whether a fault has killed the stream, or the peer has reset it.
@@ -450,7 +450,7 @@ impl<H: Handler> Harness<H> {
 
 impl<H: Handler> Drop for Harness<H> {
     fn drop(&mut self) {
-        self.rig.borrow_mut().forget(&self.script);
+        self.rig.borrow().forget(&self.script);
     }
 }
 

@@ -138,15 +138,15 @@ impl<H: Handler> Rig<H> {
         Self { reactor, handle, hand, network, framing, drain: None, kind: Default::default() }
     }
 
-    pub(super) fn connect(&mut self, peer_addr: Option<SocketAddr>) -> Shared {
+    pub(super) fn connect(&self, peer_addr: Option<SocketAddr>) -> Shared {
         self.network.borrow_mut().connect(peer_addr, self.handle.local_addr())
     }
 
-    pub(super) fn forget(&mut self, script: &Shared) {
+    pub(super) fn forget(&self, script: &Shared) {
         self.network.borrow_mut().forget(script);
     }
 
-    pub(super) fn set_faults(&mut self, faults: Faults) {
+    pub(super) fn set_faults(&self, faults: Faults) {
         self.network.borrow_mut().set_faults(faults);
     }
 
@@ -189,7 +189,7 @@ impl<H: Handler> Rig<H> {
 
     /// Nothing happens if the listener is being stopped already.
     pub(super) fn drain(&mut self) {
-        self.drain = self.handle.stop().ok().or(self.drain.take());
+        self.drain = self.handle.stop().ok().or_else(|| self.drain.take());
         self.run();
     }
 
