@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 pub use self::action::{Action, Packet};
 pub use self::context::Context;
-pub(crate) use self::echo::Echo;
+pub(crate) use self::echo::{Echo, Place};
 use crate::identity::ConnectionId;
 use crate::reason::CloseReason;
 

@@ -157,11 +157,13 @@ mod sync;
 
 // Pure from here on: no socket, no clock, no input or output.
 mod connection;
+mod life;
 mod timers;
 mod buffer;
 mod framing;
 mod reason;
 mod wheel;
+mod flags;
 
 pub use drain::{Drain, Report, Straggler};
 pub use error::{Error, OptionsError};

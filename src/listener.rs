@@ -30,7 +30,6 @@ use self::queues::Lists;
 use crate::acceptor::Acceptor;
 use crate::admission::{Admission, Listening};
 use crate::clock::Nanos;
-use crate::connection::flag;
 use crate::desk::{Desk, Lost};
 use crate::drain::{Report, Straggler};
 use crate::error::Error;
@@ -38,7 +37,7 @@ use crate::handler::{Accepted, Handler};
 use crate::identity::ConnectionId;
 use crate::logging::LogGate;
 use crate::mailbox::Mail;
-use crate::peer::{Peer, Swept, mark};
+use crate::peer::{Marks, Peer, Swept};
 use crate::phases::AnyListener;
 use crate::poller::Readiness;
 use crate::profile::Profile;
@@ -65,6 +64,13 @@ struct Draining {
     forced: bool,
     report: Report,
 }
+
+/// What a listener lends for work on its peers.
+type Lent<'a, H, A> = (
+    &'a mut Slab<Peer<H, <A as Acceptor>::Stream>>,
+    &'a mut Lists,
+    Desk<'a, <H as Handler>::Message>,
+);
 
 /// See the module's documentation.
 pub(crate) struct Listener<H: Handler, A: Acceptor> {
@@ -114,6 +120,13 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         }
     }
 
+    /// The peers, their lists, and what a peer is lent: the one place where a `Desk` is made.
+    #[inline(always)]
+    fn lend<'a>(&'a mut self, turn: &'a mut Turn) -> Lent<'a, H, A> {
+        let Self { peers, lists, timers, profile, gate, lost, .. } = self;
+        (peers, lists, Desk { turn, timers, profile, gate, lost })
+    }
+
     /// Works on one peer, and queues it wherever it belongs afterwards.
     fn with_peer(
         &mut self,
@@ -121,41 +134,36 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         key: u32,
         work: impl FnOnce(&mut Peer<H, A::Stream>, &mut Desk<'_, H::Message>),
     ) {
-        let Some(peer) = self.peers.get_mut(key as usize) else { return };
-        let mut desk = Desk {
-            turn,
-            timers: &mut self.timers,
-            profile: &self.profile,
-            gate: &mut self.gate,
-            lost: &mut self.lost,
-        };
+        let (peers, lists, mut desk) = self.lend(turn);
+        let Some(peer) = peers.get_mut(key as usize) else { return };
         work(peer, &mut desk);
-        debug_assert!(desk.turn.out.is_empty(), "output belongs to one peer at a time");
-        self.lists.see_off(peer, key);
+        lists.requeue(peer, &mut desk);
     }
 
+    /// Counts a connection out that has ended, and frees its slot.
     fn remove(&mut self, turn: &mut Turn, key: u32) {
-        let peer = self.peers.remove(key as usize);
-        let generation = &mut self.generations[key as usize];
-        *generation = generation.wrapping_add(1);
-        self.profile.counters.open.sub(1);
+        let Some(peer) = self.peers.get(key as usize) else { return };
         if let Some(draining) = &mut self.draining {
             let straggler = Straggler {
-                id: ConnectionId {
-                    serial: self.profile.serial,
-                    key,
-                    generation: peer.seat.generation,
-                },
+                id: self.profile.id_of(peer.seat),
                 peer_addr: peer.seat.peer_addr(),
                 reason: peer.conn.reason().unwrap_or(CloseReason::Normal),
                 after: draining
                     .since
                     .map_or(Duration::ZERO, |since| since.elapsed_at(turn.nanos())),
             };
-            draining.report.count(straggler, peer.is_marked(mark::FORCED));
+            draining.report.count(straggler, peer.conn.life.is_forced());
         }
+        self.free(turn, key);
+    }
+
+    /// Frees a slot: its next owner has another generation.
+    fn free(&mut self, turn: &mut Turn, key: u32) {
         // In this order: the place is free when its descriptor is.
-        drop(peer);
+        drop(self.peers.remove(key as usize));
+        let generation = &mut self.generations[key as usize];
+        *generation = generation.wrapping_add(1);
+        self.profile.counters.open.sub(1);
         self.admission.leave(self.profile.shard);
         // A descriptor came free: one early try per rest, so that churn is no busy loop.
         if !self.accepting.retried
@@ -185,22 +193,8 @@ impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
 
     fn mark_peer(&mut self, key: u32, generation: u32, readiness: Readiness) {
         let Some(peer) = self.peers.get_mut(key as usize) else { return };
-        if peer.seat.generation != generation {
-            return;
-        }
-        let rested = peer.is_at_rest();
-        peer.marks |= readiness.bits();
-        let wanted = if rested {
-            peer.is_marked(mark::READABLE)
-        } else {
-            !peer.is_marked(mark::QUEUED)
-                && (peer.wants_work()
-                    || peer.wants_flush()
-                    || peer.conn.has(flag::CLOSING) && peer.is_marked(mark::READABLE))
-        };
-        if wanted {
-            peer.marks |= mark::QUEUED;
-            self.lists.run.push(key);
+        if peer.seat.generation == generation && peer.notice(readiness) {
+            self.lists.run(peer);
         }
     }
 
@@ -213,15 +207,13 @@ impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
     }
 
     fn work(&mut self, turn: &mut Turn, read: &mut [u8]) {
-        let Self { peers, lists, timers, profile, gate, lost, .. } = self;
-        let mut desk = Desk { turn, timers, profile, gate, lost };
+        let (peers, lists, mut desk) = self.lend(turn);
         // Whoever is queued from now on waits for the next turn.
         let mut run = std::mem::replace(&mut lists.run, std::mem::take(&mut lists.spare));
         for (count, key) in (1..).zip(run.drain(..)) {
             if let Some(peer) = peers.get_mut(key as usize) {
                 peer.work(&mut desk, read);
-                debug_assert!(desk.turn.out.is_empty(), "output belongs to one peer at a time");
-                lists.see_off(peer, key);
+                lists.requeue(peer, &mut desk);
             }
             if count % PEERS_PER_SAMPLE == 0 {
                 desk.turn.sample();
@@ -257,20 +249,18 @@ impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
         if self.lists.flush.is_empty() {
             return;
         }
-        let mut flush = std::mem::take(&mut self.lists.flush);
+        let (peers, lists, mut desk) = self.lend(turn);
+        let mut flush = std::mem::take(&mut lists.flush);
         for key in flush.drain(..) {
-            if let Some(peer) = self.peers.get_mut(key as usize) {
-                peer.marks &= !mark::FLUSH;
-            }
-            self.with_peer(turn, key, |peer, desk| {
-                peer.flush(desk);
-                peer.settle(desk);
-            });
+            let Some(peer) = peers.get_mut(key as usize) else { continue };
+            peer.marks.remove(Marks::FLUSH);
+            peer.flush(&mut desk);
+            peer.settle(&mut desk);
+            lists.requeue(peer, &mut desk);
         }
         // Nothing is pushed here: what could be written has been offered.
-        if self.lists.flush.is_empty() {
-            self.lists.flush = flush;
-        }
+        debug_assert!(lists.flush.is_empty());
+        lists.flush = flush;
     }
 
     fn sweep(&mut self, turn: &mut Turn) {
@@ -279,23 +269,16 @@ impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
         }
         let mut sweep = std::mem::take(&mut self.lists.sweep);
         for key in sweep.drain(..) {
-            let mut desk = Desk {
-                turn,
-                timers: &mut self.timers,
-                profile: &self.profile,
-                gate: &mut self.gate,
-                lost: &mut self.lost,
-            };
-            let Some(peer) = self.peers.get_mut(key as usize) else { continue };
+            let (peers, lists, mut desk) = self.lend(turn);
+            let Some(peer) = peers.get_mut(key as usize) else { continue };
             match peer.sweep(&mut desk) {
                 Swept::Gone => self.remove(turn, key),
-                Swept::Waits if peer.wants_work() && !peer.is_marked(mark::QUEUED) => {
-                    peer.marks |= mark::QUEUED;
-                    self.lists.run.push(key);
-                }
+                Swept::Waits if peer.wants_work() => lists.run(peer),
                 Swept::Waits => {}
             }
         }
+        // `terminate` has no way to end another connection.
+        debug_assert!(self.lists.sweep.is_empty());
         self.lists.sweep = sweep;
     }
 
@@ -319,11 +302,9 @@ impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
         &self.profile.name
     }
 
-    fn close(&mut self, id: ConnectionId) {
+    fn close(&mut self, turn: &mut Turn, id: ConnectionId) {
         if self.is_current(id.key, id.generation) {
-            let peer = &mut self.peers[id.key as usize];
-            peer.conn.close(CloseReason::Shutdown);
-            self.lists.put(peer, id.key);
+            self.with_peer(turn, id.key, |peer, _| peer.conn.close(CloseReason::Shutdown));
         }
     }
 

@@ -1,50 +1,28 @@
 //! One connection in its slot: the socket, the protocol-free state, the handler.
 //!
-//! The only room that reads or writes a stream, in `input` and `output`. A peer is worked on in one
+//! The only module that reads or writes a stream, in `input` and `output`. A peer is worked on in one
 //! go, within budgets: queued output first, then packets left over, then the socket; answers gather
-//! in the reactor's output buffer and leave with one write. `close` carries out an end.
+//! in the reactor's output buffer and leave with one write. `close` carries out an end, `clocks`
+//! keeps the peer's one entry in the wheel.
 
 mod clocks;
 mod close;
 mod dispatch;
 mod input;
+mod marks;
 mod output;
 
-use crate::connection::{Connection, flag};
+pub(crate) use self::marks::Marks;
+use crate::connection::{Connection, Flags};
 use crate::desk::Desk;
 use crate::handler::{Handler, Info};
 use crate::identity::Seat;
+use crate::life::{OutputHalf, Stage};
+use crate::poller::Readiness;
+use crate::reason::CloseReason;
 use crate::stream::Stream;
 use crate::turn::{FLUSH_AT, Turn};
 use crate::wheel::TimerKey;
-
-/// What events said, and where the peer is queued.
-pub(crate) mod mark {
-    /// There may be something to read.
-    pub(crate) const READABLE: u16 = 1 << 0;
-    /// There may be room to write.
-    pub(crate) const WRITABLE: u16 = 1 << 1;
-    /// A short read proves nothing: the event carried an end, an error or an urgent byte.
-    pub(crate) const HINT: u16 = 1 << 2;
-    /// The event carried an error.
-    pub(crate) const ERROR: u16 = 1 << 3;
-    /// In the listener's run queue.
-    pub(crate) const QUEUED: u16 = 1 << 4;
-    /// In the listener's list of peers with fresh output.
-    pub(crate) const FLUSH: u16 = 1 << 5;
-    /// In the listener's list of peers to end.
-    pub(crate) const SWEEP: u16 = 1 << 6;
-    /// Nothing can be read or written any more.
-    pub(crate) const BROKEN: u16 = 1 << 7;
-    /// The present stage of closing took too long.
-    pub(crate) const CLOSE_DUE: u16 = 1 << 8;
-    /// The listener drains, and the handler has not been told yet.
-    pub(crate) const DRAIN: u16 = 1 << 9;
-    /// The drain deadline ended it, or cut its end short.
-    pub(crate) const FORCED: u16 = 1 << 10;
-    /// Room to write is announced: a write was refused before.
-    pub(crate) const ROOM_WATCHED: u16 = 1 << 11;
-}
 
 /// What sweeping a peer came to.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
@@ -59,9 +37,9 @@ pub(crate) enum Swept {
 #[derive(Debug)]
 pub(crate) struct Peer<H, S> {
     pub(crate) stream: S,
-    /// None once `terminate` was called: the peer lingers.
-    pub(crate) handler: Option<H>,
-    pub(crate) marks: u16,
+    /// There exactly while [`Life::has_handler`](crate::life::Life::has_handler) says so.
+    handler: Option<H>,
+    pub(crate) marks: Marks,
     timer: TimerKey,
     /// When it was accepted, in microseconds that wrap around after 71 minutes.
     accepted: u32,
@@ -70,62 +48,102 @@ pub(crate) struct Peer<H, S> {
 }
 
 impl<H: Handler, S: Stream> Peer<H, S> {
-    pub(crate) fn new(stream: S, handler: H, seat: Seat, turn: &Turn) -> Self {
-        let conn = Connection::new(turn.now());
-        let accepted = turn.nanos().wrapping_micros();
-        let (handler, marks) = (Some(handler), mark::WRITABLE);
-        Self { stream, handler, marks, timer: TimerKey::NONE, accepted, conn, seat }
+    /// A peer whose connection is opening: it has no handler yet.
+    pub(crate) fn new(stream: S, seat: Seat, turn: &Turn) -> Self {
+        Self {
+            stream,
+            handler: None,
+            marks: Marks::WRITABLE,
+            timer: TimerKey::NONE,
+            accepted: turn.nanos().wrapping_micros(),
+            conn: Connection::new(turn.now()),
+            seat,
+        }
     }
 
-    pub(crate) fn is_marked(&self, marks: u16) -> bool {
-        self.marks & marks != 0
+    /// Opening is over: here is the handler, which is asked for its first words.
+    pub(crate) fn open(&mut self, handler: H, desk: &mut Desk<'_, H::Message>) {
+        self.conn.life.open();
+        self.handler = Some(handler);
+        desk.profile.counters.made.add(1);
+        log::debug!("{}: {} connected", desk.profile.name, self.seat.peer_addr());
+        self.dispatch(desk, |handler, ctx| {
+            let action = handler.init(ctx);
+            ctx.apply(action);
+        });
+        if !self.conn.is_quiet() || !desk.turn.out.is_empty() {
+            self.queue_out(desk, 0);
+        }
+        self.settle(desk);
+    }
+
+    /// The handler, unless it was terminated or not made yet.
+    pub(crate) fn handler(&self) -> Option<&H> {
+        self.handler.as_ref()
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_marked(&self, marks: Marks) -> bool {
+        self.marks.has(marks)
+    }
+
+    /// An event came. Returns whether the peer is to be worked on for it.
+    pub(crate) fn notice(&mut self, readiness: Readiness) -> bool {
+        let was_at_rest = self.is_at_rest();
+        self.marks.insert(readiness.into());
+        if was_at_rest {
+            return self.is_marked(Marks::READABLE);
+        }
+        self.wants_work()
+            || self.wants_flush()
+            || self.conn.life.is_ending() && self.is_marked(Marks::READABLE)
     }
 
     /// Whether all it has to do is to wait for an event: no list needs to have it.
     #[inline]
     pub(crate) fn is_at_rest(&self) -> bool {
-        self.marks & !(mark::WRITABLE | mark::ROOM_WATCHED) == 0
-            && self.conn.is_quiet()
-            && self.handler.is_some()
+        self.marks.has_only(Marks::WRITABLE.with(Marks::ROOM_WATCHED)) && self.conn.is_quiet()
     }
 
     /// Whether there is something to do without waiting for an event.
     pub(crate) fn wants_work(&self) -> bool {
-        if self.handler.is_none() {
-            return self.is_marked(mark::READABLE);
+        if !self.conn.life.has_handler() {
+            return self.conn.life.is_lingering() && self.is_marked(Marks::READABLE);
         }
-        let unread = self.is_marked(mark::READABLE) || self.conn.has(flag::BACKLOG | flag::EOF);
-        let goodbye = self.is_marked(mark::DRAIN) && self.may_say_goodbye();
-        let drained = self.conn.has(flag::OWES_DRAINED) && self.conn.output.is_none();
-        (unread || goodbye) && !self.conn.has(flag::BLOCKS)
-            || drained && !self.conn.has(flag::CLOSING)
-            || self.is_marked(mark::ERROR)
+        let unread = self.is_marked(Marks::READABLE)
+            || self.conn.has(Flags::BACKLOG)
+            || self.conn.life.is_input_ended();
+        let goodbye = self.is_marked(Marks::DRAIN) && self.may_say_goodbye();
+        let drained = self.conn.has(Flags::OWES_DRAINED) && self.conn.output.is_none();
+        (unread || goodbye) && !self.conn.is_blocked()
+            || drained && self.conn.life.is_open()
+            || self.is_marked(Marks::ERROR)
     }
 
     /// Whether there is output that the kernel has not refused yet.
     pub(crate) fn wants_flush(&self) -> bool {
-        self.is_marked(mark::WRITABLE) && self.conn.output.is_some()
+        self.is_marked(Marks::WRITABLE) && self.conn.output.is_some()
     }
 
     /// The peer's share of a turn.
     pub(crate) fn work(&mut self, desk: &mut Desk<'_, H::Message>, read: &mut [u8]) {
-        self.marks &= !mark::QUEUED;
+        self.marks.remove(Marks::QUEUED);
         let mut budget = desk.turn.options.packet_budget;
-        if !self.conn.is_quiet() || self.handler.is_none() {
+        if !self.conn.is_quiet() {
             self.flush(desk);
-            if self.handler.is_none() || self.conn.has(flag::CLOSING) {
+            if !self.conn.life.is_open() {
                 return self.discard(read);
             }
             self.catch_up(desk, &mut budget);
         }
-        if self.is_marked(mark::READABLE) && self.may_read() {
+        if self.is_marked(Marks::READABLE) && self.conn.may_read() {
             self.read(desk, read, &mut budget);
         }
         if budget == 0 {
             desk.profile.counters.packet_budget_hits.add(1);
         }
         // What follows is not for those who are done, as most are, nor for those past help.
-        let over = self.is_at_rest() && self.is_clockless(desk) || self.is_marked(mark::BROKEN);
+        let over = self.is_at_rest() && self.is_clockless(desk) || self.conn.life.is_broken();
         if over && desk.turn.out.is_empty() {
             return;
         }
@@ -138,7 +156,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     #[inline(never)]
     fn catch_up(&mut self, desk: &mut Desk<'_, H::Message>, budget: &mut u32) {
         self.tell_drained(desk);
-        if self.conn.has(flag::BACKLOG) && !self.conn.has(flag::BLOCKS) {
+        if self.conn.has(Flags::BACKLOG) && !self.conn.is_blocked() {
             self.consume(desk, &[], 0, budget);
         }
     }
@@ -147,15 +165,16 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     /// drains.
     #[inline(never)]
     fn look_around(&mut self, desk: &mut Desk<'_, H::Message>) {
-        if self.is_marked(mark::ERROR) {
+        if self.is_marked(Marks::ERROR) {
             self.look_for_death();
         }
-        if self.conn.has(flag::EOF) && !self.conn.has(flag::BACKLOG | flag::BLOCKS) {
+        let waits = self.conn.is_blocked() || self.conn.has(Flags::BACKLOG);
+        if self.conn.life.is_input_ended() && !waits {
             let reason = self.conn.end_of_input();
             self.close(desk, reason);
         }
-        if self.is_marked(mark::DRAIN) && self.may_say_goodbye() {
-            self.marks &= !mark::DRAIN;
+        if self.is_marked(Marks::DRAIN) && self.may_say_goodbye() {
+            self.marks.remove(Marks::DRAIN);
             self.dispatch(desk, |handler, ctx| {
                 let action = handler.handle_info(Info::Shutdown, ctx);
                 ctx.apply(action);
@@ -165,7 +184,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
 
     /// Whether messages reach it.
     pub(crate) fn listens(&self) -> bool {
-        self.handler.is_some() && !self.conn.has(flag::CLOSING)
+        self.conn.life.is_open()
     }
 
     /// Hands over one message. What is answered gathers until [`reply`](Self::reply), unless it is
@@ -199,18 +218,41 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         turn.nanos().wrapping_micros().wrapping_sub(self.accepted)
     }
 
-    fn may_read(&self) -> bool {
-        !self.conn.has(flag::BLOCKS | flag::BACKLOG | flag::EOF)
-    }
-
     /// Everything that had arrived was delivered, and no packet is half here.
     fn may_say_goodbye(&self) -> bool {
-        !self.is_marked(mark::READABLE)
-            && !self.conn.has(flag::BLOCKS | flag::BACKLOG)
+        !self.is_marked(Marks::READABLE)
+            && !self.conn.is_blocked()
+            && !self.conn.has(Flags::BACKLOG)
             && self.conn.input.is_none()
     }
-}
 
+    /// Puts everything right that follows from what just happened: the output half's end, the clocks,
+    /// the one entry in the wheel.
+    #[inline]
+    pub(crate) fn settle(&mut self, desk: &mut Desk<'_, H::Message>) {
+        if !self.is_clockless(desk) || !self.conn.is_quiet() {
+            if self.conn.life.output() == OutputHalf::Ending {
+                self.finish_output();
+            }
+            self.settle_clocks(desk);
+        }
+    }
+
+    /// What must hold between any two pieces of work.
+    pub(crate) fn invariants(&self) {
+        self.conn.invariants();
+        debug_assert_eq!(self.handler.is_some(), self.conn.life.has_handler());
+        debug_assert!(self.conn.life.stage() != Stage::Gone || self.timer.is_none());
+    }
+
+    /// Fails with a reason that the kernel gave: nothing can be read or written any more.
+    fn fail(&mut self, reason: CloseReason) {
+        let readiness = Marks::READABLE.with(Marks::WRITABLE).with(Marks::HINT).with(Marks::ERROR);
+        self.marks.remove(readiness);
+        self.conn.close(reason);
+        self.conn.life.cut(crate::life::Cut::Broken);
+    }
+}
 #[cfg(test)]
 mod tests {
     use mio::net::TcpStream;

@@ -29,7 +29,7 @@ pub(crate) trait AnyListener {
     fn accepts(&self) -> bool;
     fn name(&self) -> &str;
     /// Decides the end of one connection, if it is still that one.
-    fn close(&mut self, id: ConnectionId);
+    fn close(&mut self, turn: &mut Turn, id: ConnectionId);
     fn drain(&mut self, turn: &mut Turn) -> Result<(), Error>;
     /// Decides the end of all connections, without waiting for anything.
     fn force(&mut self);

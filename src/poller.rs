@@ -11,37 +11,20 @@ use std::time::Duration;
 use mio::event::Event;
 use mio::{Events, Poll, Token};
 
+use crate::flags::flag_set;
 use crate::options::ReactorOptions;
 
-/// What an event says of a stream: a set.
-#[derive(Debug, Copy, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Readiness(u16);
-
-impl Readiness {
-    pub(crate) const NONE: Self = Self(0);
-    /// There may be something to read.
-    pub(crate) const READABLE: Self = Self(1 << 0);
-    /// There may be room to write.
-    pub(crate) const WRITABLE: Self = Self(1 << 1);
-    /// A short read proves nothing: the event carried an end, an error or an urgent byte.
-    pub(crate) const HINT: Self = Self(1 << 2);
-    /// The event carried an error.
-    pub(crate) const ERROR: Self = Self(1 << 3);
-
-    pub(crate) const fn with(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
-    pub(crate) const fn bits(self) -> u16 {
-        self.0
-    }
-
-    pub(crate) fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    pub(crate) fn has(self, any: Self) -> bool {
-        self.0 & any.0 != 0
+flag_set! {
+    /// What an event says of a stream.
+    Readiness {
+        /// There may be something to read.
+        READABLE = 0,
+        /// There may be room to write.
+        WRITABLE = 1,
+        /// A short read proves nothing: the event carried an end, an error or an urgent byte.
+        HINT = 2,
+        /// The event carried an error.
+        ERROR = 3,
     }
 }
 
@@ -49,16 +32,16 @@ impl From<&Event> for Readiness {
     fn from(event: &Event) -> Self {
         let mut readiness = Self::NONE;
         if event.is_writable() {
-            readiness = readiness.with(Self::WRITABLE);
+            readiness.insert(Self::WRITABLE);
         }
         if event.is_readable() {
-            readiness = readiness.with(Self::READABLE);
+            readiness.insert(Self::READABLE);
         }
         if event.is_read_closed() || event.is_priority() {
-            readiness = readiness.with(Self::READABLE).with(Self::HINT);
+            readiness.insert(Self::READABLE.with(Self::HINT));
         }
         if event.is_error() {
-            readiness = readiness.with(Self::READABLE).with(Self::HINT).with(Self::ERROR);
+            readiness.insert(Self::READABLE.with(Self::HINT).with(Self::ERROR));
         }
         readiness
     }

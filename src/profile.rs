@@ -5,6 +5,7 @@ use crate::directory::Lease;
 use crate::framing::{Framing, Shape};
 use crate::guard::guarded;
 use crate::handle::Handle;
+use crate::identity::{ConnectionId, Seat};
 use crate::mailbox::Mailbox;
 use crate::options::ListenerOptions;
 use crate::stats::Counters;
@@ -32,6 +33,11 @@ pub(crate) struct Profile<M> {
 }
 
 impl<M> Profile<M> {
+    /// The name of the connection that sits there.
+    pub(crate) fn id_of(&self, seat: Seat) -> ConnectionId {
+        ConnectionId { serial: self.serial, key: seat.key, generation: seat.generation }
+    }
+
     pub(crate) fn limits(options: &ListenerOptions) -> Limits {
         Limits {
             packet_timeout: options.packet_timeout,

@@ -440,7 +440,7 @@ impl Reactor {
 
     fn close(&mut self, id: ConnectionId) {
         if let Some(slot) = self.slot_of(id.serial) {
-            self.listeners[slot].listener.close(id);
+            self.listeners[slot].listener.close(&mut self.turn, id);
         }
     }
 

@@ -8,7 +8,8 @@ use bytes::Bytes;
 
 use super::action::{Action, Packet};
 use super::echo::Echo;
-use crate::connection::{Connection, flag};
+use crate::connection::{Connection, Flags};
+use crate::desk::Desk;
 use crate::framing::{Enframe, Framing, Shape};
 use crate::handle::Handle;
 use crate::identity::{ConnectionId, Seat, canonical};
@@ -33,6 +34,21 @@ pub struct Context<'a, M> {
     pub(crate) echo: Echo<'a>,
     /// Packets framed in this dispatch, those of `echo` not counted.
     pub(crate) framed: u64,
+}
+
+impl<'a, M> Context<'a, M> {
+    /// What a peer lends to one callback, or to one batch of packets.
+    #[inline(always)]
+    pub(crate) fn new<'d: 'a>(
+        conn: &'a mut Connection,
+        desk: &'a mut Desk<'d, M>,
+        seat: Seat,
+        stream: &'a dyn Stream,
+        echo: Echo<'a>,
+    ) -> Self {
+        let Desk { turn, timers, profile, .. } = desk;
+        Self { conn, turn, timers, profile, seat, stream, echo, framed: 0 }
+    }
 }
 
 impl<M> Context<'_, M> {
@@ -73,11 +89,7 @@ impl<M> Context<'_, M> {
 
     /// The connection's name.
     pub fn id(&self) -> ConnectionId {
-        ConnectionId {
-            serial: self.profile.serial,
-            key: self.seat.key,
-            generation: self.seat.generation,
-        }
+        self.profile.id_of(self.seat)
     }
 
     /// Where other threads send this handler messages.
@@ -101,7 +113,7 @@ impl<M> Context<'_, M> {
         let index = self.timers.next_index();
         let timer = Timer::User { listener: self.profile.slot, index };
         let wheel = self.turn.wheel.arm(at, timer);
-        let first = &mut self.conn.rare().first_timer;
+        let first = self.conn.timers();
         self.timers.insert(self.seat.key, first, at, wheel, message)
     }
 
@@ -110,7 +122,7 @@ impl<M> Context<'_, M> {
         if !self.timers.is_armed(timer, self.seat.key) {
             return false;
         }
-        let removed = self.timers.remove(timer, &mut self.conn.rare().first_timer);
+        let removed = self.timers.remove(timer, self.conn.timers());
         self.turn.wheel.cancel(removed.wheel);
         true
     }
@@ -146,13 +158,23 @@ impl<M> Context<'_, M> {
     /// Whoever pauses has to resume: a connection that is never resumed stays until its peer resets
     /// it, or the listener's drain forces it.
     pub fn pause_reading(&mut self) {
-        self.conn.flags |= flag::PAUSED;
+        self.conn.flags.insert(Flags::PAUSED);
     }
 
     /// Goes on after [`pause_reading`](Self::pause_reading), with what is buffered first, once this
     /// callback has returned.
     pub fn resume_reading(&mut self) {
-        self.conn.flags &= !flag::PAUSED;
+        self.conn.flags.remove(Flags::PAUSED);
+    }
+
+    /// Ends the output half: what is queued is sent, then the peer is told that nothing more comes.
+    /// Reading goes on, and so do messages and timers; the connection ends when the peer ends its
+    /// half as well, or for any other reason.
+    ///
+    /// From now on [`send`](Self::send) answers [`SendError::Closing`], and an [`Action`] that sends
+    /// ends the connection with [`CloseReason::Normal`](crate::CloseReason::Normal).
+    pub fn end_output(&mut self) {
+        self.conn.life.end_output();
     }
 
     /// Bytes of output that have not been taken by the kernel, length prefixes included.
@@ -164,9 +186,7 @@ impl<M> Context<'_, M> {
     /// go behind it.
     pub(crate) fn end_echo(&mut self) {
         if self.echo.len() > 0 {
-            self.framed += self.echo.packets();
-            self.turn.out.extend_from_slice(&self.echo.input[self.echo.range()]);
-            self.echo = Echo { input: self.echo.input, ..Echo::default() };
+            self.framed += self.echo.copy_to(&mut self.turn.out);
         }
     }
 
@@ -190,7 +210,7 @@ impl<M> Context<'_, M> {
     }
 
     fn frame(&mut self, packet: Packet<'_>) -> Result<(), SendError> {
-        if self.conn.has(flag::CLOSING) {
+        if !self.conn.life.may_send() {
             return Err(SendError::Closing);
         }
         let payload = packet.as_slice();
@@ -200,7 +220,7 @@ impl<M> Context<'_, M> {
             return Err(self.full(queued, max));
         }
         self.end_echo();
-        self.conn.flags |= flag::COPIES;
+        self.conn.flags.insert(Flags::COPIES);
         let framing = self.conn.framing(&self.profile.framing);
         let before = self.turn.out.len();
         match packet {
@@ -246,12 +266,12 @@ impl<M> Context<'_, M> {
         self.turn.out.clear();
         // The batch has to end as well: its room is another one now, and all of this is to be
         // offered to the kernel before more is queued.
-        self.conn.flags |= flag::REFRAMED;
+        self.conn.flags.insert(Flags::REFRAMED);
         Ok(())
     }
 
     fn full(&mut self, queued: usize, max: usize) -> SendError {
-        self.conn.flags |= flag::OWES_DRAINED;
+        self.conn.flags.insert(Flags::OWES_DRAINED);
         SendError::Full { queued, max }
     }
 }

@@ -9,19 +9,44 @@ use std::ops::Range;
 /// copied in one piece once something else has to go behind it.
 #[derive(Debug, Default)]
 pub(crate) struct Echo<'a> {
-    pub(crate) input: &'a [u8],
+    input: &'a [u8],
     /// Bytes of input from the run on, and bytes of it behind the run.
-    pub(crate) from: usize,
-    pub(crate) behind: usize,
+    from: usize,
+    behind: usize,
     /// Packets of the batch before the run, and with it.
-    pub(crate) first: u32,
-    pub(crate) last: u32,
+    first: u32,
+    last: u32,
 }
 
 impl<'a> Echo<'a> {
     /// Nothing yet, and the first packet may begin it.
     pub(crate) fn of(input: &'a [u8]) -> Self {
         Self { input, from: input.len(), behind: input.len(), first: 0, last: 0 }
+    }
+
+    pub(crate) fn input(&self) -> &'a [u8] {
+        self.input
+    }
+
+    /// The run begins with the packet at `place`.
+    #[inline(always)]
+    pub(crate) fn begin(&mut self, place: &Place) {
+        (self.from, self.behind) = (place.from, place.behind);
+        (self.first, self.last) = (place.number - 1, place.number);
+    }
+
+    /// The run goes on with the packet at `place`, and with those between.
+    #[inline(always)]
+    pub(crate) fn grow(&mut self, place: &Place) {
+        (self.behind, self.last) = (place.behind, place.number);
+    }
+
+    /// Appends the run to `out`, and forgets it. Returns how many packets it had.
+    pub(crate) fn copy_to(&mut self, out: &mut Vec<u8>) -> u64 {
+        let packets = self.packets();
+        out.extend_from_slice(&self.input[self.range()]);
+        *self = Self { input: self.input, ..Self::default() };
+        packets
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -36,4 +61,11 @@ impl<'a> Echo<'a> {
     pub(crate) fn range(&self) -> Range<usize> {
         self.input.len() - self.from..self.input.len() - self.behind
     }
+}
+
+/// Where a packet stands: bytes of input from it on, bytes behind it, and its number in the batch.
+pub(crate) struct Place {
+    pub(crate) from: usize,
+    pub(crate) behind: usize,
+    pub(crate) number: u32,
 }

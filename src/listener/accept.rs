@@ -10,7 +10,7 @@ use crate::admission::Listening;
 use crate::error::Error;
 use crate::guard::make;
 use crate::handler::{Accepted, Handler};
-use crate::identity::{ConnectionId, Seat, canonical};
+use crate::identity::{Seat, canonical};
 use crate::logging::Cause;
 use crate::peer::Peer;
 use crate::stream::Stream;
@@ -148,54 +148,46 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         }
     }
 
-    /// Gives a connection a slot, its events, a handler, and `init`, in this order: who fails early
-    /// leaves nothing behind.
+    /// Gives a connection a slot and its events, then opens it. A connection that fails early leaves
+    /// nothing behind.
     pub(super) fn admit(&mut self, turn: &mut Turn, mut stream: A::Stream, peer_addr: SocketAddr) {
         let slot = self.peers.vacant_key();
         if slot == self.generations.len() {
             self.generations.push(0);
             self.make_room(turn);
         }
-        let counters = &self.profile.counters;
         let key = u32::try_from(slot).unwrap_or(u32::MAX);
-        let peer_addr = canonical(peer_addr);
-        let seat = Seat::new(key, self.generations[slot], peer_addr);
+        let seat = Seat::new(key, self.generations[slot], canonical(peer_addr));
         let token = token::peer(self.profile.slot, key, seat.generation);
         if let Err(error) = stream.register(&turn.registry, token) {
-            counters.register_errors.add(1);
+            self.profile.counters.register_errors.add(1);
             if self.gate.opens(Cause::RegisterError, turn.nanos()) {
-                log::warn!("{}: cannot watch {peer_addr}: {error}", self.profile.name);
+                let name = &self.profile.name;
+                log::warn!("{name}: cannot watch {}: {error}", seat.peer_addr());
             }
             self.admission.leave(self.profile.shard);
             return;
         }
-        let id = ConnectionId { serial: self.profile.serial, key, generation: seat.generation };
+        self.profile.counters.open.add(1);
+        self.peers.insert(Peer::new(stream, seat, turn));
+        self.open(turn, seat);
+    }
+
+    /// Opening is over: the connection gets its handler, and the handler its `init`.
+    fn open(&mut self, turn: &mut Turn, seat: Seat) {
+        let id = self.profile.id_of(seat);
+        let peer_addr = seat.peer_addr();
         let accepted = Accepted { peer_addr, id, listener: &self.profile.name };
-        let handler = match make(|| (self.factory)(&accepted)) {
-            Ok(handler) => handler,
+        match make(|| (self.factory)(&accepted)) {
+            Ok(handler) => self.with_peer(turn, seat.key, |peer, desk| peer.open(handler, desk)),
             Err(text) => {
-                counters.panics.add(1);
+                self.profile.counters.panics.add(1);
                 if self.gate.opens(Cause::FactoryPanic, turn.nanos()) {
                     log::error!("{}: the factory panicked: {text}", self.profile.name);
                 }
-                self.admission.leave(self.profile.shard);
-                return;
+                self.free(turn, seat.key);
             }
-        };
-        counters.made.add(1);
-        counters.open.add(1);
-        self.peers.insert(Peer::new(stream, handler, seat, turn));
-        log::debug!("{}: {peer_addr} connected", self.profile.name);
-        self.with_peer(turn, key, |peer, desk| {
-            peer.dispatch(desk, |handler, ctx| {
-                let action = handler.init(ctx);
-                ctx.apply(action);
-            });
-            if !peer.conn.is_quiet() || !desk.turn.out.is_empty() {
-                peer.queue_out(desk, 0);
-            }
-            peer.settle(desk);
-        });
+        }
     }
 
     /// Every slot has a place in each list, and one for its timer, from the start: what lives long is

@@ -2,13 +2,11 @@
 
 use super::Listener;
 use crate::acceptor::Acceptor;
-use crate::connection::flag;
 use crate::drain::Report;
 use crate::error::Error;
 use crate::guard::guarded;
 use crate::handler::Handler;
-use crate::peer::mark;
-use crate::reason::CloseReason;
+use crate::peer::Marks;
 use crate::turn::{Timer, Turn};
 
 impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
@@ -32,9 +30,9 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         let timer = Timer::Drain { listener: self.profile.slot };
         draining.deadline = Some(turn.wheel.arm(at, timer));
         for (_, peer) in &mut self.peers {
-            if peer.handler.is_some() && !peer.conn.has(flag::CLOSING) {
-                peer.marks |= mark::DRAIN | mark::READABLE;
-                self.lists.put(peer, peer.seat.key);
+            if peer.conn.life.is_open() {
+                peer.marks.insert(Marks::DRAIN.with(Marks::READABLE));
+                self.lists.put(peer);
             }
         }
         accepted
@@ -44,11 +42,8 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     pub(super) fn force_all(&mut self) {
         self.draining.get_or_insert_default().forced = true;
         for (_, peer) in &mut self.peers {
-            // Who only lingers has said and heard everything.
-            let forced = if peer.handler.is_some() { mark::FORCED } else { 0 };
-            peer.marks |= mark::CLOSE_DUE | forced;
-            peer.conn.close(CloseReason::DrainForced);
-            self.lists.put(peer, peer.seat.key);
+            peer.force();
+            self.lists.put(peer);
         }
     }
 

@@ -3,7 +3,6 @@
 use super::Listener;
 use super::broadcast::Broadcast;
 use crate::acceptor::Acceptor;
-use crate::desk::Desk;
 use crate::guard::guarded;
 use crate::handler::Handler;
 use crate::logging::Cause;
@@ -86,36 +85,36 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     /// time: who is accepted meanwhile may get them or not.
     fn broadcast_some(&mut self, turn: &mut Turn, budget: &mut u32) {
         let last = self.inbox.is_empty();
-        let Self { peers, lists, timers, profile, gate, lost, broadcast, generations, .. } = self;
-        let Some(Broadcast { said, next_key }) = broadcast else { return };
-        let mut desk = Desk { turn, timers, profile, gate, lost };
-        while (*next_key as usize) < generations.len() {
+        let Some(Broadcast { said, mut next_key }) = self.broadcast.take() else { return };
+        let slots = self.generations.len();
+        let (peers, lists, mut desk) = self.lend(turn);
+        while (next_key as usize) < slots {
             // Nobody hears a part of them now and a part in the next turn.
             if (*budget as usize) < said.len() {
                 *budget = 0;
+                self.broadcast = Some(Broadcast { said, next_key });
                 return;
             }
-            let key = *next_key;
-            *next_key += 1;
+            let key = next_key;
+            next_key += 1;
             let Some(peer) = peers.get_mut(key as usize).filter(|peer| peer.listens()) else {
                 continue;
             };
-            for (message, clone) in &*said {
+            for (message, clone) in &said {
                 if !peer.listens() {
                     break;
                 }
                 *budget -= 1;
                 match guarded(|| clone(message)) {
                     Some(message) => peer.tell(&mut desk, message),
-                    None => profile.counters.panics.add(1),
+                    None => desk.profile.counters.panics.add(1),
                 }
             }
             peer.reply(&mut desk, last);
-            lists.see_off(peer, key);
+            lists.requeue(peer, &mut desk);
         }
-        if let Some(done) = self.broadcast.take() {
-            done.forget(|| self.profile.mailbox.delivered());
-        }
+        let done = Broadcast { said, next_key };
+        done.forget(|| self.profile.mailbox.delivered());
     }
 
     pub(super) fn drop_message(&mut self, turn: &Turn, message: H::Message) {

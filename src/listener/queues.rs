@@ -1,8 +1,8 @@
 //! The lists of a listener's peers: to be worked on, to be flushed, to be swept.
 
-use crate::connection::flag;
+use crate::desk::Desk;
 use crate::handler::Handler;
-use crate::peer::{Peer, mark};
+use crate::peer::{Marks, Peer};
 use crate::stream::Stream;
 
 /// Who is to be worked on, by key. A mark tells a peer that it is in a list.
@@ -16,29 +16,38 @@ pub(super) struct Lists {
 }
 
 impl Lists {
-    /// Whoever was worked on goes where it belongs; most are at rest.
+    /// What follows each piece of work on a peer: its end is told if it can be, and the peer goes
+    /// into the lists where it belongs; most peers are at rest, and go into none.
     #[inline]
-    pub(super) fn see_off<H: Handler, S: Stream>(&mut self, peer: &mut Peer<H, S>, key: u32) {
-        peer.conn.invariants();
+    pub(super) fn requeue<H: Handler, S: Stream>(
+        &mut self,
+        peer: &mut Peer<H, S>,
+        desk: &mut Desk<'_, H::Message>,
+    ) {
+        debug_assert!(desk.turn.out.is_empty(), "output belongs to one peer at a time");
         if !peer.is_at_rest() {
-            self.put(peer, key);
+            peer.conclude(desk);
+            self.put(peer);
         }
+        peer.invariants();
     }
 
     /// Puts a peer into every list that it belongs to and is not in.
-    pub(super) fn put<H: Handler, S: Stream>(&mut self, peer: &mut Peer<H, S>, key: u32) {
-        if peer.wants_flush() && !peer.is_marked(mark::FLUSH) {
-            peer.marks |= mark::FLUSH;
-            self.flush.push(key);
+    pub(super) fn put<H: Handler, S: Stream>(&mut self, peer: &mut Peer<H, S>) {
+        if peer.wants_flush() {
+            push(&mut self.flush, peer, Marks::FLUSH);
         }
-        if peer.conn.has(flag::CLOSING) && !peer.is_marked(mark::SWEEP) {
-            peer.marks |= mark::SWEEP;
-            self.sweep.push(key);
+        if peer.conn.life.is_ending() {
+            push(&mut self.sweep, peer, Marks::SWEEP);
         }
-        if peer.wants_work() && !peer.is_marked(mark::QUEUED) {
-            peer.marks |= mark::QUEUED;
-            self.run.push(key);
+        if peer.wants_work() {
+            self.run(peer);
         }
+    }
+
+    /// Has a peer worked on in the next `work`.
+    pub(super) fn run<H: Handler, S: Stream>(&mut self, peer: &mut Peer<H, S>) {
+        push(&mut self.run, peer, Marks::QUEUED);
     }
 
     pub(super) fn are_empty(&self) -> bool {
@@ -50,5 +59,13 @@ impl Lists {
         for list in [&mut self.run, &mut self.spare, &mut self.flush, &mut self.sweep] {
             list.reserve(slots.saturating_sub(list.len()));
         }
+    }
+}
+
+#[inline]
+fn push<H: Handler, S: Stream>(list: &mut Vec<u32>, peer: &mut Peer<H, S>, mark: Marks) {
+    if !peer.is_marked(mark) {
+        peer.marks.insert(mark);
+        list.push(peer.seat.key);
     }
 }

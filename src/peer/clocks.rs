@@ -2,24 +2,18 @@
 
 use std::time::Duration;
 
-use super::{Peer, mark};
-use crate::connection::{Due, flag};
+use super::Peer;
+use super::marks::Marks;
+use crate::connection::Due;
 use crate::desk::Desk;
 use crate::handler::{Handler, Info};
+use crate::life::Cut;
 use crate::reason::CloseReason;
 use crate::stream::Stream;
 use crate::turn::Timer;
 use crate::wheel::{Tick, TimerKey};
 
 impl<H: Handler, S: Stream> Peer<H, S> {
-    /// Puts the clocks and the one entry in the wheel right after something happened.
-    #[inline]
-    pub(crate) fn settle(&mut self, desk: &mut Desk<'_, H::Message>) {
-        if !self.is_clockless(desk) || !self.conn.is_quiet() {
-            self.settle_clocks(desk);
-        }
-    }
-
     /// Whether no clock runs for it as long as it is at rest.
     #[inline]
     pub(super) fn is_clockless(&self, desk: &Desk<'_, H::Message>) -> bool {
@@ -67,7 +61,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             Some(Due::Idle) => self.close(desk, CloseReason::IdleTimeout),
             Some(Due::Stall) => self.close(desk, CloseReason::WriteStalled),
             Some(Due::Close) => {
-                self.marks |= mark::CLOSE_DUE;
+                self.conn.life.cut(Cut::Late);
                 // `sweep` does the rest. An entry armed again would be due at once, and again.
                 self.conn.close_by(Tick::NEVER);
             }
@@ -78,7 +72,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     }
 
     pub(super) fn is_unread(&self) -> bool {
-        self.is_marked(mark::READABLE | mark::QUEUED) && !self.conn.has(flag::BLOCKS)
+        self.is_marked(Marks::READABLE.with(Marks::QUEUED)) && !self.conn.is_blocked()
     }
 
     pub(super) fn packet_timeout(&mut self, desk: &mut Desk<'_, H::Message>) {

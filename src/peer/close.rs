@@ -1,10 +1,13 @@
-//! How a connection ends: decided anywhere, carried out here, one step a sweep. The diagram is in
-//! `connection.rs`.
+//! How a connection ends: decided anywhere, carried out here. The stages are in
+//! [`life`](crate::life).
 
-use super::{Peer, Swept, mark};
-use crate::connection::flag;
+use super::marks::Marks;
+use super::{Peer, Swept};
+use crate::connection::Flags;
 use crate::desk::Desk;
+use crate::guard::guarded;
 use crate::handler::Handler;
+use crate::life::Stage;
 use crate::logging::{Cause, resembles};
 use crate::reason::CloseReason;
 use crate::stream::Stream;
@@ -22,6 +25,15 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         self.conn.close(reason);
     }
 
+    /// Decides the end without waiting for anything.
+    pub(crate) fn force(&mut self) {
+        if self.conn.life.stage() == Stage::Opening {
+            return self.conn.life.go();
+        }
+        self.conn.close(CloseReason::DrainForced);
+        self.conn.life.force();
+    }
+
     pub(super) fn log_nonsense(&self, desk: &mut Desk<'_, H::Message>, bytes: &[u8]) {
         if let Some(CloseReason::PacketTooLarge { .. } | CloseReason::BadFrame(_)) =
             self.conn.reason()
@@ -31,7 +43,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     }
 
     pub(super) fn log_partial(&self, desk: &mut Desk<'_, H::Message>, bytes: &[u8]) {
-        if !self.conn.has(flag::SPOKEN) && desk.gate.opens(Cause::Nonsense, desk.turn.nanos()) {
+        if !self.conn.has(Flags::SPOKEN) && desk.gate.opens(Cause::Nonsense, desk.turn.nanos()) {
             log::warn!(
                 "{}: the first packet of {} came to nothing; it looks like {}",
                 desk.profile.name,
@@ -41,40 +53,52 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         }
     }
 
-    /// One step of the way out. See the diagram in `connection.rs`.
-    pub(crate) fn sweep(&mut self, desk: &mut Desk<'_, H::Message>) -> Swept {
-        self.marks &= !mark::SWEEP;
-        let Some(reason) = self.conn.reason() else { return Swept::Waits };
-        let cut_short = self.is_marked(mark::BROKEN | mark::CLOSE_DUE) || is_abrupt(reason);
-        let now = desk.turn.now();
-        if self.handler.is_some() {
-            if self.conn.output.is_some() && !cut_short {
-                if !self.conn.is_close_armed() {
-                    self.conn.close_by(now.after(desk.profile.options.close_timeout));
-                    self.settle(desk);
-                }
-                return Swept::Waits;
-            }
-            self.cancel_timers(desk);
-            self.terminate(desk, reason);
-            let lost = self.conn.give_back(&mut desk.turn.pool);
-            if self.is_marked(mark::FORCED) {
-                desk.lost.add(lost);
-            }
-            if !cut_short && !self.conn.has(flag::EOF) && self.stream.shutdown_write().is_ok() {
-                self.conn.close_by(now.after(desk.profile.options.linger_timeout));
-                self.marks |= mark::READABLE;
-                self.settle(desk);
-                return Swept::Waits;
-            }
-        } else if !cut_short && !self.conn.has(flag::EOF) {
-            return Swept::Waits;
+    /// Tells the handler of the end as soon as nothing is left to send, which is where the end was
+    /// found if nothing was queued: before packets of other connections that came later.
+    pub(crate) fn conclude(&mut self, desk: &mut Desk<'_, H::Message>) {
+        if self.conn.life.stage() != Stage::Closing {
+            return;
         }
-        self.cancel_wheel(desk);
-        Swept::Gone
+        let Some(reason) = self.conn.reason() else { return };
+        let cut_short = self.conn.life.is_cut() || is_abrupt(reason);
+        if self.conn.output.is_some() && !cut_short {
+            return;
+        }
+        self.cancel_timers(desk);
+        self.terminate(desk, reason);
+        let lost = self.conn.give_back(&mut desk.turn.pool);
+        if self.conn.life.is_forced() {
+            desk.lost.add(lost);
+        }
+        let lingers = !cut_short && !self.conn.life.is_input_ended();
+        if lingers && self.stream.shutdown_write().is_ok() {
+            self.conn.life.linger();
+            self.conn.close_by(desk.turn.now().after(desk.profile.options.linger_timeout));
+            self.marks.insert(Marks::READABLE);
+            self.settle(desk);
+        } else {
+            self.go(desk);
+        }
     }
 
-    fn cancel_wheel(&mut self, desk: &mut Desk<'_, H::Message>) {
+    /// One step of the way out, at the end of a turn.
+    pub(crate) fn sweep(&mut self, desk: &mut Desk<'_, H::Message>) -> Swept {
+        self.marks.remove(Marks::SWEEP);
+        self.conclude(desk);
+        let life = self.conn.life;
+        match life.stage() {
+            Stage::Closing if !self.conn.is_close_armed() => {
+                self.conn.close_by(desk.turn.now().after(desk.profile.options.close_timeout));
+                self.settle(desk);
+            }
+            Stage::Lingering if life.is_cut() || life.is_input_ended() => self.go(desk),
+            _ => {}
+        }
+        if self.conn.life.stage() == Stage::Gone { Swept::Gone } else { Swept::Waits }
+    }
+
+    fn go(&mut self, desk: &mut Desk<'_, H::Message>) {
+        self.conn.life.go();
         if !self.timer.is_none() {
             desk.turn.wheel.cancel(self.timer);
             self.timer = TimerKey::NONE;
@@ -86,7 +110,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         let Some(first) = self.conn.first_timer() else { return };
         while let Some(removed) = desk.timers.pop(first) {
             desk.turn.wheel.cancel(removed.wheel);
-            crate::guard::guarded(|| drop(removed.message));
+            guarded(|| drop(removed.message));
         }
     }
 }

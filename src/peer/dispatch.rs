@@ -9,11 +9,11 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::Peer;
-use crate::connection::flag;
+use crate::connection::Flags;
 use crate::desk::Desk;
 use crate::framing::{Decode, Deframe, Enframe, PREFIX_MAX, Shape};
 use crate::guard::{drop_guarded, panic_text};
-use crate::handler::{Action, Context, Echo, Handler, Packet};
+use crate::handler::{Action, Context, Echo, Handler, Packet, Place};
 use crate::logging::Cause;
 use crate::reason::{CloseReason, SendError};
 use crate::stream::Stream;
@@ -62,23 +62,14 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         desk: &mut Desk<'_, H::Message>,
         call: impl FnOnce(&mut H, &mut Context<'_, H::Message>),
     ) {
-        if self.conn.has(flag::CLOSING) {
+        if !self.conn.life.is_open() {
             return;
         }
         let Some(handler) = &mut self.handler else { return };
-        let mut ctx = Context {
-            conn: &mut self.conn,
-            turn: desk.turn,
-            timers: desk.timers,
-            profile: desk.profile,
-            seat: self.seat,
-            stream: &self.stream,
-            echo: Echo::default(),
-            framed: 0,
-        };
+        let mut ctx = Context::new(&mut self.conn, desk, self.seat, &self.stream, Echo::default());
         let caught = catch_unwind(AssertUnwindSafe(|| call(handler, &mut ctx)));
-        ctx.conn.flags &= !flag::BATCH;
-        desk.profile.counters.packets_out.add(ctx.framed);
+        ctx.conn.flags.remove(Flags::BATCH);
+        ctx.profile.counters.packets_out.add(ctx.framed);
         if let Err(payload) = caught {
             self.panicked(desk, payload);
         }
@@ -101,16 +92,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             None => (&desk.profile.framing, &desk.profile.shape),
             Some((own, shape)) => (own, shape),
         };
-        let mut ctx = Context {
-            conn: &mut self.conn,
-            turn: desk.turn,
-            timers: desk.timers,
-            profile: desk.profile,
-            seat: self.seat,
-            stream: &self.stream,
-            echo: Echo::of(input),
-            framed: 0,
-        };
+        let mut ctx = Context::new(&mut self.conn, desk, self.seat, &self.stream, Echo::of(input));
         let mut progress = Progress { budget: *budget, ..Progress::default() };
         let batch = &mut progress;
         // The default first, by itself: a jump through a table of all is foretold badly.
@@ -127,12 +109,13 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             }
         }));
         let run = ctx.echo.range();
-        ctx.conn.flags &= !flag::BATCH;
-        desk.profile.counters.packets_out.add(ctx.framed + ctx.echo.packets());
+        ctx.conn.flags.remove(Flags::BATCH);
+        let framed = ctx.framed + ctx.echo.packets();
+        desk.profile.counters.packets_out.add(framed);
         desk.profile.counters.packets_in.add(progress.packets.into());
         *budget -= progress.packets;
         if progress.packets > 0 {
-            if !self.conn.has(flag::SPOKEN) {
+            if !self.conn.has(Flags::SPOKEN) {
                 self.record_first_packet(desk.turn);
             }
             self.conn.delivered();
@@ -201,12 +184,12 @@ fn pump<H: Handler, D: Deframe + Copy, E: Enframe>(
     // What is framed here stays below this: not even a prefix alone is to fit a full queue.
     let bound = ctx.profile.options.max_queued.saturating_add(1);
     let bound = bound.saturating_sub(ctx.conn.queued() + PREFIX_MAX);
-    let input = ctx.echo.input;
+    let input = ctx.echo.input();
     // A copy of its own can be kept in registers.
     let mut deframe = *deframe;
     // If all of the input may be sent back, nobody has to look at the limits each time.
     if !mirror || input.len() + ctx.turn.out.len() >= bound {
-        ctx.conn.flags |= flag::COPIES;
+        ctx.conn.flags.insert(Flags::COPIES);
     }
     let mut rest = input;
     let verdict = 'batch: {
@@ -233,8 +216,8 @@ fn pump<H: Handler, D: Deframe + Copy, E: Enframe>(
             if answer(ctx, enframe, action, packet, &place, bound) {
                 continue;
             }
-            if ctx.conn.has(flag::INTERRUPTS) {
-                let blocked = ctx.conn.has(flag::BLOCKS);
+            if ctx.conn.is_interrupted() {
+                let blocked = ctx.conn.is_blocked();
                 break 'batch if blocked { Verdict::Blocked } else { Verdict::Reframed };
             }
             if ctx.turn.out.len() >= FLUSH_AT {
@@ -245,13 +228,6 @@ fn pump<H: Handler, D: Deframe + Copy, E: Enframe>(
     };
     progress.consumed = input.len() - rest.len();
     verdict
-}
-
-/// Where a packet stands: bytes of input from it on, bytes behind it, and its number in the batch.
-struct Place {
-    from: usize,
-    behind: usize,
-    number: u32,
 }
 
 /// Whether a framer keeps to its contract: it consumes something, and no more than there is.
@@ -276,7 +252,7 @@ fn answer<M, E: Enframe>(
     let bytes = match action.into_borrowed() {
         Ok(bytes) => bytes,
         Err(Action::Continue) => {
-            ctx.conn.flags |= flag::GAP;
+            ctx.conn.flags.insert(Flags::GAP);
             return false;
         }
         Err(action) => {
@@ -285,20 +261,19 @@ fn answer<M, E: Enframe>(
         }
     };
     let is_packet = std::ptr::eq(bytes, packet);
-    if is_packet && !ctx.conn.has(flag::NO_RUN) {
-        (ctx.echo.behind, ctx.echo.last) = (place.behind, place.number);
+    if is_packet && ctx.conn.may_join_run() {
+        ctx.echo.grow(place);
         return true;
     }
-    if ctx.conn.has(flag::INTERRUPTS) {
+    if ctx.conn.is_interrupted() {
         ctx.apply(Action::Send(Packet::Borrowed(bytes)));
-    } else if is_packet && !ctx.conn.has(flag::COPIES) {
+    } else if is_packet && !ctx.conn.has(Flags::COPIES) {
         ctx.end_echo();
-        (ctx.echo.from, ctx.echo.behind) = (place.from, place.behind);
-        (ctx.echo.first, ctx.echo.last) = (place.number - 1, place.number);
-        ctx.conn.flags &= !flag::GAP;
+        ctx.echo.begin(place);
+        ctx.conn.flags.remove(Flags::GAP);
     } else if bytes.len() + ctx.turn.out.len() + ctx.echo.len() < bound {
         ctx.end_echo();
-        ctx.conn.flags |= flag::COPIES;
+        ctx.conn.flags.insert(Flags::COPIES);
         match enframe.frame(bytes, &mut ctx.turn.out) {
             Ok(()) => ctx.framed += 1,
             Err(error) => {

@@ -3,11 +3,13 @@
 
 use std::io::{self, ErrorKind};
 
+use super::Peer;
 use super::dispatch::{Batch, Verdict};
-use super::{Peer, mark};
-use crate::connection::flag;
+use super::marks::Marks;
+use crate::connection::Flags;
 use crate::desk::Desk;
 use crate::handler::Handler;
+use crate::life::Cut;
 use crate::reason::CloseReason;
 use crate::stream::Stream;
 
@@ -32,7 +34,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     ) {
         // Bytes that were read and not delivered stand at `at..end`.
         let (mut at, mut end, mut verdict) = (0, 0, Verdict::Partial(None));
-        while self.is_marked(mark::READABLE) && self.may_read() {
+        while self.is_marked(Marks::READABLE) && self.conn.may_read() {
             let most = READ_AT_ONCE.min(read.len() - end);
             if most == 0 {
                 desk.profile.counters.read_budget_hits.add(1);
@@ -40,14 +42,14 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             }
             match self.stream.read(&mut read[end..end + most]) {
                 Ok(0) => {
-                    self.marks &= !(mark::READABLE | mark::HINT);
-                    self.conn.flags |= flag::EOF;
+                    self.marks.remove(Marks::READABLE.with(Marks::HINT));
+                    self.conn.life.end_input();
                 }
                 Ok(count) => {
                     desk.profile.counters.bytes_in.add(count as u64);
                     self.conn.heard(desk.turn.now());
-                    if SHORT_READ_DRAINS && count < most && !self.is_marked(mark::HINT) {
-                        self.marks &= !mark::READABLE;
+                    if SHORT_READ_DRAINS && count < most && !self.is_marked(Marks::HINT) {
+                        self.marks.remove(Marks::READABLE);
                     }
                     let scanned = end - at;
                     end += count;
@@ -69,9 +71,9 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     #[inline(never)]
     fn read_failed(&mut self, error: &io::Error) {
         match error.kind() {
-            ErrorKind::WouldBlock => self.marks &= !(mark::READABLE | mark::HINT),
+            ErrorKind::WouldBlock => self.marks.remove(Marks::READABLE.with(Marks::HINT)),
             ErrorKind::Interrupted => {}
-            kind => self.broke(kind, CloseReason::Reset),
+            kind => self.fail(reason_of(kind)),
         }
     }
 
@@ -85,7 +87,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         scanned: usize,
         budget: &mut u32,
     ) -> (usize, Verdict) {
-        self.conn.flags &= !flag::BACKLOG;
+        self.conn.flags.remove(Flags::BACKLOG);
         let mut rest = fresh;
         if self.conn.input.is_some() {
             match self.consume_kept(desk, fresh, budget) {
@@ -145,7 +147,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             _ => {
                 self.conn.keep(rest, 0, Some(0), pool);
                 if self.conn.input.is_some() {
-                    self.conn.flags |= flag::BACKLOG;
+                    self.conn.flags.insert(Flags::BACKLOG);
                 }
             }
         }
@@ -170,7 +172,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             at += consumed;
             scanned = 0;
             if let Verdict::Partial(_) = verdict {
-                self.conn.flags &= !flag::REFRAMED;
+                self.conn.flags.remove(Flags::REFRAMED);
                 return (at, verdict);
             }
             if let Some(stopped) = self.stopped(desk, verdict, &input[at..]) {
@@ -190,41 +192,44 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     ) -> Option<Verdict> {
         match verdict {
             Verdict::Reframed => {
-                self.conn.flags &= !(flag::REFRAMED | flag::BACKLOG);
+                self.conn.flags.remove(Flags::REFRAMED.with(Flags::BACKLOG));
                 if self.conn.output.is_some() {
                     self.write_out(desk);
                 }
             }
             Verdict::Full => self.write_out(desk),
             Verdict::Partial(_) | Verdict::Budget | Verdict::Blocked => {
-                self.conn.flags &= !flag::REFRAMED;
+                self.conn.flags.remove(Flags::REFRAMED);
                 self.log_nonsense(desk, rest);
                 return Some(verdict);
             }
         }
-        self.conn.has(flag::BLOCKS).then_some(Verdict::Blocked)
+        self.conn.is_blocked().then_some(Verdict::Blocked)
     }
 
     /// Reads and forgets, so that closing does not answer unread bytes with a reset.
     pub(super) fn discard(&mut self, read: &mut [u8]) {
-        if self.is_marked(mark::ERROR) {
-            self.marks &= !mark::ERROR;
+        if self.is_marked(Marks::ERROR) {
+            self.marks.remove(Marks::ERROR);
             if let Ok(Some(_)) = self.stream.take_error() {
-                self.marks |= mark::BROKEN;
+                self.conn.life.cut(Cut::Broken);
             }
         }
         let mut room = read.len();
-        while room > 0 && self.is_marked(mark::READABLE) {
+        while room > 0 && self.is_marked(Marks::READABLE) {
             match self.stream.read(&mut read[..room]) {
                 Ok(0) => {
-                    self.conn.flags |= flag::EOF;
-                    self.marks &= !mark::READABLE;
+                    self.conn.life.end_input();
+                    self.marks.remove(Marks::READABLE);
                 }
                 Ok(count) => room -= count,
                 Err(error) => match error.kind() {
-                    ErrorKind::WouldBlock => self.marks &= !mark::READABLE,
+                    ErrorKind::WouldBlock => self.marks.remove(Marks::READABLE),
                     ErrorKind::Interrupted => {}
-                    _ => self.marks = self.marks & !mark::READABLE | mark::BROKEN,
+                    _ => {
+                        self.marks.remove(Marks::READABLE);
+                        self.conn.life.cut(Cut::Broken);
+                    }
                 },
             }
         }
@@ -232,19 +237,20 @@ impl<H: Handler, S: Stream> Peer<H, S> {
 
     /// An error was announced. If reading does not tell, because we do not read, the kernel does.
     pub(super) fn look_for_death(&mut self) {
-        self.marks &= !mark::ERROR;
-        if self.conn.has(flag::BLOCKS)
-            && !self.conn.has(flag::CLOSING)
+        self.marks.remove(Marks::ERROR);
+        if self.conn.life.is_open()
+            && self.conn.is_blocked()
             && let Ok(Some(error)) = self.stream.take_error()
         {
-            self.broke(error.kind(), CloseReason::Reset);
+            self.fail(reason_of(error.kind()));
         }
     }
+}
 
-    pub(super) fn broke(&mut self, kind: ErrorKind, reset: CloseReason) {
-        self.marks &= !(mark::READABLE | mark::WRITABLE | mark::HINT | mark::ERROR);
-        self.marks |= mark::BROKEN;
-        let reason = if kind == ErrorKind::ConnectionReset { reset } else { CloseReason::Io(kind) };
-        self.conn.close(reason);
+/// The reason for which a connection ends whose stream failed while we did not write.
+fn reason_of(kind: ErrorKind) -> CloseReason {
+    match kind {
+        ErrorKind::ConnectionReset => CloseReason::Reset,
+        kind => CloseReason::Io(kind),
     }
 }

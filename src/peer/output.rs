@@ -1,39 +1,42 @@
 //! What goes out: written at once if the kernel takes it, else queued.
+//!
+//! Bytes leave in five ways: [`send_back`](Peer::send_back) writes answers straight out of the input,
+//! [`write_out`](Peer::write_out) what was framed, [`queue_out`](Peer::queue_out) keeps that for
+//! later, [`flush`](Peer::flush) offers what was kept, and [`write`](Peer::write) is the one that
+//! calls the stream.
 
 use std::io::{self, ErrorKind};
 
-use super::{Peer, mark};
+use super::Peer;
+use super::marks::Marks;
+use crate::connection::Flags;
 use crate::desk::Desk;
 use crate::handler::{Handler, Info};
+use crate::life::OutputHalf;
+use crate::poller::Registry;
+use crate::profile::Profile;
 use crate::reason::CloseReason;
 use crate::stream::Stream;
 use crate::token;
+use crate::turn::Turn;
 
 /// Answers of this many bytes leave at once, without waiting for what comes behind: a system call
 /// costs less than copying them.
 const DIRECT_FROM: usize = 16 * 1024;
 
 impl<H: Handler, S: Stream> Peer<H, S> {
-    /// Writes what was framed for this peer, or queues it behind what is queued.
-    #[inline]
+    /// Writes what was framed for this peer, or queues it behind what is queued. What is shared is in
+    /// the queue already.
+    #[inline(never)]
     pub(crate) fn write_out(&mut self, desk: &mut Desk<'_, H::Message>) {
         if desk.turn.out.is_empty() {
-            // What is shared is in the queue already.
-            self.flush(desk);
-        } else {
-            self.write_framed(desk);
+            return self.flush(desk);
         }
-    }
-
-    #[inline(never)]
-    fn write_framed(&mut self, desk: &mut Desk<'_, H::Message>) {
         let mut taken = 0;
-        if self.conn.output.is_none() && self.is_marked(mark::WRITABLE) {
-            let out = std::mem::take(&mut desk.turn.out);
-            taken = self.write(desk, &out);
-            desk.turn.out = out;
+        if self.conn.output.is_none() && self.is_marked(Marks::WRITABLE) {
+            taken = self.write(&desk.turn.out, desk.profile, &desk.turn.registry);
         }
-        if taken < desk.turn.out.len() && !self.is_marked(mark::BROKEN) {
+        if taken < desk.turn.out.len() && !self.conn.life.is_broken() {
             self.queue_out(desk, taken);
             self.flush(desk);
         }
@@ -48,13 +51,14 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             return;
         }
         let alone = desk.turn.out.is_empty() && self.conn.output.is_none();
-        if !alone || !self.is_marked(mark::WRITABLE) || !last && run.len() < DIRECT_FROM {
+        if !alone || !self.is_marked(Marks::WRITABLE) || !last && run.len() < DIRECT_FROM {
             desk.turn.out.extend_from_slice(run);
             return;
         }
-        let taken = self.write(desk, run);
-        if taken < run.len() && !self.is_marked(mark::BROKEN) {
-            self.enqueue(desk, &run[taken..]);
+        let taken = self.write(run, desk.profile, &desk.turn.registry);
+        if taken < run.len() && !self.conn.life.is_broken() {
+            self.conn.enqueue(&run[taken..], desk.turn.now(), &mut desk.turn.pool);
+            self.watch_water(desk);
         }
     }
 
@@ -62,47 +66,25 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     #[inline(never)]
     pub(crate) fn queue_out(&mut self, desk: &mut Desk<'_, H::Message>, taken: usize) {
         if taken < desk.turn.out.len() {
-            let out = std::mem::take(&mut desk.turn.out);
-            self.enqueue(desk, &out[taken..]);
-            desk.turn.out = out;
-        } else {
-            self.watch_water(desk);
+            let now = desk.turn.now();
+            let Turn { out, pool, .. } = &mut *desk.turn;
+            self.conn.enqueue(&out[taken..], now, pool);
         }
+        self.watch_water(desk);
         desk.turn.clear_out();
     }
 
+    /// Offers the queue, if there is one, to the kernel, piece by piece, until it refuses.
     #[inline(never)]
-    fn enqueue(&mut self, desk: &mut Desk<'_, H::Message>, bytes: &[u8]) {
-        let now = desk.turn.now();
-        let pool = &mut desk.turn.pool;
-        let mut queue = match self.conn.output.take() {
-            Some(queue) => queue,
-            None => {
-                let mut queue = pool.take_queue();
-                queue.progress = now;
-                queue
-            }
-        };
-        queue.append(bytes, pool);
-        self.conn.output = Some(queue);
-        self.watch_water(desk);
-    }
-
-    /// Offers the queue, if there is one, to the kernel.
-    #[inline]
     pub(crate) fn flush(&mut self, desk: &mut Desk<'_, H::Message>) {
-        if self.conn.output.is_some() {
-            self.flush_queue(desk);
+        if self.conn.output.is_none() {
+            return;
         }
-    }
-
-    /// Offers the queue to the kernel, piece by piece, until it refuses.
-    #[inline(never)]
-    fn flush_queue(&mut self, desk: &mut Desk<'_, H::Message>) {
-        while self.is_marked(mark::WRITABLE)
+        while self.is_marked(Marks::WRITABLE)
             && let Some(queue) = self.conn.output.take()
         {
-            let taken = self.write(desk, queue.front().unwrap_or_default());
+            let front = queue.front().unwrap_or_default();
+            let taken = self.write(front, desk.profile, &desk.turn.registry);
             self.conn.output = Some(queue);
             if taken > 0 {
                 self.conn.sent(taken, desk.turn.now(), &mut desk.turn.pool);
@@ -113,12 +95,12 @@ impl<H: Handler, S: Stream> Peer<H, S> {
 
     /// Writes until all is taken or the kernel refuses: only its refusal makes it announce room.
     #[inline]
-    fn write(&mut self, desk: &Desk<'_, H::Message>, bytes: &[u8]) -> usize {
+    fn write(&mut self, bytes: &[u8], profile: &Profile<H::Message>, registry: &Registry) -> usize {
         let taken = match self.stream.write(bytes) {
             Ok(count) if count == bytes.len() => count,
-            first => self.write_on(desk, bytes, first),
+            first => self.write_on(bytes, first, profile, registry),
         };
-        desk.profile.counters.bytes_out.add(taken as u64);
+        profile.counters.bytes_out.add(taken as u64);
         taken
     }
 
@@ -126,9 +108,10 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     #[inline(never)]
     fn write_on(
         &mut self,
-        desk: &Desk<'_, H::Message>,
         bytes: &[u8],
         first: io::Result<usize>,
+        profile: &Profile<H::Message>,
+        registry: &Registry,
     ) -> usize {
         let (mut taken, mut last) = (0, first);
         loop {
@@ -136,13 +119,13 @@ impl<H: Handler, S: Stream> Peer<H, S> {
                 Ok(count) if count > 0 => taken += count,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.marks &= !mark::WRITABLE;
-                    self.watch_room(desk);
+                    self.marks.remove(Marks::WRITABLE);
+                    self.watch_room(profile, registry);
                     return taken;
                 }
                 refused => {
                     let kind = refused.err().map_or(ErrorKind::WriteZero, |error| error.kind());
-                    self.broke(kind, CloseReason::Io(kind));
+                    self.fail(CloseReason::Io(kind));
                     return taken;
                 }
             }
@@ -155,14 +138,14 @@ impl<H: Handler, S: Stream> Peer<H, S> {
 
     /// The first write was refused: from now on the kernel is to say when there is room. If there is
     /// some already, it says so at once.
-    fn watch_room(&mut self, desk: &Desk<'_, H::Message>) {
-        if self.is_marked(mark::ROOM_WATCHED) {
+    fn watch_room(&mut self, profile: &Profile<H::Message>, registry: &Registry) {
+        if self.is_marked(Marks::ROOM_WATCHED) {
             return;
         }
-        let token = token::peer(desk.profile.slot, self.seat.key, self.seat.generation);
-        match self.stream.watch_room(&desk.turn.registry, token) {
-            Ok(()) => self.marks |= mark::ROOM_WATCHED,
-            Err(error) => self.broke(error.kind(), CloseReason::Io(error.kind())),
+        let token = token::peer(profile.slot, self.seat.key, self.seat.generation);
+        match self.stream.watch_room(registry, token) {
+            Ok(()) => self.marks.insert(Marks::ROOM_WATCHED),
+            Err(error) => self.fail(CloseReason::Io(error.kind())),
         }
     }
 
@@ -172,9 +155,22 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         }
     }
 
+    /// The handler has ended its output: once what is queued has left, the peer is told.
+    #[inline(never)]
+    pub(super) fn finish_output(&mut self) {
+        let life = self.conn.life;
+        if !life.is_open() || life.output() != OutputHalf::Ending || self.conn.output.is_some() {
+            return;
+        }
+        match self.stream.shutdown_write() {
+            Ok(()) => self.conn.life.output_ended(),
+            Err(error) => self.fail(CloseReason::Io(error.kind())),
+        }
+    }
+
     /// Tells the handler that there is room again, at most once a turn.
     pub(crate) fn tell_drained(&mut self, desk: &mut Desk<'_, H::Message>) {
-        if self.conn.take_drained(&desk.profile.limits) {
+        if self.conn.has(Flags::OWES_DRAINED) && self.conn.take_drained(&desk.profile.limits) {
             self.dispatch(desk, |handler, ctx| {
                 let action = handler.handle_info(Info::Drained, ctx);
                 ctx.apply(action);

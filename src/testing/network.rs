@@ -94,8 +94,8 @@ pub(super) struct Wire(pub(super) Rc<RefCell<Network>>);
 impl SimulatedNetwork for Wire {
     fn take_events(&mut self, most: usize, into: &mut Vec<(Token, Readiness)>) {
         let mut network = self.0.borrow_mut();
-        let fresh = std::mem::take(&mut *network.ready.borrow_mut());
-        network.left.extend(fresh);
+        let Network { ready, left, .. } = &mut *network;
+        left.extend(ready.borrow_mut().drain(..));
         while into.len() < most
             && let Some(source) = network.left.pop_front()
         {

@@ -9,7 +9,7 @@ use super::faults::Faults;
 use super::network::{Network, Wire};
 use super::script::{ScriptedAcceptor, Shared};
 use crate::clock::{Clock, ManualClock};
-use crate::connection::flag;
+use crate::connection::Flags;
 use crate::directory::{self, End};
 use crate::drain::{Drain, Report};
 use crate::framing::Framing;
@@ -54,7 +54,7 @@ pub(super) struct Observed<H> {
 
 /// Notes the framing, should the callback that just returned have changed it.
 fn note_framing<M>(script: &Shared, ctx: &Context<'_, M>) {
-    if ctx.conn.has(flag::REFRAMED) {
+    if ctx.conn.has(Flags::REFRAMED) {
         script.borrow_mut().framing = ctx.conn.own_framing().cloned();
     }
 }
@@ -210,7 +210,7 @@ impl<H: Handler> Rig<H> {
     }
 
     pub(super) fn handler(&self, id: ConnectionId) -> Option<&H> {
-        self.peer(id)?.handler.as_ref().map(|observed| &observed.handler)
+        self.peer(id)?.handler().map(|observed| &observed.handler)
     }
 
     pub(super) fn queued(&self, id: ConnectionId) -> usize {

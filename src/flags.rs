@@ -1,0 +1,68 @@
+//! Sets of flags in one word, each of a type of its own, so that two kinds cannot be mixed.
+
+/// Declares a set of at most 16 flags: a constant for each flag, and what can be asked of a set.
+macro_rules! flag_set {
+    ($(#[$doc:meta])* $set:ident { $($(#[$flag_doc:meta])* $flag:ident = $bit:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Copy, Clone, Default, PartialEq, Eq)]
+        pub(crate) struct $set(u16);
+
+        #[allow(dead_code, reason = "not every set is asked everything")]
+        impl $set {
+            pub(crate) const NONE: Self = Self(0);
+            $($(#[$flag_doc])* pub(crate) const $flag: Self = Self(1 << $bit);)*
+
+            /// This set and `other` together.
+            pub(crate) const fn with(self, other: Self) -> Self {
+                Self(self.0 | other.0)
+            }
+
+            /// Whether any of `flags` is in the set.
+            #[inline(always)]
+            pub(crate) const fn has(self, flags: Self) -> bool {
+                self.0 & flags.0 != 0
+            }
+
+            /// Whether nothing but `flags` is in the set.
+            #[inline(always)]
+            pub(crate) const fn has_only(self, flags: Self) -> bool {
+                self.0 & !flags.0 == 0
+            }
+
+            #[inline(always)]
+            pub(crate) fn insert(&mut self, flags: Self) {
+                self.0 |= flags.0;
+            }
+
+            #[inline(always)]
+            pub(crate) fn remove(&mut self, flags: Self) {
+                self.0 &= !flags.0;
+            }
+
+            pub(crate) fn toggle(&mut self, flags: Self) {
+                self.0 ^= flags.0;
+            }
+
+            pub(crate) const fn is_empty(self) -> bool {
+                self.0 == 0
+            }
+
+            #[inline(always)]
+            pub(crate) const fn bits(self) -> u16 {
+                self.0
+            }
+        }
+
+        impl std::fmt::Debug for $set {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                let mut names = f.debug_set();
+                $(if self.has(Self::$flag) {
+                    names.entry(&format_args!(stringify!($flag)));
+                })*
+                names.finish()
+            }
+        }
+    };
+}
+
+pub(crate) use flag_set;

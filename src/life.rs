@@ -1,0 +1,368 @@
+//! The life of a connection: one type, and one method for each transition.
+//!
+//! ```text
+//!   accepted ──► opening ──► open ──► closing ──► lingering ──► gone
+//!                   │         │          │                        ▲
+//!                   │         │          └─ nothing to save ──────┤
+//!                   └─────────┴─ nothing was ever open ───────────┘
+//! ```
+//!
+//! | stage | the handler | what means something in it |
+//! |---|---|---|
+//! | opening | does not exist yet | the socket only; nothing is read, written or delivered |
+//! | open | is called | both halves, both clocks, input, output, the flags of delivery |
+//! | closing | waits for `terminate`, and nothing else | the reason; output, until the stage's deadline |
+//! | lingering | is terminated | the input half: what comes is read and dropped, until the deadline |
+//! | gone | is terminated, if it ever was | nothing; the slot is freed by the next sweep |
+//!
+//! While it is open a connection has two halves. The *input* half ends when the peer sends no more.
+//! The *output* half ends when the handler asks for it: what is queued is sent, then the stream's
+//! end. The connection ends with the second of them.
+//!
+//! The first reason stands. A stage that takes too long is *cut*: by its deadline, because nothing
+//! can pass any more, or by force.
+//!
+//! All of it is packed into 16 bits, so that one look at one word tells the delivery loop that a
+//! connection is no longer open, and a slot has room for nothing more.
+
+use std::fmt;
+
+use crate::reason::CloseReason;
+
+/// How far a connection has come.
+#[derive(Debug, Copy, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stage {
+    Opening,
+    Open,
+    Closing,
+    Lingering,
+    Gone,
+}
+
+/// Whether the handler's output goes on.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub(crate) enum OutputHalf {
+    Running,
+    /// What is queued is still sent, then the stream's end.
+    Ending,
+    /// The peer was told that nothing more comes.
+    Ended,
+}
+
+/// Why a stage of closing does not take the time it may.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// Its deadline has passed.
+    Late,
+    /// Nothing can be read or written any more.
+    Broken,
+}
+
+/// A reason that most connections end for, or a word that another one is kept elsewhere: so that
+/// many of them can end at once without memory for each.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Normal,
+    PeerClosed,
+    Reset,
+    /// In [`Connection`](crate::connection::Connection), out of line.
+    Other,
+}
+
+impl From<CloseReason> for Ending {
+    fn from(reason: CloseReason) -> Self {
+        match reason {
+            CloseReason::Normal => Self::Normal,
+            CloseReason::PeerClosed => Self::PeerClosed,
+            CloseReason::Reset => Self::Reset,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// See the module's documentation.
+#[derive(Copy, Clone, PartialEq, Eq)]
+pub(crate) struct Life(u16);
+
+impl Life {
+    /// Open is all zeros, so that a test against a mask tells everything else.
+    const OPEN: u16 = 0;
+    const OPENING: u16 = 1;
+    const CLOSING: u16 = 2;
+    const LINGERING: u16 = 3;
+    const GONE: u16 = 4;
+    const STAGE: u16 = 0b111;
+    const INPUT_ENDED: u16 = 1 << 3;
+    const OUTPUT_ENDING: u16 = 1 << 4;
+    const OUTPUT_ENDED: u16 = 1 << 5;
+    const REASON_SHIFT: u32 = 6;
+    const REASON: u16 = 0b11 << Self::REASON_SHIFT;
+    const LATE: u16 = 1 << 8;
+    const BROKEN: u16 = 1 << 9;
+    const FORCED: u16 = 1 << 10;
+
+    /// Any of these bits means that the connection is not open.
+    pub(crate) const NOT_OPEN: u16 = Self::STAGE;
+    /// Any of these bits means that the handler sends no more.
+    pub(crate) const NO_OUTPUT: u16 = Self::STAGE | Self::OUTPUT_ENDING | Self::OUTPUT_ENDED;
+    /// None of these bits means that there is something to do or to wait for.
+    pub(crate) const AT_REST: u16 = Self::OUTPUT_ENDED;
+
+    /// The socket exists, the handler does not.
+    pub(crate) const fn opening() -> Self {
+        Self(Self::OPENING)
+    }
+
+    // ---- transitions ----
+
+    /// Opening is over: the handler exists.
+    pub(crate) fn open(&mut self) {
+        debug_assert_eq!(self.stage(), Stage::Opening);
+        self.set_stage(Self::OPEN);
+    }
+
+    /// The peer sends no more.
+    #[inline]
+    pub(crate) fn end_input(&mut self) {
+        self.0 |= Self::INPUT_ENDED;
+    }
+
+    /// The handler sends no more: the output half ends once what is queued has left.
+    pub(crate) fn end_output(&mut self) {
+        if self.is_open() && self.output() == OutputHalf::Running {
+            self.0 |= Self::OUTPUT_ENDING;
+        }
+    }
+
+    /// The peer was told that nothing more comes.
+    pub(crate) fn output_ended(&mut self) {
+        debug_assert_eq!(self.output(), OutputHalf::Ending);
+        self.0 = self.0 & !Self::OUTPUT_ENDING | Self::OUTPUT_ENDED;
+    }
+
+    /// The end is decided. Returns false if it was before: the first reason stands.
+    pub(crate) fn close(&mut self, ending: Ending) -> bool {
+        if self.stage() > Stage::Open {
+            return false;
+        }
+        self.set_stage(Self::CLOSING);
+        self.0 |= (ending as u16) << Self::REASON_SHIFT;
+        true
+    }
+
+    /// The stage of closing is cut short.
+    pub(crate) fn cut(&mut self, cut: Cut) {
+        debug_assert!(!self.is_open(), "an open connection is closed first");
+        self.0 |= match cut {
+            Cut::Late => Self::LATE,
+            Cut::Broken => Self::BROKEN,
+        };
+    }
+
+    /// The drain deadline, or a second shutdown, ends it: nothing is waited for. It counts as forced
+    /// unless its handler has been terminated already.
+    pub(crate) fn force(&mut self) {
+        if self.has_handler() {
+            self.0 |= Self::FORCED;
+        }
+        self.cut(Cut::Late);
+    }
+
+    /// The handler was terminated, and the peer told that nothing more comes.
+    pub(crate) fn linger(&mut self) {
+        debug_assert_eq!(self.stage(), Stage::Closing);
+        self.set_stage(Self::LINGERING);
+    }
+
+    /// Nothing is left to do but to free the slot.
+    pub(crate) fn go(&mut self) {
+        debug_assert_ne!(self.stage(), Stage::Open, "an open connection is closed first");
+        self.set_stage(Self::GONE);
+    }
+
+    fn set_stage(&mut self, stage: u16) {
+        self.0 = self.0 & !Self::STAGE | stage;
+    }
+
+    // ---- questions ----
+
+    pub(crate) fn stage(self) -> Stage {
+        match self.0 & Self::STAGE {
+            Self::OPEN => Stage::Open,
+            Self::OPENING => Stage::Opening,
+            Self::CLOSING => Stage::Closing,
+            Self::LINGERING => Stage::Lingering,
+            _ => Stage::Gone,
+        }
+    }
+
+    /// Packets, messages and timers reach the handler.
+    #[inline(always)]
+    pub(crate) fn is_open(self) -> bool {
+        self.0 & Self::STAGE == Self::OPEN
+    }
+
+    /// The end was decided, however long ago.
+    #[inline(always)]
+    pub(crate) fn is_ending(self) -> bool {
+        self.0 & Self::STAGE > Self::OPENING
+    }
+
+    /// There is a handler: it was made, and not terminated.
+    #[inline(always)]
+    pub(crate) fn has_handler(self) -> bool {
+        matches!(self.0 & Self::STAGE, Self::OPEN | Self::CLOSING)
+    }
+
+    /// What the handler sends can still be framed.
+    #[inline(always)]
+    pub(crate) fn may_send(self) -> bool {
+        self.0 & Self::NO_OUTPUT == 0
+    }
+
+    pub(crate) fn is_lingering(self) -> bool {
+        self.0 & Self::STAGE == Self::LINGERING
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_input_ended(self) -> bool {
+        self.0 & Self::INPUT_ENDED != 0
+    }
+
+    pub(crate) fn output(self) -> OutputHalf {
+        if self.0 & Self::OUTPUT_ENDED != 0 {
+            OutputHalf::Ended
+        } else if self.0 & Self::OUTPUT_ENDING != 0 {
+            OutputHalf::Ending
+        } else {
+            OutputHalf::Running
+        }
+    }
+
+    /// Nothing can be read or written any more.
+    #[inline(always)]
+    pub(crate) fn is_broken(self) -> bool {
+        self.0 & Self::BROKEN != 0
+    }
+
+    /// The present stage of closing does not wait for anything.
+    pub(crate) fn is_cut(self) -> bool {
+        self.0 & (Self::LATE | Self::BROKEN) != 0
+    }
+
+    pub(crate) fn is_forced(self) -> bool {
+        self.0 & Self::FORCED != 0
+    }
+
+    /// Why it ends, once that was decided.
+    pub(crate) fn ending(self) -> Option<Ending> {
+        self.is_ending().then_some(match (self.0 & Self::REASON) >> Self::REASON_SHIFT {
+            0 => Ending::Normal,
+            1 => Ending::PeerClosed,
+            2 => Ending::Reset,
+            _ => Ending::Other,
+        })
+    }
+
+    #[inline(always)]
+    pub(crate) const fn bits(self) -> u16 {
+        self.0
+    }
+
+    /// What must hold in every stage.
+    pub(crate) fn invariants(self) {
+        debug_assert!(!self.is_open() || !self.is_cut(), "{self:?}");
+        debug_assert!(!self.is_forced() || self.is_cut(), "{self:?}");
+        debug_assert!(self.0 & Self::OUTPUT_ENDING == 0 || self.0 & Self::OUTPUT_ENDED == 0);
+    }
+}
+
+impl fmt::Debug for Life {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Life")
+            .field("stage", &self.stage())
+            .field("input_ended", &self.is_input_ended())
+            .field("output", &self.output())
+            .field("ending", &self.ending())
+            .field("cut", &self.is_cut())
+            .field("forced", &self.is_forced())
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn opened() -> Life {
+        let mut life = Life::opening();
+        life.open();
+        life
+    }
+
+    /// Goal: an open connection that owes nothing is all zeros, which the delivery loop relies on.
+    #[test]
+    fn open_is_zero_and_every_other_stage_is_not() {
+        assert_eq!(opened().bits(), 0);
+        let mut life = Life::opening();
+        assert_ne!(life.bits() & Life::NOT_OPEN, 0);
+        life.open();
+        assert!(life.close(Ending::Normal));
+        for step in [Life::linger, Life::go] {
+            assert_ne!(life.bits() & Life::NOT_OPEN, 0, "{life:?}");
+            step(&mut life);
+        }
+        assert_ne!(life.bits() & Life::NOT_OPEN, 0, "{life:?}");
+    }
+
+    /// Goal: the first reason stands, whatever follows. Method: each reason, then each other.
+    #[test]
+    fn the_first_reason_stands() {
+        for first in [Ending::Normal, Ending::PeerClosed, Ending::Reset, Ending::Other] {
+            let mut life = opened();
+            assert_eq!(life.ending(), None);
+            assert!(life.close(first));
+            for later in [Ending::Normal, Ending::PeerClosed, Ending::Reset, Ending::Other] {
+                assert!(!life.close(later));
+                assert_eq!(life.ending(), Some(first));
+            }
+            life.linger();
+            assert!(!life.close(Ending::Other));
+            assert_eq!((life.stage(), life.ending()), (Stage::Lingering, Some(first)));
+        }
+    }
+
+    /// Goal: there is a handler from the opening to `terminate`, and only then a forced end counts.
+    #[test]
+    fn a_handler_exists_from_open_to_the_end_of_closing() {
+        let mut life = Life::opening();
+        assert!(!life.has_handler());
+        life.open();
+        assert!(life.has_handler());
+        life.close(Ending::Normal);
+        assert!(life.has_handler());
+        life.linger();
+        assert!(!life.has_handler());
+        life.force();
+        assert!(life.is_cut() && !life.is_forced(), "it lingered only");
+
+        let mut life = opened();
+        life.close(Ending::Other);
+        life.force();
+        assert!(life.is_cut() && life.is_forced());
+    }
+
+    /// Goal: the halves end by themselves, in either order, and the output only once.
+    #[test]
+    fn the_halves_end_independently() {
+        let mut life = opened();
+        life.end_output();
+        assert_eq!((life.output(), life.is_input_ended()), (OutputHalf::Ending, false));
+        life.output_ended();
+        life.end_output();
+        assert_eq!(life.output(), OutputHalf::Ended);
+        life.end_input();
+        assert!(life.is_input_ended() && life.is_open());
+        life.invariants();
+    }
+}

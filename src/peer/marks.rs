@@ -1,0 +1,52 @@
+//! What events said of a peer, and which lists it is in.
+
+use crate::flags::flag_set;
+use crate::poller::Readiness;
+
+flag_set! {
+    /// The first four are a [`Readiness`], until the peer has been worked on.
+    Marks {
+        /// There may be something to read.
+        READABLE = 0,
+        /// There may be room to write.
+        WRITABLE = 1,
+        /// A short read proves nothing: the event carried an end, an error or an urgent byte.
+        HINT = 2,
+        /// The event carried an error.
+        ERROR = 3,
+        /// In the listener's run queue.
+        QUEUED = 4,
+        /// In the listener's list of peers with fresh output.
+        FLUSH = 5,
+        /// In the listener's list of peers to end.
+        SWEEP = 6,
+        /// The listener drains, and the handler has not been told yet.
+        DRAIN = 7,
+        /// Room to write is announced: a write was refused before.
+        ROOM_WATCHED = 8,
+    }
+}
+
+impl From<Readiness> for Marks {
+    fn from(readiness: Readiness) -> Self {
+        Self(readiness.bits())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: an event means the same to the poller and to a peer.
+    #[test]
+    fn readiness_keeps_its_meaning() {
+        for (readiness, marks) in [
+            (Readiness::READABLE, Marks::READABLE),
+            (Readiness::WRITABLE, Marks::WRITABLE),
+            (Readiness::HINT, Marks::HINT),
+            (Readiness::ERROR, Marks::ERROR),
+        ] {
+            assert_eq!(Marks::from(readiness), marks);
+        }
+    }
+}
