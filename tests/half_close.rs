@@ -166,3 +166,75 @@ fn a_reset_ends_the_connection_and_nobody_else() {
         assert_eq!(bystander.ask(b"and you?"), b"and you?");
     }
 }
+
+/// Goal: what ended first is told first, as far as the kernel tells the order. Method: one client
+/// goes, then another one asks how many there are, both before the server has looked.
+#[test]
+fn an_end_is_told_before_a_later_clients_packet() {
+    let names = std::rc::Rc::new(std::cell::Cell::new(0u32));
+    let taken = std::rc::Rc::clone(&names);
+    let mut reactor = Reactor::new().unwrap();
+    let listener = reactor
+        .start_listener("test", any_port(), move |_| {
+            taken.set(taken.get() + 1);
+            Counted(std::rc::Rc::clone(&taken))
+        })
+        .unwrap();
+    let mut first = Client::connect(listener.local_addr());
+    let mut second = Client::connect(listener.local_addr());
+    drive(&mut reactor, "both are here", || listener.stats().made == 2);
+    first.finish();
+    second.send(b"how many?");
+    drive(&mut reactor, "an answer", || second.arrived() == 6);
+    assert_eq!(second.receive(), 1u32.to_be_bytes());
+    assert_eq!(first.rest(), b"");
+}
+
+/// One of so many, told when asked.
+struct Counted(std::rc::Rc<std::cell::Cell<u32>>);
+
+impl condor::Handler for Counted {
+    type Message = ();
+
+    fn handle_packet<'a>(&'a mut self, _: &'a [u8], _: &mut condor::Context<'_, ()>) -> Action<'a> {
+        Action::send(self.0.get().to_be_bytes().to_vec())
+    }
+
+    fn terminate(self, _: CloseReason) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// Goal: a handler that ends its output is read on, over a real socket. Method: the client sees the
+/// end of the stream, then goes on sending; the server counts, and the connection ends with the
+/// client's half.
+#[test]
+fn a_client_that_has_seen_the_end_may_go_on_sending() {
+    let (ends, ended) = channel();
+    let (heard, hears) = channel();
+    let (_server, listener) = Server::one(any_port(), move |_| {
+        let heard = heard.clone();
+        Script::<()>::new()
+            .packet(move |packet, ctx| {
+                if packet == b"bye" {
+                    ctx.send(vec![7; 300_000]).unwrap_err();
+                    ctx.send(vec![7; 50_000]).unwrap();
+                    ctx.end_output();
+                } else {
+                    heard.send(packet.to_vec()).unwrap();
+                }
+                Action::Continue
+            })
+            .ends(&ends)
+    });
+    let mut client = Client::connect(listener.local_addr());
+    client.send(b"bye");
+    assert_eq!(client.rest(), framed(&[7; 50_000]));
+    for packet in [&b"one"[..], b"two"] {
+        client.send(packet);
+        assert_eq!(next(&hears), packet);
+    }
+    client.finish();
+    assert_eq!(next(&ended), CloseReason::PeerClosed);
+    until("no lingering after both halves", || listener.stats().open == 0);
+}

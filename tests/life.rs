@@ -16,7 +16,7 @@ use actors::{
 use condor::testing::Harness;
 use condor::{
     Action, Address, CloseReason, Context, Handler, Info, ListenerOptions, MessageError,
-    ReactorOptions,
+    ReactorOptions, SendError,
 };
 
 // ---- slots ----
@@ -672,6 +672,192 @@ fn a_handler_may_go_on_after_shutdown_until_the_deadline() {
     assert_eq!(harness.closed(), Some(CloseReason::DrainForced));
     assert_eq!(harness.report().unwrap().forced, 1);
     assert_eq!(diary.read().len(), 3);
+    assert_clean(&harness);
+}
+
+// ---- ends in order, and ends of one half ----
+
+/// Takes a name that it gives back when it ends; `leave` ends it.
+struct Named {
+    names: Rc<Cell<u32>>,
+}
+
+impl Handler for Named {
+    type Message = ();
+
+    fn handle_packet<'a>(&'a mut self, packet: &'a [u8], _: &mut Context<'_, ()>) -> Action<'a> {
+        match packet {
+            b"leave" => Action::send_and_stop("left", CloseReason::Normal),
+            _ => Action::send(self.names.get().to_be_bytes().to_vec()),
+        }
+    }
+
+    fn terminate(self, _: CloseReason) {
+        self.names.set(self.names.get() - 1);
+    }
+}
+
+/// Goal: an end is told before packets of other connections that came after it. Method: one
+/// connection ends and another one asks, in one batch, for each way to end that the peer has.
+#[test]
+fn an_end_is_told_before_later_packets_of_others() {
+    let ways: [fn(&Harness<Named>); 4] = [
+        |it| it.arrive(b"\x00\x05leave"),
+        |it| {
+            it.arrive(b"\x00\x05leave\x00\x04more");
+            it.max_read(9);
+        },
+        |it| {
+            it.arrive(b"\x00\x01x");
+            it.fail_next_read(ErrorKind::ConnectionReset);
+        },
+        |it| it.arrive(b"\xff\xffmuch too large"),
+    ];
+    for leave in ways {
+        let names = Rc::new(Cell::new(0));
+        let taken = Rc::clone(&names);
+        let first = Harness::new(options().max_packet(1_000), move |_| {
+            taken.set(taken.get() + 1);
+            Named { names: Rc::clone(&taken) }
+        });
+        let second = first.connect();
+        leave(&first);
+        second.packet("who is there?");
+        assert_eq!(second.packets(), [1u32.to_be_bytes()], "only itself");
+        assert!(first.closed().is_some());
+        first.peer_closes();
+        second.peer_closes();
+        assert_clean(&second);
+    }
+}
+
+/// Goal: an end whose output waits is told once that has left, however late. Method: a peer that
+/// does not read; others ask meanwhile.
+#[test]
+fn an_end_behind_queued_output_is_told_when_it_has_left() {
+    let names = Rc::new(Cell::new(0));
+    let taken = Rc::clone(&names);
+    let first = Harness::new(options(), move |_| {
+        taken.set(taken.get() + 1);
+        Named { names: Rc::clone(&taken) }
+    });
+    let second = first.connect();
+    first.peer_stalls();
+    first.packet("leave");
+    assert_eq!((first.closed(), names.get()), (None, 2));
+    first.peer_reads_all();
+    assert_eq!(first.packets(), [b"left"]);
+    assert_eq!((first.closed(), names.get()), (Some(CloseReason::Normal), 1));
+    first.peer_closes();
+    second.peer_closes();
+    assert_clean(&second);
+}
+
+/// Ends its output at `bye`, and counts what comes afterwards.
+#[derive(Default)]
+struct HalfDone {
+    heard: usize,
+    refused: Option<SendError>,
+}
+
+impl Handler for HalfDone {
+    type Message = ();
+
+    fn handle_packet<'a>(&'a mut self, packet: &'a [u8], ctx: &mut Context<'_, ()>) -> Action<'a> {
+        match packet {
+            b"bye" => {
+                ctx.send("the last word").unwrap();
+                ctx.end_output();
+                self.refused = ctx.send("one more").err();
+            }
+            b"send" => return Action::send("nevertheless"),
+            _ => self.heard += 1,
+        }
+        Action::Continue
+    }
+
+    fn handle_info<'a>(&'a mut self, _: Info<'a, ()>, ctx: &mut Context<'_, ()>) -> Action<'a> {
+        ctx.end_output();
+        Action::Continue
+    }
+}
+
+/// Goal: the output half ends after what is queued, and reading goes on; the second half ends the
+/// connection, without lingering. Method: packets before and behind the word, in one read and later.
+#[test]
+fn the_output_half_ends_by_itself_and_reading_goes_on() {
+    let harness = Harness::new(options(), |_| HalfDone::default());
+    harness.receive(wire(&[&b"one"[..], b"bye", b"two", b"three"]));
+    assert_eq!(harness.packets(), [b"the last word"]);
+    assert!(harness.is_finished(), "the peer was told");
+    assert_eq!(harness.closed(), None);
+    harness.packet("four");
+    assert_eq!(harness.with_handler(|it| it.heard), Some(4));
+    assert_eq!(harness.with_handler(|it| it.refused), Some(Some(SendError::Closing)));
+    assert_eq!(harness.leftovers().deadlines, 0, "it owes nothing and awaits nothing");
+    harness.peer_closes();
+    assert_eq!(harness.closed(), Some(CloseReason::PeerClosed));
+    assert!(harness.is_gone());
+    assert_clean(&harness);
+}
+
+/// Goal: what is queued leaves first, and while it waits the peer is not told. Method: a peer that
+/// reads a few bytes at a time; the word comes by a message, too.
+#[test]
+fn the_output_half_ends_after_what_is_queued() {
+    let harness = Harness::new(options(), |_| HalfDone::default());
+    harness.peer_stalls();
+    harness.packet("bye");
+    for _ in 0..14 {
+        assert!(!harness.is_finished());
+        harness.peer_reads(1);
+    }
+    assert!(!harness.is_finished(), "a byte is still queued");
+    harness.peer_reads(1);
+    assert!(harness.is_finished());
+    assert_eq!(harness.packets(), [b"the last word"]);
+    conclude(&harness);
+
+    let harness = Harness::new(options(), |_| HalfDone::default());
+    harness.message(());
+    assert!(harness.is_finished() && harness.closed().is_none());
+    harness.packet("heard");
+    assert_eq!(harness.with_handler(|it| it.heard), Some(1));
+    conclude(&harness);
+}
+
+/// Goal: a handler that sends after its last word ends its connection, and nothing of it is sent; a
+/// drain, a reset and a stalled peer end it as ever.
+#[test]
+fn a_connection_with_one_half_ends_like_any_other() {
+    let half = || {
+        let harness = Harness::new(options(), |_| HalfDone::default());
+        harness.packet("bye");
+        assert_eq!(harness.packets(), [b"the last word"]);
+        harness
+    };
+    let harness = half();
+    harness.packet("send");
+    assert_eq!((harness.closed(), harness.packets().len()), (Some(CloseReason::Normal), 0));
+    conclude(&harness);
+
+    let harness = half();
+    harness.peer_resets();
+    assert_eq!(harness.closed(), Some(CloseReason::Reset));
+    assert_clean(&harness);
+
+    let harness = half();
+    harness.drain();
+    harness.advance(secs(100));
+    assert_eq!(harness.closed(), Some(CloseReason::DrainForced), "it ignores the shutdown");
+    assert_clean(&harness);
+
+    let harness = Harness::new(options(), |_| HalfDone::default());
+    harness.peer_stalls();
+    harness.packet("bye");
+    harness.advance(secs(100));
+    assert_eq!(harness.closed(), Some(CloseReason::WriteStalled));
+    assert!(!harness.sent().ends_with(b"word"));
     assert_clean(&harness);
 }
 
