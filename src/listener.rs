@@ -183,6 +183,22 @@ impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
         }
     }
 
+    fn invariants(&self) {
+        /// All peers are looked at only where that takes no time.
+        const FEW: usize = 64;
+        let counters = &self.profile.counters;
+        debug_assert_eq!(counters.open.get(), self.peers.len() as u64);
+        debug_assert!(self.peers.len() <= self.generations.len());
+        debug_assert!(!self.has_begun_to_drain() || self.listening.is_none());
+        if self.peers.len() <= FEW {
+            let handlers = self.peers.iter().filter(|(_, peer)| peer.conn.life.has_handler());
+            let alive = counters.made.get() - counters.terminated.get();
+            debug_assert_eq!(handlers.count() as u64, alive, "made, and not terminated");
+            self.lists.invariants(&self.peers);
+            self.peers.iter().for_each(|(_, peer)| peer.invariants());
+        }
+    }
+
     fn as_any(&self) -> &dyn Any {
         self
     }

@@ -39,6 +39,8 @@ pub(crate) trait AnyListener {
     fn report(&self) -> Report;
     /// Refuses all mail, and drops what nobody will read.
     fn retire(&mut self, turn: &mut Turn);
+    /// What must hold between two phases, in debug builds.
+    fn invariants(&self);
     /// The listener itself, for the test kit, which knows its type.
     fn as_any(&self) -> &dyn Any;
 }

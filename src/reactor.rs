@@ -305,6 +305,7 @@ impl Reactor {
             }
             tenant.took = self.turn.lap();
         }
+        self.invariants();
         Ok(())
     }
 
@@ -313,6 +314,7 @@ impl Reactor {
             tenant.listener.work(&mut self.turn, &mut self.read);
             tenant.took += self.turn.lap();
         }
+        self.invariants();
     }
 
     fn deliver(&mut self) {
@@ -326,6 +328,7 @@ impl Reactor {
             tenant.listener.deliver(&mut self.turn, rung);
             tenant.took += self.turn.lap();
         }
+        self.invariants();
     }
 
     /// Skipped after a full batch: what a timeout would be blamed for may not have been read.
@@ -349,12 +352,14 @@ impl Reactor {
                 Timer::Trim => self.turn.trim(),
             }
         }
+        self.invariants();
     }
 
     fn flush(&mut self) {
         for (_, tenant) in &mut self.listeners {
             tenant.listener.flush(&mut self.turn);
         }
+        self.invariants();
     }
 
     fn sweep(&mut self) {
@@ -371,6 +376,7 @@ impl Reactor {
         if self.listeners.is_empty() {
             self.finish_shutdown();
         }
+        self.invariants();
     }
 
     /// Whoever rings from now on has to wake us, in our own `wait` or in a loop of the user.
@@ -386,6 +392,16 @@ impl Reactor {
             let slowest = self.listeners.iter().max_by_key(|(_, tenant)| tenant.took);
             let name = slowest.map_or("(none)", |(_, tenant)| tenant.listener.name());
             log::warn!("a turn took {took:?}, more than {slow:?}, most of it for \"{name}\"");
+        }
+    }
+
+    /// What must hold between two phases: looked at after each of them in debug builds.
+    fn invariants(&self) {
+        if cfg!(debug_assertions) {
+            debug_assert!(self.turn.out.is_empty(), "output belongs to one peer at a time");
+            let forced = self.shutdown.as_ref().is_some_and(|shutdown| shutdown.forced);
+            debug_assert!(!forced || !self.handle.is_ready());
+            self.listeners.iter().for_each(|(_, tenant)| tenant.listener.invariants());
         }
     }
 

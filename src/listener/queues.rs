@@ -1,5 +1,7 @@
 //! The lists of a listener's peers: to be worked on, to be flushed, to be swept.
 
+use slab::Slab;
+
 use crate::desk::Desk;
 use crate::handler::Handler;
 use crate::peer::{Marks, Peer};
@@ -52,6 +54,20 @@ impl Lists {
 
     pub(super) fn are_empty(&self) -> bool {
         self.run.is_empty() && self.flush.is_empty() && self.sweep.is_empty()
+    }
+
+    /// What must hold between two phases: every mark has its place in a list, once.
+    pub(super) fn invariants<H: Handler, S: Stream>(&self, peers: &Slab<Peer<H, S>>) {
+        for (list, mark) in
+            [(&self.run, Marks::QUEUED), (&self.flush, Marks::FLUSH), (&self.sweep, Marks::SWEEP)]
+        {
+            let marked = peers.iter().filter(|(_, peer)| peer.is_marked(mark));
+            let listed = list
+                .iter()
+                .filter(|key| peers.get(**key as usize).is_some_and(|peer| peer.is_marked(mark)));
+            debug_assert_eq!(marked.count(), listed.count(), "{mark:?} and its list");
+        }
+        debug_assert!(self.spare.is_empty());
     }
 
     /// So that none of them has to grow with fewer than so many slots.
