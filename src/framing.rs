@@ -14,7 +14,7 @@
 //! out; it copies nothing on the way in and owns no buffer.
 //!
 //! **Invariant:** the same bytes give the same packets however the network cut them up. ([`Raw`]
-//! has no packets, only what has arrived.) Held by `tests/framing_model.rs` and
+//! has no packets, only what has arrived.) Held by `tests/models/framing_model.rs` and
 //! `fuzz/src/framing.rs` against a naive decoder.
 //!
 //! The driver's tight loop is generic over [`Deframe`] and [`Enframe`]. It matches

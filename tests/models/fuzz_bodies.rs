@@ -1,24 +1,16 @@
 //! The fuzz bodies as plain tests: the committed corpus, and inputs from seeds.
-#![allow(unreachable_pub, reason = "the bodies are modules of the fuzzer's library as well")]
 
 use std::fs;
 use std::path::Path;
 
-#[path = "../fuzz/src/connection.rs"]
-mod connection;
-#[path = "../fuzz/src/framing.rs"]
-#[allow(dead_code, reason = "other tests use the rest")]
-mod framing;
-#[path = "../fuzz/src/wheel.rs"]
-#[allow(dead_code, reason = "other tests use the rest")]
-mod wheel;
+use crate::bodies::{connection, framing, wheel};
 
 /// Seeded inputs for `connection`; `CONDOR_FUZZ_INPUTS` asks for another number.
 const INPUTS: u64 = 2_000;
 
 /// Runs `body` on every committed input of `target`, and says which one it was that failed.
 fn replay(target: &str, body: fn(&[u8])) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target);
     let mut count = 0;
     for entry in fs::read_dir(&folder).unwrap_or_else(|error| panic!("{folder:?}: {error}")) {
         let path = entry.expect("the corpus can be listed").path();

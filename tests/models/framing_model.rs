@@ -11,9 +11,7 @@ use condor::{
 };
 use proptest::prelude::*;
 
-#[path = "../fuzz/src/framing.rs"]
-mod bodies;
-use bodies::{CONFIG, End, Naive, Story, ZeroEnded, appended, read};
+use crate::bodies::framing::{self, CONFIG, End, Naive, Story, ZeroEnded, appended, read};
 
 /// What real peers send to a port that expects two-byte lengths, and the extremes.
 const SEEDS: [&[u8]; 13] = [
@@ -181,8 +179,8 @@ fn hold_bodies(data: &[u8]) {
         // The upper byte of how much is added to a payload.
         data[CONFIG - 1] = 0;
     }
-    bodies::framing(&data);
-    bodies::encode(&data);
+    framing::framing(&data);
+    framing::encode(&data);
 }
 
 #[test]

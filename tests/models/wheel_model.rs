@@ -7,11 +7,7 @@ use std::time::Duration;
 use condor::internals::{Tick, TimerKey, Wheel};
 use proptest::prelude::*;
 
-#[path = "../fuzz/src/wheel.rs"]
-#[allow(unreachable_pub, reason = "the fuzz crate shares this file and needs it public")]
-mod body;
-
-use body::{Model, Op, When, wheel_ops};
+use crate::bodies::wheel::{Model, Op, When, wheel_ops};
 
 /// How far ahead each level reaches, in ticks, and what the whole wheel spans.
 const LEVELS: [u64; 6] = [1 << 6, 1 << 12, 1 << 18, 1 << 24, 1 << 30, 1 << 36];

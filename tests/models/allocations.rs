@@ -3,15 +3,13 @@
 //! Server and clients share a thread, which is the one whose allocations are counted.
 #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
-mod actors;
-
 use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::time::Duration;
 
-use actors::{assert_clean, options, secs};
+use crate::actors::{assert_clean, options, secs};
 use allocation_counter::measure;
 use condor::testing::Harness;
 use condor::{

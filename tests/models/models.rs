@@ -1,0 +1,13 @@
+//! Models, fuzz bodies and counted allocations: the tests that need crates which the library and its
+//! plain tests do not. They are one program, which is linked once.
+
+#[path = "../actors/mod.rs"]
+mod actors;
+#[path = "../../fuzz/src/lib.rs"]
+#[allow(unreachable_pub, reason = "the fuzz crate shares these files and needs them public")]
+mod bodies;
+
+mod allocations;
+mod framing_model;
+mod fuzz_bodies;
+mod wheel_model;
