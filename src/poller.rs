@@ -14,6 +14,10 @@ use mio::{Events, Poll, Token};
 use crate::flags::flag_set;
 use crate::options::ReactorOptions;
 
+/// The longest wait that is asked of the system, which counts milliseconds in 32 bits: 24.8 days at
+/// most. The turn that ends a shorter wait finds nothing due, and waits again.
+const MAX_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+
 flag_set! {
     /// What an event says of a stream.
     Readiness {
@@ -79,7 +83,9 @@ impl Poller {
     /// passes only by the hand of the test.
     pub(crate) fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         match self {
-            Self::System { poll, events } => poll.poll(events, timeout),
+            Self::System { poll, events } => {
+                poll.poll(events, timeout.map(|wait| wait.min(MAX_WAIT)))
+            }
             Self::Simulated { network, events, most } => {
                 events.clear();
                 network.take_events(*most, events);

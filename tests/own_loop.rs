@@ -219,6 +219,40 @@ fn an_idle_reactor_sits_its_timeouts_out() {
     }
 }
 
+/// Goal: a wait is as long as it has to be, however far away the next timer or the end of the wait
+/// is, and what comes meanwhile is served. Method: timers and timeouts on both sides of what the
+/// system counts in 32 bits; each time a client asks after 30 ms, and no turn ends before that.
+#[test]
+fn a_far_deadline_neither_ends_a_wait_nor_hides_what_comes() {
+    const DAY: u64 = 24 * 60 * 60 * 1000;
+    let far = [25 * DAY, 40 * DAY, 1 << 31, 1 << 32, (1 << 32) + 10, (1 << 33) + 10, 1 << 40];
+    let far = far.into_iter().map(Duration::from_millis).chain([Duration::MAX]);
+    for (delay, timeout) in far.flat_map(|far| [(Some(far), None), (None, Some(far))]) {
+        let mut reactor = Reactor::new().unwrap();
+        let listener = reactor
+            .start_listener("test", any_port(), move |_| {
+                Script::<()>::new().init(move |ctx| {
+                    delay.map(|delay| ctx.send_after(delay, ()));
+                    Action::Continue
+                })
+            })
+            .unwrap();
+        let mut client = Client::connect(listener.local_addr());
+        drive(&mut reactor, "a connection", || listener.stats().open == 1);
+        settle(&mut reactor);
+        let (asks, asked) = channel();
+        let asking = thread::spawn(move || {
+            thread::park_timeout(Duration::from_millis(30));
+            asks.send(()).unwrap();
+            client.ask(b"hi")
+        });
+        reactor.turn(timeout).unwrap();
+        assert!(asked.try_recv().is_ok(), "{delay:?}, {timeout:?}: a turn ended without a cause");
+        drive(&mut reactor, "the answer", || asking.is_finished());
+        assert_eq!(asking.join().unwrap(), b"hi");
+    }
+}
+
 /// Goal: a reactor that runs on its own does not turn while nothing happens. Method: count the turns
 /// across a stretch of time in which nobody does anything.
 #[test]
