@@ -152,7 +152,7 @@ fn configure(socket: &SockRef<'_>, options: &ListenerOptions) {
     if let Some(idle) = options.keepalive
         && let Err(error) = socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle))
     {
-        log::warn!("cannot set SO_KEEPALIVE: {error}");
+        log::warn!("cannot set a keepalive of {idle:?}: {error}");
     }
 }
 
@@ -189,11 +189,14 @@ mod tests {
             assert!(plain.tcp_nodelay().unwrap(), "by default answers do not wait");
             assert!(!plain.keepalive().unwrap(), "by default the kernel does not probe");
 
-            let told = accepted(&options.nodelay(false).keepalive(Duration::from_secs(77)));
-            let told = SockRef::from(&told);
-            assert!(!told.tcp_nodelay().unwrap());
-            assert!(told.keepalive().unwrap());
-            assert_eq!(told.tcp_keepalive_time().unwrap(), Duration::from_secs(77));
+            let longest = ListenerOptions::MAX_KEEPALIVE;
+            for silent in [Duration::from_secs(1), Duration::from_secs(77), longest] {
+                let told = accepted(&options.clone().nodelay(false).keepalive(silent));
+                let told = SockRef::from(&told);
+                assert!(!told.tcp_nodelay().unwrap());
+                assert!(told.keepalive().unwrap());
+                assert_eq!(told.tcp_keepalive_time().unwrap(), silent);
+            }
         }
     }
 

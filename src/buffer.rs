@@ -79,8 +79,18 @@ impl Buffer {
     pub(crate) fn missing(&self) -> usize {
         match self.need {
             Some(need) => need.saturating_sub(self.len()),
-            None => self.len().max(64),
+            None => self.as_many_again(),
         }
+    }
+
+    /// The same after an attempt that was made because of a hint, and failed: at least as many as
+    /// there are, so that a hint that is always too low makes no attempt for each byte.
+    pub(crate) fn missing_after_failure(&self) -> usize {
+        self.missing().max(self.as_many_again())
+    }
+
+    fn as_many_again(&self) -> usize {
+        self.len().max(64)
     }
 
     fn reset(&mut self) {

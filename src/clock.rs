@@ -27,10 +27,9 @@ impl Nanos {
         Tick(self.0 / NANOS_PER_TICK)
     }
 
-    /// Microseconds, of which the upper bits are lost.
-    #[expect(clippy::cast_possible_truncation, reason = "that is what wrapping means")]
-    pub(crate) fn wrapping_micros(self) -> u32 {
-        (self.0 / 1_000) as u32
+    /// Whole microseconds.
+    pub(crate) fn micros(self) -> u64 {
+        self.0 / 1_000
     }
 
     /// How long `now` is after this.

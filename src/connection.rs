@@ -66,6 +66,8 @@ impl Flags {
 pub(crate) struct Connection {
     pub(crate) flags: Flags,
     pub(crate) life: Life,
+    /// The peer's: see there.
+    pub(crate) accepted_high: u32,
     /// Open, the packet clock runs: the tick at which the partial packet times out. It stands still:
     /// ticks left. Closing and lingering: the tick at which the stage is cut short.
     clock: u64,
@@ -80,10 +82,11 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(now: Tick) -> Self {
+    pub(crate) fn new(now: Tick, accepted_high: u32) -> Self {
         Self {
             flags: Flags::NONE,
             life: Life::opening(),
+            accepted_high,
             clock: 0,
             idle_clock: now.0,
             input: None,

@@ -18,9 +18,15 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::reason::debug_as_display;
 
 /// What can go wrong with the reactor and its listeners. Each message names what it is about.
-#[derive(Debug, thiserror::Error)]
+///
+/// `{:?}` prints the message as well, so that it is what people read where an error ends `main`;
+/// `{:#?}` shows the fields. So it is with every error of this crate.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The options contradict themselves; [`check`](crate::ListenerOptions::check) tells all of it.
@@ -28,6 +34,13 @@ pub enum Error {
     Options {
         /// The listener's name.
         name: String,
+        /// Every contradiction found, not only the first.
+        errors: Vec<OptionsError>,
+    },
+    /// The options of a reactor contradict themselves;
+    /// [`check`](crate::ReactorOptions::check) tells all of it.
+    #[error("reactor: {}", join(.errors))]
+    ReactorOptions {
         /// Every contradiction found, not only the first.
         errors: Vec<OptionsError>,
     },
@@ -111,8 +124,25 @@ pub enum Error {
     },
 }
 
+debug_as_display!(Error {
+    Options { name, errors },
+    ReactorOptions { errors },
+    AddressInUse { name, addr },
+    Permission { name, addr },
+    NotLocal { name, addr },
+    Listen { name, addr, source },
+    DuplicateName(name),
+    UnknownName(name),
+    Accept { name, source },
+    Poll { what, source },
+    Gone,
+    WouldDeadlock,
+    TooManyListeners { name, max },
+    Shard { shard, why },
+});
+
 /// What the options say that cannot be done.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OptionsError {
     /// The low-water mark is not below the high-water mark.
@@ -142,9 +172,37 @@ pub enum OptionsError {
         /// `max_queued` in bytes.
         max_queued: usize,
     },
-    /// A limit of zero, with which nothing would ever happen.
-    #[error("{0} is zero")]
+    /// A limit of zero, with which nothing would ever happen, or everything would end at once.
+    #[error("{0} is zero, and has to be more")]
     Zero(&'static str),
+    /// Less than the option can be.
+    #[error("{option} of {asked} is below {min}")]
+    TooSmall {
+        /// The option's name.
+        option: &'static str,
+        /// Its value as asked for.
+        asked: usize,
+        /// The least that is possible.
+        min: usize,
+    },
+    /// More than the option can be.
+    #[error("{option} of {asked} is above {max}")]
+    TooLarge {
+        /// The option's name.
+        option: &'static str,
+        /// Its value as asked for.
+        asked: usize,
+        /// The most that is possible.
+        max: usize,
+    },
+    /// The kernel counts the silence before a probe in whole seconds, in 15 bits.
+    #[error("keepalive of {asked:?} is not a number of whole seconds from 1 to {max}")]
+    Keepalive {
+        /// `keepalive` as asked for.
+        asked: Duration,
+        /// The most that is possible, in seconds.
+        max: u64,
+    },
     /// More connections than a listener's tokens can tell apart.
     #[error("max_connections of {asked} is above {max}")]
     TooManyConnections {
@@ -154,6 +212,18 @@ pub enum OptionsError {
         max: usize,
     },
 }
+
+debug_as_display!(OptionsError {
+    WaterMarks { low, high },
+    Framing(problem),
+    QueueSmallerThanPacket { max_queued, max_packet },
+    HighWaterAboveQueue { high, max_queued },
+    Zero(option),
+    TooSmall { option, asked, min },
+    TooLarge { option, asked, max },
+    Keepalive { asked, max },
+    TooManyConnections { asked, max },
+});
 
 fn join(errors: &[OptionsError]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")

@@ -98,6 +98,11 @@ impl Framing {
         Self::both(Side::Raw)
     }
 
+    /// Whether packets are found by a [`Framer`] of the user's, whose [`Decode::Need`] is a hint.
+    pub(crate) fn is_custom(&self) -> bool {
+        matches!(self.input, Side::Custom(_))
+    }
+
     /// Finds the first packet of `input`, of which the last call has seen `scanned` bytes.
     ///
     /// # Errors
@@ -149,6 +154,24 @@ impl Framing {
             Side::Raw => Ok(true),
             Side::Lines(_) | Side::Custom(_) => Ok(false),
         }
+    }
+
+    /// Bytes that `payload` takes as one frame. `scratch` is left with any bytes behind its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`encode`](Self::encode).
+    pub(crate) fn framed_len(
+        &self,
+        payload: &[u8],
+        scratch: &mut Vec<u8>,
+    ) -> Result<usize, FrameError> {
+        let before = scratch.len();
+        if self.encode_header(payload.len(), scratch)? {
+            return Ok(scratch.len() - before + payload.len());
+        }
+        self.encode(payload, scratch)?;
+        Ok(scratch.len() - before)
     }
 
     /// The largest packet in bytes that the handler is given, if there is a limit. For a custom

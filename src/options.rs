@@ -1,7 +1,7 @@
 //! Every limit there is: its meaning, unit and default, and what it may cost in memory.
 //!
-//! Options are data. [`ListenerOptions::check`] says everything that is wrong with them, and
-//! everything that may not be meant, before a socket is touched.
+//! Options are data. [`ListenerOptions::check`] and [`ReactorOptions::check`] say everything that is
+//! wrong with them, and everything that may not be meant, before a socket is touched.
 
 mod check;
 mod listener;

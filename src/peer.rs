@@ -41,8 +41,9 @@ pub(crate) struct Peer<H, S> {
     handler: Option<H>,
     pub(crate) marks: Marks,
     timer: TimerKey,
-    /// When it was accepted, in microseconds that wrap around after 71 minutes.
-    accepted: u32,
+    /// When it was accepted, in microseconds: the lower half, because there is room for four bytes
+    /// here and for four in `conn`, and none for eight.
+    accepted_low: u32,
     pub(crate) conn: Connection,
     pub(crate) seat: Seat,
 }
@@ -50,13 +51,14 @@ pub(crate) struct Peer<H, S> {
 impl<H: Handler, S: Stream> Peer<H, S> {
     /// A peer whose connection is opening: it has no handler yet.
     pub(crate) fn new(stream: S, seat: Seat, turn: &Turn) -> Self {
+        let (accepted_high, accepted_low) = halves(turn.nanos().micros());
         Self {
             stream,
             handler: None,
             marks: Marks::WRITABLE,
             timer: TimerKey::NONE,
-            accepted: turn.nanos().wrapping_micros(),
-            conn: Connection::new(turn.now()),
+            accepted_low,
+            conn: Connection::new(turn.now(), accepted_high),
             seat,
         }
     }
@@ -214,8 +216,9 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     }
 
     /// How long it took from accept to now.
-    pub(crate) fn micros_since_accept(&self, turn: &Turn) -> u32 {
-        turn.nanos().wrapping_micros().wrapping_sub(self.accepted)
+    pub(crate) fn micros_since_accept(&self, turn: &Turn) -> u64 {
+        let high = u64::from(self.conn.accepted_high) << u32::BITS;
+        turn.nanos().micros().saturating_sub(high | u64::from(self.accepted_low))
     }
 
     /// Everything that had arrived was delivered, and no packet is half here.
@@ -253,6 +256,12 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         self.conn.life.cut(crate::life::Cut::Broken);
     }
 }
+/// The upper and the lower half of a number.
+#[expect(clippy::cast_possible_truncation, reason = "each half has 32 bits")]
+fn halves(number: u64) -> (u32, u32) {
+    ((number >> u32::BITS) as u32, number as u32)
+}
+
 #[cfg(test)]
 mod tests {
     use mio::net::TcpStream;

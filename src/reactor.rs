@@ -83,6 +83,7 @@ pub(crate) struct Seed {
 
 impl Seed {
     pub(crate) fn new(shard: usize, options: ReactorOptions) -> Result<(Self, End), Error> {
+        let options = options.checked()?;
         let failed = |what| move |source| Error::Poll { what, source };
         let poll = Poll::new().map_err(failed("make an event queue"))?;
         let waker = Waker::new(poll.registry(), token::WAKER).map_err(failed("make a waker"))?;
@@ -118,7 +119,8 @@ impl Reactor {
     ///
     /// # Errors
     ///
-    /// As [`new`](Self::new).
+    /// As [`new`](Self::new), and [`Error::ReactorOptions`] with everything that is
+    /// [wrong](ReactorOptions::check) with them.
     pub fn with_options(options: ReactorOptions) -> Result<Self, Error> {
         let (seed, end) = Seed::new(0, options)?;
         Ok(seed.grow(Arc::new(Shared::new(vec![end]))))

@@ -5,12 +5,47 @@
 
 use std::io::ErrorKind;
 
+/// Has `{:?}` say what `{}` says, and `{:#?}` show the fields: the standard library prints the error
+/// that ends a `main` with the former, and people read it. Every error has it but a
+/// [`CloseReason`], which ends no `main`.
+macro_rules! debug_as_display {
+    ($type:ident $(<$param:ident>)? {
+        $($variant:ident $({ $($field:ident),+ })? $(($only:ident))?,)+
+    }) => {
+        impl $(<$param: std::fmt::Debug>)? std::fmt::Debug for $type $(<$param>)? {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                if !f.alternate() {
+                    return std::fmt::Display::fmt(self, f);
+                }
+                match self {
+                    $(Self::$variant $({ $($field),+ })? $(($only))? => {
+                        $crate::reason::debug_as_display!(
+                            @fields f $variant $({ $($field),+ })? $(($only))?
+                        )
+                    })+
+                }
+            }
+        }
+    };
+    (@fields $f:ident $variant:ident) => {
+        $f.write_str(stringify!($variant))
+    };
+    (@fields $f:ident $variant:ident ($only:ident)) => {
+        $f.debug_tuple(stringify!($variant)).field($only).finish()
+    };
+    (@fields $f:ident $variant:ident { $($field:ident),+ }) => {
+        $f.debug_struct(stringify!($variant))$(.field(stringify!($field), $field))+.finish()
+    };
+}
+
+pub(crate) use debug_as_display;
+
 /// Bytes that can never become a packet, or a payload that can never become a frame.
 ///
 /// On the way in it condemns one connection and never the reactor: that connection ends with
 /// [`CloseReason::PacketTooLarge`] or [`CloseReason::BadFrame`]. On the way out it refuses one
 /// packet.
-#[derive(Debug, Copy, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Copy, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FrameError {
     /// More bytes than the maximum.
@@ -29,11 +64,15 @@ pub enum FrameError {
     Bad(&'static str),
 }
 
+debug_as_display!(FrameError { TooLarge { len, max }, Bad(what), });
+
 /// Why one packet was not sent. Nothing of it was queued and the connection goes on.
-#[derive(Debug, Copy, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Copy, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
-    /// The framing cannot express a packet of this length, or the maximum forbids it.
+    /// The framing cannot express a packet of this length, or the maximum forbids it, or it would
+    /// not fit even an empty queue of [`max_queued`](crate::ListenerOptions::max_queued). Waiting
+    /// does not help, and no [`Info::Drained`](crate::Info::Drained) follows.
     #[error("a packet of {len} bytes exceeds the maximum of {max}")]
     TooLarge {
         /// The packet's length in bytes.
@@ -59,8 +98,15 @@ pub enum SendError {
     Closing,
 }
 
+debug_as_display!(SendError {
+    TooLarge { len, max },
+    Full { queued, max },
+    BadFrame(what),
+    Closing,
+});
+
 /// Why a message was not accepted. It comes back to the sender, untouched.
-#[derive(Debug, Copy, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Copy, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MessageError<M> {
     /// The listener's mailbox holds as many messages as it may.
@@ -70,6 +116,8 @@ pub enum MessageError<M> {
     #[error("the receiver is gone")]
     Gone(M),
 }
+
+debug_as_display!(MessageError<M> { Full(message), Gone(message), });
 
 impl<M> MessageError<M> {
     /// The message that could not be delivered.
@@ -123,7 +171,8 @@ pub enum CloseReason {
         /// The maximum in force.
         max: usize,
     },
-    /// An [`Action`](crate::Action) carried a packet that the framing cannot express.
+    /// An [`Action`](crate::Action) carried a packet that can never be sent: the framing cannot
+    /// express it, the maximum forbids it, or it would not fit even an empty queue.
     #[error("answer of {len} bytes, the maximum is {max}")]
     AnswerTooLarge {
         /// The answer's length in bytes.
@@ -134,8 +183,8 @@ pub enum CloseReason {
     /// The framing refused the peer's bytes, or the answer.
     #[error("bad frame: {0}")]
     BadFrame(&'static str),
-    /// The [`Framer`](crate::Framer) broke its contract: it consumed nothing, or more than there
-    /// was.
+    /// The [`Framer`](crate::Framer) broke its contract: it consumed nothing, more than there was,
+    /// or less than its packet.
     #[error("the framer broke its contract")]
     FramerBug,
     /// An [`Action`](crate::Action) would have taken the peer's queue past its limit.

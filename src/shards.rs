@@ -84,7 +84,7 @@ impl Shards {
     ///
     /// # Errors
     ///
-    /// As [`Reactor::new`].
+    /// As [`Reactor::with_options`].
     pub fn with_options(count: usize, options: ReactorOptions) -> Result<Self, Error> {
         let mut seeds = Vec::new();
         let mut ends = Vec::new();

@@ -9,9 +9,12 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
+use condor::client::ClientError;
+use condor::testing::Harness;
 use condor::{
-    Action, CloseKind, CloseReason, Error, Framing, Handle, LengthField, ListenerOptions,
-    OptionsError, OptionsWarning, Reactor,
+    Action, CloseKind, CloseReason, Error, FrameError, Framing, FramingProblem, Handle,
+    LengthField, Lines, ListenerOptions, MessageError, OptionsError, OptionsWarning, Raw, Reactor,
+    ReactorOptions, SendError, Shards,
 };
 use support::{
     Client, First, PATIENCE, Script, Server, child, drive, is_child, next, over, passes, until,
@@ -254,6 +257,160 @@ fn options_are_checked_whole_before_anything_is_bound() {
     let memory = OptionsWarning::WorstCaseMemory { bytes: worst, threshold: 1024 };
     assert!(findings.warnings.contains(&memory), "{:?}", findings.warnings);
     reactor.start_listener("odd", doubtful, |_| echo()).unwrap();
+}
+
+/// Goal: values with which an option would be useless, or would end everything at once, are refused
+/// with the option's name, the value and the limit, and their neighbours are not. Method: each option
+/// of a listener, at and beside its limits.
+#[test]
+fn useless_values_of_a_listeners_options_are_refused() {
+    use OptionsError::{Keepalive, Zero};
+    const ZERO: Duration = Duration::ZERO;
+    let keepalive = |asked| Keepalive { asked, max: 32_767 };
+    let of = any_port;
+    let secs = Duration::from_secs;
+    for (options, expected) in [
+        (of().max_connections(0), Zero("max_connections")),
+        (of().mailbox_capacity(0), Zero("mailbox_capacity")),
+        (of().backlog(0), Zero("backlog")),
+        (of().max_packet(0), Zero("max_packet")),
+        (of().framing(Raw).max_packet(0), Zero("max_packet")),
+        (of().framing(LengthField::U32.max_packet(0)), Zero("max_packet")),
+        (of().framing(Framing::split(Raw, LengthField::U8.max_packet(0))), Zero("max_packet")),
+        (of().framing(Lines::new(0)), Zero("max_packet")),
+        (of().packet_timeout(ZERO), Zero("packet_timeout")),
+        (of().idle_timeout(ZERO), Zero("idle_timeout")),
+        (of().write_stall_timeout(ZERO), Zero("write_stall_timeout")),
+        (of().close_timeout(ZERO), Zero("close_timeout")),
+        (of().keepalive(ZERO), keepalive(ZERO)),
+        (of().keepalive(Duration::from_millis(500)), keepalive(Duration::from_millis(500))),
+        (of().keepalive(Duration::from_millis(1_500)), keepalive(Duration::from_millis(1_500))),
+        (of().keepalive(Duration::from_nanos(1)), keepalive(Duration::from_nanos(1))),
+        (of().keepalive(secs(32_768)), keepalive(secs(32_768))),
+        (of().keepalive(secs(65_537)), keepalive(secs(65_537))),
+        (of().keepalive(secs(1 << 32)), keepalive(secs(1 << 32))),
+        (of().keepalive(Duration::MAX), keepalive(Duration::MAX)),
+    ] {
+        assert_eq!(options.check().errors, std::slice::from_ref(&expected));
+        let mut reactor = Reactor::new().unwrap();
+        match reactor.start_listener("odd", options, |_| echo()) {
+            Err(Error::Options { errors, .. }) => assert_eq!(errors, [expected]),
+            other => panic!("{expected}: {:?}", other.map(|l| l.local_addr())),
+        }
+    }
+    let text = keepalive(Duration::from_millis(500)).to_string();
+    assert_eq!(text, "keepalive of 500ms is not a number of whole seconds from 1 to 32767");
+    assert_eq!(Zero("max_packet").to_string(), "max_packet is zero, and has to be more");
+
+    let nano = Duration::from_nanos(1);
+    for options in [
+        of().max_connections(1).mailbox_capacity(1).backlog(1).max_packet(1),
+        of().packet_timeout(nano).idle_timeout(nano).write_stall_timeout(nano).close_timeout(nano),
+        of().linger_timeout(ZERO).drain_timeout(ZERO).write_low_water(0).memory_warning(0),
+        of().keepalive(secs(1)).mailbox_capacity(usize::MAX).max_queued(usize::MAX),
+        of().keepalive(ListenerOptions::MAX_KEEPALIVE).backlog(u32::MAX),
+        of().packet_timeout(Duration::MAX).idle_timeout(Duration::MAX),
+        of().write_stall_timeout(Duration::MAX).close_timeout(Duration::MAX),
+        of().linger_timeout(Duration::MAX).drain_timeout(Duration::MAX),
+    ] {
+        assert_eq!(options.check().errors, []);
+        Reactor::new().unwrap().start_listener("odd", options, |_| echo()).unwrap();
+    }
+}
+
+/// Goal: the same for a reactor's options, whoever is given them: nothing is made of what is refused,
+/// and nothing panics. Method: each option at and beside its limits, alone and all together.
+#[test]
+fn useless_values_of_a_reactors_options_are_refused() {
+    use OptionsError::{TooLarge, TooSmall, Zero};
+    let new = ReactorOptions::new;
+    let too_small = |asked| TooSmall { option: "read_buffer", asked, min: 4_096 };
+    let too_large = |option, asked, max| TooLarge { option, asked, max };
+    for (options, expected) in [
+        (new().read_buffer(0), too_small(0)),
+        (new().read_buffer(4_095), too_small(4_095)),
+        (new().read_buffer((1 << 30) + 1), too_large("read_buffer", (1 << 30) + 1, 1 << 30)),
+        (new().read_buffer(usize::MAX), too_large("read_buffer", usize::MAX, 1 << 30)),
+        (new().packet_budget(0), Zero("packet_budget")),
+        (new().accept_budget(0), Zero("accept_budget")),
+        (new().message_budget(0), Zero("message_budget")),
+        (new().timer_budget(0), Zero("timer_budget")),
+        (new().events(0), Zero("events")),
+        (new().events(16_385), too_large("events", 16_385, 16_384)),
+        (new().events(usize::MAX), too_large("events", usize::MAX, 16_384)),
+    ] {
+        assert_eq!(options.check().errors, std::slice::from_ref(&expected));
+        let refused = |made: Option<Error>| match made {
+            Some(Error::ReactorOptions { errors }) => {
+                assert_eq!(errors, std::slice::from_ref(&expected))
+            }
+            other => panic!("{expected}: {other:?}"),
+        };
+        refused(Reactor::with_options(options.clone()).err());
+        refused(Shards::with_options(2, options.clone()).err());
+        let listener = any_port();
+        let harness = || Harness::with(options, listener, |_| echo());
+        assert!(catch_unwind(AssertUnwindSafe(harness)).is_err(), "{expected}: a harness");
+    }
+    let all = new().read_buffer(usize::MAX).packet_budget(0).events(usize::MAX);
+    let told = Reactor::with_options(all).unwrap_err().to_string();
+    for part in [
+        String::from("reactor: packet_budget is zero"),
+        format!("read_buffer of {} is above 1073741824", usize::MAX),
+        format!("events of {} is above 16384", usize::MAX),
+    ] {
+        assert!(told.contains(&part), "{part} is not in: {told}");
+    }
+
+    for options in [
+        new().read_buffer(ReactorOptions::MIN_READ_BUFFER).events(1),
+        new().packet_budget(1).accept_budget(1).message_budget(1).timer_budget(1),
+        new().read_buffer(ReactorOptions::MAX_READ_BUFFER).events(ReactorOptions::MAX_EVENTS),
+        new().packet_budget(u32::MAX).accept_budget(u32::MAX).message_budget(u32::MAX),
+        new().timer_budget(usize::MAX).slow_turn(Duration::MAX).drain_lead(Duration::MAX),
+        new().slow_turn(Duration::ZERO).busy_poll(Duration::ZERO).drain_lead(Duration::ZERO),
+        new().busy_poll(Duration::MAX),
+    ] {
+        assert_eq!(options.check().errors, []);
+        Reactor::with_options(options).unwrap().turn(Some(Duration::ZERO)).unwrap();
+    }
+}
+
+/// Goal: an error that ends `main`, which the standard library prints with `{:?}`, is a sentence, not
+/// a data structure; `{:#?}` shows what is in it. Method: both of each type of error.
+#[test]
+fn an_error_that_ends_main_is_printed_as_people_read_it() {
+    let io = || std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+    let (name, addr) = (String::from("dns"), SocketAddr::from(([127, 0, 0, 1], 53)));
+    let errors: [(Box<dyn std::error::Error>, &[&str]); 14] = [
+        (Box::new(Error::AddressInUse { name: name.clone(), addr }), &["AddressInUse", "addr: "]),
+        (Box::new(Error::Listen { name, addr, source: io() }), &["Listen", "source: "]),
+        (Box::new(Error::DuplicateName("dns".into())), &["DuplicateName(", "\"dns\""]),
+        (Box::new(Error::Gone), &["Gone"]),
+        (Box::new(OptionsError::Zero("backlog")), &["Zero(", "\"backlog\""]),
+        (Box::new(OptionsError::WaterMarks { low: 2, high: 1 }), &["WaterMarks", "low: 2"]),
+        (Box::new(OptionsWarning::NoPacketTimeout), &["NoPacketTimeout"]),
+        (Box::new(FramingProblem::Width(5)), &["Width(", "5"]),
+        (Box::new(FrameError::TooLarge { len: 2, max: 1 }), &["TooLarge", "len: 2"]),
+        (Box::new(SendError::Full { queued: 2, max: 1 }), &["Full", "queued: 2"]),
+        (Box::new(MessageError::Full(7)), &["Full(", "7"]),
+        (Box::new(ClientError::Closed), &["Closed"]),
+        (Box::new(ClientError::ClosedMidPacket { have: 3 }), &["ClosedMidPacket", "have: 3"]),
+        (Box::new(ClientError::Io(io())), &["Io(", "ConnectionReset"]),
+    ];
+    for (error, fields) in errors {
+        assert_eq!(format!("{error:?}"), error.to_string());
+        let shown = format!("{error:#?}");
+        assert!(fields.iter().all(|field| shown.contains(field)), "{shown}");
+    }
+    let both = Error::Options {
+        name: "odd".into(),
+        errors: vec![OptionsError::Zero("backlog"), OptionsError::Zero("max_packet")],
+    };
+    let text = "listener \"odd\": backlog is zero, and has to be more; \
+        max_packet is zero, and has to be more";
+    assert_eq!(format!("{both:?}"), text);
+    assert!(format!("{both:#?}").contains("Zero(\n"), "the fields of the fields: {both:#?}");
 }
 
 /// Goal: without descriptors for an event queue and a waker there is an error and no panic, at every

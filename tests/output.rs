@@ -10,7 +10,10 @@ use actors::{
 };
 use bytes::Bytes;
 use condor::testing::Harness;
-use condor::{Action, CloseReason, Context, Handler, Info, LengthField, SendError};
+use condor::{
+    Action, CloseReason, Context, Decode, FrameError, Framer, Framing, Handler, Info, LengthField,
+    Lines, ListenerOptions, Output, Packet, Raw, SendError,
+};
 
 const HIGH: usize = 64 * 1024;
 const LOW: usize = 32 * 1024;
@@ -432,6 +435,159 @@ fn an_action_past_max_queued_is_a_slow_reader() {
     }
 }
 
+/// Sends each byte twice.
+struct Doubling;
+
+impl Framer for Doubling {
+    fn decode(&self, input: &[u8], scanned: usize) -> Result<Decode, FrameError> {
+        Raw.decode(input, scanned)
+    }
+
+    fn encode(&self, payload: &[u8], out: &mut Output<'_>) -> Result<(), FrameError> {
+        payload.iter().for_each(|byte| out.put(&[*byte; 2]));
+        Ok(())
+    }
+}
+
+/// A queue of 70,000 bytes, and framings by which more could be sent: each with the longest packet
+/// that fits an empty queue. Listeners refuse most of them; `set_framing` does not.
+fn framings_beyond_the_queue() -> [(Framing, usize); 7] {
+    [
+        (Raw.into(), 70_000),
+        (LengthField::U32.into(), 69_996),
+        (LengthField::new(3).little_endian().into(), 69_997),
+        (Lines::new(1 << 20).into(), 69_999),
+        (Framing::custom(Doubling), 35_000),
+        (LengthField::U32.offset(9).into(), 69_987),
+        (Framing::split(Raw, LengthField::new(8).keep_header()), 70_000),
+    ]
+}
+
+fn small_queue() -> ListenerOptions {
+    options().max_queued(70_000).write_high_water(69_000)
+}
+
+/// Goal: a packet that fits no queue, not even an empty one, is `TooLarge`, queues nothing, and is
+/// owed no word of room: a handler that tries again when it hears of room would do so for ever.
+/// Method: one byte more than fits, copied and shared, with an empty queue and behind other output,
+/// in each framing; the longest packet that fits; and one that has to wait.
+#[test]
+fn a_packet_that_fits_no_queue_is_too_large_and_owed_no_room() {
+    for (at, (framing, max)) in framings_beyond_the_queue().into_iter().enumerate() {
+        let (harness, diary) = echo(small_queue());
+        harness.message(order("switch", move |ctx| {
+            ctx.set_framing(framing.clone());
+            Action::Continue
+        }));
+        harness.peer_stalls();
+        let too_large = move |ctx: &mut Context<'_, Do>| {
+            let queued = ctx.queued_bytes();
+            for packet in [Packet::from(vec![1; max + 1]), Bytes::from(vec![1; max + 1]).into()] {
+                let refused = ctx.send(packet);
+                let told =
+                    matches!(refused, Err(SendError::TooLarge { len, .. }) if len == max + 1);
+                assert!(told, "framing {at}, {queued} bytes queued: {refused:?}");
+            }
+            assert_eq!(ctx.queued_bytes(), queued);
+        };
+        harness.message(order("empty", move |ctx| {
+            too_large(ctx);
+            Action::Continue
+        }));
+        assert_eq!(harness.queued_bytes(), 0);
+        harness.message(order("waiting", move |ctx| {
+            assert_eq!(ctx.send(vec![1; 1_000]), Ok(()));
+            too_large(ctx);
+            Action::Continue
+        }));
+        let queued = harness.queued_bytes();
+        harness.message(order("behind", move |ctx| {
+            too_large(ctx);
+            Action::Continue
+        }));
+        assert_eq!(harness.queued_bytes(), queued);
+        harness.peer_reads_all();
+        let seen = ["switch", "empty", "waiting", "behind"].map(Seen::Message);
+        assert_eq!(diary.read(), seen, "nobody is told of room");
+        harness.message(order("largest", move |ctx| {
+            assert_eq!(ctx.send(vec![1; max]), Ok(()), "framing {at}");
+            let refused = ctx.send(vec![1; max]);
+            assert!(matches!(refused, Err(SendError::Full { .. })), "framing {at}: {refused:?}");
+            Action::Continue
+        }));
+        assert_eq!(diary.read(), [Seen::Message("largest"), Seen::Drained], "that one may wait");
+        assert_eq!((harness.stats().refused_sends, harness.closed()), (7, None));
+        conclude(&harness);
+    }
+}
+
+/// Goal: it is so wherever it is sent from, and an answer that fits no queue ends the connection as
+/// one that is too large, not for a slow reader. Method: each callback, by `send` and by action.
+#[test]
+fn an_answer_that_fits_no_queue_is_too_large_in_every_callback() {
+    const TOO_MUCH: usize = 70_001;
+    fn act(by_action: bool, ctx: &mut Context<'_, Do>) -> Action<'static> {
+        if by_action {
+            return Action::send(vec![1; TOO_MUCH]);
+        }
+        let refused = SendError::TooLarge { len: TOO_MUCH, max: 70_000 };
+        assert_eq!(ctx.send(vec![1; TOO_MUCH]), Err(refused));
+        Action::Continue
+    }
+    type Trigger = fn(&Harness<Actor>, bool);
+    let triggers: [(&str, Trigger); 5] = [
+        ("init", |_, _| {}),
+        ("packet", |harness, _| harness.receive("?")),
+        ("message", |harness, by| harness.message(order("", move |ctx| act(by, ctx)))),
+        ("timer", |harness, by| {
+            harness.message(order("", move |ctx| {
+                ctx.send_after(ms(1), order("", move |ctx| act(by, ctx)));
+                Action::Continue
+            }));
+            harness.advance(ms(1));
+        }),
+        ("info", |harness, _| harness.drain()),
+    ];
+    for ((name, trigger), by_action) in triggers.into_iter().flat_map(|t| [(t, false), (t, true)]) {
+        let (harness, diary) = actor(small_queue().framing(Raw), |diary| {
+            let act = move |is: bool, ctx: &mut Context<'_, Do>| match is {
+                true => act(by_action, ctx),
+                false => Action::Continue,
+            };
+            Actor::echo(diary)
+                .init(move |ctx| act(name == "init", ctx))
+                .packet(move |_, ctx| act(name == "packet", ctx))
+                .info(move |info, ctx| act(matches!(info, Info::Shutdown), ctx))
+        });
+        trigger(&harness, by_action);
+        let end = CloseReason::AnswerTooLarge { len: TOO_MUCH, max: 70_000 };
+        assert_eq!(harness.closed(), by_action.then_some(end), "{name}");
+        assert_eq!(harness.sent(), b"", "{name}");
+        assert!(!diary.read().contains(&Seen::Drained), "{name}");
+        assert_eq!(harness.stats().panics, 0, "{name}");
+        conclude(&harness);
+    }
+}
+
+/// Goal: a framing's own maximum is told before a full queue, which would be waited for. Method: a
+/// packet above it while there is no room for it either, and one that its framer refuses.
+#[test]
+fn what_can_never_be_framed_is_not_told_to_wait() {
+    let framing = Framing::split(Raw, Lines::new(60_000));
+    let (harness, diary) = echo(small_queue().framing(framing));
+    harness.peer_stalls();
+    harness.message(order("fill", |ctx| {
+        assert_eq!(ctx.send(vec![1; 59_999]), Ok(()));
+        let refused = SendError::TooLarge { len: 60_001, max: 60_000 };
+        assert_eq!(ctx.send(vec![1; 60_001]), Err(refused));
+        assert!(matches!(ctx.send(vec![b'\n'; 20_000]), Err(SendError::BadFrame(_))));
+        Action::Continue
+    }));
+    harness.peer_reads_all();
+    assert_eq!(diary.read(), [Seen::Message("fill")]);
+    conclude(&harness);
+}
+
 /// Goal: the header of an answer counts towards `max_queued`, too. Method: room for an answer and its
 /// header, or for one byte less; the answer is the packet itself, or another.
 #[test]
@@ -485,6 +641,23 @@ fn output_is_sent_after_the_peer_closed_its_half() {
     assert_eq!(harness.closed(), Some(CloseReason::PeerClosed));
     assert!(harness.is_gone(), "nothing to linger for");
     conclude(&harness);
+}
+
+/// Goal: a linger timeout of zero is none, and a drain timeout of zero waits for nobody. Method: a
+/// handler that stops, and one that goes on when its listener drains; no time passes.
+#[test]
+fn timeouts_of_zero_to_linger_and_to_drain_are_none() {
+    let none = options().linger_timeout(ms(0)).drain_timeout(ms(0));
+    let (harness, _) = echo(none.clone());
+    harness.message(send_and_stop(3));
+    assert_eq!(harness.packets(), [[1; 3]]);
+    harness.advance(ms(0));
+    assert!(harness.is_gone(), "it does not linger");
+
+    let (harness, _) = actor(none, |diary| Actor::echo(diary).info(|_, _| Action::Continue));
+    harness.drain();
+    assert_eq!(harness.closed(), Some(CloseReason::DrainForced));
+    assert_clean(&harness);
 }
 
 /// Goal: closing does not take longer than the close timeout, however slow the peer. Method: one

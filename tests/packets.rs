@@ -4,6 +4,9 @@
 
 mod actors;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use actors::{
     Actor, Diary, Seen, actor, conclude, echo, ms, options, order, packet, pulse, secs, wire,
 };
@@ -228,6 +231,33 @@ fn the_first_packet_is_timed_and_no_later_one() {
     let first = pulse(&harness).first_packet_micros;
     assert_eq!((first.count(), first.quantile(1.0)), (1, (1 << 14) - 1), "10,000 has 14 bits");
     conclude(&harness);
+}
+
+/// Goal: a first packet that comes late is counted as late, however late. Method: one after 72
+/// minutes, when microseconds exceed 32 bits, after two months, and from a connection that was
+/// accepted as late as that.
+#[test]
+fn a_first_packet_may_come_after_hours() {
+    let minutes = |count: u64| secs(60 * count);
+    for (before, wait) in [
+        (minutes(0), minutes(72)),
+        (minutes(0), minutes(60 * 24 * 60)),
+        (minutes(71), minutes(1)),
+        (minutes(60 * 24 * 60), minutes(60 * 24 * 60)),
+    ] {
+        let (first, _) = echo(options());
+        first.advance(before);
+        let harness = first.connect();
+        harness.advance(wait);
+        harness.packet(b"late");
+        let times = pulse(&first).first_packet_micros;
+        let micros = u64::try_from(wait.as_micros()).unwrap();
+        assert_eq!(times.count(), 1);
+        let found = times.quantile(1.0);
+        assert!(found >= micros && found / 2 <= micros, "{found} us for {wait:?}");
+        harness.peer_closes();
+        conclude(&first);
+    }
 }
 
 /// Goal: an empty packet is a packet. Method: one there, one back.
@@ -458,7 +488,9 @@ fn requests_and_answers_may_be_framed_differently() {
 enum Fault {
     TakesNothing,
     TakesTooMuch,
+    TakesLessThanItsPacket,
     PointsOutside,
+    PointsBackwards,
     PanicsDecoding,
     PanicsEncoding,
     RefusesEncoding,
@@ -475,6 +507,13 @@ impl Framer for Broken {
             (Fault::TakesNothing, [b'x', ..]) => Ok(Decode::Frame { payload: 0..0, consumed: 0 }),
             (Fault::TakesTooMuch, [b'x', ..]) => {
                 Ok(Decode::Frame { payload: 0..1, consumed: len + 1 })
+            }
+            (Fault::TakesLessThanItsPacket, [b'x', ..]) => {
+                Ok(Decode::Frame { payload: 0..2, consumed: 1 })
+            }
+            (Fault::PointsBackwards, [b'x', ..]) => {
+                let (start, end) = (1, 0);
+                Ok(Decode::Frame { payload: start..end, consumed: 1 })
             }
             (Fault::PointsOutside, [b'x', ..]) => {
                 Ok(Decode::Frame { payload: 0..len + 1, consumed: len })
@@ -505,6 +544,8 @@ fn a_broken_framer_ends_its_connection_and_leaves_no_half_packet() {
     for (fault, reason) in [
         (Fault::TakesNothing, CloseReason::FramerBug),
         (Fault::TakesTooMuch, CloseReason::FramerBug),
+        (Fault::TakesLessThanItsPacket, CloseReason::FramerBug),
+        (Fault::PointsBackwards, CloseReason::FramerBug),
         (Fault::PointsOutside, CloseReason::FramerBug),
         (Fault::PanicsDecoding, CloseReason::Panicked),
         (Fault::PanicsEncoding, CloseReason::Panicked),
@@ -536,6 +577,198 @@ fn a_refused_send_leaves_the_connection_usable() {
     harness.receive(b"?");
     assert_eq!(harness.sent(), b"<a><b>");
     assert_eq!(harness.closed(), None);
+    conclude(&harness);
+}
+
+/// Goal: an answer of a framer that is not valid ends the connection wherever the bytes stand, and
+/// whenever the framing was set. Method: a packet that is longer than its frame, of bytes that had to
+/// wait for the next piece, and after `set_framing`.
+#[test]
+fn a_frame_shorter_than_its_packet_is_never_delivered() {
+    struct Overlapping;
+
+    impl Framer for Overlapping {
+        fn decode(&self, input: &[u8], _: usize) -> Result<Decode, FrameError> {
+            let whole = Decode::Frame { payload: 0..5, consumed: 1 };
+            Ok(if input.len() < 5 { Decode::Need(None) } else { whole })
+        }
+
+        fn encode(&self, payload: &[u8], out: &mut Output<'_>) -> Result<(), FrameError> {
+            out.put(payload);
+            Ok(())
+        }
+    }
+
+    for pieces in [vec!["abcdefg"], vec!["abc", "defg"], vec!["ab", "cd", "e"]] {
+        let (at_first, _) = echo(options().framing(Framing::custom(Overlapping)));
+        let (later, _) = echo(options());
+        later.message(order("switch", |ctx| {
+            ctx.set_framing(Framing::custom(Overlapping));
+            Action::Continue
+        }));
+        for harness in [at_first, later] {
+            pieces.iter().for_each(|piece| harness.receive(piece));
+            assert_eq!(harness.closed(), Some(CloseReason::FramerBug), "{pieces:?}");
+            assert_eq!((harness.stats().packets_in, harness.sent()), (0, vec![]), "{pieces:?}");
+            conclude(&harness);
+        }
+    }
+}
+
+/// Goal: the harness reads what a broken framer has sent no longer than it has to. Method: frames
+/// that are not valid, and so would be read for ever, or outside.
+#[test]
+#[should_panic = "the framer broke its contract"]
+fn a_test_does_not_read_frames_that_take_nothing() {
+    let (harness, _) =
+        actor(options().framing(Framing::custom(Broken(Fault::TakesNothing))), |d| {
+            Actor::echo(d).init(|_| Action::send("x")).packet(|_, _| Action::Continue)
+        });
+    // What was sent are `<x>`: two packets of a byte, between which one takes nothing.
+    harness.packets();
+}
+
+// ---- framers whose hints are wrong ----
+
+/// What a framer says that it needs, by what is there.
+type Hint = fn(usize) -> Option<usize>;
+
+/// A length of one byte and a packet, with a hint as `hint` makes it of what is there.
+#[derive(Clone)]
+struct Hinting {
+    hint: Hint,
+    calls: Arc<AtomicUsize>,
+}
+
+impl Hinting {
+    fn new(hint: Hint) -> Self {
+        Self { hint, calls: Arc::default() }
+    }
+}
+
+impl Framer for Hinting {
+    fn decode(&self, input: &[u8], _: usize) -> Result<Decode, FrameError> {
+        // So that who asks for ever fails, and does not hang.
+        assert!(self.calls.fetch_add(1, Ordering::Relaxed) < 100_000, "asked for ever");
+        Ok(match input.split_first() {
+            Some((len, rest)) if rest.len() >= usize::from(*len) => {
+                let end = 1 + usize::from(*len);
+                Decode::Frame { payload: 1..end, consumed: end }
+            }
+            _ => Decode::Need((self.hint)(input.len())),
+        })
+    }
+
+    fn encode(&self, payload: &[u8], out: &mut Output<'_>) -> Result<(), FrameError> {
+        out.put(&[u8::try_from(payload.len()).unwrap()]);
+        out.put(payload);
+        Ok(())
+    }
+}
+
+/// Goal: a hint that is wrong costs time, never a packet, and never the loop. Method: hints below,
+/// at and above what is there and what is needed, with packets that come in pieces of each small
+/// size; each packet is there with its last byte, without a timeout or an end that helps.
+#[test]
+fn a_wrong_hint_costs_no_packet() {
+    let hints: [(&str, Hint); 9] = [
+        ("none", |_| None),
+        ("zero", |_| Some(0)),
+        ("one", |_| Some(1)),
+        ("one less", |have| Some(have.saturating_sub(1))),
+        ("what is there", Some),
+        ("one more", |have| Some(have + 1)),
+        ("seven more", |have| Some(have + 7)),
+        ("much more", |have| Some(have + 100_000)),
+        ("the maximum", |_| Some(1 << 20)),
+    ];
+    let packets: [&[u8]; 5] = [b"first packet", b"", b"2", &[3; 255], b"the fourth"];
+    for (name, hint) in hints {
+        for size in [1, 2, 5, 64, 100, 1_000] {
+            let framing = Framing::custom(Hinting::new(hint));
+            let (harness, diary) = echo(options().framing(framing));
+            let frames = packets.map(|payload| harness.framed(payload));
+            let (mut seen, mut at) = (0, 0);
+            for piece in frames.concat().chunks(size) {
+                harness.receive(piece);
+                at += piece.len();
+                seen += diary.read().len();
+                let due = (1..=frames.len()).filter(|n| frames[..*n].concat().len() <= at).count();
+                assert_eq!(seen, due, "hint: {name}, {at} bytes in pieces of {size}");
+            }
+            assert_eq!(harness.packets(), packets, "hint: {name}, pieces of {size}");
+            assert_eq!(harness.closed(), None);
+            conclude(&harness);
+        }
+    }
+}
+
+/// Goal: a hint above the maximum is an announcement, and ends the connection in a typed way. Method:
+/// the first byte of a packet, with each framing that such a framer can be part of.
+#[test]
+fn a_hint_above_the_maximum_announces_a_packet_that_is_too_large() {
+    let hints: [Hint; 2] = [|_| Some(usize::MAX), |_| Some(1_001)];
+    for hint in hints {
+        let custom = Framing::custom(Hinting::new(hint));
+        for framing in [custom.clone(), Framing::split(custom, Raw)] {
+            let (harness, _) = echo(options().framing(framing).max_packet(1_000));
+            harness.receive([5]);
+            let announced = hint(1).unwrap();
+            let reason = CloseReason::PacketTooLarge { announced, max: 1_000 };
+            assert_eq!(harness.closed(), Some(reason));
+            conclude(&harness);
+        }
+    }
+}
+
+/// Goal: what the framer wants is told where a packet is cut off, unless it cannot be right. Method:
+/// two bytes of a packet and the end, with hints beside what is there.
+#[test]
+fn a_hint_that_cannot_be_right_is_not_told() {
+    let hints: [(Hint, Option<usize>); 5] = [
+        (|_| None, None),
+        (|_| Some(0), None),
+        (|have| Some(have - 1), None),
+        (Some, None),
+        (|have| Some(have + 4), Some(6)),
+    ];
+    for (hint, want) in hints {
+        let (harness, _) = echo(options().framing(Framing::custom(Hinting::new(hint))));
+        harness.receive(b"\x05f");
+        harness.peer_closes();
+        let reason = CloseReason::PeerClosedMidPacket { have: 2, want };
+        assert_eq!(harness.closed(), Some(reason));
+        conclude(&harness);
+    }
+}
+
+/// Goal: a hint that is always too low does not have the framer asked once per byte. Method: a packet
+/// of 64 KiB behind its first byte, with a framer that always wants one byte more.
+#[test]
+fn a_hint_that_is_always_too_low_is_not_followed_byte_by_byte() {
+    struct OneMore(Arc<AtomicUsize>);
+
+    impl Framer for OneMore {
+        fn decode(&self, input: &[u8], _: usize) -> Result<Decode, FrameError> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            let whole = Decode::Frame { payload: 0..input.len(), consumed: input.len() };
+            Ok(if input.ends_with(b".") { whole } else { Decode::Need(Some(input.len() + 1)) })
+        }
+
+        fn encode(&self, payload: &[u8], out: &mut Output<'_>) -> Result<(), FrameError> {
+            out.put(payload);
+            Ok(())
+        }
+    }
+
+    let calls = Arc::new(AtomicUsize::new(0));
+    let (harness, _) = echo(options().framing(Framing::custom(OneMore(Arc::clone(&calls)))));
+    harness.receive(b"x");
+    let packet = [&[b'x'; 60_000] as &[u8], b"."].concat();
+    harness.receive(&packet);
+    assert_eq!(harness.stats().packets_in, 1);
+    let calls = calls.load(Ordering::Relaxed);
+    assert!(calls < 30, "asked {calls} times");
     conclude(&harness);
 }
 

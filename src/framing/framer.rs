@@ -18,7 +18,9 @@ pub enum Decode {
     /// Not a whole packet yet.
     ///
     /// With `Some`, the whole frame takes that many bytes from the start of the input, which is
-    /// more than there are. It is a hint: a wrong one costs time, never a packet.
+    /// more than there are. It is a hint, for fewer calls and fewer copies: a wrong one costs time,
+    /// never a packet. Only a hint above the maximum of [`Framing::custom`](crate::Framing::custom)
+    /// is more than that, since it announces a frame that is too large.
     Need(Option<usize>),
 }
 

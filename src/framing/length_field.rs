@@ -1,10 +1,10 @@
 //! Packets behind a length: the general [`LengthField`], and [`Prefix`] for the plain ones.
 
 use super::framer::{Decode, Deframe, Enframe, Framer, Output};
-use crate::reason::FrameError;
+use crate::reason::{FrameError, debug_as_display};
 
 /// A framing that can never work. The options of a listener are refused because of it.
-#[derive(Debug, Copy, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Copy, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FramingProblem {
     /// The field has a width in bytes that is not allowed.
@@ -30,6 +30,13 @@ pub enum FramingProblem {
         least: usize,
     },
 }
+
+debug_as_display!(FramingProblem {
+    Width(width),
+    Adjustment(bytes),
+    MaxTooLarge { max, capacity },
+    MaxTooSmall { max, least },
+});
 
 const WIDTH: &str = "the width of the length field must be 1, 2, 3, 4 or 8 bytes";
 const NEGATIVE: &str = "the length field announces less than its own header";

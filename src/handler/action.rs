@@ -78,7 +78,8 @@ pub enum Action<'a> {
     /// Nothing to say.
     Continue,
     /// Send this packet. If it cannot be sent the connection ends: with
-    /// [`CloseReason::AnswerTooLarge`], or with [`CloseReason::SlowReader`] if the queue is full.
+    /// [`CloseReason::AnswerTooLarge`] if it never could be, or with [`CloseReason::SlowReader`] if
+    /// the queue is full.
     Send(Packet<'a>),
     /// End the connection, after everything queued was sent.
     Stop(CloseReason),

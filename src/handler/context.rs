@@ -15,7 +15,7 @@ use crate::handle::Handle;
 use crate::identity::{ConnectionId, Seat, canonical};
 use crate::mailbox::Address;
 use crate::profile::Profile;
-use crate::reason::SendError;
+use crate::reason::{FrameError, SendError};
 use crate::stream::Stream;
 use crate::sync::Arc;
 use crate::timers::{TimerId, Timers};
@@ -63,7 +63,8 @@ impl<M> Context<'_, M> {
     ///
     /// In every case nothing was queued, and the connection goes on.
     ///
-    /// - [`SendError::TooLarge`]: longer than the framing can express, or than the maximum.
+    /// - [`SendError::TooLarge`]: longer than the framing can express, than the maximum, or, framed,
+    ///   than [`max_queued`](crate::ListenerOptions::max_queued). It can never be sent.
     /// - [`SendError::Full`]: past [`max_queued`](crate::ListenerOptions::max_queued);
     ///   [`Info::Drained`] tells when there is room.
     /// - [`SendError::BadFrame`]: the framer refused it.
@@ -217,7 +218,8 @@ impl<M> Context<'_, M> {
         let queued = self.queued_bytes();
         let max = self.profile.options.max_queued;
         if payload.len() > max.saturating_sub(queued) {
-            return Err(self.full(queued, max));
+            let framed = self.framed_len(payload)?;
+            return Err(self.no_room(payload.len(), framed, queued, max));
         }
         self.end_echo();
         self.conn.flags.insert(Flags::COPIES);
@@ -236,9 +238,10 @@ impl<M> Context<'_, M> {
                     (Shape::U16(_, prefix), None) => prefix.frame(packet, out)?,
                     _ => framing.frame(packet, out)?,
                 }
-                if queued + self.turn.out.len() - before > max {
+                let framed = self.turn.out.len() - before;
+                if queued + framed > max {
                     self.turn.out.truncate(before);
-                    return Err(self.full(queued, max));
+                    return Err(self.no_room(packet.len(), framed, queued, max));
                 }
             }
         }
@@ -255,9 +258,10 @@ impl<M> Context<'_, M> {
         queued: usize,
         max: usize,
     ) -> Result<(), SendError> {
-        if self.queued_bytes() + bytes.len() > max {
+        let framed = self.turn.out.len() - before + bytes.len();
+        if queued + framed > max {
             self.turn.out.truncate(before);
-            return Err(self.full(queued, max));
+            return Err(self.no_room(bytes.len(), framed, queued, max));
         }
         let now = self.turn.now();
         let queue = self.conn.queue(now, &mut self.turn.pool);
@@ -270,7 +274,24 @@ impl<M> Context<'_, M> {
         Ok(())
     }
 
-    fn full(&mut self, queued: usize, max: usize) -> SendError {
+    /// Bytes that a packet for which there is no room would take in the queue.
+    #[cold]
+    fn framed_len(&mut self, payload: &[u8]) -> Result<usize, FrameError> {
+        let before = self.turn.out.len();
+        let framing = self.conn.framing(&self.profile.framing);
+        let framed = framing.framed_len(payload, &mut self.turn.out);
+        self.turn.out.truncate(before);
+        framed
+    }
+
+    /// Why a packet of `len` bytes that takes `framed` was not queued. Word of room is owed only for
+    /// a packet that room would help: otherwise the handler would try again at once, for ever.
+    #[cold]
+    fn no_room(&mut self, len: usize, framed: usize, queued: usize, max: usize) -> SendError {
+        if framed > max {
+            let overhead = framed.saturating_sub(len);
+            return SendError::TooLarge { len, max: max.saturating_sub(overhead) };
+        }
         self.conn.flags.insert(Flags::OWES_DRAINED);
         SendError::Full { queued, max }
     }

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use super::listener::ListenerOptions;
 use crate::error::OptionsError;
+use crate::reason::debug_as_display;
 
 /// What the options say that may not be meant. It is logged, and the listener starts.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OptionsWarning {
     /// The process may not open as many descriptors.
@@ -38,7 +39,15 @@ pub enum OptionsWarning {
     NoPacketTimeout,
 }
 
-/// All that [`ListenerOptions::check`] found.
+debug_as_display!(OptionsWarning {
+    MoreConnectionsThanFds { max_connections, fds },
+    WorstCaseMemory { bytes, threshold },
+    BacklogCut { backlog, somaxconn },
+    NoPacketTimeout,
+});
+
+/// All that [`ListenerOptions::check`] or [`ReactorOptions::check`](super::ReactorOptions::check)
+/// found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Findings {
@@ -74,21 +83,35 @@ impl ListenerOptions {
         if high > max_queued {
             errors.push(OptionsError::HighWaterAboveQueue { high, max_queued });
         }
-        for (value, name) in [
-            (self.max_connections, "max_connections"),
-            (self.mailbox_capacity, "mailbox_capacity"),
-            (self.backlog as usize, "backlog"),
-            (usize::from(self.idle_timeout != Some(Duration::ZERO)), "idle_timeout"),
-        ] {
-            if value == 0 {
-                errors.push(OptionsError::Zero(name));
-            }
+        errors.extend(zeros([
+            (self.max_connections == 0, "max_connections"),
+            (self.mailbox_capacity == 0, "mailbox_capacity"),
+            (self.backlog == 0, "backlog"),
+            (self.delivers_nothing(), "max_packet"),
+            (self.packet_timeout.is_zero(), "packet_timeout"),
+            (self.idle_timeout == Some(Duration::ZERO), "idle_timeout"),
+            (self.write_stall_timeout.is_zero(), "write_stall_timeout"),
+            (self.close_timeout.is_zero(), "close_timeout"),
+        ]));
+        if let Some(asked) = self.keepalive
+            && (asked.is_zero() || asked > Self::MAX_KEEPALIVE || asked.subsec_nanos() > 0)
+        {
+            let max = Self::MAX_KEEPALIVE.as_secs();
+            errors.push(OptionsError::Keepalive { asked, max });
         }
         let max = crate::token::MAX_CONNECTIONS;
         if self.max_connections > max {
             errors.push(OptionsError::TooManyConnections { asked: self.max_connections, max });
         }
         errors
+    }
+
+    /// Whether no packet but the empty one can come or go. Of a framing that makes no sense this
+    /// says nothing.
+    fn delivers_nothing(&self) -> bool {
+        let framing = self.framing_in_force();
+        let largest = [framing.max_packet_in(), framing.max_packet_out()];
+        self.max_packet == Some(0) || framing.check().is_ok() && largest.contains(&Some(0))
     }
 
     fn warnings(&self) -> Vec<OptionsWarning> {
@@ -113,6 +136,14 @@ impl ListenerOptions {
         }
         warnings
     }
+}
+
+/// An error for each option that is zero and must not be.
+pub(super) fn zeros<const N: usize>(
+    options: [(bool, &'static str); N],
+) -> impl Iterator<Item = OptionsError> {
+    let zero = options.into_iter().filter(|(is_zero, _)| *is_zero);
+    zero.map(|(_, name)| OptionsError::Zero(name))
 }
 
 /// The soft limit on open files, where the system tells it in a file.

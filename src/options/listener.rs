@@ -52,6 +52,9 @@ pub struct ListenerOptions {
 }
 
 impl ListenerOptions {
+    /// The longest [`keepalive`](Self::keepalive): 32,767 s, as Linux has it.
+    pub const MAX_KEEPALIVE: Duration = Duration::from_secs(32_767);
+
     /// Listens on 127.0.0.1, as Condor does. Port 0 lets the system choose; ask
     /// [`ListenerHandle::local_addr`](crate::ListenerHandle::local_addr) which.
     pub fn port(port: u16) -> Self {
@@ -118,7 +121,8 @@ impl ListenerOptions {
     }
 
     /// How long a connection is silent before the kernel probes whether the peer still exists
-    /// (SO_KEEPALIVE). Default: it never does.
+    /// (SO_KEEPALIVE, TCP_KEEPIDLE). Default: it never does. Whole seconds, from 1 to
+    /// [`MAX_KEEPALIVE`](Self::MAX_KEEPALIVE).
     pub fn keepalive(mut self, idle: Duration) -> Self {
         self.keepalive = Some(idle);
         self
@@ -131,7 +135,7 @@ impl ListenerOptions {
     }
 
     /// The longest packet accepted and sent, in bytes. Default: what the length field can say, at
-    /// most 1 MiB. A peer that announces more is disconnected at the header.
+    /// most 1 MiB. At least 1. A peer that announces more is disconnected at the header.
     ///
     /// A maximum set on the [`LengthField`] itself comes first; other framers have their own.
     pub fn max_packet(mut self, bytes: usize) -> Self {
@@ -139,7 +143,7 @@ impl ListenerOptions {
         self
     }
 
-    /// How long a packet may take from its first byte to its last. Default: 10 s.
+    /// How long a packet may take from its first byte to its last. Default: 10 s. More than zero.
     /// `Duration::MAX`: for ever.
     ///
     /// Later bytes do not extend it: that is the defence against peers that send one byte at a
@@ -149,8 +153,8 @@ impl ListenerOptions {
         self
     }
 
-    /// How long a peer may send nothing at all. Default: for ever, which means that silent
-    /// connections hold their slots of [`max_connections`](Self::max_connections).
+    /// How long a peer may send nothing at all. More than zero. Default: for ever, which means that
+    /// silent connections hold their slots of [`max_connections`](Self::max_connections).
     ///
     /// Counted from the peer's last byte. Neither messages nor our own answers reset it, and it
     /// stands still while output is queued or reading is paused.
@@ -187,13 +191,15 @@ impl ListenerOptions {
         self
     }
 
-    /// How long a peer may take not one byte while output waits. Default: 30 s.
+    /// How long a peer may take not one byte while output waits. Default: 30 s. More than zero.
+    /// `Duration::MAX`: for ever.
     pub fn write_stall_timeout(mut self, timeout: Duration) -> Self {
         self.write_stall_timeout = timeout;
         self
     }
 
-    /// How long the last output may take to leave after a connection was ended. Default: 10 s.
+    /// How long the last output may take to leave after a connection was ended. Default: 10 s. More
+    /// than zero. `Duration::MAX`: for ever.
     pub fn close_timeout(mut self, timeout: Duration) -> Self {
         self.close_timeout = timeout;
         self
@@ -201,19 +207,21 @@ impl ListenerOptions {
 
     /// How long the peer's remaining bytes are read and thrown away after our last one was sent,
     /// so that the kernel does not answer them with a reset that destroys output in flight.
-    /// Default: 5 s.
+    /// Default: 5 s. Zero: not at all.
     pub fn linger_timeout(mut self, timeout: Duration) -> Self {
         self.linger_timeout = timeout;
         self
     }
 
-    /// How long connections get to finish when the listener is stopped. Default: 5 s.
+    /// How long connections get to finish when the listener is stopped. Default: 5 s. Zero: they are
+    /// ended at once. `Duration::MAX`: as long as they take.
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
         self.drain_timeout = timeout;
         self
     }
 
     /// The most messages that wait for this listener's connections, on each shard. Default: 65,536.
+    /// At least 1.
     pub fn mailbox_capacity(mut self, messages: usize) -> Self {
         self.mailbox_capacity = messages;
         self

@@ -68,7 +68,8 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         let Some(handler) = &mut self.handler else { return };
         let mut ctx = Context::new(&mut self.conn, desk, self.seat, &self.stream, Echo::default());
         let caught = catch_unwind(AssertUnwindSafe(|| call(handler, &mut ctx)));
-        ctx.conn.flags.remove(Flags::BATCH);
+        // There is no batch that a new framing or a shared packet would have to end.
+        ctx.conn.flags.remove(Flags::BATCH.with(Flags::REFRAMED));
         ctx.profile.counters.packets_out.add(ctx.framed);
         if let Err(payload) = caught {
             self.panicked(desk, payload);
@@ -129,7 +130,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
 
     #[inline(never)]
     fn record_first_packet(&self, turn: &Turn) {
-        turn.pulse.first_packet.record(self.micros_since_accept(turn).into());
+        turn.pulse.first_packet.record(self.micros_since_accept(turn));
     }
 
     /// Calls `terminate`, once: the handler is gone afterwards.
@@ -195,17 +196,20 @@ fn pump<H: Handler, D: Deframe + Copy, E: Enframe>(
     let verdict = 'batch: {
         while progress.packets < progress.budget {
             let (payload, consumed) = match deframe.next(rest, scanned) {
+                Ok(found) if !D::TRUSTED && !found.is_valid(rest.len()) => {
+                    ctx.conn.close(CloseReason::FramerBug);
+                    break 'batch Verdict::Blocked;
+                }
                 Ok(Decode::Frame { payload, consumed }) => (payload, consumed),
-                Ok(Decode::Need(need)) => break 'batch Verdict::Partial(need),
+                Ok(Decode::Need(need)) => {
+                    // A hint that what is here would do is wrong, and would be followed for ever.
+                    break 'batch Verdict::Partial(need.filter(|need| *need > rest.len()));
+                }
                 Err(error) => {
                     ctx.conn.close(error.into());
                     break 'batch Verdict::Blocked;
                 }
             };
-            if !D::TRUSTED && !is_sound(&payload, consumed, rest.len()) {
-                ctx.conn.close(CloseReason::FramerBug);
-                break 'batch Verdict::Blocked;
-            }
             let packet = &rest[payload];
             let from = rest.len();
             rest = &rest[consumed..];
@@ -228,14 +232,6 @@ fn pump<H: Handler, D: Deframe + Copy, E: Enframe>(
     };
     progress.consumed = input.len() - rest.len();
     verdict
-}
-
-/// Whether a framer keeps to its contract: it consumes something, and no more than there is.
-fn is_sound(payload: &Range<usize>, consumed: usize, available: usize) -> bool {
-    consumed > 0
-        && consumed <= available
-        && payload.start <= payload.end
-        && payload.end <= available
 }
 
 /// Does what the handler answered to `packet`, which stands at `place` in the input. Returns true

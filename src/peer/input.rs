@@ -108,18 +108,24 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         mut fresh: &'a [u8],
         budget: &mut u32,
     ) -> Option<&'a [u8]> {
+        let mut failed = false;
         while let Some(mut kept) = self.conn.input.take() {
-            let missing = kept.missing();
+            // What is needed is exact, unless it is a custom framer's hint. One that was too low is
+            // not followed byte by byte, and one that is too high holds no packet back.
+            let is_hint = self.conn.framing(&desk.profile.framing).is_custom();
+            let missing =
+                if failed && is_hint { kept.missing_after_failure() } else { kept.missing() };
             let (now, later) = fresh.split_at(missing.min(fresh.len()));
             kept.append(now);
             fresh = later;
-            if kept.need.is_some_and(|need| kept.len() < need) {
+            if !is_hint && kept.need.is_some_and(|need| kept.len() < need) {
                 self.conn.put_back(kept, &mut desk.turn.pool);
                 return None;
             }
             let scanned = kept.scanned;
             let (consumed, verdict) =
                 self.deliver_all(desk, kept.as_slice(), scanned, budget, fresh.is_empty());
+            failed = consumed == 0;
             kept.consume(consumed);
             (kept.scanned, kept.need) = match verdict {
                 Verdict::Partial(need) => (kept.len(), need),

@@ -27,7 +27,7 @@ use crate::stats::Stats;
 /// clock, the options and the mailbox. When the last of them is dropped, the listener ends as with
 /// a dropped [`Reactor`](crate::Reactor): every handler that is left is terminated.
 pub struct Harness<H: Handler> {
-    rig: Rc<RefCell<Rig<H>>>,
+    pub(super) rig: Rc<RefCell<Rig<H>>>,
     script: Shared,
 }
 
@@ -49,7 +49,7 @@ impl<H: Handler> Harness<H> {
     ///
     /// # Panics
     ///
-    /// As [`new`](Self::new).
+    /// As [`new`](Self::new), and if the reactor's are [refused](ReactorOptions::check).
     pub fn with(
         reactor: ReactorOptions,
         options: ListenerOptions,
@@ -154,14 +154,19 @@ impl<H: Handler> Harness<H> {
     ///
     /// # Panics
     ///
-    /// If it has got something that is no packet.
+    /// If it has got something that is no packet, or the [`Framer`](crate::Framer) gives an answer
+    /// that is not [valid](Decode::is_valid).
     pub fn packets(&self) -> Vec<Vec<u8>> {
         let framing = self.framing();
         let mut script = self.script.borrow_mut();
         let mut packets = Vec::new();
         let mut at = 0;
         loop {
-            match framing.decode(&script.taken[at..], 0) {
+            let input = &script.taken[at..];
+            match framing.decode(input, 0) {
+                Ok(found) if !found.is_valid(input.len()) => {
+                    panic!("the framer broke its contract: {found:?} of {} bytes", input.len());
+                }
                 Ok(Decode::Frame { payload, consumed }) => {
                     packets.push(script.taken[at..][payload].to_vec());
                     at += consumed;

@@ -114,6 +114,10 @@ impl<H: Handler> Rig<H> {
         options: ListenerOptions,
         mut factory: impl FnMut(&Accepted<'_>) -> H + 'static,
     ) -> Self {
+        let reactor = match reactor.checked() {
+            Ok(options) => options,
+            Err(error) => panic!("{error}"),
+        };
         let network = Rc::new(RefCell::new(Network::new()));
         let door = Rc::clone(&network.borrow().door);
         let hand = ManualClock::default();
@@ -233,5 +237,64 @@ impl<H: Handler> Rig<H> {
             buffers: pieces.sum(),
             buffered_bytes: peers.map(|conn| conn.undelivered() + conn.queued()).sum(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::testing::Harness;
+
+    /// Sends what it is told; told nothing, it sets the framing that it has.
+    struct Told;
+
+    impl Handler for Told {
+        type Message = Bytes;
+
+        fn handle_packet<'a>(
+            &'a mut self,
+            packet: &'a [u8],
+            _: &mut Context<'_, Bytes>,
+        ) -> Action<'a> {
+            Action::send(packet)
+        }
+
+        fn handle_info<'a>(
+            &'a mut self,
+            info: Info<'a, Bytes>,
+            ctx: &mut Context<'_, Bytes>,
+        ) -> Action<'a> {
+            match info {
+                Info::Message(bytes) if bytes.is_empty() => {
+                    ctx.set_framing(Framing::default());
+                    Action::Continue
+                }
+                Info::Message(bytes) => Action::send(bytes),
+                other => other.default_action(),
+            }
+        }
+    }
+
+    /// Goal: a connection that is only ever sent shared bytes is at rest once they have left, like
+    /// any other, and its events take the short way. Method: a message and a broadcast of each size,
+    /// after which the flags are looked at; and a new framing, of which nothing is left but itself.
+    #[test]
+    fn a_connection_that_is_sent_shared_bytes_comes_to_rest() {
+        let harness = Harness::of(Told);
+        let id = harness.id().expect("it was accepted");
+        for len in [1, 20_000, 60_000] {
+            for send in [Harness::message, Harness::broadcast] {
+                send(&harness, Bytes::from(vec![1; len]));
+                assert_eq!(harness.packets(), [vec![1; len]]);
+                let rig = harness.rig.borrow();
+                let peer = rig.peer(id).expect("it lives");
+                assert!(peer.is_at_rest(), "{:?} after {len} bytes", peer.conn.flags);
+            }
+        }
+        harness.message(Bytes::new());
+        let flags = harness.rig.borrow().peer(id).map(|peer| peer.conn.flags);
+        assert_eq!(flags, Some(Flags::NONE), "nothing is left to do");
     }
 }

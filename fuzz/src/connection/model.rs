@@ -597,13 +597,13 @@ impl Model {
         };
         let line = self.kind == Kind::Lines;
         let counted = if line && payload.ends_with(b"\r") { len - 1 } else { len };
-        if len > room {
-            self.owes_drained = true;
-            return Err(CloseReason::SlowReader);
-        } else if counted > most {
+        if counted > most {
             return Err(CloseReason::AnswerTooLarge { len: counted, max: most });
         } else if line && payload.contains(&b'\n') {
             return Err(CloseReason::BadFrame("a line cannot contain a line feed"));
+        } else if len + width > self.config.max_queued {
+            let max = self.config.max_queued - width;
+            return Err(CloseReason::AnswerTooLarge { len, max });
         } else if len + width > room {
             self.owes_drained = true;
             return Err(CloseReason::SlowReader);
