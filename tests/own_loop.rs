@@ -3,7 +3,8 @@
 
 mod support;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::net::TcpListener;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::mpsc::channel;
@@ -37,6 +38,12 @@ impl Loop {
     fn wait(&mut self, reactor: &Reactor) -> bool {
         let timeout = reactor.next_deadline().unwrap_or(PATIENCE);
         self.poll.poll(&mut self.events, Some(timeout)).unwrap();
+        !self.events.is_empty()
+    }
+
+    /// The same at once.
+    fn is_announced(&mut self) -> bool {
+        self.poll.poll(&mut self.events, Some(Duration::ZERO)).unwrap();
         !self.events.is_empty()
     }
 }
@@ -299,4 +306,91 @@ fn a_loop_is_told_when_the_reactor_has_stopped() {
     assert!(reactor.is_stopped() && ended.get());
     reactor.turn(Some(Duration::ZERO)).unwrap();
     reactor.run().unwrap();
+}
+
+/// Goal: `next_deadline` tells how long it is from now, not from when the last turn ended. Method: the
+/// same timer is asked for twice, with some time between; it is as much nearer.
+#[test]
+fn next_deadline_counts_from_the_present() {
+    let mut reactor = Reactor::new().unwrap();
+    let listener = reactor
+        .start_listener("test", any_port(), |_| {
+            Script::<()>::new().init(|ctx| {
+                let _ = ctx.send_after(Duration::from_secs(3600), ());
+                Action::Continue
+            })
+        })
+        .unwrap();
+    let _client = Client::connect(listener.local_addr());
+    drive(&mut reactor, "a connection", || listener.stats().open == 1);
+    settle(&mut reactor);
+    let first = reactor.next_deadline().unwrap();
+    let (from, passed) = (now(), Duration::from_millis(5));
+    while from.elapsed() < passed {
+        std::hint::spin_loop();
+    }
+    let second = reactor.next_deadline().unwrap();
+    assert!(second + passed <= first, "{second:?} at least 5 ms after {first:?}");
+}
+
+/// Goal: a loop that goes on after its listening socket broke is still woken by other threads. Method:
+/// the socket is shut down through a descriptor kept from before; after the turn that notices, whatever
+/// it returns, a command has to announce the descriptor at once.
+#[test]
+fn a_loop_is_woken_also_after_its_listening_socket_broke() {
+    let kept = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut reactor = Reactor::new().unwrap();
+    let mut own = Loop::around(&reactor);
+    let options = ListenerOptions::from_std(kept.try_clone().unwrap());
+    let listener = reactor.start_listener("test", options, |_| Script::<()>::new()).unwrap();
+    let mut client = Client::connect(listener.local_addr());
+    client.send(b"hi");
+    drive(&mut reactor, "an answer", || client.arrived() == 4);
+    socket2::SockRef::from(&kept).shutdown(std::net::Shutdown::Both).unwrap();
+    let handle = reactor.handle();
+    let deadline = now() + PATIENCE;
+    while reactor.turn(Some(Duration::ZERO)).is_ok() && !handle.listeners().is_empty() {
+        assert!(now() < deadline, "the reactor does not notice");
+    }
+    while own.is_announced() {}
+    handle.start_listener("another", any_port(), |_| Script::<()>::new()).unwrap();
+    assert!(own.is_announced(), "a loop that waits is not woken");
+}
+
+/// Goal: what is counted from "now" in a long turn is counted from its middle, not from its beginning:
+/// the time is taken again for every 32 connections. Method: a turn that serves a hundred and more;
+/// each handler is told a time no older than the call of the handler 32 before it.
+#[test]
+fn a_long_turn_takes_the_time_again() {
+    const CLIENTS: usize = 150;
+    let calls = Rc::new(RefCell::new(Vec::with_capacity(CLIENTS)));
+    let own = Rc::clone(&calls);
+    let mut reactor = Reactor::new().unwrap();
+    let listener = reactor
+        .start_listener("test", any_port().max_connections(CLIENTS), move |_| {
+            let calls = Rc::clone(&own);
+            Script::<()>::new().packet(move |_, ctx| {
+                calls.borrow_mut().push((now(), ctx.now()));
+                Action::Continue
+            })
+        })
+        .unwrap();
+    let mut clients: Vec<Client> =
+        (0..CLIENTS).map(|_| Client::connect(listener.local_addr())).collect();
+    drive(&mut reactor, "they are there", || listener.stats().open == CLIENTS as u64);
+    settle(&mut reactor);
+    let deadline = now() + PATIENCE;
+    // A turn need not see all of them: what was sent last may still be on its way.
+    while calls.borrow().len() < 100 {
+        assert!(now() < deadline, "no turn has served so many");
+        settle(&mut reactor);
+        calls.borrow_mut().clear();
+        clients.iter_mut().for_each(|client| client.send(b"hi"));
+        reactor.turn(None).unwrap();
+    }
+    let calls = calls.borrow();
+    for (earlier, later) in calls.iter().zip(&calls[32..]) {
+        assert!(later.1 >= earlier.0, "told a time {:?} before it", earlier.0 - later.1);
+        assert!(later.1 <= later.0, "told a time to come");
+    }
 }

@@ -309,3 +309,74 @@ fn ten_thousand_announcements_cost_what_was_received() {
     harness.advance(secs(5));
     assert_clean(&harness);
 }
+
+/// What [`Generous`] is asked by.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+enum By {
+    Packet,
+    Message,
+    Greeting,
+}
+
+/// Answers everything with much, and greets with it if it is told to.
+struct Generous {
+    greets: bool,
+}
+
+impl Generous {
+    const LEN: usize = 12 << 20;
+
+    fn much() -> Action<'static> {
+        Action::send(vec![7; Self::LEN])
+    }
+}
+
+impl Handler for Generous {
+    type Message = ();
+
+    fn init(&mut self, _: &mut Context<'_, ()>) -> Action<'_> {
+        if self.greets { Self::much() } else { Action::Continue }
+    }
+
+    fn handle_packet<'a>(&'a mut self, _: &'a [u8], _: &mut Context<'_, ()>) -> Action<'a> {
+        Self::much()
+    }
+
+    fn handle_info<'a>(&'a mut self, info: Info<'a, ()>, _: &mut Context<'_, ()>) -> Action<'a> {
+        match info {
+            Info::Message(()) => Self::much(),
+            other => other.default_action(),
+        }
+    }
+}
+
+/// Goal: one large answer leaves no large memory behind. Method: 12 MiB in answer to a packet, to a
+/// message, or to nothing, taken at once or not at first; the heap afterwards. What waits does so in
+/// pieces, of which up to 4 MiB are kept until the next trims.
+#[test]
+fn a_large_answer_leaves_no_large_memory() {
+    // What the pool may keep; the buffer of output, that of reads, and little else.
+    const POOL: i64 = 4 << 20;
+    const REST: i64 = (1 << 20) + 256 * 1024;
+    for (by, stalls, most) in [
+        (By::Packet, false, REST),
+        (By::Packet, true, POOL + REST),
+        (By::Message, false, POOL + REST),
+        (By::Message, true, POOL + REST),
+        (By::Greeting, false, POOL + REST),
+    ] {
+        let harness = Harness::new(large(), move |_| Generous { greets: by == By::Greeting });
+        if stalls {
+            harness.peer_stalls();
+        }
+        match by {
+            By::Packet => harness.packet(b"more"),
+            By::Message => harness.message(()),
+            By::Greeting => {}
+        }
+        harness.peer_reads_all();
+        assert_eq!(harness.sent().len(), 4 + Generous::LEN);
+        let held = -measure(|| drop(harness)).bytes_current;
+        assert!(held <= most, "{held} bytes held, {by:?}, stalls: {stalls}");
+    }
+}

@@ -1,0 +1,380 @@
+//! What is counted, given back and added up: room in the mailbox, places of connections, reports of
+//! drains, bytes that wait. A count that is wrong by one is noticed only after days.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
+
+mod actors;
+mod support;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use actors::{Actor, Diary, assert_clean, conclude, echo, note, options, order, wire};
+use condor::testing::{Harness, Leftovers};
+use condor::{
+    Action, Address, CloseReason, Info, ListenerHandle, ListenerOptions, MessageError, Reactor,
+    ReactorOptions, Report, Shards,
+};
+use support::{Client, Script, Server, drive, next, over, settle, until};
+
+fn any_port() -> ListenerOptions {
+    ListenerOptions::port(0)
+}
+
+// ---- room in the mailbox ----
+
+/// The mailbox takes so many letters now, and no more.
+#[track_caller]
+fn takes<M>(count: usize, address: &Address<M>, letter: impl Fn() -> M) {
+    for nth in 0..count {
+        assert!(address.send(letter()).is_ok(), "letter {nth} of {count} is refused");
+    }
+    let told = address.send(letter());
+    assert!(matches!(told, Err(MessageError::Full(_))), "more than {count} letters are taken");
+}
+
+/// Goal: a letter makes room when it is done with, neither sooner nor later, and also if it reaches no
+/// connection. Method: a mailbox for three and one letter a turn; letters to a connection that lives,
+/// to one that only lingers, to a slot that has another owner by now, and to a free slot.
+#[test]
+fn a_letter_that_reaches_no_connection_makes_room() {
+    let diary = Diary::default();
+    let (reactor, options) = (ReactorOptions::new(), options().mailbox_capacity(3));
+    let harness = Harness::with(reactor.message_budget(1), options, move |_| Actor::echo(&diary));
+    let stopped = || {
+        let peer = harness.connect();
+        let address = peer.address();
+        peer.message(order("stop", |_| Action::stop(CloseReason::Normal)));
+        (peer, address)
+    };
+    let (lingers, lingering) = stopped();
+    let (left, replaced) = stopped();
+    left.peer_closes();
+    let successor = harness.connect();
+    let (gone, free) = stopped();
+    gone.peer_closes();
+    assert!(!lingers.is_gone() && left.is_gone() && gone.is_gone());
+    let lives = harness.address();
+    for (whose, address) in
+        [("lives", &lives), ("lingers", &lingering), ("replaced", &replaced), ("free", &free)]
+    {
+        for round in 0..3 {
+            let before = harness.stats();
+            takes(3, address, || note(whose));
+            harness.turn();
+            takes(1, address, || note(whose));
+            harness.run();
+            let (heard, lost) = if whose == "lives" { (4, 0) } else { (0, 4) };
+            let stats = harness.stats();
+            assert_eq!(stats.messages - before.messages, heard, "{whose}, round {round}");
+            assert_eq!(stats.dropped_messages - before.dropped_messages, lost, "{whose}");
+        }
+    }
+    successor.peer_closes();
+    lingers.peer_closes();
+    conclude(&harness);
+}
+
+/// A message whose clone panics if it is told to.
+struct Fragile(bool);
+
+impl Clone for Fragile {
+    fn clone(&self) -> Self {
+        assert!(!self.0, "the clone panics, as told to");
+        Self(false)
+    }
+}
+
+/// Goal: broadcasts make room once the last connection has heard them, neither sooner nor later, and
+/// also if there is no connection, or the message cannot be cloned. Method: a mailbox for three, filled
+/// again and again with zero, one and three connections, of which a turn may serve one.
+#[test]
+fn broadcasts_make_room_once_all_have_heard_them() {
+    let budget = ReactorOptions::new().message_budget(3);
+    let mut reactor = Reactor::with_options(budget).unwrap();
+    let options = any_port().mailbox_capacity(3);
+    let heard = |_: &condor::Accepted<'_>| Script::<Fragile>::new().info(|_, _| Action::Continue);
+    let listener = reactor.start_listener("test", options, heard).unwrap();
+    let fill = |fragile: bool, when: &str| {
+        for nth in 0..3 {
+            assert!(listener.broadcast(Fragile(fragile)).is_ok(), "number {nth} is refused {when}");
+        }
+        let told = listener.broadcast(Fragile(false));
+        assert!(matches!(told, Err(MessageError::Full(_))), "more than three are taken {when}");
+    };
+    let mut clients = Vec::new();
+    for count in [0, 1, 3] {
+        while clients.len() < count {
+            clients.push(Client::connect(listener.local_addr()));
+        }
+        drive(&mut reactor, "they are there", || listener.stats().open == count as u64);
+        for fragile in [false, false, true, false] {
+            let before = listener.stats();
+            fill(fragile, &format!("with {count} connections"));
+            if count == 3 && !fragile {
+                drive(&mut reactor, "the first", || listener.stats().messages > before.messages);
+                assert_eq!(listener.stats().messages - before.messages, 3, "one has heard all");
+                let told = listener.broadcast(Fragile(false));
+                assert!(matches!(told, Err(MessageError::Full(_))), "two have not heard them yet");
+            }
+            settle(&mut reactor);
+            let stats = listener.stats();
+            let (told, broken) = if fragile { (0, 3) } else { (3, 0) };
+            assert_eq!(stats.messages - before.messages, told * count as u64);
+            assert_eq!(stats.panics - before.panics, broken * count as u64);
+        }
+    }
+}
+
+/// Goal: the sender learns that at least one shard was full, whichever it was; the others got the
+/// message. Method: two shards, of which one is held up by a handler and its mailbox filled; then the
+/// other.
+#[test]
+fn a_broadcast_tells_that_one_of_the_shards_was_full() {
+    let (addresses, address) = channel();
+    let (held, is_held) = channel();
+    let (go, wait) = channel();
+    let wait = Arc::new(Mutex::new(wait));
+    let factory = move |_: &condor::Accepted<'_>| {
+        let (wait, held) = (Arc::clone(&wait), held.clone());
+        Script::<String>::new()
+            .tells(&addresses)
+            .packet(move |_, _| {
+                held.send(()).unwrap();
+                next(&wait.lock().unwrap());
+                Action::Continue
+            })
+            .info(|info, _| match info {
+                Info::Message(text) => Action::send(text),
+                other => other.default_action(),
+            })
+    };
+    let options = any_port().mailbox_capacity(4);
+    let (_server, listener) = Server::sharded(2, ReactorOptions::default(), move |starter| {
+        starter.start_listener("test", options, factory).unwrap()
+    });
+    let mut clients = [(); 2].map(|()| {
+        let client = Client::connect(listener.local_addr());
+        (client, next(&address))
+    });
+    for _ in 0..2 {
+        let [(blocked, address), (free, _)] = &mut clients;
+        blocked.send(b"hold it");
+        next(&is_held);
+        takes(4, address, || "letter".to_owned());
+        let told = listener.broadcast("news".to_owned());
+        assert!(matches!(&told, Err(MessageError::Full(back)) if back == "news"), "{told:?}");
+        assert_eq!(free.receive(), b"news", "the other shard had room");
+        go.send(()).unwrap();
+        (0..4).for_each(|_| assert_eq!(blocked.receive(), b"letter"));
+        let answered = address.send("done".to_owned());
+        assert!(answered.is_ok());
+        assert_eq!(blocked.receive(), b"done");
+        assert!(listener.broadcast("more".to_owned()).is_ok());
+        assert_eq!((blocked.receive(), free.receive()), (b"more".to_vec(), b"more".to_vec()));
+        clients.reverse();
+    }
+}
+
+// ---- places ----
+
+/// Goal: a factory that panics keeps no place, and gives none back that it did not have. Method: room
+/// for two, of which one is taken; five factories panic; then one more is let in, and the next waits.
+#[test]
+fn a_factory_that_panics_keeps_no_place() {
+    let diary = Diary::default();
+    let mut calls = 0;
+    let harness = Harness::new(options().max_connections(2), move |_| {
+        calls += 1;
+        assert!(calls == 1 || calls > 6, "the factory panics, as told to");
+        Actor::echo(&diary)
+    });
+    for nth in 2..=6 {
+        assert!(harness.connect().is_gone(), "number {nth} was let in, or waits");
+    }
+    let served = harness.connect();
+    served.receive(wire(&[b"hello"]));
+    assert_eq!(served.packets(), [b"hello"]);
+    let waits = harness.connect();
+    assert!(!waits.is_accepted(), "there is room for two");
+    served.peer_closes();
+    assert!(waits.is_accepted());
+    waits.peer_closes();
+    conclude(&harness);
+    assert_eq!(harness.stats().panics, 5);
+}
+
+/// Goal: the same on several shards, whichever of them the factory is called on. Method: room for four;
+/// twelve factories panic; then four clients are served, and a fifth waits until one of them leaves.
+#[test]
+fn factories_that_panic_keep_no_place_on_any_shard() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let factory = move |_: &condor::Accepted<'_>| {
+        let call = calls.fetch_add(1, Ordering::SeqCst);
+        assert!(call >= 12, "the factory panics, as told to");
+        Script::<()>::new()
+    };
+    let options = any_port().max_connections(4);
+    let (_server, listener) = Server::sharded(2, ReactorOptions::default(), move |starter| {
+        starter.start_listener("test", options, factory).unwrap()
+    });
+    for _ in 0..12 {
+        Client::connect(listener.local_addr()).expect_gone();
+    }
+    until("all have failed", || listener.stats().panics == 12);
+    let mut clients = [(); 4].map(|()| Client::connect(listener.local_addr()));
+    clients.iter_mut().for_each(|client| assert_eq!(client.ask(b"hi"), b"hi"));
+    let mut fifth = Client::connect(listener.local_addr());
+    until("the limit is noticed", || listener.stats().connection_limit_hits > 0);
+    let by_shard: Vec<u64> = listener.shard_stats().iter().map(|stats| stats.open).collect();
+    assert_eq!(by_shard, [2, 2]);
+    let [first, ..] = clients;
+    drop(first);
+    assert_eq!(fifth.ask(b"hi"), b"hi");
+}
+
+// ---- reports ----
+
+/// A listener whose handlers answer `flood` with so many bytes.
+fn flooding(reactor: &mut Reactor, name: &str, bytes: usize) -> ListenerHandle<()> {
+    let options = any_port().drain_timeout(Duration::MAX).packet_timeout(Duration::MAX);
+    let factory = move |_: &condor::Accepted<'_>| {
+        Script::<()>::new().packet(move |packet, ctx| {
+            if packet == b"flood" {
+                while ctx.queued_bytes() < bytes {
+                    ctx.send(vec![7; 60_000]).unwrap();
+                }
+            }
+            Action::Continue
+        })
+    };
+    reactor.start_listener(name, options, factory).unwrap()
+}
+
+/// Goal: the report of a shutdown is the sum of what all listeners lost. Method: two listeners; in each
+/// an idle client or two, some inside a packet, one that does not read; a second shutdown. What was not
+/// sent is what was answered less what the kernel took.
+#[test]
+fn the_report_of_a_shutdown_is_a_sum() {
+    let mut reactor = Reactor::new().unwrap();
+    let listeners =
+        [("a", 5 << 20), ("b", 7 << 20)].map(|(name, bytes)| flooding(&mut reactor, name, bytes));
+    let (mut idle, mut clients) = (Vec::new(), Vec::new());
+    for (listener, count) in listeners.iter().zip([1, 2]) {
+        let connect = || Client::with_small_window(listener.local_addr());
+        idle.extend((0..count).map(|_| connect()));
+        clients.extend((0..count).map(|_| {
+            let mut client = connect();
+            client.raw(b"\x00\x09half");
+            client
+        }));
+        let mut deaf = connect();
+        deaf.send(b"flood");
+        clients.push(deaf);
+        drive(&mut reactor, "all has arrived", || {
+            listener.stats().open == 2 * count + 1 && listener.stats().bytes_in == 6 * count + 7
+        });
+    }
+    settle(&mut reactor);
+    let handle = reactor.handle();
+    let first = handle.shutdown().unwrap();
+    idle.iter().for_each(Client::finish);
+    drive(&mut reactor, "the idle ones end", || handle.stats().open == 5);
+    let second = handle.shutdown().unwrap();
+    drive(&mut reactor, "the rest ends", || first.report().is_some() && second.report().is_some());
+    let report = first.report().unwrap();
+    assert_eq!(Some(&report), second.report().as_ref());
+    let unsent = listeners.each_ref().map(|listener| {
+        let stats = listener.stats();
+        stats.packets_out * 60_002 - stats.bytes_out
+    });
+    assert!(unsent.iter().all(|&unsent| unsent > 1 << 20), "{unsent:?}");
+    assert_eq!(report.unsent_bytes, unsent[0] + unsent[1]);
+    assert_eq!((report.drained, report.forced), (3, 5));
+    assert_eq!(report.undelivered_bytes, 3 * 6);
+    let after: Vec<Duration> = report.slowest.iter().map(|straggler| straggler.after).collect();
+    assert_eq!(after.len(), 8);
+    assert!(after.is_sorted(), "{after:?}");
+}
+
+/// Whether a thread of this name lives.
+fn lives(name: &str) -> bool {
+    std::fs::read_dir("/proc/self/task").unwrap().any(|task| {
+        let comm = std::fs::read_to_string(task.unwrap().path().join("comm"));
+        comm.is_ok_and(|comm| comm.trim_end() == name)
+    })
+}
+
+/// Goal: a shard that has ended by a shutdown is not missed by the next: its part of the report is
+/// there. Method: a connection on each of two shards; one ends, and its shard with it, the other goes
+/// on; a second shutdown, and one after the end.
+#[test]
+fn a_shard_that_has_shut_down_leaves_its_report() {
+    let shards = Shards::new(2).unwrap();
+    let count = Arc::new(AtomicUsize::new(0));
+    let options = any_port().drain_timeout(Duration::MAX);
+    let factory = move |_: &condor::Accepted<'_>| {
+        let nth = count.fetch_add(1, Ordering::SeqCst);
+        Script::<()>::new().info(move |info, _| match info {
+            Info::Shutdown if nth == 0 => Action::Continue,
+            other => other.default_action(),
+        })
+    };
+    let listener = shards.start_listener("legacy", options, factory).unwrap();
+    let handle = shards.handle();
+    let running = std::thread::spawn(move || shards.run());
+    let mut clients = [(); 2].map(|()| {
+        let mut client = Client::connect(listener.local_addr());
+        assert_eq!(client.ask(b"hi"), b"hi");
+        client
+    });
+    let first = handle.shutdown().unwrap();
+    let [stays, leaves] = &mut clients;
+    leaves.expect_end();
+    leaves.finish();
+    until("its shard has ended", || !(lives("legacy/0") && lives("legacy/1")));
+    assert_eq!(first.report(), None);
+    let second = handle.shutdown().unwrap();
+    stays.expect_gone();
+    let (first, second): (Report, Report) = (over(&first), second.wait().unwrap());
+    assert_eq!((first.drained, first.forced), (1, 1));
+    assert_eq!(first, second);
+    until("the other has ended", || running.is_finished());
+    running.join().unwrap().unwrap();
+}
+
+// ---- bytes that wait ----
+
+/// Goal: `leftovers` tells of what waits in either direction. Method: half a packet, then an answer
+/// that the peer does not take, then both, and how they go.
+#[test]
+fn leftovers_tell_of_bytes_in_both_directions() {
+    let (harness, _) = echo(options());
+    let held = |harness: &Harness<Actor>| {
+        let Leftovers { buffers, buffered_bytes, .. } = harness.leftovers();
+        (buffers, buffered_bytes)
+    };
+    assert_eq!(held(&harness), (0, 0));
+    harness.receive(b"\x00\x09half");
+    assert_eq!(held(&harness), (1, 6));
+    harness.peer_stalls();
+    harness.receive(b"-done");
+    assert_eq!((held(&harness), harness.queued_bytes()), ((1, 11), 11));
+    harness.receive(b"\x00\x09one");
+    assert_eq!((held(&harness), harness.queued_bytes()), ((2, 5 + 11), 11));
+    let other = harness.connect();
+    other.peer_stalls();
+    other.receive(wire(&[b"another"]));
+    assert_eq!(held(&harness), (3, 5 + 11 + 9), "of all connections");
+    harness.peer_reads(4);
+    assert_eq!(held(&harness), (3, 5 + 7 + 9));
+    harness.peer_reads_all();
+    assert_eq!(held(&harness), (2, 5 + 9));
+    other.peer_reads_all();
+    other.peer_closes();
+    assert_eq!(held(&harness), (1, 5));
+    conclude(&harness);
+    assert_clean(&harness);
+}
