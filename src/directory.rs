@@ -315,3 +315,47 @@ pub(crate) fn sum(counters: &[Arc<Counters>]) -> Stats {
     }
     sum
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::drain::Drain;
+
+    /// Goal: a command that was welcome when it was looked at, and was stored after the reactor had
+    /// gone, is dropped, and its sender is told: else a ticket in it is waited for for ever. Method: the
+    /// sender is held up between the two by the lock of the commands; `/proc` tells when it sleeps there.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_command_that_comes_while_the_reactor_goes_is_dropped() {
+        let end = End::new(Doorbell::new(|| {}));
+        let (drain, mut tickets) = Drain::new([OnceLock::new()].into_iter().collect());
+        let ticket = tickets.pop().unwrap();
+        let task = OnceLock::new();
+        let told = thread::scope(|scope| {
+            let mut commands = lock(&end.commands);
+            let sender = scope.spawn(|| {
+                task.get_or_init(|| std::fs::canonicalize("/proc/thread-self").unwrap());
+                end.command(Command::AnnounceShutdown(ticket))
+            });
+            let sleeps = || {
+                let stat = std::fs::read_to_string(task.get()?.join("stat")).unwrap();
+                stat.rsplit_once(") ")?.1.starts_with('S').then_some(())
+            };
+            let patience = (0..30_000).any(|_| {
+                thread::park_timeout(Duration::from_millis(1));
+                sleeps().is_some()
+            });
+            assert!(patience, "the sender does not come to the lock");
+            // As `set_gone`, at a moment of the test's choice.
+            end.gone.store(true, Ordering::SeqCst);
+            assert!(std::mem::take(&mut *commands).is_empty());
+            drop(commands);
+            sender.join().unwrap()
+        });
+        assert!(matches!(told, Err(Error::Gone)), "{told:?}");
+        assert!(end.take_commands().is_empty(), "it was left to a reactor that is gone");
+        assert!(matches!(drain.wait(), Err(Error::Gone)));
+    }
+}

@@ -185,3 +185,43 @@ impl Drop for Ticket {
         self.state.changed.notify_all();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a listener's drain came to, and its one straggler, so many seconds after the beginning.
+    fn report(drained: u64, forced: u64, undelivered: u64, unsent: u64, secs: u64) -> Report {
+        let straggler = Straggler {
+            id: ConnectionId { serial: 1, key: 2, generation: 3 },
+            peer_addr: ([127, 0, 0, 1], 4).into(),
+            reason: CloseReason::Shutdown,
+            after: Duration::from_secs(secs),
+        };
+        Report {
+            drained,
+            forced,
+            undelivered_bytes: undelivered,
+            unsent_bytes: unsent,
+            slowest: vec![straggler],
+        }
+    }
+
+    /// Goal: reports of listeners and shards add up, each number to its own sum. Method: three of them,
+    /// with numbers of which no two sums are equal.
+    #[test]
+    fn reports_add_up() {
+        let mut sum = Report::default();
+        for part in [
+            report(1, 10, 100, 1_000, 9),
+            report(2, 20, 200, 2_000, 3),
+            report(4, 40, 400, 4_000, 6),
+        ] {
+            sum.merge(&part);
+        }
+        assert_eq!((sum.drained, sum.forced), (7, 70));
+        assert_eq!((sum.undelivered_bytes, sum.unsent_bytes), (700, 7_000));
+        let after = sum.slowest.iter().map(|straggler| straggler.after.as_secs());
+        assert_eq!(after.collect::<Vec<_>>(), [3, 6, 9], "the last one last");
+    }
+}

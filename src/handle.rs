@@ -221,3 +221,64 @@ impl<M> fmt::Debug for ListenerHandle<M> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+    use crate::mailbox::Doorbell;
+    use crate::options::ListenerOptions;
+
+    /// What a broadcast finds on a shard.
+    #[derive(Debug, Copy, Clone, PartialEq, Eq)]
+    enum Found {
+        Room,
+        Full,
+        Gone,
+    }
+
+    /// Goal: a broadcast is `Full` if any shard was, `Gone` if all were, and reaches each that has room,
+    /// once; the message comes back. Method: all 27 states of three shards.
+    #[test]
+    fn a_broadcast_tells_of_any_shard_that_was_full() {
+        let states = [Found::Room, Found::Full, Found::Gone];
+        for found in
+            states.iter().flat_map(|a| states.iter().flat_map(|b| states.map(|c| [*a, *b, c])))
+        {
+            let ends = (0..3).map(|_| End::new(Doorbell::new(|| {}))).collect();
+            let handle = Handle { shared: Arc::new(Shared::new(ends)) };
+            let options = ListenerOptions::port(0).mailbox_capacity(2);
+            let prepared = handle.prepare_tcp::<u32>("test", options).unwrap();
+            let mailboxes = Arc::clone(&prepared.handle.mailboxes);
+            for (mailbox, found) in mailboxes.iter().zip(found) {
+                match found {
+                    Found::Room => {}
+                    Found::Full => {
+                        let letter = |message| Mail::To { key: 0, generation: 0, message };
+                        assert!([1, 2].map(letter).into_iter().all(|l| mailbox.post(l).is_ok()));
+                    }
+                    Found::Gone => drop(mailbox.close()),
+                }
+            }
+            let told = prepared.handle.broadcast(7);
+            if found.contains(&Found::Full) {
+                assert!(matches!(told, Err(MessageError::Full(7))), "{told:?} of {found:?}");
+            } else if found.contains(&Found::Room) {
+                assert!(told.is_ok(), "{told:?} of {found:?}");
+            } else {
+                assert!(matches!(told, Err(MessageError::Gone(7))), "{told:?} of {found:?}");
+            }
+            for (mailbox, found) in mailboxes.iter().zip(found) {
+                let mut mail = VecDeque::new();
+                mailbox.take(&mut mail);
+                let expected = match found {
+                    Found::Room => 1,
+                    Found::Full => 2,
+                    Found::Gone => 0,
+                };
+                assert_eq!(mail.len(), expected, "{found:?}");
+            }
+        }
+    }
+}

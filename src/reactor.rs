@@ -520,3 +520,6 @@ impl fmt::Debug for Reactor {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -267,7 +267,15 @@ fn describe(panic: &(dyn Any + Send)) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+    use std::net::TcpStream;
+    use std::time::Duration;
+
     use super::*;
+    use crate::directory::End;
+    use crate::handler::{Action, Context};
+    use crate::mailbox::Doorbell;
+    use crate::reactor::Reactor;
 
     /// Goal: `top -H` tells the shards apart, however long the names of the listeners are.
     #[test]
@@ -276,5 +284,97 @@ mod tests {
         assert_eq!(thread_name("a-very-long-name", 12), "a-very-long-/12");
         assert_eq!(thread_name("grüße-aus-köln", 1), "grüße-aus-k/1");
         assert_eq!(thread_name("nul\0", 1), "nul?/1");
+    }
+
+    thread_local! {
+        /// Shards that are as fast as can be: when a ring returns, everything it was for is done.
+        static FAST: RefCell<Vec<Reactor>> = const { RefCell::new(Vec::new()) };
+    }
+
+    /// Turns all of them until nothing is due within a second.
+    fn rest(reactors: &mut [Reactor]) {
+        const SOON: Duration = Duration::from_secs(1);
+        for _ in 0..10_000 {
+            for reactor in &mut *reactors {
+                reactor.turn(Some(Duration::from_micros(100))).unwrap();
+            }
+            let deadlines = reactors.iter().filter_map(Reactor::next_deadline);
+            if deadlines.min().is_none_or(|next| next > SOON) {
+                return;
+            }
+        }
+        panic!("the shards do not come to rest");
+    }
+
+    /// Shards on this thread.
+    fn by_hand(count: usize) -> (Handle, Vec<Reactor>) {
+        let (mut seeds, mut ends) = (Vec::new(), Vec::new());
+        for shard in 0..count {
+            seeds.push(Seed::new(shard, ReactorOptions::new()).unwrap().0);
+            ends.push(End::new(Doorbell::new(|| {
+                // In the midst of a turn it is enough to have rung.
+                FAST.with(|fast| {
+                    fast.try_borrow_mut().is_ok_and(|mut fast| {
+                        rest(&mut fast);
+                        true
+                    })
+                });
+            })));
+        }
+        let shared = Arc::new(Shared::new(ends));
+        let grow = |seed: Seed| seed.grow(Arc::clone(&shared));
+        let reactors = seeds.into_iter().map(grow).collect();
+        (Handle { shared }, reactors)
+    }
+
+    struct Idle;
+
+    impl Handler for Idle {
+        type Message = ();
+
+        fn handle_packet<'a>(&'a mut self, _: &'a [u8], _: &mut Context<'_, ()>) -> Action<'a> {
+            Action::Continue
+        }
+    }
+
+    /// Goal: no part of a drain is missed, however fast the others are: each shard expects it before
+    /// the one that begins it is told. Method: shards that have done all they were told before the next
+    /// is told anything; two listeners, of which each is accepted for by another shard; one stops, the
+    /// other stops, both do.
+    #[test]
+    fn no_shard_is_too_fast_for_the_report_of_a_drain() {
+        for stops in ["first", "second", "both"] {
+            let (handle, reactors) = by_hand(2);
+            let listeners = ["first", "second"].map(|name| {
+                let options = ListenerOptions::port(0).linger_timeout(Duration::from_millis(1));
+                handle.start_listener(name, options, |_| Idle).unwrap()
+            });
+            FAST.set(reactors);
+            let _clients: Vec<TcpStream> = listeners
+                .iter()
+                .flat_map(|listener| (0..4).map(|_| TcpStream::connect(listener.local_addr())))
+                .map(Result::unwrap)
+                .collect();
+            for _ in 0..10_000 {
+                FAST.with_borrow_mut(|reactors| rest(reactors));
+                if handle.stats().open == 8 {
+                    break;
+                }
+            }
+            for listener in &listeners {
+                let open: Vec<u64> = listener.shard_stats().iter().map(|part| part.open).collect();
+                assert_eq!(open, [2, 2]);
+            }
+            let drain = match stops {
+                "both" => handle.shutdown().unwrap(),
+                name => handle.stop_listener(name).unwrap(),
+            };
+            FAST.with_borrow_mut(|reactors| rest(reactors));
+            let report = drain.report().expect("the drain is over");
+            let expected = if stops == "both" { 8 } else { 4 };
+            assert_eq!((report.drained, report.forced), (expected, 0), "{stops}");
+            assert_eq!(report.slowest.len() as u64, expected, "{stops}");
+            drop(FAST.take());
+        }
     }
 }

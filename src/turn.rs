@@ -239,4 +239,19 @@ mod tests {
         turn.plan_trim();
         assert_eq!(turn.wheel.len(), 0, "nothing is left to trim");
     }
+
+    /// Goal: the buffer of output does not stay as large as the largest answer, and is not made anew for
+    /// each of ordinary size. Method: its capacity after either.
+    #[test]
+    fn one_large_answer_does_not_stay_in_memory() {
+        let mut turn = by_hand(&ManualClock::default());
+        for len in [64 << 20, 4 * FLUSH_AT + 1, FLUSH_AT] {
+            turn.out.extend_from_slice(&vec![7; len]);
+            turn.clear_out();
+            assert!(turn.out.is_empty());
+            let kept = turn.out.capacity();
+            assert!(kept <= 4 * FLUSH_AT, "{kept} bytes are kept of {len}");
+            assert!(kept >= FLUSH_AT, "{kept} bytes are kept of {len}");
+        }
+    }
 }

@@ -218,3 +218,185 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+    use std::rc::Rc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use mio::net::{TcpListener, TcpStream};
+    use mio::{Interest, Poll, Token};
+
+    use super::*;
+    use crate::admission::Admission;
+    use crate::clock::{Clock, ManualClock};
+    use crate::directory::{Lease, Shared};
+    use crate::handle::Handle;
+    use crate::handler::{Action, Context};
+    use crate::mailbox::{Doorbell, Mailbox};
+    use crate::options::{ListenerOptions, ReactorOptions};
+    use crate::phases::AnyListener;
+    use crate::poller::Registry;
+    use crate::profile::Profile;
+    use crate::reason::CloseReason;
+    use crate::sync::Arc;
+
+    /// A handler that tells how it ended.
+    struct Guest(Rc<RefCell<Vec<CloseReason>>>);
+
+    impl Handler for Guest {
+        type Message = ();
+
+        fn handle_packet<'a>(&'a mut self, _: &'a [u8], _: &mut Context<'_, ()>) -> Action<'a> {
+            Action::Continue
+        }
+
+        fn terminate(self, reason: CloseReason) {
+            self.0.borrow_mut().push(reason);
+        }
+    }
+
+    fn profile(bell: Arc<Doorbell>) -> Profile<()> {
+        let options = ListenerOptions::port(0);
+        let shared = Arc::new(Shared::new(Vec::new()));
+        Profile {
+            name: "test".into(),
+            shard: 1,
+            slot: 0,
+            serial: 2,
+            framing: options.framing_in_force(),
+            shape: options.framing_in_force().shape(),
+            limits: Profile::<()>::limits(&options),
+            options,
+            mailbox: Arc::new(Mailbox::new(2, 8, bell, || ())),
+            counters: Arc::default(),
+            lease: Lease { shared: Arc::clone(&shared), name: "test".into() },
+            handle: Handle { shared },
+        }
+    }
+
+    /// The second part of a listener with room for two connections. The first part, which accepts, is
+    /// the test.
+    struct Part {
+        listener: Listener<Guest, TcpListener>,
+        turn: Turn,
+        poll: Poll,
+        admission: Arc<Admission<TcpStream>>,
+        acceptor: Arc<Doorbell>,
+        /// How often the first part was woken.
+        woken: Arc<AtomicU32>,
+        /// Whether factories panic.
+        panics: Rc<Cell<bool>>,
+        ended: Rc<RefCell<Vec<CloseReason>>>,
+        door: std::net::TcpListener,
+        clients: Vec<std::net::TcpStream>,
+    }
+
+    impl Part {
+        fn new() -> Self {
+            let woken = Arc::new(AtomicU32::new(0));
+            let count = Arc::clone(&woken);
+            let acceptor = Arc::new(Doorbell::new(move || {
+                count.fetch_add(1, Ordering::SeqCst);
+            }));
+            let own = Arc::new(Doorbell::new(|| {}));
+            let bells = [&acceptor, &own].map(Arc::clone);
+            let admission = Arc::new(Admission::new(bells, 0, 2));
+            let (panics, ended) = (Rc::new(Cell::new(false)), Rc::default());
+            let (told, will) = (Rc::clone(&ended), Rc::clone(&panics));
+            let factory = Box::new(move |_: &Accepted<'_>| {
+                assert!(!will.get(), "the factory panics, as told to");
+                Guest(Rc::clone(&told))
+            });
+            let poll = Poll::new().unwrap();
+            let registry = Registry::System(poll.registry().try_clone().unwrap());
+            let clock = Clock::manual(ManualClock::default());
+            let turn = Turn::new(clock, ReactorOptions::new(), registry, Arc::default());
+            let listener = Listener::new(profile(own), Arc::clone(&admission), None, factory);
+            let door = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let clients = Vec::new();
+            Self { listener, turn, poll, admission, acceptor, woken, panics, ended, door, clients }
+        }
+
+        /// Our end of a new connection.
+        fn stream(&mut self) -> TcpStream {
+            let addr = self.door.local_addr().unwrap();
+            self.clients.push(std::net::TcpStream::connect(addr).unwrap());
+            let (stream, _) = self.door.accept().unwrap();
+            stream.set_nonblocking(true).unwrap();
+            TcpStream::from_std(stream)
+        }
+
+        /// As the first part does with a connection that is to live here.
+        fn hand_over(&self, stream: TcpStream) {
+            assert_eq!(self.admission.enter(), 1, "this part has fewest");
+            self.admission.hand_over(1, stream, ([127, 0, 0, 1], 1).into());
+        }
+
+        fn accept(&mut self) {
+            self.listener.accept(&mut self.turn).unwrap();
+        }
+    }
+
+    /// Goal: a connection that cannot be watched, or for which no handler can be made, keeps no place:
+    /// neither of all nor of its shard, and the shard that accepts is told. Method: one connection on
+    /// the first shard; three that fail on the second, then one that does not.
+    #[test]
+    fn a_connection_that_comes_to_nothing_keeps_no_place() {
+        for cause in ["registration", "factory"] {
+            let mut part = Part::new();
+            assert_eq!(part.admission.enter(), 0);
+            part.panics.set(cause == "factory");
+            for nth in 1..=3 {
+                let mut stream = part.stream();
+                if cause == "registration" {
+                    // What is watched already cannot be watched again.
+                    let registry = part.poll.registry();
+                    registry.register(&mut stream, Token(0), Interest::READABLE).unwrap();
+                }
+                part.hand_over(stream);
+                assert!(!part.admission.has_room());
+                assert!(part.acceptor.may_sleep());
+                part.accept();
+                assert_eq!(part.woken.load(Ordering::SeqCst), nth, "woken after the {cause}");
+                assert!(part.acceptor.answer());
+                assert!(part.admission.has_room());
+                let stats = part.listener.profile.counters.snapshot();
+                let failed = stats.register_errors.max(stats.panics);
+                assert_eq!((failed, stats.made), (u64::from(nth), 0), "{cause}");
+            }
+            part.panics.set(false);
+            let stream = part.stream();
+            part.hand_over(stream);
+            part.accept();
+            assert_eq!(part.listener.profile.counters.open.get(), 1);
+            assert!(!part.admission.has_room(), "a place was given back twice");
+        }
+    }
+
+    /// Goal: a connection that arrives where all others have been forced is forced as well; nothing
+    /// else would end it, and the drain would have no end. Method: before a drain, in one, and by one.
+    #[test]
+    fn a_connection_that_arrives_at_a_forced_shard_is_forced() {
+        for stage in ["before a drain", "in a drain", "by a drain"] {
+            let mut part = Part::new();
+            assert_eq!(part.admission.enter(), 0);
+            if stage == "in a drain" {
+                part.listener.drain(&mut part.turn).unwrap();
+            }
+            part.listener.force();
+            let stream = part.stream();
+            part.hand_over(stream);
+            if stage == "by a drain" {
+                part.listener.drain(&mut part.turn).unwrap();
+            } else {
+                part.accept();
+            }
+            part.listener.sweep(&mut part.turn);
+            assert_eq!(*part.ended.borrow(), [CloseReason::DrainForced], "{stage}");
+            assert_eq!(part.listener.report().forced, 1, "{stage}");
+            assert!(part.listener.peers.is_empty(), "{stage}");
+        }
+    }
+}

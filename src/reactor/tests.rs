@@ -1,0 +1,155 @@
+//! Turns with real sockets, of which the test moves the clock.
+
+use std::cell::Cell;
+use std::net::TcpStream as Client;
+use std::rc::Rc;
+
+use mio::Events;
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::handler::{Action, Context, Info};
+
+const NO_TIME: Option<Duration> = Some(Duration::ZERO);
+
+/// Echoes, and counts what else it is told.
+struct Echo(Rc<Cell<u32>>);
+
+impl Handler for Echo {
+    type Message = ();
+
+    fn handle_packet<'a>(&'a mut self, packet: &'a [u8], _: &mut Context<'_, ()>) -> Action<'a> {
+        Action::send(packet)
+    }
+
+    fn handle_info<'a>(&'a mut self, info: Info<'a, ()>, _: &mut Context<'_, ()>) -> Action<'a> {
+        self.0.set(self.0.get() + 1);
+        info.default_action()
+    }
+}
+
+/// A reactor whose clock stands still until it is moved, and two clients of its one listener.
+struct ByHand {
+    reactor: Reactor,
+    hand: ManualClock,
+    listener: ListenerHandle<()>,
+    clients: [Client; 2],
+    timeouts: Rc<Cell<u32>>,
+}
+
+impl ByHand {
+    fn new(options: ListenerOptions) -> Self {
+        let (seed, end) = Seed::new(0, ReactorOptions::new()).unwrap();
+        let Seed { shard, poll, registry, options: own } = seed;
+        let hand = ManualClock::default();
+        let (poller, registry) = (Poller::system(poll, own.events), Registry::System(registry));
+        let (clock, shared) = (Clock::manual(hand.clone()), Arc::new(Shared::new(vec![end])));
+        let mut reactor = Reactor::assemble(shard, poller, registry, clock, own, shared);
+        let timeouts = Rc::new(Cell::new(0));
+        let told = Rc::clone(&timeouts);
+        let listener =
+            reactor.start_listener("test", options, move |_| Echo(Rc::clone(&told))).unwrap();
+        let connect = || Client::connect(listener.local_addr()).unwrap();
+        let clients = [connect(), connect()];
+        let mut by_hand = Self { reactor, hand, listener, clients, timeouts };
+        by_hand.until(|by_hand| by_hand.listener.stats().open == 2);
+        by_hand
+    }
+
+    fn turn(&mut self) {
+        self.reactor.turn(NO_TIME).unwrap();
+    }
+
+    /// Turns, and no time passes.
+    #[track_caller]
+    fn until(&mut self, done: impl Fn(&Self) -> bool) {
+        for _ in 0..100_000 {
+            if done(self) {
+                return;
+            }
+            self.turn();
+        }
+        panic!("this does not happen");
+    }
+
+    /// From now on, until one is full.
+    fn batches_of(&mut self, most: usize) {
+        if let Poller::System { events, .. } = &mut self.reactor.poller {
+            *events = Events::with_capacity(most);
+        }
+    }
+
+    /// Both clients send these bytes.
+    fn send(&mut self, bytes: &[u8]) {
+        for client in &mut self.clients {
+            std::io::copy(&mut &*bytes, client).unwrap();
+        }
+    }
+}
+
+/// Goal: after a full batch of events no peer is timed out: what it sent in time may be in the next
+/// one. That is asked for at once, and after one that is not full timeouts are judged. Method: a batch
+/// of one, two clients that have spoken while we stood still; an idle timeout, a packet timeout.
+#[test]
+fn no_peer_is_timed_out_after_a_full_batch() {
+    let packet = b"\x00\x04late";
+    for said_before in [0, 3] {
+        let limit = Duration::from_millis(100);
+        let options = ListenerOptions::port(0).packet_timeout(limit).idle_timeout(limit);
+        let mut by_hand = ByHand::new(options);
+        by_hand.send(&packet[..said_before]);
+        by_hand.until(|by_hand| by_hand.listener.stats().bytes_in == 2 * said_before as u64);
+        by_hand.until(|by_hand| !by_hand.reactor.is_busy());
+        by_hand.send(&packet[said_before..]);
+        // Whatever clock was running has run out.
+        by_hand.hand.advance(3 * limit);
+        by_hand.batches_of(1);
+        by_hand.until(|by_hand| by_hand.listener.stats().packets_in > 0);
+        assert_eq!(by_hand.listener.stats().packets_in, 1, "it was a batch of one");
+        assert!(by_hand.reactor.is_busy(), "the rest is asked for at once");
+        by_hand.until(|by_hand| by_hand.listener.stats().packets_in == 2);
+        let stats = by_hand.listener.stats();
+        assert_eq!((stats.open, stats.packet_timeouts, by_hand.timeouts.get()), (2, 0, 0));
+
+        by_hand.send(b"\x00");
+        by_hand.until(|by_hand| by_hand.listener.stats().bytes_in == 2 * (6 + 1));
+        by_hand.hand.advance(3 * limit);
+        by_hand.until(|by_hand| by_hand.listener.stats().packet_timeouts == 2);
+    }
+}
+
+/// Goal: `next_deadline` is counted from the present, to the nanosecond. Method: the packet clocks of
+/// two clients; the hand moves after the turn.
+#[test]
+fn next_deadline_is_as_near_as_it_is() {
+    let limit = Duration::from_secs(1);
+    let mut by_hand = ByHand::new(ListenerOptions::port(0).packet_timeout(limit));
+    assert_eq!(by_hand.reactor.next_deadline(), None);
+    by_hand.send(b"\x00");
+    by_hand.until(|by_hand| by_hand.listener.stats().bytes_in == 2);
+    // The wheel may want to look at a timer once before it is due.
+    let first = by_hand.reactor.next_deadline().unwrap();
+    assert!(first <= limit && first > limit / 2, "{first:?}");
+    let passed = Duration::from_nanos(400_000_001);
+    by_hand.hand.advance(passed);
+    assert_eq!(by_hand.reactor.next_deadline(), Some(first - passed));
+    by_hand.hand.advance(limit);
+    assert_eq!(by_hand.reactor.next_deadline(), NO_TIME);
+    by_hand.until(|by_hand| by_hand.listener.stats().packet_timeouts == 2);
+}
+
+/// Goal: a loop that goes on after an error of its event queue is still woken by other threads. Method:
+/// a batch of no events at all, which the system refuses; a command, and what is announced then.
+#[test]
+fn a_reactor_can_be_woken_after_an_error_of_its_event_queue() {
+    let mut by_hand = ByHand::new(ListenerOptions::port(0));
+    by_hand.batches_of(0);
+    let told = by_hand.reactor.turn(NO_TIME);
+    assert!(matches!(told, Err(Error::Poll { .. })), "{told:?}");
+    drop(by_hand.reactor.handle().stop_listener("test").unwrap());
+    by_hand.batches_of(8);
+    by_hand.reactor.poller.poll(NO_TIME).unwrap();
+    let mut woken = false;
+    by_hand.reactor.poller.each(|token, _| woken |= token == token::WAKER);
+    assert!(woken, "it sleeps on");
+}
