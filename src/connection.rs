@@ -23,7 +23,7 @@ use crate::wheel::Tick;
 flag_set! {
     /// What holds delivery up, what is owed, which clocks run. Together with [`Life`] it is one word,
     /// looked at once per packet.
-    Flags {
+    Flags: u32 {
         /// The handler paused reading and delivery.
         PAUSED = 0,
         /// Above the high-water mark, and not yet down at the low one.
@@ -64,8 +64,8 @@ impl Flags {
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    pub(crate) flags: Flags,
-    pub(crate) life: Life,
+    /// [`Flags`] in the lower half, [`Life`] in the upper.
+    word: u32,
     /// The peer's: see there.
     pub(crate) accepted_high: u32,
     /// Open, the packet clock runs: the tick at which the partial packet times out. It stands still:
@@ -84,8 +84,7 @@ pub(crate) struct Connection {
 impl Connection {
     pub(crate) fn new(now: Tick, accepted_high: u32) -> Self {
         Self {
-            flags: Flags::NONE,
-            life: Life::opening(),
+            word: Life::opening().bits(),
             accepted_high,
             clock: 0,
             idle_clock: now.0,
@@ -95,27 +94,53 @@ impl Connection {
         }
     }
 
-    #[inline(always)]
-    pub(crate) fn has(&self, flags: Flags) -> bool {
-        self.flags.has(flags)
+    /// What holds it up, what it is owed, which of its clocks run.
+    pub(crate) fn flags(&self) -> Flags {
+        Flags(self.word & !Life::HALF)
     }
 
-    /// Flags and life in one word.
+    /// Where it is in its life.
     #[inline(always)]
-    fn word(&self) -> u32 {
-        u32::from(self.flags.bits()) | u32::from(self.life.bits()) << 16
+    pub(crate) fn life(&self) -> Life {
+        Life::of(self.word)
+    }
+
+    /// A transition of its life.
+    #[inline(always)]
+    pub(crate) fn advance<T>(&mut self, step: impl FnOnce(&mut Life) -> T) -> T {
+        let mut life = self.life();
+        let told = step(&mut life);
+        self.word = self.word & !Life::HALF | life.bits();
+        told
+    }
+
+    #[inline(always)]
+    pub(crate) fn has(&self, flags: Flags) -> bool {
+        self.word & flags.bits() != 0
+    }
+
+    #[inline(always)]
+    pub(crate) fn insert(&mut self, flags: Flags) {
+        self.word |= flags.bits();
+    }
+
+    #[inline(always)]
+    pub(crate) fn remove(&mut self, flags: Flags) {
+        self.word &= !flags.bits();
+    }
+
+    fn toggle(&mut self, flags: Flags) {
+        self.word ^= flags.bits();
     }
 
     #[inline(always)]
     fn is_open_without(&self, flags: Flags) -> bool {
-        let mask = u32::from(flags.bits()) | u32::from(Life::NOT_OPEN) << 16;
-        self.word() & mask == 0
+        self.word & (flags.bits() | Life::NOT_OPEN) == 0
     }
 
     #[inline(always)]
     fn may_send_without(&self, flags: Flags) -> bool {
-        let mask = u32::from(flags.bits()) | u32::from(Life::NO_OUTPUT) << 16;
-        self.word() & mask == 0
+        self.word & (flags.bits() | Life::NO_OUTPUT) == 0
     }
 
     /// Whether the tight delivery loop has to stop.
@@ -139,15 +164,14 @@ impl Connection {
     /// Whether the next thing to do for an unread stream is to read it: nothing that was read waits.
     #[inline(always)]
     pub(crate) fn may_read(&self) -> bool {
-        self.is_open_without(Flags::BLOCKS.with(Flags::BACKLOG)) && !self.life.is_input_ended()
+        self.is_open_without(Flags::BLOCKS.with(Flags::BACKLOG)) && !self.life().is_input_ended()
     }
 
     /// Whether it owes and awaits nothing and has no clock but, maybe, the idle one: the state that
     /// most connections are in most of the time.
     #[inline]
     pub(crate) fn is_quiet(&self) -> bool {
-        let rest = u32::from(Flags::SPOKEN.bits()) | u32::from(Life::AT_REST) << 16;
-        self.word() & !rest == 0
+        self.word & !(Flags::SPOKEN.bits() | Life::AT_REST) == 0
             && self.input.is_none()
             && self.output.is_none()
             && self.cold.is_none()
@@ -180,8 +204,8 @@ impl Connection {
 
     /// At least one packet was delivered; a packet clock that ran was that packet's.
     pub(crate) fn delivered(&mut self) {
-        self.flags.insert(Flags::SPOKEN);
-        self.flags.remove(Flags::PACKET);
+        self.insert(Flags::SPOKEN);
+        self.remove(Flags::PACKET);
     }
 
     /// Keeps undelivered bytes. `need` as in [`Buffer`]; `scanned` of them were looked at.
@@ -214,7 +238,7 @@ impl Connection {
 
     /// Takes the partial packet out, for `Info::Timeout`. What comes next is a header again.
     pub(crate) fn take_partial(&mut self) -> Option<Box<Buffer>> {
-        self.flags.remove(Flags::PACKET);
+        self.remove(Flags::PACKET);
         self.input.take()
     }
 
@@ -244,8 +268,8 @@ impl Connection {
     /// Counts from the first byte not yet delivered, and starts the packet clock anew.
     pub(crate) fn set_framing(&mut self, framing: Framing) {
         self.cold().framing = Some(Box::new(framing));
-        self.flags.insert(Flags::REFRAMED.with(Flags::BACKLOG));
-        self.flags.remove(Flags::PACKET);
+        self.insert(Flags::REFRAMED.with(Flags::BACKLOG));
+        self.remove(Flags::PACKET);
         if let Some(input) = &mut self.input {
             (input.scanned, input.need) = (0, Some(0));
         }
@@ -307,11 +331,11 @@ impl Connection {
     pub(crate) fn watch_water(&mut self, limits: &Limits) -> bool {
         let queued = self.queued();
         if queued > limits.write_high_water && !self.has(Flags::HIGH) {
-            self.flags.insert(Flags::HIGH.with(Flags::OWES_DRAINED));
+            self.insert(Flags::HIGH.with(Flags::OWES_DRAINED));
             return true;
         }
         if queued <= limits.write_low_water && self.has(Flags::HIGH) {
-            self.flags.remove(Flags::HIGH);
+            self.remove(Flags::HIGH);
         }
         false
     }
@@ -322,7 +346,7 @@ impl Connection {
             && self.is_open_without(Flags::HIGH)
             && self.queued() <= limits.write_low_water;
         if now {
-            self.flags.remove(Flags::OWES_DRAINED);
+            self.remove(Flags::OWES_DRAINED);
         }
         now
     }
@@ -332,7 +356,7 @@ impl Connection {
     /// Decides the end. The first reason wins.
     pub(crate) fn close(&mut self, reason: CloseReason) {
         let ending = Ending::from(reason);
-        if !self.life.close(ending) {
+        if !self.advance(|life| life.close(ending)) {
             return;
         }
         self.clock = Tick::NEVER.0;
@@ -342,7 +366,7 @@ impl Connection {
     }
 
     pub(crate) fn reason(&self) -> Option<CloseReason> {
-        match self.life.ending()? {
+        match self.life().ending()? {
             Ending::Normal => Some(CloseReason::Normal),
             Ending::PeerClosed => Some(CloseReason::PeerClosed),
             Ending::Reset => Some(CloseReason::Reset),
@@ -352,12 +376,12 @@ impl Connection {
 
     /// Sets the moment at which the present stage of closing is cut short.
     pub(crate) fn close_by(&mut self, at: Tick) {
-        debug_assert!(self.life.is_ending(), "while it is open this is the packet clock");
+        debug_assert!(self.life().is_ending(), "while it is open this is the packet clock");
         self.clock = at.0;
     }
 
     pub(crate) fn is_close_armed(&self) -> bool {
-        self.life.is_ending() && self.clock != Tick::NEVER.0
+        self.life().is_ending() && self.clock != Tick::NEVER.0
     }
 
     /// Gives the memory of input and output back. Returns the bytes lost: (input, output).
@@ -374,14 +398,14 @@ impl Connection {
 
     /// What must hold between any two calls.
     pub(crate) fn invariants(&self) {
-        self.life.invariants();
+        self.life().invariants();
         debug_assert!(self.input.as_ref().is_none_or(|input| !input.is_empty()));
         debug_assert!(self.output.as_ref().is_none_or(|queue| !queue.is_empty()));
-        debug_assert_eq!(self.life.is_ending(), self.reason().is_some(), "{:?}", self.life);
+        debug_assert_eq!(self.life().is_ending(), self.reason().is_some(), "{:?}", self.life());
         debug_assert!(!self.has(Flags::PACKET_STOPPED) || self.has(Flags::PACKET_CLOCK));
-        debug_assert!(!self.has(Flags::BATCH), "a batch is over");
-        if !self.life.has_handler() {
-            debug_assert!(self.input.is_none() && self.output.is_none(), "{:?}", self.life);
+        debug_assert!(!self.has(Flags::BATCH), "a batch is over: {:?}", self.flags());
+        if !self.life().has_handler() {
+            debug_assert!(self.input.is_none() && self.output.is_none(), "{:?}", self.life());
         }
     }
 }

@@ -1,11 +1,11 @@
 //! Sets of flags in one word, each of a type of its own, so that two kinds cannot be mixed.
 
-/// Declares a set of at most 16 flags: a constant for each flag, and what can be asked of a set.
+/// Declares a set of flags in a word: a constant for each flag, and what can be asked of a set.
 macro_rules! flag_set {
-    ($(#[$doc:meta])* $set:ident { $($(#[$flag_doc:meta])* $flag:ident = $bit:literal,)* }) => {
+    ($(#[$doc:meta])* $set:ident: $word:ty { $($(#[$flag_doc:meta])* $flag:ident = $bit:literal,)* }) => {
         $(#[$doc])*
         #[derive(Copy, Clone, Default, PartialEq, Eq)]
-        pub(crate) struct $set(u16);
+        pub(crate) struct $set($word);
 
         #[allow(dead_code, reason = "not every set is asked everything")]
         impl $set {
@@ -48,7 +48,7 @@ macro_rules! flag_set {
             }
 
             #[inline(always)]
-            pub(crate) const fn bits(self) -> u16 {
+            pub(crate) const fn bits(self) -> $word {
                 self.0
             }
         }

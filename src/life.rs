@@ -22,8 +22,8 @@
 //! The first reason stands. A stage that takes too long is *cut*: by its deadline, because nothing
 //! can pass any more, or by force.
 //!
-//! All of it is packed into 16 bits, so that one look at one word tells the delivery loop that a
-//! connection is no longer open, and a slot has room for nothing more.
+//! All of it is packed into the upper half of a word whose lower half has the flags of delivery: one
+//! look at that word tells the delivery loop whether to go on, and a slot has no room for more.
 
 use std::fmt;
 
@@ -82,31 +82,40 @@ impl From<CloseReason> for Ending {
 
 /// See the module's documentation.
 #[derive(Copy, Clone, PartialEq, Eq)]
-pub(crate) struct Life(u16);
+pub(crate) struct Life(u32);
 
 impl Life {
     /// Open is all zeros, so that a test against a mask tells everything else.
-    const OPEN: u16 = 0;
-    const OPENING: u16 = 1;
-    const CLOSING: u16 = 2;
-    const LINGERING: u16 = 3;
-    const GONE: u16 = 4;
-    const STAGE: u16 = 0b111;
-    const INPUT_ENDED: u16 = 1 << 3;
-    const OUTPUT_ENDING: u16 = 1 << 4;
-    const OUTPUT_ENDED: u16 = 1 << 5;
-    const REASON_SHIFT: u32 = 6;
-    const REASON: u16 = 0b11 << Self::REASON_SHIFT;
-    const LATE: u16 = 1 << 8;
-    const BROKEN: u16 = 1 << 9;
-    const FORCED: u16 = 1 << 10;
+    const OPEN: u32 = 0;
+    const OPENING: u32 = 1 << 16;
+    const CLOSING: u32 = 2 << 16;
+    const LINGERING: u32 = 3 << 16;
+    const GONE: u32 = 4 << 16;
+    const STAGE: u32 = 0b111 << 16;
+    const INPUT_ENDED: u32 = 1 << 19;
+    const OUTPUT_ENDING: u32 = 1 << 20;
+    const OUTPUT_ENDED: u32 = 1 << 21;
+    const REASON_SHIFT: u32 = 22;
+    const REASON: u32 = 0b11 << Self::REASON_SHIFT;
+    const LATE: u32 = 1 << 24;
+    const BROKEN: u32 = 1 << 25;
+    const FORCED: u32 = 1 << 26;
+
+    /// The half of a connection's word that this is.
+    pub(crate) const HALF: u32 = 0xffff_0000;
 
     /// Any of these bits means that the connection is not open.
-    pub(crate) const NOT_OPEN: u16 = Self::STAGE;
+    pub(crate) const NOT_OPEN: u32 = Self::STAGE;
     /// Any of these bits means that the handler sends no more.
-    pub(crate) const NO_OUTPUT: u16 = Self::STAGE | Self::OUTPUT_ENDING | Self::OUTPUT_ENDED;
+    pub(crate) const NO_OUTPUT: u32 = Self::STAGE | Self::OUTPUT_ENDING | Self::OUTPUT_ENDED;
     /// None of these bits means that there is something to do or to wait for.
-    pub(crate) const AT_REST: u16 = Self::OUTPUT_ENDED;
+    pub(crate) const AT_REST: u32 = Self::OUTPUT_ENDED;
+
+    /// The life in a connection's word.
+    #[inline(always)]
+    pub(crate) const fn of(word: u32) -> Self {
+        Self(word & Self::HALF)
+    }
 
     /// The socket exists, the handler does not.
     pub(crate) const fn opening() -> Self {
@@ -146,7 +155,7 @@ impl Life {
             return false;
         }
         self.set_stage(Self::CLOSING);
-        self.0 |= (ending as u16) << Self::REASON_SHIFT;
+        self.0 |= (ending as u32) << Self::REASON_SHIFT;
         true
     }
 
@@ -180,7 +189,7 @@ impl Life {
         self.set_stage(Self::GONE);
     }
 
-    fn set_stage(&mut self, stage: u16) {
+    fn set_stage(&mut self, stage: u32) {
         self.0 = self.0 & !Self::STAGE | stage;
     }
 
@@ -265,7 +274,7 @@ impl Life {
     }
 
     #[inline(always)]
-    pub(crate) const fn bits(self) -> u16 {
+    pub(crate) const fn bits(self) -> u32 {
         self.0
     }
 

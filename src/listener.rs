@@ -152,7 +152,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
                     .since
                     .map_or(Duration::ZERO, |since| since.elapsed_at(turn.nanos())),
             };
-            draining.report.count(straggler, peer.conn.life.is_forced());
+            draining.report.count(straggler, peer.conn.life().is_forced());
         }
         self.free(turn, key);
     }
@@ -191,7 +191,7 @@ impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
         debug_assert!(self.peers.len() <= self.generations.len());
         debug_assert!(!self.has_begun_to_drain() || self.listening.is_none());
         if self.peers.len() <= FEW {
-            let handlers = self.peers.iter().filter(|(_, peer)| peer.conn.life.has_handler());
+            let handlers = self.peers.iter().filter(|(_, peer)| peer.conn.life().has_handler());
             let alive = counters.made.get() - counters.terminated.get();
             debug_assert_eq!(handlers.count() as u64, alive, "made, and not terminated");
             self.lists.invariants(&self.peers);

@@ -65,7 +65,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
 
     /// Opening is over: here is the handler, which is asked for its first words.
     pub(crate) fn open(&mut self, handler: H, desk: &mut Desk<'_, H::Message>) {
-        self.conn.life.open();
+        self.conn.advance(|life| life.open());
         self.handler = Some(handler);
         desk.profile.counters.made.add(1);
         log::debug!("{}: {} connected", desk.profile.name, self.seat.peer_addr());
@@ -98,7 +98,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         }
         self.wants_work()
             || self.wants_flush()
-            || self.conn.life.is_ending() && self.is_marked(Marks::READABLE)
+            || self.conn.life().is_ending() && self.is_marked(Marks::READABLE)
     }
 
     /// Whether all it has to do is to wait for an event: no list needs to have it.
@@ -109,16 +109,16 @@ impl<H: Handler, S: Stream> Peer<H, S> {
 
     /// Whether there is something to do without waiting for an event.
     pub(crate) fn wants_work(&self) -> bool {
-        if !self.conn.life.has_handler() {
-            return self.conn.life.is_lingering() && self.is_marked(Marks::READABLE);
+        if !self.conn.life().has_handler() {
+            return self.conn.life().is_lingering() && self.is_marked(Marks::READABLE);
         }
         let unread = self.is_marked(Marks::READABLE)
             || self.conn.has(Flags::BACKLOG)
-            || self.conn.life.is_input_ended();
+            || self.conn.life().is_input_ended();
         let goodbye = self.is_marked(Marks::DRAIN) && self.may_say_goodbye();
         let drained = self.conn.has(Flags::OWES_DRAINED) && self.conn.output.is_none();
         (unread || goodbye) && !self.conn.is_blocked()
-            || drained && self.conn.life.is_open()
+            || drained && self.conn.life().is_open()
             || self.is_marked(Marks::ERROR)
     }
 
@@ -133,7 +133,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         let mut budget = desk.turn.options.packet_budget;
         if !self.conn.is_quiet() {
             self.flush(desk);
-            if !self.conn.life.is_open() {
+            if !self.conn.life().is_open() {
                 return self.discard(read);
             }
             self.catch_up(desk, &mut budget);
@@ -145,7 +145,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             desk.profile.counters.packet_budget_hits.add(1);
         }
         // What follows is not for those who are done, as most are, nor for those past help.
-        let over = self.is_at_rest() && self.is_clockless(desk) || self.conn.life.is_broken();
+        let over = self.is_at_rest() && self.is_clockless(desk) || self.conn.life().is_broken();
         if over && desk.turn.out.is_empty() {
             return;
         }
@@ -171,7 +171,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             self.look_for_death();
         }
         let waits = self.conn.is_blocked() || self.conn.has(Flags::BACKLOG);
-        if self.conn.life.is_input_ended() && !waits {
+        if self.conn.life().is_input_ended() && !waits {
             let reason = self.conn.end_of_input();
             self.close(desk, reason);
         }
@@ -186,7 +186,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
 
     /// Whether messages reach it.
     pub(crate) fn listens(&self) -> bool {
-        self.conn.life.is_open()
+        self.conn.life().is_open()
     }
 
     /// Hands over one message. What is answered gathers until [`reply`](Self::reply), unless it is
@@ -234,7 +234,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     #[inline]
     pub(crate) fn settle(&mut self, desk: &mut Desk<'_, H::Message>) {
         if !self.is_clockless(desk) || !self.conn.is_quiet() {
-            if self.conn.life.output() == OutputHalf::Ending {
+            if self.conn.life().output() == OutputHalf::Ending {
                 self.finish_output();
             }
             self.settle_clocks(desk);
@@ -244,8 +244,8 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     /// What must hold between any two pieces of work.
     pub(crate) fn invariants(&self) {
         self.conn.invariants();
-        debug_assert_eq!(self.handler.is_some(), self.conn.life.has_handler());
-        debug_assert!(self.conn.life.stage() != Stage::Gone || self.timer.is_none());
+        debug_assert_eq!(self.handler.is_some(), self.conn.life().has_handler());
+        debug_assert!(self.conn.life().stage() != Stage::Gone || self.timer.is_none());
     }
 
     /// Fails with a reason that the kernel gave: nothing can be read or written any more.
@@ -253,7 +253,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         let readiness = Marks::READABLE.with(Marks::WRITABLE).with(Marks::HINT).with(Marks::ERROR);
         self.marks.remove(readiness);
         self.conn.close(reason);
-        self.conn.life.cut(crate::life::Cut::Broken);
+        self.conn.advance(|life| life.cut(crate::life::Cut::Broken));
     }
 }
 /// The upper and the lower half of a number.

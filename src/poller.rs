@@ -20,7 +20,7 @@ const MAX_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 
 flag_set! {
     /// What an event says of a stream.
-    Readiness {
+    Readiness: u16 {
         /// There may be something to read.
         READABLE = 0,
         /// There may be room to write.

@@ -16,38 +16,38 @@ use crate::wheel::Tick;
 impl Connection {
     /// Starts, stops and restarts the clocks after something happened at `now`.
     pub(crate) fn settle(&mut self, now: Tick, limits: &Limits) {
-        if !self.life.is_open() {
+        if !self.life().is_open() {
             return;
         }
         let blocked = self.has(Flags::BLOCKS);
         if self.input.is_none() {
-            self.flags.remove(Flags::PACKET);
+            self.remove(Flags::PACKET);
         } else if !self.has(Flags::PACKET_CLOCK) && !self.has(Flags::BACKLOG) {
-            self.flags.insert(Flags::PACKET_CLOCK);
+            self.insert(Flags::PACKET_CLOCK);
             self.clock = now.after(self.packet_timeout(limits)).0;
         }
         if self.has(Flags::PACKET_CLOCK) && blocked != self.has(Flags::PACKET_STOPPED) {
-            self.flags.toggle(Flags::PACKET_STOPPED);
+            self.toggle(Flags::PACKET_STOPPED);
             self.clock = swap_packet_clock(self.clock, now, blocked);
         }
         let silent = blocked || self.output.is_some();
         if silent != self.has(Flags::IDLE_STOPPED) {
-            self.flags.toggle(Flags::IDLE_STOPPED);
+            self.toggle(Flags::IDLE_STOPPED);
             self.idle_clock = now.0.saturating_sub(self.idle_clock);
         }
     }
 
     /// When the driver has to come back, if nothing happens before.
     pub(crate) fn deadline(&self, limits: &Limits) -> Tick {
-        if !self.life.is_open() {
-            return if self.life.is_ending() { Tick(self.clock) } else { Tick::NEVER };
+        if !self.life().is_open() {
+            return if self.life().is_ending() { Tick(self.clock) } else { Tick::NEVER };
         }
         self.packet_deadline().min(self.idle_deadline(limits)).min(self.stall_deadline(limits))
     }
 
     /// What has run out at `now`, the packet clock first.
     pub(crate) fn due(&self, now: Tick, limits: &Limits) -> Option<Due> {
-        if !self.life.is_open() {
+        if !self.life().is_open() {
             return (self.deadline(limits) <= now).then_some(Due::Close);
         }
         if self.packet_deadline() <= now {

@@ -159,13 +159,13 @@ impl<M> Context<'_, M> {
     /// Whoever pauses has to resume: a connection that is never resumed stays until its peer resets
     /// it, or the listener's drain forces it.
     pub fn pause_reading(&mut self) {
-        self.conn.flags.insert(Flags::PAUSED);
+        self.conn.insert(Flags::PAUSED);
     }
 
     /// Goes on after [`pause_reading`](Self::pause_reading), with what is buffered first, once this
     /// callback has returned.
     pub fn resume_reading(&mut self) {
-        self.conn.flags.remove(Flags::PAUSED);
+        self.conn.remove(Flags::PAUSED);
     }
 
     /// Ends the output half: what is queued is sent, then the peer is told that nothing more comes.
@@ -175,7 +175,7 @@ impl<M> Context<'_, M> {
     /// From now on [`send`](Self::send) answers [`SendError::Closing`], and an [`Action`] that sends
     /// ends the connection with [`CloseReason::Normal`](crate::CloseReason::Normal).
     pub fn end_output(&mut self) {
-        self.conn.life.end_output();
+        self.conn.advance(|life| life.end_output());
     }
 
     /// Bytes of output that have not been taken by the kernel, length prefixes included.
@@ -211,7 +211,7 @@ impl<M> Context<'_, M> {
     }
 
     fn frame(&mut self, packet: Packet<'_>) -> Result<(), SendError> {
-        if !self.conn.life.may_send() {
+        if !self.conn.life().may_send() {
             return Err(SendError::Closing);
         }
         let payload = packet.as_slice();
@@ -222,7 +222,7 @@ impl<M> Context<'_, M> {
             return Err(self.no_room(payload.len(), framed, queued, max));
         }
         self.end_echo();
-        self.conn.flags.insert(Flags::COPIES);
+        self.conn.insert(Flags::COPIES);
         let framing = self.conn.framing(&self.profile.framing);
         let before = self.turn.out.len();
         match packet {
@@ -270,7 +270,7 @@ impl<M> Context<'_, M> {
         self.turn.out.clear();
         // The batch has to end as well: its room is another one now, and all of this is to be
         // offered to the kernel before more is queued.
-        self.conn.flags.insert(Flags::REFRAMED);
+        self.conn.insert(Flags::REFRAMED);
         Ok(())
     }
 
@@ -292,7 +292,7 @@ impl<M> Context<'_, M> {
             let overhead = framed.saturating_sub(len);
             return SendError::TooLarge { len, max: max.saturating_sub(overhead) };
         }
-        self.conn.flags.insert(Flags::OWES_DRAINED);
+        self.conn.insert(Flags::OWES_DRAINED);
         SendError::Full { queued, max }
     }
 }

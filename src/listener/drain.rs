@@ -30,7 +30,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         let timer = Timer::Drain { listener: self.profile.slot };
         draining.deadline = Some(turn.wheel.arm(at, timer));
         for (_, peer) in &mut self.peers {
-            if peer.conn.life.is_open() {
+            if peer.conn.life().is_open() {
                 peer.marks.insert(Marks::DRAIN.with(Marks::READABLE));
                 self.lists.put(peer);
             }

@@ -39,7 +39,7 @@ impl Lists {
         if peer.wants_flush() {
             push(&mut self.flush, peer, Marks::FLUSH);
         }
-        if peer.conn.life.is_ending() {
+        if peer.conn.life().is_ending() {
             push(&mut self.sweep, peer, Marks::SWEEP);
         }
         if peer.wants_work() {

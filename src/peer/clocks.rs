@@ -61,7 +61,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             Some(Due::Idle) => self.close(desk, CloseReason::IdleTimeout),
             Some(Due::Stall) => self.close(desk, CloseReason::WriteStalled),
             Some(Due::Close) => {
-                self.conn.life.cut(Cut::Late);
+                self.conn.advance(|life| life.cut(Cut::Late));
                 // `sweep` does the rest. An entry armed again would be due at once, and again.
                 self.conn.close_by(Tick::NEVER);
             }

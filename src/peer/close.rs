@@ -27,11 +27,11 @@ impl<H: Handler, S: Stream> Peer<H, S> {
 
     /// Decides the end without waiting for anything.
     pub(crate) fn force(&mut self) {
-        if self.conn.life.stage() == Stage::Opening {
-            return self.conn.life.go();
+        if self.conn.life().stage() == Stage::Opening {
+            return self.conn.advance(|life| life.go());
         }
         self.conn.close(CloseReason::DrainForced);
-        self.conn.life.force();
+        self.conn.advance(|life| life.force());
     }
 
     pub(super) fn log_nonsense(&self, desk: &mut Desk<'_, H::Message>, bytes: &[u8]) {
@@ -56,23 +56,23 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     /// Tells the handler of the end as soon as nothing is left to send, which is where the end was
     /// found if nothing was queued: before packets of other connections that came later.
     pub(crate) fn conclude(&mut self, desk: &mut Desk<'_, H::Message>) {
-        if self.conn.life.stage() != Stage::Closing {
+        if self.conn.life().stage() != Stage::Closing {
             return;
         }
         let Some(reason) = self.conn.reason() else { return };
-        let cut_short = self.conn.life.is_cut() || is_abrupt(reason);
+        let cut_short = self.conn.life().is_cut() || is_abrupt(reason);
         if self.conn.output.is_some() && !cut_short {
             return;
         }
         self.cancel_timers(desk);
         self.terminate(desk, reason);
         let lost = self.conn.give_back(&mut desk.turn.pool);
-        if self.conn.life.is_forced() {
+        if self.conn.life().is_forced() {
             desk.lost.add(lost);
         }
-        let lingers = !cut_short && !self.conn.life.is_input_ended();
+        let lingers = !cut_short && !self.conn.life().is_input_ended();
         if lingers && self.stream.shutdown_write().is_ok() {
-            self.conn.life.linger();
+            self.conn.advance(|life| life.linger());
             self.conn.close_by(desk.turn.now().after(desk.profile.options.linger_timeout));
             self.marks.insert(Marks::READABLE);
             self.settle(desk);
@@ -85,7 +85,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     pub(crate) fn sweep(&mut self, desk: &mut Desk<'_, H::Message>) -> Swept {
         self.marks.remove(Marks::SWEEP);
         self.conclude(desk);
-        let life = self.conn.life;
+        let life = self.conn.life();
         match life.stage() {
             Stage::Closing if !self.conn.is_close_armed() => {
                 self.conn.close_by(desk.turn.now().after(desk.profile.options.close_timeout));
@@ -94,11 +94,11 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             Stage::Lingering if life.is_cut() || life.is_input_ended() => self.go(desk),
             _ => {}
         }
-        if self.conn.life.stage() == Stage::Gone { Swept::Gone } else { Swept::Waits }
+        if self.conn.life().stage() == Stage::Gone { Swept::Gone } else { Swept::Waits }
     }
 
     fn go(&mut self, desk: &mut Desk<'_, H::Message>) {
-        self.conn.life.go();
+        self.conn.advance(|life| life.go());
         if !self.timer.is_none() {
             desk.turn.wheel.cancel(self.timer);
             self.timer = TimerKey::NONE;

@@ -62,14 +62,14 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         desk: &mut Desk<'_, H::Message>,
         call: impl FnOnce(&mut H, &mut Context<'_, H::Message>),
     ) {
-        if !self.conn.life.is_open() {
+        if !self.conn.life().is_open() {
             return;
         }
         let Some(handler) = &mut self.handler else { return };
         let mut ctx = Context::new(&mut self.conn, desk, self.seat, &self.stream, Echo::default());
         let caught = catch_unwind(AssertUnwindSafe(|| call(handler, &mut ctx)));
         // There is no batch that a new framing or a shared packet would have to end.
-        ctx.conn.flags.remove(Flags::BATCH.with(Flags::REFRAMED));
+        ctx.conn.remove(Flags::BATCH.with(Flags::REFRAMED));
         ctx.profile.counters.packets_out.add(ctx.framed);
         if let Err(payload) = caught {
             self.panicked(desk, payload);
@@ -110,7 +110,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             }
         }));
         let run = ctx.echo.range();
-        ctx.conn.flags.remove(Flags::BATCH);
+        ctx.conn.remove(Flags::BATCH);
         let framed = ctx.framed + ctx.echo.packets();
         desk.profile.counters.packets_out.add(framed);
         desk.profile.counters.packets_in.add(progress.packets.into());
@@ -190,7 +190,7 @@ fn pump<H: Handler, D: Deframe + Copy, E: Enframe>(
     let mut deframe = *deframe;
     // If all of the input may be sent back, nobody has to look at the limits each time.
     if !mirror || input.len() + ctx.turn.out.len() >= bound {
-        ctx.conn.flags.insert(Flags::COPIES);
+        ctx.conn.insert(Flags::COPIES);
     }
     let mut rest = input;
     let verdict = 'batch: {
@@ -248,7 +248,7 @@ fn answer<M, E: Enframe>(
     let bytes = match action.into_borrowed() {
         Ok(bytes) => bytes,
         Err(Action::Continue) => {
-            ctx.conn.flags.insert(Flags::GAP);
+            ctx.conn.insert(Flags::GAP);
             return false;
         }
         Err(action) => {
@@ -266,10 +266,10 @@ fn answer<M, E: Enframe>(
     } else if is_packet && !ctx.conn.has(Flags::COPIES) {
         ctx.end_echo();
         ctx.echo.begin(place);
-        ctx.conn.flags.remove(Flags::GAP);
+        ctx.conn.remove(Flags::GAP);
     } else if bytes.len() + ctx.turn.out.len() + ctx.echo.len() < bound {
         ctx.end_echo();
-        ctx.conn.flags.insert(Flags::COPIES);
+        ctx.conn.insert(Flags::COPIES);
         match enframe.frame(bytes, &mut ctx.turn.out) {
             Ok(()) => ctx.framed += 1,
             Err(error) => {

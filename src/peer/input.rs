@@ -43,7 +43,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             match self.stream.read(&mut read[end..end + most]) {
                 Ok(0) => {
                     self.marks.remove(Marks::READABLE.with(Marks::HINT));
-                    self.conn.life.end_input();
+                    self.conn.advance(|life| life.end_input());
                 }
                 Ok(count) => {
                     desk.profile.counters.bytes_in.add(count as u64);
@@ -87,7 +87,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         scanned: usize,
         budget: &mut u32,
     ) -> (usize, Verdict) {
-        self.conn.flags.remove(Flags::BACKLOG);
+        self.conn.remove(Flags::BACKLOG);
         let mut rest = fresh;
         if self.conn.input.is_some() {
             match self.consume_kept(desk, fresh, budget) {
@@ -153,7 +153,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             _ => {
                 self.conn.keep(rest, 0, Some(0), pool);
                 if self.conn.input.is_some() {
-                    self.conn.flags.insert(Flags::BACKLOG);
+                    self.conn.insert(Flags::BACKLOG);
                 }
             }
         }
@@ -178,7 +178,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             at += consumed;
             scanned = 0;
             if let Verdict::Partial(_) = verdict {
-                self.conn.flags.remove(Flags::REFRAMED);
+                self.conn.remove(Flags::REFRAMED);
                 return (at, verdict);
             }
             if let Some(stopped) = self.stopped(desk, verdict, &input[at..]) {
@@ -198,14 +198,14 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     ) -> Option<Verdict> {
         match verdict {
             Verdict::Reframed => {
-                self.conn.flags.remove(Flags::REFRAMED.with(Flags::BACKLOG));
+                self.conn.remove(Flags::REFRAMED.with(Flags::BACKLOG));
                 if self.conn.output.is_some() {
                     self.write_out(desk);
                 }
             }
             Verdict::Full => self.write_out(desk),
             Verdict::Partial(_) | Verdict::Budget | Verdict::Blocked => {
-                self.conn.flags.remove(Flags::REFRAMED);
+                self.conn.remove(Flags::REFRAMED);
                 self.log_nonsense(desk, rest);
                 return Some(verdict);
             }
@@ -218,14 +218,14 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         if self.is_marked(Marks::ERROR) {
             self.marks.remove(Marks::ERROR);
             if let Ok(Some(_)) = self.stream.take_error() {
-                self.conn.life.cut(Cut::Broken);
+                self.conn.advance(|life| life.cut(Cut::Broken));
             }
         }
         let mut room = read.len();
         while room > 0 && self.is_marked(Marks::READABLE) {
             match self.stream.read(&mut read[..room]) {
                 Ok(0) => {
-                    self.conn.life.end_input();
+                    self.conn.advance(|life| life.end_input());
                     self.marks.remove(Marks::READABLE);
                 }
                 Ok(count) => room -= count,
@@ -234,7 +234,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
                     ErrorKind::Interrupted => {}
                     _ => {
                         self.marks.remove(Marks::READABLE);
-                        self.conn.life.cut(Cut::Broken);
+                        self.conn.advance(|life| life.cut(Cut::Broken));
                     }
                 },
             }
@@ -244,7 +244,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     /// An error was announced. If reading does not tell, because we do not read, the kernel does.
     pub(super) fn look_for_death(&mut self) {
         self.marks.remove(Marks::ERROR);
-        if self.conn.life.is_open()
+        if self.conn.life().is_open()
             && self.conn.is_blocked()
             && let Ok(Some(error)) = self.stream.take_error()
         {

@@ -5,7 +5,7 @@ use crate::poller::Readiness;
 
 flag_set! {
     /// The first four are a [`Readiness`], until the peer has been worked on.
-    Marks {
+    Marks: u16 {
         /// There may be something to read.
         READABLE = 0,
         /// There may be room to write.

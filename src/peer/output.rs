@@ -36,7 +36,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         if self.conn.output.is_none() && self.is_marked(Marks::WRITABLE) {
             taken = self.write(&desk.turn.out, desk.profile, &desk.turn.registry);
         }
-        if taken < desk.turn.out.len() && !self.conn.life.is_broken() {
+        if taken < desk.turn.out.len() && !self.conn.life().is_broken() {
             self.queue_out(desk, taken);
             self.flush(desk);
         }
@@ -56,7 +56,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             return;
         }
         let taken = self.write(run, desk.profile, &desk.turn.registry);
-        if taken < run.len() && !self.conn.life.is_broken() {
+        if taken < run.len() && !self.conn.life().is_broken() {
             self.conn.enqueue(&run[taken..], desk.turn.now(), &mut desk.turn.pool);
             self.watch_water(desk);
         }
@@ -158,12 +158,12 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     /// The handler has ended its output: once what is queued has left, the peer is told.
     #[inline(never)]
     pub(super) fn finish_output(&mut self) {
-        let life = self.conn.life;
+        let life = self.conn.life();
         if !life.is_open() || life.output() != OutputHalf::Ending || self.conn.output.is_some() {
             return;
         }
         match self.stream.shutdown_write() {
-            Ok(()) => self.conn.life.output_ended(),
+            Ok(()) => self.conn.advance(|life| life.output_ended()),
             Err(error) => self.fail(CloseReason::Io(error.kind())),
         }
     }

@@ -290,11 +290,11 @@ mod tests {
                 assert_eq!(harness.packets(), [vec![1; len]]);
                 let rig = harness.rig.borrow();
                 let peer = rig.peer(id).expect("it lives");
-                assert!(peer.is_at_rest(), "{:?} after {len} bytes", peer.conn.flags);
+                assert!(peer.is_at_rest(), "{:?} after {len} bytes", peer.conn.flags());
             }
         }
         harness.message(Bytes::new());
-        let flags = harness.rig.borrow().peer(id).map(|peer| peer.conn.flags);
+        let flags = harness.rig.borrow().peer(id).map(|peer| peer.conn.flags());
         assert_eq!(flags, Some(Flags::NONE), "nothing is left to do");
     }
 }
