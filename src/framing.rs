@@ -29,10 +29,12 @@ use crate::reason::FrameError;
 mod framer;
 mod length_field;
 mod lines;
+mod prefix;
 
 pub use framer::{Decode, Deframe, Enframe, Framer, Output, Raw};
-pub use length_field::{FramingProblem, LengthField, Prefix};
+pub use length_field::{FramingProblem, LengthField};
 pub use lines::Lines;
+pub use prefix::Prefix;
 
 /// Bytes that the longest length prefix takes.
 pub(crate) const PREFIX_MAX: usize = 8;

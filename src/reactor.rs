@@ -7,6 +7,7 @@
 //! mio is edge-triggered: bytes that are left in the kernel are announced once. Whoever stops
 //! early therefore stays queued, and while anybody is queued `wait` does not wait.
 
+mod commands;
 mod shutdown;
 mod stage;
 
@@ -18,16 +19,15 @@ use std::time::Duration;
 use mio::{Poll, Waker};
 use slab::Slab;
 
-use self::stage::{Shutdown, Stage};
+use self::stage::Shutdown;
 use crate::acceptor::Acceptor;
 use crate::clock::{Clock, Nanos};
-use crate::directory::{Command, End, Shared};
-use crate::drain::{Report, Ticket};
+use crate::directory::{End, Shared};
+use crate::drain::Ticket;
 use crate::error::Error;
 use crate::guard::guarded;
 use crate::handle::{Handle, ListenerHandle};
 use crate::handler::{Accepted, Handler};
-use crate::identity::ConnectionId;
 use crate::logging::{Cause, LogGate};
 use crate::mailbox::Doorbell;
 use crate::options::{ListenerOptions, ReactorOptions};
@@ -404,68 +404,6 @@ impl Reactor {
             let forced = self.shutdown.as_ref().is_some_and(|shutdown| shutdown.forced);
             debug_assert!(!forced || !self.handle.is_ready());
             self.listeners.iter().for_each(|(_, tenant)| tenant.listener.invariants());
-        }
-    }
-
-    // ---- what commands ask for ----
-
-    fn obey(&mut self, command: Command) {
-        match command {
-            Command::Adopt(make) => self.adopt(make),
-            Command::ExpectDrain { serial, ticket } => self.expect_drain(serial, ticket),
-            Command::Drain { serial } => self.drain_listener(serial),
-            Command::AnnounceShutdown(ticket) => self.announce_shutdown(ticket),
-            Command::BeginShutdown => self.begin_shutdown(),
-            Command::Abort => self.abort(),
-            Command::Close(id) => self.close(id),
-        }
-    }
-
-    fn adopt(&mut self, make: impl FnOnce(u16) -> Box<dyn AnyListener>) {
-        let entry = self.listeners.vacant_entry();
-        let slot = entry.key();
-        let mut listener = make(u16::try_from(slot).unwrap_or(u16::MAX));
-        if let Err(error) = listener.register(&self.turn) {
-            log::error!("listener \"{}\": cannot be watched: {error}", listener.name());
-            entry.insert(Tenant::new(listener));
-            return self.drain_slot(slot);
-        }
-        entry.insert(Tenant::new(listener));
-        let Some(shutdown) = &self.shutdown else { return };
-        if shutdown.forced {
-            self.listeners[slot].listener.force();
-        }
-        if shutdown.stage == Stage::Draining {
-            self.drain_acceptors();
-        }
-    }
-
-    /// A part of a listener is about to be drained, and somebody waits for its report.
-    fn expect_drain(&mut self, serial: u32, ticket: Ticket) {
-        match self.slot_of(serial) {
-            Some(slot) => self.listeners[slot].tickets.push(ticket),
-            None => ticket.complete(&Report::default()),
-        }
-    }
-
-    /// Drains the part of a listener that accepts. The other parts follow by themselves: they see
-    /// that nobody is handed to them any more.
-    fn drain_listener(&mut self, serial: u32) {
-        if let Some(slot) = self.slot_of(serial) {
-            self.drain_slot(slot);
-        }
-    }
-
-    fn close(&mut self, id: ConnectionId) {
-        if let Some(slot) = self.slot_of(id.serial) {
-            self.listeners[slot].listener.close(&mut self.turn, id);
-        }
-    }
-
-    fn drain_slot(&mut self, slot: usize) {
-        let listener = &mut self.listeners[slot].listener;
-        if let Err(error) = listener.drain(&mut self.turn) {
-            log::error!("{error}");
         }
     }
 

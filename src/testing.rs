@@ -83,6 +83,7 @@
 mod faults;
 mod harness;
 mod network;
+mod observations;
 mod rig;
 mod script;
 

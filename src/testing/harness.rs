@@ -1,6 +1,6 @@
-//! The harness: what a test does to a handler, and what it sees of it.
+//! The harness: what a test does to a handler. What it sees is in `observations`.
 
-use std::cell::{Ref, RefCell};
+use std::cell::RefCell;
 use std::fmt;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -8,17 +8,15 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::faults::Faults;
-use super::rig::{Leftovers, Rig};
+use super::rig::Rig;
 use super::script::{Script, Shared};
 use crate::drain::Report;
 use crate::framing::{Decode, Framing};
 use crate::handler::{Accepted, Handler};
-use crate::identity::ConnectionId;
 use crate::mailbox::Address;
 use crate::options::{ListenerOptions, ReactorOptions};
 use crate::poller::Readiness;
-use crate::reason::{CloseReason, MessageError};
-use crate::stats::Stats;
+use crate::reason::MessageError;
 
 /// One scripted connection to a listener with your handlers, and the hand on its clock. See the
 /// [module's documentation](super).
@@ -28,7 +26,7 @@ use crate::stats::Stats;
 /// a dropped [`Reactor`](crate::Reactor): every handler that is left is terminated.
 pub struct Harness<H: Handler> {
     pub(super) rig: Rc<RefCell<Rig<H>>>,
-    script: Shared,
+    pub(super) script: Shared,
 }
 
 impl<H: Handler> Harness<H> {
@@ -370,86 +368,6 @@ impl<H: Handler> Harness<H> {
     /// What the drain came to, once every connection has ended.
     pub fn report(&self) -> Option<Report> {
         self.rig.borrow().report()
-    }
-
-    // ---- looking ----
-
-    /// Whether the connection was accepted, ever.
-    pub fn is_accepted(&self) -> bool {
-        self.script.borrow().id.is_some()
-    }
-
-    /// The connection's name, once it was accepted.
-    pub fn id(&self) -> Option<ConnectionId> {
-        self.script.borrow().id
-    }
-
-    /// What `terminate` was told, once it was called.
-    pub fn closed(&self) -> Option<CloseReason> {
-        self.script.borrow().reason
-    }
-
-    /// Whether the peer was told that nothing more comes.
-    pub fn is_finished(&self) -> bool {
-        self.script.borrow().finished
-    }
-
-    /// Whether the stream was dropped and the slot is free. A connection that was ended by its
-    /// handler lingers before, until the peer [closes](Self::peer_closes) too or the
-    /// [`linger_timeout`](ListenerOptions::linger_timeout) has passed.
-    pub fn is_gone(&self) -> bool {
-        self.script.borrow().gone
-    }
-
-    /// Whether the stream was dropped with bytes unread. A kernel resets the connection then, which
-    /// may destroy answers that the peer has not read.
-    pub fn is_rude(&self) -> bool {
-        self.script.borrow().rude
-    }
-
-    /// Looks at the handler. `None` once `terminate` was called.
-    ///
-    /// ```
-    /// # use condor::testing::Harness;
-    /// # use condor::{Action, Context, Handler};
-    /// # struct Counter { packets: u32 }
-    /// # impl Handler for Counter {
-    /// #     type Message = ();
-    /// #     fn handle_packet<'a>(&'a mut self, _: &'a [u8], _: &mut Context<'_, ()>) -> Action<'a> {
-    /// #         self.packets += 1;
-    /// #         Action::Continue
-    /// #     }
-    /// # }
-    /// let harness = Harness::of(Counter { packets: 0 });
-    /// harness.packet(b"one");
-    /// harness.packet(b"two");
-    /// assert_eq!(harness.with_handler(|counter| counter.packets), Some(2));
-    /// ```
-    pub fn with_handler<R>(&self, look: impl FnOnce(&H) -> R) -> Option<R> {
-        let id = self.id()?;
-        let rig = self.rig.borrow();
-        Ref::filter_map(rig, |rig| rig.handler(id)).ok().map(|handler| look(&handler))
-    }
-
-    /// Bytes of output that the peer has not taken.
-    pub fn queued_bytes(&self) -> usize {
-        self.id().map_or(0, |id| self.rig.borrow().queued(id))
-    }
-
-    /// How many writes have taken something: what a turn has for one peer leaves in one.
-    pub fn writes(&self) -> u64 {
-        self.script.borrow().writes
-    }
-
-    /// The listener's counters.
-    pub fn stats(&self) -> Stats {
-        self.rig.borrow().handle.stats()
-    }
-
-    /// What the listener holds. Once every connection is gone that is nothing:
-    /// `Leftovers::default()`.
-    pub fn leftovers(&self) -> Leftovers {
-        self.rig.borrow().leftovers()
     }
 }
 

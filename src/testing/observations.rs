@@ -1,0 +1,90 @@
+//! What a test sees of a connection, its handler and its listener.
+
+use std::cell::Ref;
+
+use super::harness::Harness;
+use super::rig::Leftovers;
+use crate::handler::Handler;
+use crate::identity::ConnectionId;
+use crate::reason::CloseReason;
+use crate::stats::Stats;
+
+impl<H: Handler> Harness<H> {
+    /// Whether the connection was accepted, ever.
+    pub fn is_accepted(&self) -> bool {
+        self.script.borrow().id.is_some()
+    }
+
+    /// The connection's name, once it was accepted.
+    pub fn id(&self) -> Option<ConnectionId> {
+        self.script.borrow().id
+    }
+
+    /// What `terminate` was told, once it was called.
+    pub fn closed(&self) -> Option<CloseReason> {
+        self.script.borrow().reason
+    }
+
+    /// Whether the peer was told that nothing more comes.
+    pub fn is_finished(&self) -> bool {
+        self.script.borrow().finished
+    }
+
+    /// Whether the stream was dropped and the slot is free. A connection that was ended by its
+    /// handler lingers before, until the peer [closes](Self::peer_closes) too or the
+    /// [`linger_timeout`](ListenerOptions::linger_timeout) has passed.
+    pub fn is_gone(&self) -> bool {
+        self.script.borrow().gone
+    }
+
+    /// Whether the stream was dropped with bytes unread. A kernel resets the connection then, which
+    /// may destroy answers that the peer has not read.
+    pub fn is_rude(&self) -> bool {
+        self.script.borrow().rude
+    }
+
+    /// Looks at the handler. `None` once `terminate` was called.
+    ///
+    /// ```
+    /// # use condor::testing::Harness;
+    /// # use condor::{Action, Context, Handler};
+    /// # struct Counter { packets: u32 }
+    /// # impl Handler for Counter {
+    /// #     type Message = ();
+    /// #     fn handle_packet<'a>(&'a mut self, _: &'a [u8], _: &mut Context<'_, ()>) -> Action<'a> {
+    /// #         self.packets += 1;
+    /// #         Action::Continue
+    /// #     }
+    /// # }
+    /// let harness = Harness::of(Counter { packets: 0 });
+    /// harness.packet(b"one");
+    /// harness.packet(b"two");
+    /// assert_eq!(harness.with_handler(|counter| counter.packets), Some(2));
+    /// ```
+    pub fn with_handler<R>(&self, look: impl FnOnce(&H) -> R) -> Option<R> {
+        let id = self.id()?;
+        let rig = self.rig.borrow();
+        Ref::filter_map(rig, |rig| rig.handler(id)).ok().map(|handler| look(&handler))
+    }
+
+    /// Bytes of output that the peer has not taken.
+    pub fn queued_bytes(&self) -> usize {
+        self.id().map_or(0, |id| self.rig.borrow().queued(id))
+    }
+
+    /// How many writes have taken something: what a turn has for one peer leaves in one.
+    pub fn writes(&self) -> u64 {
+        self.script.borrow().writes
+    }
+
+    /// The listener's counters.
+    pub fn stats(&self) -> Stats {
+        self.rig.borrow().handle.stats()
+    }
+
+    /// What the listener holds. Once every connection is gone that is nothing:
+    /// `Leftovers::default()`.
+    pub fn leftovers(&self) -> Leftovers {
+        self.rig.borrow().leftovers()
+    }
+}
