@@ -1,6 +1,6 @@
 //! Where time enters: monotonic nanoseconds since the reactor's start, and ticks made of them.
 //!
-//! Everything below this room takes time as an argument. A deadline is *armed* from a time rounded
+//! Everything below this module takes time as an argument. A deadline is *armed* from a time rounded
 //! up to a tick and *judged* against a time rounded down, so that it never fires early, whatever
 //! the rounding of the system's timers.
 

@@ -1,4 +1,4 @@
-//! Errors by whom they blame, and the reasons for which a connection ends.
+//! Errors by whom they blame.
 //!
 //! | type | blames | what happens |
 //! |---|---|---|

@@ -10,7 +10,7 @@
 //! without lengths, and a [`Framer`] is anything else. A [`Framing`] is one of them for the bytes
 //! that come and one for those that go.
 //!
-//! This room knows no socket, no clock and no handler. Bytes go in, the bounds of packets come
+//! This module knows no socket, no clock and no handler. Bytes go in, the bounds of packets come
 //! out; it copies nothing on the way in and owns no buffer.
 //!
 //! **Invariant:** the same bytes give the same packets however the network cut them up. ([`Raw`]

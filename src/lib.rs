@@ -84,36 +84,51 @@
 //! [`Shards`] is one reactor per core behind the same names. A connection lives on one of them, and
 //! shares nothing with the others that a packet would touch.
 //!
-//! # The rooms
+//! # The modules
 //!
-//! For those who read the source: a module is a room, and a packet passes them in this order.
+//! For readers of the source. The order is from the top down: a module names only modules below it.
 //!
 //! ```text
-//!   shards       one reactor per core
-//!   reactor      poll, and the turn: the only room that drives
-//!   acceptor     the listening socket, and what its errors mean
-//!   admission    who may come in, and to which shard
-//!   listener     one named listener: its peers, and who of them is to be worked on
-//!   peer         one connection: the only room that reads or writes a stream
-//!   stream       what a peer talks through
-//!   dispatch     where your code is called, and its panics are caught
-//!   handler      the contract with it: Handler, Context, Action, Info
-//!   mailbox      messages from any thread, and what wakes the reactor
-//!   handle       what other threads may ask of a reactor
-//!   drain        waiting for a drain, and what it came to
-//!   clock, turn  where time comes in; what a turn lends to those who work in it
-//!   options, error, stats, pulse, logging
-//!   testing      your handler in all of the above, without sockets or sleep
 //!   client       a blocking client for tests, tools and small programs
-//!   ---- pure below: no socket, no clock, no input or output ----
-//!   connection   what has arrived, what has not left, what is due, how it ends
-//!   framing      packets out of bytes, bytes out of packets
-//!   buffer       bytes that have to wait
+//!   testing      the reactor over a simulated network, for tests of handlers
+//!   shards       one reactor per core
+//!   reactor      the turn: polls for events, then runs each phase
+//!   start        starts a listener: checks its options, takes its name, listens
+//!   listener     one named listener: its connections, and which of them have work to do
+//!   peer         one connection: reads and writes its stream, calls its handler
+//!   handler      the contract with your code: Handler, Context, Action, Info
+//!   desk         what a peer borrows while it is worked on
+//!   profile      what stays the same while a listener runs
+//!   handle       what other threads and callbacks may ask of a reactor
+//!   directory    listeners by name, and the commands to each reactor
+//!   phases       what a reactor asks of a listener, one method per phase
+//!   turn         what all phases share: the time, the timers, the buffers
+//!   admission    how many connections a listener has, and on which shard
+//!   acceptor     the listening socket, and what its errors mean
+//!   stream       what a peer reads from and writes to
+//!   poller       where events come from: the system, or a simulated network
+//!   options      every limit, with its unit, its default and its check
+//!   token        the 64 bits that the kernel stores with each socket
+//!   drain        waits for a drain, and reports its result
+//!   mailbox      messages from any thread, and how they wake the reactor
+//!   pulse        histograms of the turns
+//!   stats        counters
+//!   logging      at most one line per second and cause
+//!   clock        the only module that reads the time
+//!   error        errors of options and of the environment
+//!   identity     the name of a connection, and the address of its peer
+//!   guard        catches the panics of your code
+//!   sync         locks and atomics: the standard library's, or loom's
+//!   ---- pure from here on: no socket, no clock, no input or output ----
+//!   connection   the state of one connection: input, output, clocks, the end
 //!   timers       the handlers' own timers
-//!   wheel        many deadlines, one question: what is due?
+//!   buffer       bytes that wait
+//!   framing      packets out of bytes, bytes out of packets
+//!   reason       why a connection ended, or why a packet or a message failed
+//!   wheel        many deadlines, one question: which are due?
 //! ```
 //!
-//! `ARCHITECTURE.md` in the repository has a paragraph on each, and the reasons.
+//! `ARCHITECTURE.md` in the repository describes each of them, and gives the reasons.
 //!
 //! [Condor]: https://github.com/sinasamavati/condor
 //! [log]: https://docs.rs/log
@@ -123,7 +138,8 @@
 // Of the library alone: examples print, and tests fail.
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::print_stdout))]
 
-// From the top down: a module names only those below it. `tests/tidy.rs` holds this order.
+// From the top down: a module names only modules below it. `tests/tidy.rs` checks this order, here
+// and in the list above.
 pub mod client;
 pub mod testing;
 mod shards;
@@ -180,7 +196,7 @@ pub use shards::Shards;
 pub use stats::{CloseKind, Stats};
 pub use timers::TimerId;
 
-/// The rooms without a socket, for this crate's own tests, benches and fuzzers. Not part of the
+/// The modules without a socket, for this crate's own tests, benches and fuzzers. Not part of the
 /// API: anything in here may change in any release.
 #[doc(hidden)]
 pub mod internals {

@@ -1,4 +1,4 @@
-//! The reactor: one thread, one `Poll`, one turn at a time. The only room that drives.
+//! The reactor: one thread, one `Poll`, one turn at a time.
 //!
 //! Read [`Reactor::turn`] first; it is the whole program. Each of its lines is a phase, and no
 //! phase reaches into another. Events only mark; the work is done afterwards, within budgets; a

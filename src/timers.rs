@@ -1,6 +1,6 @@
 //! The timers that handlers set for themselves, per listener.
 //!
-//! The wheel knows when; this room keeps what: the message, and a list per connection, so that a
+//! The wheel knows when; this module keeps what: the message, and a list per connection, so that a
 //! connection that ends takes its timers along.
 
 use slab::Slab;

@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 mod imports;
 
@@ -21,9 +22,9 @@ const STREAM_MODULES: [&str; 3] = ["peer", "client", "testing"];
 
 // ---- the repository ----
 
-/// What `CONTRIBUTING` would say in words: run with `--nocapture` it tells the graph in numbers.
+/// Run with `--nocapture`, it prints the graph in numbers.
 #[test]
-fn the_graph_of_modules_is_told() {
+fn the_graph_of_modules_is_whole() {
     let graph = graph();
     println!("{}", graph.told());
     none(graph.lost());
@@ -44,6 +45,17 @@ fn pure_modules_reach_no_socket_and_no_clock() {
     let graph = graph();
     assert!(!graph.pure().is_empty(), "no module is pure");
     none(graph.impure());
+}
+
+#[test]
+fn the_crate_docs_list_the_modules_in_order() {
+    assert_eq!(listed(&docs(&read("src/lib.rs"))), graph().order());
+}
+
+#[test]
+fn the_code_map_has_every_module() {
+    let map = read("ARCHITECTURE.md");
+    none(unmapped(&map, graph().modules()));
 }
 
 #[test]
@@ -139,6 +151,23 @@ fn leftovers(text: &str) -> Findings {
     })
 }
 
+/// The modules that crate docs list: the first words of the block under "The modules".
+fn listed(docs: &str) -> Vec<String> {
+    let section = docs.split("# The modules\n").nth(1).unwrap_or_default();
+    let lines = fenced(section, "```text");
+    let names = lines.lines().filter(|line| !line.contains("----"));
+    names.filter_map(|line| line.split_whitespace().next().map(String::from)).collect()
+}
+
+/// The modules that have no paragraph, or no mention if they are files of another.
+fn unmapped<'a>(map: &str, modules: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let named = |name: &str| match name.contains('/') {
+        true => map.contains(&format!("`{name}`")),
+        false => map.contains(&format!("**`{name}`**")),
+    };
+    modules.filter(|name| !named(name)).map(|name| format!("{name} is not in the map")).collect()
+}
+
 fn no_header(text: &str) -> Findings {
     if text.starts_with("//! ") { Vec::new() } else { vec![(1, String::from("no `//!`"))] }
 }
@@ -230,9 +259,12 @@ fn none(told: Vec<String>) {
     assert!(told.is_empty(), "\n{}", told.join("\n"));
 }
 
-fn graph() -> Graph {
-    let files = sources(&["src"]);
-    Graph::of(files.iter().map(|file| (file.path.as_str(), file.text.as_str())))
+fn graph() -> &'static Graph {
+    static GRAPH: LazyLock<Graph> = LazyLock::new(|| {
+        let files = sources(&["src"]);
+        Graph::of(files.iter().map(|file| (file.path.as_str(), file.text.as_str())))
+    });
+    &GRAPH
 }
 
 fn find(text: &str, rule: impl Fn(&str) -> Option<String>) -> Findings {
@@ -477,6 +509,15 @@ fn impurities_are_found() {
     let told = drawn(THREE, &direct).impure();
     let expected = "wheel -> wheel/level -> b, which is not pure and names std::net::SocketAddr";
     assert!(told.contains(&expected.into()), "{told:?}");
+}
+
+#[test]
+fn missing_modules_are_found() {
+    let docs = "# Rooms\n```text\n  c  first\n```\n# The modules\n```text\n  a  one: b, c\n";
+    assert_eq!(listed(&format!("{docs}  ---- below ----\n  b\n```\n")), ["a", "b"]);
+    let map = "**`a`** is one, and `a/x` a file of it; `b` has no paragraph.";
+    let modules = ["a", "a/x", "a/y", "b"].into_iter();
+    assert_eq!(unmapped(map, modules), ["a/y is not in the map", "b is not in the map"]);
 }
 
 #[test]

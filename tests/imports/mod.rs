@@ -87,6 +87,14 @@ impl Graph {
         self.modules.insert(name.to_owned(), module);
     }
 
+    pub fn order(&self) -> &[String] {
+        &self.order
+    }
+
+    pub fn modules(&self) -> impl Iterator<Item = &str> {
+        self.modules.keys().map(String::as_str)
+    }
+
     pub fn pure(&self) -> &BTreeSet<String> {
         &self.pure
     }
