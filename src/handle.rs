@@ -25,7 +25,7 @@ pub struct Handle {
 impl Handle {
     /// Stops a listener and drains it: everybody who had connected is served, everything that had
     /// arrived is answered, then every connection is told [`Info::Shutdown`](crate::Info::Shutdown)
-    /// and gets until the [`drain_timeout`](ListenerOptions::drain_timeout).
+    /// and gets until the [`drain_timeout`](crate::ListenerOptions::drain_timeout).
     ///
     /// Whoever is still in the backlog because `max_connections` is reached, or for want of
     /// descriptors, is not served. A connection whose handler has paused reading is told once it
@@ -33,7 +33,8 @@ impl Handle {
     ///
     /// Returns at once. A handshake that finishes while the listening socket closes is reset by
     /// the kernel; who cannot have that keeps the socket open elsewhere and hands it over with
-    /// [`ListenerOptions::from_std`]. The name is free once the listener is drained.
+    /// [`ListenerOptions::from_std`](crate::ListenerOptions::from_std). The name is free once the
+    /// listener is drained.
     ///
     /// # Errors
     ///
@@ -62,7 +63,7 @@ impl Handle {
         Ok(drain)
     }
 
-    /// Drains every listener, then has [`Reactor::run`] return.
+    /// Drains every listener, then has [`Reactor::run`](crate::Reactor::run) return.
     ///
     /// [`is_ready`](Self::is_ready) says no from now on; the listening sockets close after
     /// [`ReactorOptions::drain_lead`](crate::ReactorOptions::drain_lead).

@@ -82,14 +82,15 @@ pub enum Info<'a, M> {
     /// The default ends the connection. If the handler goes on instead, these bytes are gone and
     /// the next byte that arrives is taken for the first of a header.
     Timeout(&'a [u8]),
-    /// A message, from an [`Address`], a broadcast or a timer of [`Context::send_after`].
+    /// A message, from an [`Address`](crate::Address), a broadcast or a timer of
+    /// [`Context::send_after`].
     Message(M),
     /// The listener or the reactor drains. Everything that had arrived was delivered. The default
     /// ends the connection; a handler that has something left to do may go on until the drain
     /// deadline.
     Shutdown,
-    /// There is room again for output, after [`SendError::Full`] or after the connection was over
-    /// its high-water mark.
+    /// There is room again for output, after [`SendError::Full`](crate::SendError::Full) or after
+    /// the connection was over its high-water mark.
     Drained,
 }
 

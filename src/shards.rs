@@ -75,7 +75,7 @@ impl Shards {
     ///
     /// # Errors
     ///
-    /// As [`Reactor::new`].
+    /// As [`Reactor::new`](crate::Reactor::new).
     pub fn new(count: usize) -> Result<Self, Error> {
         Self::with_options(count, ReactorOptions::default())
     }
@@ -84,7 +84,7 @@ impl Shards {
     ///
     /// # Errors
     ///
-    /// As [`Reactor::with_options`].
+    /// As [`Reactor::with_options`](crate::Reactor::with_options).
     pub fn with_options(count: usize, options: ReactorOptions) -> Result<Self, Error> {
         let mut seeds = Vec::new();
         let mut ends = Vec::new();
@@ -104,11 +104,12 @@ impl Shards {
         self
     }
 
-    /// Starts a listener on all shards. See [`Reactor::start_listener`].
+    /// Starts a listener on all shards. See
+    /// [`Reactor::start_listener`](crate::Reactor::start_listener).
     ///
     /// # Errors
     ///
-    /// As [`Reactor::start_listener`].
+    /// As [`Reactor::start_listener`](crate::Reactor::start_listener).
     pub fn start_listener<H, F>(
         &self,
         name: &str,

@@ -50,13 +50,16 @@ fn lines() -> Vec<(Level, String)> {
     lines
 }
 
-/// The same without what connections do in the ordinary course of things.
+/// The same without what connections and listeners do in the ordinary course of things.
 fn complaints() -> Vec<(Level, String)> {
     lines().into_iter().filter(|(_, line)| !is_ordinary(line)).collect()
 }
 
 fn is_ordinary(line: &str) -> bool {
-    line.ends_with(" connected") || line.contains(" ended: ")
+    const LISTENERS: [&str; 3] = ["\": listening on ", "\": worst case of ", "\": stopped, "];
+    line.ends_with(" connected")
+        || line.contains(" ended: ")
+        || LISTENERS.iter().any(|what| line.contains(what))
 }
 
 /// A message whose drop panics, if it is armed.

@@ -71,7 +71,7 @@ impl From<Bytes> for Packet<'_> {
 
 /// What a callback answers.
 ///
-/// Whatever the same callback gave to [`Context::send`] goes first.
+/// Whatever the same callback gave to [`Context::send`](super::Context::send) goes first.
 #[derive(Debug)]
 #[must_use = "an action does nothing until it is returned from the callback"]
 pub enum Action<'a> {

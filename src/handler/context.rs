@@ -66,7 +66,7 @@ impl<M> Context<'_, M> {
     /// - [`SendError::TooLarge`]: longer than the framing can express, than the maximum, or, framed,
     ///   than [`max_queued`](crate::ListenerOptions::max_queued). It can never be sent.
     /// - [`SendError::Full`]: past [`max_queued`](crate::ListenerOptions::max_queued);
-    ///   [`Info::Drained`] tells when there is room.
+    ///   [`Info::Drained`](super::Info::Drained) tells when there is room.
     /// - [`SendError::BadFrame`]: the framer refused it.
     /// - [`SendError::Closing`]: the end was decided before.
     pub fn send<'p>(&mut self, packet: impl Into<Packet<'p>>) -> Result<(), SendError> {

@@ -32,7 +32,7 @@ impl<H: Handler> Harness<H> {
 
     /// Whether the stream was dropped and the slot is free. A connection that was ended by its
     /// handler lingers before, until the peer [closes](Self::peer_closes) too or the
-    /// [`linger_timeout`](ListenerOptions::linger_timeout) has passed.
+    /// [`linger_timeout`](crate::ListenerOptions::linger_timeout) has passed.
     pub fn is_gone(&self) -> bool {
         self.script.borrow().gone
     }

@@ -29,7 +29,7 @@ use crate::testing::script::ScriptedStream;
 /// More turns than any amount of work takes that has an end.
 const TURNS_MAX: u32 = 100_000;
 
-/// What a listener still holds. See [`Harness::leftovers`].
+/// What a listener still holds. See [`Harness::leftovers`](super::Harness::leftovers).
 #[derive(Debug, Copy, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Leftovers {

@@ -16,7 +16,7 @@ const KIND: (&str, &str) = ("reason", "std::io::ErrorKind");
 const PURE_FROM: &str = "// Pure from here on";
 
 /// The modules of a crate, one for each file, and the arrows between them.
-pub struct Graph {
+pub(crate) struct Graph {
     /// The top-level modules, as `lib.rs` orders them.
     order: Vec<String>,
     /// Those of them that are pure.
@@ -38,7 +38,7 @@ struct Module {
 
 impl Graph {
     /// The graph of these files: paths from the root of the crate, and texts.
-    pub fn of<'a>(files: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+    pub(crate) fn of<'a>(files: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let files: BTreeMap<&str, &str> = files.into_iter().filter(|(p, _)| !is_test(p)).collect();
         let root = files.get("src/lib.rs").copied().unwrap_or_default();
         let tokens = tokens(root);
@@ -87,25 +87,25 @@ impl Graph {
         self.modules.insert(name.to_owned(), module);
     }
 
-    pub fn order(&self) -> &[String] {
+    pub(crate) fn order(&self) -> &[String] {
         &self.order
     }
 
-    pub fn modules(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn modules(&self) -> impl Iterator<Item = &str> {
         self.modules.keys().map(String::as_str)
     }
 
-    pub fn pure(&self) -> &BTreeSet<String> {
+    pub(crate) fn pure(&self) -> &BTreeSet<String> {
         &self.pure
     }
 
     /// What could not be drawn, so that no arrow is missed in silence.
-    pub fn lost(&self) -> Vec<String> {
+    pub(crate) fn lost(&self) -> Vec<String> {
         self.lost.clone()
     }
 
     /// For each knot of modules that reach each other, how many they are and its shortest circle.
-    pub fn circles(&self) -> Vec<String> {
+    pub(crate) fn circles(&self) -> Vec<String> {
         let knots = self.knots().into_iter().filter(|knot| knot.len() > 1);
         knots.map(|knot| format!("{} modules: {}", knot.len(), self.circle(&knot))).collect()
     }
@@ -120,7 +120,7 @@ impl Graph {
     }
 
     /// Arrows from a top-level module, or a file of it, to one that `lib.rs` has before it.
-    pub fn upward(&self) -> Vec<String> {
+    pub(crate) fn upward(&self) -> Vec<String> {
         let place = |name: &str| self.order.iter().position(|other| other == top(name));
         let arrows = self.arrows().filter(|(from, to, _)| place(from) > place(to));
         arrows
@@ -131,7 +131,7 @@ impl Graph {
     }
 
     /// What pure modules reach, over any number of arrows, that is not pure.
-    pub fn impure(&self) -> Vec<String> {
+    pub(crate) fn impure(&self) -> Vec<String> {
         let mut found = BTreeSet::new();
         for (name, module) in self.modules.iter().filter(|(name, _)| self.is_pure(name)) {
             for (line, what) in &module.impure {
@@ -148,7 +148,7 @@ impl Graph {
     }
 
     /// In numbers.
-    pub fn told(&self) -> String {
+    pub(crate) fn told(&self) -> String {
         let tops: BTreeSet<(&str, &str)> = self
             .arrows()
             .map(|(from, to, _)| (top(from), top(to)))
@@ -398,12 +398,12 @@ impl<'a> Reader<'a> {
         if let Some(name) = path.segments.iter().find(|name| IMPURE.contains(&name.as_str())) {
             self.found.foreign.push((path.line, name.clone()));
         }
-        let target = self.from_root(&path.segments)?;
+        let target = self.rooted(&path.segments)?;
         self.found.paths.push((path.line, target.clone()));
         Some(target)
     }
 
-    fn from_root(&self, segments: &[String]) -> Option<Vec<String>> {
+    fn rooted(&self, segments: &[String]) -> Option<Vec<String>> {
         let (first, mut rest) = segments.split_first()?;
         let mut target = match first.as_str() {
             "crate" => Vec::new(),
