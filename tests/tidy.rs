@@ -1,8 +1,9 @@
 //! The house rules, read off the source itself.
 //!
-//! A rule is a function from a file's text to what is wrong with it. The first half of the tests
-//! holds the repository to the rules; the second half shows each rule a bad snippet, so that none
-//! of them passes because it looks at nothing.
+//! A rule is a function from a file's text, or from the graph of all modules, to what is wrong with
+//! it. The first half of the tests holds the repository to the rules; the second half shows each
+//! rule a bad snippet, so that none of them passes because it looks at nothing. What the compiler
+//! and clippy check (`unsafe`, long functions, forgotten debugging) is no rule here.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -423,6 +424,11 @@ fn arrows_upwards_are_found() {
         "fn f() -> usize {\n    x.len() as crate::a::Size\n}",
         "fn f() {\n    let all = [..crate::a::END];\n}",
         "struct S(pub (crate::a::A, u8));",
+        "type All = Vec<crate::a::A>;",
+        "#[derive(crate::a::Derive)]\nstruct S;",
+        "macro_rules! m {\n    () => { $crate::a::f() };\n}",
+        "fn f() {\n    'a: loop {\n        crate::a::f();\n    }\n}",
+        "fn f<'a>(_: &'a str) {\n    let _ = (b'\"', '\\\"', '\\''); crate::a::f('\\u{22}');\n}",
         "impl<'a> crate::a::Trait<'a> for S {}",
         "mod inner {\n    use super::super::a::A;\n}",
         "const C: char = '\"'; use crate::a::A; const D: char = '\"';",
@@ -445,6 +451,7 @@ fn arrows_upwards_are_found() {
         "//! [`A`](crate::a::A)",
         "const S: &str = \"\\\"crate::a::A\";",
         "const S: &[u8] = br#\"\"crate::a::A\"#;",
+        "const S: &str = r\"\\\"; // crate::a::A",
         "#[cfg(test)]\nmod tests {\n    use crate::a::A;\n}",
         "#[cfg(all(test, not(loom)))]\nmod tests {\n    use crate::a::A;\n}",
         "struct S {\n    #[cfg(test)]\n    a: crate::a::A,\n    b: u8,\n}",
