@@ -107,7 +107,8 @@ struct Letters<M> {
 /// The messages to one listener's connections.
 pub(crate) struct Mailbox<M> {
     letters: Mutex<Letters<M>>,
-    /// Taken out by the reactor, but not delivered yet: they count as well.
+    /// Taken out by the reactor, but not delivered yet: they count as well. Only the reactor changes
+    /// it.
     taken: AtomicUsize,
     capacity: usize,
     serial: u32,
@@ -151,11 +152,12 @@ impl<M> Mailbox<M> {
     }
 
     /// Takes all mail out into `into`, which is empty: the two swap, and with them their memory.
+    /// Broadcasts that were taken before may still be on their way; they count on.
     pub(crate) fn take(&self, into: &mut VecDeque<Mail<M>>) {
         debug_assert!(into.is_empty());
         let mut letters = self.letters();
         std::mem::swap(&mut letters.queue, into);
-        self.taken.store(into.len(), Ordering::Relaxed);
+        self.taken.store(self.taken.load(Ordering::Relaxed) + into.len(), Ordering::Relaxed);
     }
 
     /// One letter that was taken has been delivered or dropped.

@@ -4,9 +4,10 @@
 
 mod support;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -203,6 +204,95 @@ fn a_full_mailbox_gives_the_message_back() {
     until("there is room", || address.send("again".to_owned()).is_ok());
     assert_eq!(client.receive(), b"again");
     assert!(listener.stats().refused_messages >= 2);
+}
+
+/// A message: whether it is a broadcast, and its number.
+type Numbered = (bool, usize);
+
+/// Of how many messages the last receiver has been told, with so many receivers of each broadcast.
+struct Told {
+    receivers: u32,
+    times: HashMap<Numbered, u32>,
+    done: usize,
+}
+
+impl Told {
+    fn hears(&mut self, message: Numbered) {
+        let times = self.times.entry(message).or_default();
+        *times += 1;
+        self.done += usize::from(*times == if message.0 { self.receivers } else { 1 });
+    }
+}
+
+/// Goal: a mailbox never holds more than its capacity, whatever of it is on its way already. Method: 40
+/// connections and so small a budget that broadcasts take many turns; full once; then two threads that
+/// send and broadcast without a break, and a count between turns.
+#[test]
+fn broadcasts_on_their_way_count_towards_the_capacity() {
+    const CAPACITY: usize = 64;
+    let told = Rc::new(RefCell::new(Told { receivers: 40, times: HashMap::new(), done: 0 }));
+    let (tells, address) = channel();
+    let hears = Rc::clone(&told);
+    let mut reactor = Reactor::with_options(ReactorOptions::new().message_budget(32)).unwrap();
+    let listener = reactor
+        .start_listener("test", any_port().mailbox_capacity(CAPACITY), move |_| {
+            let hears = Rc::clone(&hears);
+            Script::<Numbered>::new().tells(&tells).info(move |info, _| match info {
+                Info::Message(message) => {
+                    hears.borrow_mut().hears(message);
+                    Action::Continue
+                }
+                other => other.default_action(),
+            })
+        })
+        .unwrap();
+    let _clients: Vec<Client> = (0..40).map(|_| Client::connect(listener.local_addr())).collect();
+    drive(&mut reactor, "connections", || listener.stats().open == 40);
+    let address = next(&address);
+    let posts = move |number: usize| match number % 3 {
+        0 => address.send((false, number)).is_ok(),
+        _ => listener.broadcast((true, number)).is_ok(),
+    };
+
+    // 32 broadcasts are on their way for 40 turns; there is room for 32 more messages meanwhile.
+    let numbers: Vec<usize> = (0..).filter(|number| number % 3 > 0).take(32).collect();
+    assert!(numbers.into_iter().all(&posts));
+    reactor.turn(Some(Duration::ZERO)).unwrap();
+    assert_eq!((100..200).filter(|number| posts(*number)).count(), CAPACITY - 32);
+    for turn in 1..30 {
+        reactor.turn(Some(Duration::ZERO)).unwrap();
+        assert!(!posts(300) && !posts(301), "after {turn} turns");
+    }
+    drive(&mut reactor, "all are told", || told.borrow().done == CAPACITY);
+    assert_eq!((400..500).filter(|number| posts(*number)).count(), CAPACITY);
+    drive(&mut reactor, "all are told", || told.borrow().done == 2 * CAPACITY);
+
+    let posted = Arc::new(AtomicUsize::new(0));
+    let enough = Arc::new(AtomicBool::new(false));
+    let senders = [1_000, 1_000_000_000].map(|first| {
+        let (posts, posted, enough) = (posts.clone(), Arc::clone(&posted), Arc::clone(&enough));
+        thread::spawn(move || {
+            for number in first.. {
+                if enough.load(Ordering::SeqCst) {
+                    break;
+                }
+                posted.fetch_add(posts(number).into(), Ordering::SeqCst);
+                thread::yield_now();
+            }
+        })
+    });
+    let all = || posted.load(Ordering::SeqCst) + 2 * CAPACITY;
+    drive(&mut reactor, "many have been sent", || {
+        // A sender counts a little late.
+        let held = all().saturating_sub(told.borrow().done);
+        assert!(held <= CAPACITY, "{held} messages");
+        all() > 3_000
+    });
+    enough.store(true, Ordering::SeqCst);
+    for sender in senders {
+        sender.join().unwrap();
+    }
+    drive(&mut reactor, "all are told", || told.borrow().done == all());
 }
 
 /// Goal: after its listener has ended an address says so and gives the message back. Method: stop

@@ -88,12 +88,21 @@ impl ListenerOptions {
     }
 
     /// Listens on a socket that exists and listens already: one that a parent process or systemd
-    /// hands over. It is set to non-blocking; [`backlog`](Self::backlog) and
-    /// [`v6_only`](Self::v6_only) are the giver's.
+    /// hands over. [`backlog`](Self::backlog) and [`v6_only`](Self::v6_only) are the giver's.
+    ///
+    /// The start of the listener refuses everything but a listening TCP socket, with
+    /// [`Error::Listen`](crate::Error::Listen) that says what it is: a socket that is bound only, a
+    /// connected one (systemd's `Accept=yes`), a UDP or a Unix socket, a file.
+    ///
+    /// Non-blocking mode belongs to all descriptors of a socket together, wherever they are. The
+    /// listener turns it on at its start and again before it accepts a connection; so a giver that
+    /// keeps a descriptor must not rely on a blocking `accept`. A giver that turns it off does not
+    /// stop the reactor: the listener accepts only while a client waits. Only if, between two system
+    /// calls of the listener, the giver turns it off and accepts the last client itself, the reactor
+    /// waits for the next client.
     ///
     /// While another process holds the same socket, draining this listener refuses nobody: the
     /// connections that wait are left to the other one.
-    /// A socket that cannot be asked for its address is refused when the listener starts.
     pub fn from_std(listener: TcpListener) -> Self {
         let mut options = Self::port(0);
         options.origin = Origin::Inherited(Arc::new(listener));
@@ -221,6 +230,7 @@ impl ListenerOptions {
     }
 
     /// The most messages that wait for this listener's connections, on each shard. Default: 65,536.
+    /// A broadcast counts as one, until the last connection has got it.
     /// At least 1.
     pub fn mailbox_capacity(mut self, messages: usize) -> Self {
         self.mailbox_capacity = messages;
