@@ -1,0 +1,202 @@
+//! The blocking client against servers that break off: what it says, and that it goes on saying it.
+#![cfg(target_os = "linux")]
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
+
+use condor::client::{Client, ClientError};
+use condor::{Decode, FrameError, Framer, Framing, LengthField, Output};
+use socket2::SockRef;
+
+/// A client, and the server's end of its connection.
+fn pair() -> (Client, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = Client::connect(listener.local_addr().unwrap()).unwrap();
+    let (stream, _) = listener.accept().unwrap();
+    (client.timeout(Duration::from_secs(30)), stream)
+}
+
+fn reset(stream: TcpStream) {
+    SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(stream);
+}
+
+#[track_caller]
+fn expect_io(told: Result<impl std::fmt::Debug, ClientError>, kind: ErrorKind) {
+    match told {
+        Err(ClientError::Io(error)) => {
+            assert_eq!(error.kind(), kind);
+            assert!(error.raw_os_error().is_some(), "what the system said: {error}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Goal: a connection that was reset stays so, for `receive` and `send`. Method: a reset after
+/// nothing, a packet, half a packet, and one of each; all asked again and again.
+#[test]
+fn a_reset_stays_a_reset() {
+    for said in [&b""[..], b"\x00\x03one", b"\x00\x03on", b"\x00\x03one\x00\x03tw"] {
+        let (mut client, mut stream) = pair();
+        stream.write_all(said).unwrap();
+        reset(stream);
+        if said.ends_with(b"one") || said.ends_with(b"tw") {
+            assert_eq!(client.receive().unwrap(), b"one");
+        }
+        for _ in 0..3 {
+            expect_io(client.receive(), ErrorKind::ConnectionReset);
+            expect_io(client.send("question"), ErrorKind::ConnectionReset);
+            expect_io(client.request("question"), ErrorKind::ConnectionReset);
+        }
+    }
+}
+
+/// Goal: a reset stays one when it is a `send` that finds it: the kernel tells of it only once. What
+/// had come before it is not lost. Method: a server that says something, or not, and resets.
+#[test]
+fn a_reset_that_a_send_has_found_is_none_of_the_servers_ends() {
+    for said in [&b""[..], b"\x00\x03one", b"\x00\x03one\x00\x03tw"] {
+        let (mut client, mut stream) = pair();
+        stream.write_all(said).unwrap();
+        reset(stream);
+        expect_io(client.send("question"), ErrorKind::ConnectionReset);
+        assert!(matches!(client.send("question"), Err(ClientError::Broken)));
+        if !said.is_empty() {
+            assert_eq!(client.receive().unwrap(), b"one");
+        }
+        for _ in 0..3 {
+            expect_io(client.receive(), ErrorKind::ConnectionReset);
+        }
+        assert!(matches!(client.send("question"), Err(ClientError::Broken)));
+    }
+}
+
+/// Goal: a server that has ended in good order has done so, also if it takes nothing more. Method: it
+/// answers and closes; the client sends until it cannot.
+#[test]
+fn an_end_in_good_order_stays_one_although_a_send_fails() {
+    let (mut client, mut stream) = pair();
+    stream.write_all(b"\x00\x03one").unwrap();
+    drop(stream);
+    // The first is answered by a reset; on loopback it is there before the second.
+    client.send("question").unwrap();
+    expect_io(client.send("question"), ErrorKind::BrokenPipe);
+    assert_eq!(client.receive().unwrap(), b"one");
+    for _ in 0..3 {
+        assert!(matches!(client.receive(), Err(ClientError::Closed)));
+    }
+}
+
+/// Goal: an end inside a packet stays one. Method: three bytes of five; asked again and again.
+#[test]
+fn an_end_inside_a_packet_stays_one() {
+    let (mut client, mut stream) = pair();
+    stream.write_all(b"\x00\x03o").unwrap();
+    drop(stream);
+    for _ in 0..3 {
+        assert!(matches!(client.receive(), Err(ClientError::ClosedMidPacket { have: 3 })));
+    }
+}
+
+/// Goal: after a timeout the client goes on, and what comes then comes: packets, then a reset. Method:
+/// a server that speaks when it is told to.
+#[test]
+fn a_timeout_does_not_stay() {
+    let (client, mut stream) = pair();
+    let mut client = client.timeout(Duration::from_millis(1));
+    for said in [&b"\x00"[..], b"\x03o", b"n"] {
+        stream.write_all(said).unwrap();
+        assert!(matches!(client.receive(), Err(ClientError::Timeout { .. })));
+    }
+    client.send("question").unwrap();
+    let mut question = [0; 10];
+    stream.read_exact(&mut question).unwrap();
+    stream.write_all(b"e").unwrap();
+    let mut client = client.timeout(Duration::from_secs(30));
+    assert_eq!(client.receive().unwrap(), b"one");
+    reset(stream);
+    expect_io(client.receive(), ErrorKind::ConnectionReset);
+    expect_io(client.receive(), ErrorKind::ConnectionReset);
+}
+
+/// Goal: a connection that breaks because nothing is acknowledged is broken, and not late. Method: a
+/// server that reads nothing, and a kernel that gives up after 50 ms.
+#[test]
+fn a_connection_that_timed_out_in_the_kernel_is_broken() {
+    let (client, _stream) = pair();
+    let mut client = client.framing(LengthField::U32.max_packet(64 << 20));
+    let patience = Some(Duration::from_millis(50));
+    SockRef::from(client.stream()).set_tcp_user_timeout(patience).unwrap();
+    expect_io(client.send(vec![0; 32 << 20]), ErrorKind::TimedOut);
+    expect_io(client.receive(), ErrorKind::TimedOut);
+    expect_io(client.receive(), ErrorKind::TimedOut);
+}
+
+/// Goal: bytes that can never become a packet stay so, whatever comes after them; another framing
+/// has its chance. Method: a packet that is too large, another after it, and a wider limit.
+#[test]
+fn a_packet_that_is_too_large_stays_so() {
+    let (client, mut stream) = pair();
+    let mut client = client.framing(LengthField::U16.max_packet(3));
+    stream.write_all(b"\x00\x05large").unwrap();
+    for _ in 0..3 {
+        stream.write_all(b"\x00\x03one").unwrap();
+        let told = client.receive();
+        let Err(ClientError::Frame(error)) = told else { panic!("{told:?}") };
+        assert_eq!(error, FrameError::TooLarge { len: 5, max: 3 });
+    }
+    client.send("one").unwrap();
+    let mut client = client.framing(LengthField::U16);
+    assert_eq!(client.receive().unwrap(), b"large");
+    assert_eq!(client.receive().unwrap(), b"one");
+}
+
+/// Consumes nothing the first time, and a byte whenever it is asked again.
+#[derive(Default)]
+struct Moody(AtomicBool);
+
+impl Framer for Moody {
+    fn decode(&self, _: &[u8], _: usize) -> Result<Decode, FrameError> {
+        let consumed = usize::from(self.0.swap(true, Ordering::SeqCst));
+        Ok(Decode::Frame { payload: 0..0, consumed })
+    }
+
+    fn encode(&self, _: &[u8], _: &mut Output<'_>) -> Result<(), FrameError> {
+        Ok(())
+    }
+}
+
+/// Goal: a framer that has broken its contract is not asked again. Method: one that keeps to it the
+/// second time.
+#[test]
+fn a_framer_that_broke_its_contract_is_not_asked_again() {
+    let (client, mut stream) = pair();
+    let mut client = client.framing(Framing::custom(Moody::default()));
+    stream.write_all(b"xyz").unwrap();
+    for _ in 0..3 {
+        assert!(matches!(client.receive(), Err(ClientError::FramerBug)));
+    }
+}
+
+/// Goal: a `receive` that waits when the reset comes returns it as well. Method: the reset once the
+/// client has asked.
+#[test]
+fn a_reset_while_it_is_waited_for_stays() {
+    let (client, mut stream) = pair();
+    let (tell, told) = channel();
+    let waiting = thread::spawn(move || {
+        let mut client = client;
+        client.send("question").unwrap();
+        tell.send(()).unwrap();
+        expect_io(client.receive(), ErrorKind::ConnectionReset);
+        expect_io(client.receive(), ErrorKind::ConnectionReset);
+    });
+    told.recv().unwrap();
+    stream.read_exact(&mut [0; 10]).unwrap();
+    reset(stream);
+    waiting.join().unwrap();
+}
