@@ -7,8 +7,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::drain::{Farewell, Threads, Ticket};
 use crate::error::Error;
@@ -60,7 +59,7 @@ impl fmt::Debug for Command {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) ends: Vec<End>,
-    pub(crate) threads: Threads,
+    pub(crate) threads: Arc<Threads>,
     directory: Mutex<Directory>,
     ready: AtomicBool,
     /// Nothing of it has a socket: the network is simulated.
@@ -152,7 +151,7 @@ impl fmt::Debug for End {
 impl Shared {
     pub(crate) fn new(ends: Vec<End>) -> Self {
         Self {
-            threads: ends.iter().map(|_| OnceLock::new()).collect(),
+            threads: Arc::new(Threads::new(ends.len())),
             ends,
             directory: Mutex::default(),
             ready: AtomicBool::new(true),
@@ -163,11 +162,6 @@ impl Shared {
     /// The same for a reactor over a simulated network.
     pub(crate) fn simulated(end: End) -> Self {
         Self { is_simulated: true, ..Self::new(vec![end]) }
-    }
-
-    /// The reactor of `shard` is on the calling thread, from now on.
-    pub(crate) fn settle_here(&self, shard: usize) {
-        self.threads[shard].get_or_init(|| thread::current().id());
     }
 
     /// A part of the listener has ended. After the last one its name is free again.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, ThreadId};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::Error;
 use crate::identity::ConnectionId;
@@ -107,40 +107,95 @@ impl State {
 #[derive(Debug, Clone)]
 pub struct Drain {
     state: Arc<State>,
-    threads: Threads,
+    threads: Arc<Threads>,
 }
 
-/// The reactors' threads, each known once its reactor is on it.
-pub(crate) type Threads = Arc<[OnceLock<ThreadId>]>;
+/// Which threads have to do the work that a drain waits for.
+#[derive(Debug)]
+pub(crate) struct Threads {
+    /// The reactors' threads, each known once its reactor is on it.
+    reactors: Box<[OnceLock<ThreadId>]>,
+    /// Of shards that do not run yet: where their owner was seen last.
+    owner: Mutex<Option<ThreadId>>,
+}
+
+impl Threads {
+    pub(crate) fn new(reactors: usize) -> Self {
+        Self { reactors: (0..reactors).map(|_| OnceLock::new()).collect(), owner: Mutex::default() }
+    }
+
+    /// The reactor of `shard` is on the calling thread, from now on.
+    pub(crate) fn settle_here(&self, shard: usize) {
+        self.reactors[shard].get_or_init(|| thread::current().id());
+    }
+
+    /// Shards that do not run yet are on the calling thread.
+    pub(crate) fn owned_here(&self) {
+        *self.owner() = Some(thread::current().id());
+    }
+
+    /// The shards run: their threads are the reactors'.
+    pub(crate) fn disown(&self) {
+        *self.owner() = None;
+    }
+
+    fn is_reactor_here(&self) -> bool {
+        let here = thread::current().id();
+        self.reactors.iter().any(|thread| thread.get() == Some(&here))
+    }
+
+    fn is_owner_here(&self) -> bool {
+        *self.owner() == Some(thread::current().id())
+    }
+
+    fn owner(&self) -> MutexGuard<'_, Option<ThreadId>> {
+        self.owner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// What a reactor leaves behind when a shutdown has ended it.
 pub(crate) type Farewell = Arc<OnceLock<Report>>;
 
 impl Drain {
+    /// How long `wait` gives shards on the calling thread to be moved to another one and run.
+    const GRACE: Duration = Duration::from_secs(1);
+
     /// A drain of as many parts as there are reactors, and the ends that complete it.
-    pub(crate) fn new(threads: Threads) -> (Self, Vec<Ticket>) {
+    pub(crate) fn new(threads: Arc<Threads>) -> (Self, Vec<Ticket>) {
+        let parts = threads.reactors.len();
         let state = Arc::new(State::default());
-        state.progress().pending = threads.len();
+        state.progress().pending = parts;
         let ticket = |_| Ticket { state: Arc::clone(&state), report: None, farewell: None };
-        let tickets = (0..threads.len()).map(ticket).collect();
+        let tickets = (0..parts).map(ticket).collect();
         (Self { state, threads }, tickets)
     }
 
-    /// Blocks until the last connection has ended.
+    /// Blocks until the last connection has ended. Once the drain is over it returns the report at
+    /// once, as often as it is called and on every thread.
     ///
     /// # Errors
     ///
-    /// [`Error::WouldDeadlock`] on a reactor's own thread, in a callback for example, unless the
-    /// drain is over;
+    /// [`Error::WouldDeadlock`] on a reactor's own thread while the drain is not over, in a callback
+    /// for example, or between two turns. Also, after 1 s, on the thread that last used
+    /// [`Shards`](crate::Shards) which do not run; until then another thread may begin to run them.
     /// [`Error::Gone`] if a reactor was dropped before the drain was over.
     pub fn wait(&self) -> Result<Report, Error> {
-        let here = thread::current().id();
-        if self.threads.iter().any(|thread| thread.get() == Some(&here)) {
+        let mut progress = self.state.progress();
+        if progress.pending > 0 && self.threads.is_reactor_here() {
             return Err(Error::WouldDeadlock);
         }
-        let mut progress = self.state.progress();
+        let grace = now() + Self::GRACE;
         while progress.pending > 0 {
-            progress = self.state.changed.wait(progress).unwrap_or_else(PoisonError::into_inner);
+            let changed = &self.state.changed;
+            progress = if self.threads.is_owner_here() {
+                let left = grace.saturating_duration_since(now());
+                if left.is_zero() {
+                    return Err(Error::WouldDeadlock);
+                }
+                changed.wait_timeout(progress, left).unwrap_or_else(PoisonError::into_inner).0
+            } else {
+                changed.wait(progress).unwrap_or_else(PoisonError::into_inner)
+            };
         }
         if progress.gone { Err(Error::Gone) } else { Ok(progress.report.clone()) }
     }
@@ -150,6 +205,11 @@ impl Drain {
         let progress = self.state.progress();
         (progress.pending == 0 && !progress.gone).then(|| progress.report.clone())
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "it blocks: no reactor's clock has to do with it")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 /// A reactor's end of a [`Drain`]. Dropped without a report it says that the reactor is gone.

@@ -135,7 +135,7 @@ impl Reactor {
         options: ReactorOptions,
         shared: Arc<Shared>,
     ) -> Self {
-        shared.settle_here(shard);
+        shared.threads.settle_here(shard);
         let pulse = Arc::clone(&shared.ends[shard].pulse);
         Self {
             shard,
@@ -157,8 +157,9 @@ impl Reactor {
     ///
     /// # Errors
     ///
-    /// [`Error::Options`] with everything that is wrong with them, [`Error::DuplicateName`],
-    /// [`Error::AddressInUse`], [`Error::Permission`], [`Error::NotLocal`], [`Error::Listen`].
+    /// [`Error::Options`] with everything that is wrong with them, [`Error::BadName`],
+    /// [`Error::DuplicateName`], [`Error::AddressInUse`], [`Error::Permission`],
+    /// [`Error::NotLocal`], [`Error::Listen`].
     /// Nothing is left behind: the name and the address are free again.
     pub fn start_listener<H, F>(
         &mut self,

@@ -94,6 +94,7 @@ impl Shards {
             ends.push(end);
         }
         let handle = Handle { shared: Arc::new(Shared::new(ends)) };
+        handle.shared.threads.owned_here();
         Ok(Self { seeds, handle, on_thread_start: Arc::new(|_shard| {}) })
     }
 
@@ -120,11 +121,13 @@ impl Shards {
         H: Handler,
         F: FnMut(&Accepted<'_>) -> H + Clone + Send + 'static,
     {
-        self.handle.start_listener(name, options, factory)
+        self.handle().start_listener(name, options, factory)
     }
 
     /// What other threads may ask of these shards.
     pub fn handle(&self) -> Handle {
+        // A thread that waits for a drain has it from this handle.
+        self.handle.shared.threads.owned_here();
         self.handle.clone()
     }
 
@@ -140,6 +143,7 @@ impl Shards {
     /// [`Error::Poll`] if a thread cannot be made.
     pub fn run(mut self) -> Result<(), Error> {
         let shared = Arc::clone(&self.handle.shared);
+        shared.threads.disown();
         let label = self.label();
         let may_serve = Arc::new(OnceLock::new());
         let (tell, told) = mpsc::channel();
@@ -247,6 +251,8 @@ struct Job {
 impl Job {
     fn run(self) {
         let Self { shard, seed, shared, hook, may_serve, tell } = self;
+        // The hook is not to wait for its own reactor either.
+        shared.threads.settle_here(shard);
         let caught = catch_unwind(AssertUnwindSafe(|| {
             hook(shard);
             // Nobody listens only if `run` itself is gone.

@@ -332,6 +332,65 @@ fn waiting_on_the_reactors_own_thread_is_an_error() {
     assert_eq!(Client::connect(listener.local_addr()).ask(b"wait"), b"no");
 }
 
+/// Goal: a drain that is over is told of on every thread, as often as it is asked for. Method: the
+/// reactor's own thread, between turns and in a callback, before and after the reactor is dropped.
+#[test]
+fn a_drain_that_is_over_is_told_on_the_reactors_own_thread() {
+    let mut reactor = Reactor::new().unwrap();
+    let over = reactor.start_listener("over", any_port(), |_| Script::<()>::new()).unwrap();
+    let drain = over.stop().unwrap();
+    assert!(matches!(drain.wait(), Err(Error::WouldDeadlock)), "a turn has to do it");
+    drive(&mut reactor, "the drain is over", || drain.report().is_some());
+    let report = drain.report().unwrap();
+    assert_eq!(drain.wait().unwrap(), report);
+    assert_eq!(drain.wait().unwrap(), report);
+
+    let asked = drain.clone();
+    let listener = reactor
+        .start_listener("test", any_port(), move |_| {
+            let asked = asked.clone();
+            Script::<()>::new().packet(move |_, _| Action::send(asked.wait().unwrap().to_string()))
+        })
+        .unwrap();
+    let mut client = Client::connect(listener.local_addr());
+    client.send(b"wait");
+    drive(&mut reactor, "the answer", || client.arrived() > 2);
+    assert_eq!(client.receive(), report.to_string().into_bytes());
+
+    let cut_short = listener.stop().unwrap();
+    assert!(matches!(cut_short.wait(), Err(Error::WouldDeadlock)));
+    drop(reactor);
+    assert!(matches!(cut_short.wait(), Err(Error::Gone)), "no turn will ever do it");
+    assert_eq!(drain.wait().unwrap(), report);
+}
+
+/// Goal: one reactor's thread may wait for another's drain, but not for that of a reactor beside it on
+/// its own thread. Method: a callback that waits for a server on a thread of its own; two reactors.
+#[test]
+fn a_reactors_thread_may_wait_for_another_reactor() {
+    let (other, listener) = Server::one(any_port(), |_| Script::<()>::new());
+    let mut client = Client::connect(listener.local_addr());
+    assert_eq!(client.ask(b"hi"), b"hi");
+    let handle = other.handle.clone();
+    let (_server, asked) = Server::one(any_port(), move |_| {
+        let handle = handle.clone();
+        Script::<()>::new().packet(move |_, _| {
+            Action::send(handle.stop_listener("test").unwrap().wait().unwrap().to_string())
+        })
+    });
+    let mut asking = Client::connect(asked.local_addr());
+    asking.send(b"wait");
+    client.expect_end();
+    drop(client);
+    assert!(asking.receive().starts_with(b"drained=1 forced=0"));
+
+    let (one, two) = (Reactor::new().unwrap(), Reactor::new().unwrap());
+    for reactor in [&one, &two] {
+        let drain = reactor.handle().shutdown().unwrap();
+        assert!(matches!(drain.wait(), Err(Error::WouldDeadlock)));
+    }
+}
+
 /// Goal: when the reactor is dropped everybody is told: handles and addresses say `Gone`, waiters
 /// are released, connections end. Method: drop it with a drain asked for, a client connected, and a
 /// listener that it never saw.
