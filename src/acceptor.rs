@@ -1,11 +1,15 @@
 //! The listening socket: how it is made, and what its errors mean.
 
+mod inherited;
+
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Token};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+
+use self::inherited::Probe;
 
 use crate::error::Error;
 use crate::options::{ListenerOptions, Origin};
@@ -21,13 +25,27 @@ pub(crate) trait Acceptor {
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()>;
     /// Has it announced again if somebody still waits, although nobody new has come.
     fn ask(&mut self, registry: &Registry, token: Token) -> io::Result<()>;
+    /// Stops its events. While another holder keeps the same socket open, closing this descriptor
+    /// does not.
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()>;
 }
 
-impl Acceptor for TcpListener {
+/// A socket that listens.
+#[derive(Debug)]
+pub(crate) struct ListeningSocket {
+    socket: TcpListener,
+    /// None for a socket of our own: no other code can change its mode, and it pays nothing for this.
+    inherited: Option<Probe>,
+}
+
+impl Acceptor for ListeningSocket {
     type Stream = TcpStream;
 
     fn accept(&mut self, options: &ListenerOptions) -> io::Result<(TcpStream, SocketAddr)> {
-        let accepted = Self::accept(self)?;
+        if let Some(probe) = &mut self.inherited {
+            probe.expect_client()?;
+        }
+        let accepted = self.socket.accept()?;
         if !INHERITED {
             configure(&SockRef::from(&accepted.0), options);
         }
@@ -36,14 +54,25 @@ impl Acceptor for TcpListener {
 
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         match registry {
-            Registry::System(registry) => registry.register(self, token, Interest::READABLE),
+            Registry::System(registry) => {
+                registry.register(&mut self.socket, token, Interest::READABLE)
+            }
             Registry::Simulated => Ok(()),
         }
     }
 
     fn ask(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         match registry {
-            Registry::System(registry) => registry.reregister(self, token, Interest::READABLE),
+            Registry::System(registry) => {
+                registry.reregister(&mut self.socket, token, Interest::READABLE)
+            }
+            Registry::Simulated => Ok(()),
+        }
+    }
+
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        match registry {
+            Registry::System(registry) => registry.deregister(&mut self.socket),
             Registry::Simulated => Ok(()),
         }
     }
@@ -101,30 +130,24 @@ impl From<&io::Error> for AcceptFault {
 pub(crate) fn listen(
     name: &str,
     options: &ListenerOptions,
-) -> Result<(TcpListener, SocketAddr), Error> {
-    let (addr, made) = match &options.origin {
-        Origin::Bind(addr) => (*addr, bind(*addr, options)),
-        Origin::Inherited(listener) => match listener.local_addr() {
-            Ok(addr) => (addr, inherit(listener, options)),
-            Err(error) => (SocketAddr::from(([0, 0, 0, 0], 0)), Err(error)),
-        },
-    };
-    let with_addr = made.and_then(|socket| {
-        let real_addr = socket.local_addr()?;
-        Ok((socket, real_addr))
-    });
-    with_addr.map_err(|source| {
-        let name = name.to_owned();
-        match source.kind() {
-            ErrorKind::AddrInUse => Error::AddressInUse { name, addr },
-            ErrorKind::PermissionDenied => Error::Permission { name, addr },
-            ErrorKind::AddrNotAvailable => Error::NotLocal { name, addr },
-            _ => Error::Listen { name, addr, source },
-        }
-    })
+) -> Result<(ListeningSocket, SocketAddr), Error> {
+    let name = name.to_owned();
+    match &options.origin {
+        Origin::Bind(addr) => bind(*addr, options).map_err(|source| match source.kind() {
+            ErrorKind::AddrInUse => Error::AddressInUse { name, addr: *addr },
+            ErrorKind::PermissionDenied => Error::Permission { name, addr: *addr },
+            ErrorKind::AddrNotAvailable => Error::NotLocal { name, addr: *addr },
+            _ => Error::Listen { name, addr: Some(*addr), source },
+        }),
+        Origin::Inherited(listener) => inherit(listener, options).map_err(|source| Error::Listen {
+            name,
+            addr: inherited::address(listener),
+            source,
+        }),
+    }
 }
 
-fn bind(addr: SocketAddr, options: &ListenerOptions) -> io::Result<TcpListener> {
+fn bind(addr: SocketAddr, options: &ListenerOptions) -> io::Result<(ListeningSocket, SocketAddr)> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if addr.is_ipv6() {
@@ -134,14 +157,22 @@ fn bind(addr: SocketAddr, options: &ListenerOptions) -> io::Result<TcpListener> 
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
     socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
-    Ok(TcpListener::from_std(socket.into()))
+    let socket = TcpListener::from_std(socket.into());
+    let real_addr = socket.local_addr()?;
+    Ok((ListeningSocket { socket, inherited: None }, real_addr))
 }
 
-fn inherit(listener: &std::net::TcpListener, options: &ListenerOptions) -> io::Result<TcpListener> {
+fn inherit(
+    listener: &std::net::TcpListener,
+    options: &ListenerOptions,
+) -> io::Result<(ListeningSocket, SocketAddr)> {
+    inherited::check(listener)?;
+    let inherited = Some(Probe::new(listener)?);
     let listener = listener.try_clone()?;
     listener.set_nonblocking(true)?;
     configure(&SockRef::from(&listener), options);
-    Ok(TcpListener::from_std(listener))
+    let addr = listener.local_addr()?;
+    Ok((ListeningSocket { socket: TcpListener::from_std(listener), inherited }, addr))
 }
 
 /// Niceties: a socket that refuses them still serves.

@@ -22,6 +22,8 @@ use std::time::Duration;
 
 use crate::reason::debug_as_display;
 
+use crate::text::Line;
+
 /// What can go wrong with the reactor and its listeners. Each message names what it is about.
 ///
 /// `{:?}` prints the message as well, so that it is what people read where an error ends `main`;
@@ -68,21 +70,31 @@ pub enum Error {
         /// The address asked for.
         addr: SocketAddr,
     },
-    /// Listening failed for another cause.
-    #[error("listener \"{name}\": cannot listen on {addr}: {source}")]
+    /// Listening failed for another cause, or a descriptor given to
+    /// [`from_std`](crate::ListenerOptions::from_std) is no listening TCP socket.
+    #[error("listener \"{name}\": cannot listen{}: {source}", on(.addr))]
     Listen {
         /// The listener's name.
         name: String,
-        /// The address asked for.
-        addr: SocketAddr,
-        /// What the system said.
+        /// The address asked for, or that of an inherited socket, if it is of a kind that has one.
+        addr: Option<SocketAddr>,
+        /// What the system said, or what the inherited descriptor is.
         source: io::Error,
+    },
+    /// A listener's name stands in the log and in errors, and so must fit into a line of text.
+    #[error("the listener name \"{}\" holds {found:?}, which may not stand in a name", Line(.name))]
+    BadName {
+        /// The name as it was given.
+        name: String,
+        /// Its first character that is not allowed: a control character, a line separator, or one
+        /// that changes the direction of text.
+        found: char,
     },
     /// A listener of this name exists, or is still closing its socket.
     #[error("a listener named \"{0}\" exists already")]
     DuplicateName(String),
     /// No listener of this name is running.
-    #[error("no listener is named \"{0}\"")]
+    #[error("no listener is named \"{}\"", Line(.0))]
     UnknownName(String),
     /// The listening socket itself is broken. [`run`](crate::Reactor::run) ends with this.
     #[error("listener \"{name}\" broke: {source}")]
@@ -103,7 +115,8 @@ pub enum Error {
     /// The reactor has been dropped.
     #[error("the reactor is gone")]
     Gone,
-    /// The calling thread is the one that would have to do the work that is waited for.
+    /// The calling thread is the one that would have to do the work that is waited for; see
+    /// [`Drain::wait`](crate::Drain::wait).
     #[error("waiting on the reactor's own thread would never end")]
     WouldDeadlock,
     /// A listener is full: as many as the tokens of one reactor can tell apart.
@@ -224,6 +237,10 @@ debug_as_display!(OptionsError {
     Keepalive { asked, max },
     TooManyConnections { asked, max },
 });
+
+fn on(addr: &Option<SocketAddr>) -> String {
+    addr.map_or_else(String::new, |addr| format!(" on {addr}"))
+}
 
 fn join(errors: &[OptionsError]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")

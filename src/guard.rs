@@ -3,10 +3,12 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Makes a handler. A factory that panics makes none.
+use crate::text::Line;
+
+/// Makes a handler. A factory that panics makes none, and the panic's text is returned as a line.
 pub(crate) fn make<H>(factory: impl FnOnce() -> H) -> Result<H, String> {
     catch_unwind(AssertUnwindSafe(factory)).map_err(|payload| {
-        let text = panic_text(payload.as_ref()).to_owned();
+        let text = panic_text(payload.as_ref()).to_string();
         drop_guarded(payload);
         text
     })
@@ -31,10 +33,11 @@ pub(crate) fn drop_guarded(payload: Box<dyn Any + Send>) {
     }
 }
 
-pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> &str {
-    payload
+/// A panic's text, which may hold whatever a peer has sent.
+pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> Line<'_> {
+    let text = payload
         .downcast_ref::<&str>()
         .copied()
-        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("(no text)")
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    Line(text.unwrap_or("(no text)"))
 }

@@ -29,7 +29,9 @@ use crate::reason::CloseReason;
 /// when the result comes back as a message; the `offload` example shows it.
 ///
 /// A panic in any callback ends that one connection with [`CloseReason::Panicked`]; answers to
-/// earlier packets still go out. With `panic = "abort"` it ends the process, of course.
+/// earlier packets still go out. Its text is logged as one line: control characters are escaped, and
+/// after 512 bytes it is cut, because a peer may have chosen it. With `panic = "abort"` it ends the
+/// process, of course.
 pub trait Handler: Sized + 'static {
     /// What other threads, and timers, send to this handler. `()` if nothing.
     type Message: Send + 'static;

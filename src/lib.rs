@@ -180,6 +180,7 @@ mod framing;
 mod reason;
 mod wheel;
 mod flags;
+mod text;
 
 pub use drain::{Drain, Report, Straggler};
 pub use error::{Error, OptionsError};

@@ -6,9 +6,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
-use mio::net::TcpListener;
-
-use crate::acceptor::{self, Acceptor};
+use crate::acceptor::{self, Acceptor, ListeningSocket};
 use crate::admission::{Admission, Listening};
 use crate::directory::{Command, End, Lease};
 use crate::error::Error;
@@ -20,6 +18,7 @@ use crate::options::{ListenerOptions, Origin};
 use crate::phases::AnyListener;
 use crate::profile::Profile;
 use crate::sync::Arc;
+use crate::text::Line;
 
 /// A listener that listens already, but that no reactor has adopted yet.
 pub(crate) struct Prepared<M, A: Acceptor> {
@@ -84,7 +83,7 @@ impl Handle {
         &self,
         name: &str,
         options: ListenerOptions,
-    ) -> Result<Prepared<M, TcpListener>, Error> {
+    ) -> Result<Prepared<M, ListeningSocket>, Error> {
         let is_simulated = self.shared.is_simulated;
         self.prepare(name, options, move |options| {
             if is_simulated {
@@ -105,6 +104,9 @@ impl Handle {
         let shared = &self.shared;
         if shared.ends.iter().any(End::is_gone) {
             return Err(Error::Gone);
+        }
+        if let Some(found) = name.chars().find(|c| Line::is_special(*c)) {
+            return Err(Error::BadName { name: name.to_owned(), found });
         }
         let findings = options.check();
         if !findings.errors.is_empty() {

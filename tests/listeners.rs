@@ -138,6 +138,37 @@ fn names_are_unique_and_unknown_names_are_errors() {
     handle.start_listener("test", any_port(), |_| echo()).unwrap();
 }
 
+/// Goal: a name that would break a line of the log, or drive a terminal, is refused by an error that is
+/// one line itself; others are as their user likes them. Method: each, on a reactor and on a handle.
+#[test]
+fn a_name_that_breaks_a_line_is_refused() {
+    let mut reactor = Reactor::new().unwrap();
+    let handle = reactor.handle();
+    for found in ['\n', '\r', '\0', '\x1b', '\x7f', '\u{85}', '\u{2028}', '\u{202e}', '\u{2066}'] {
+        let bad = format!("a{found}b\n");
+        let told = [
+            reactor.start_listener(&bad, any_port(), |_| echo()).unwrap_err(),
+            handle.start_listener(&bad, any_port(), |_| echo()).unwrap_err(),
+        ];
+        for error in told {
+            let Error::BadName { name, found: named } = &error else { panic!("{error:?}") };
+            assert_eq!((name, *named), (&bad, found));
+            let line = error.to_string();
+            assert!(!line.contains([found, '\n']), "{line:?}");
+            assert!(line.contains(&format!("{found:?}").replace('\'', "")), "{line}");
+        }
+        let unknown = handle.stop_listener(&bad).unwrap_err();
+        assert!(matches!(&unknown, Error::UnknownName(name) if *name == bad));
+        assert!(!unknown.to_string().contains([found, '\n']), "{unknown}");
+    }
+    let unknown = handle.stop_listener(&"x".repeat(1_000_000)).unwrap_err();
+    assert!(unknown.to_string().len() < 700, "an error is a line");
+    for good in ["", "grüße aus köln", "日本", "a \"b\" \\ 'c'", "e\u{301}"] {
+        let listener = reactor.start_listener(good, any_port(), |_| echo()).unwrap();
+        assert_eq!(listener.name(), good);
+    }
+}
+
 // ---- failures leave nothing behind ----
 
 /// Starts a listener that cannot start, and proves that its name is free.

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use condor::testing::Harness;
-use condor::{Accepted, ReactorOptions};
+use condor::{Accepted, LengthField, ReactorOptions};
 use condor::{Action, CloseReason, Context, Handler, Info, ListenerOptions, Reactor};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
@@ -113,6 +113,7 @@ impl Handler for Loud {
                 Action::send(MUCH)
             }
             b"too much" => Action::send(vec![0; 100_000]),
+            [b'!', text @ ..] => panic!("the peer says {}", String::from_utf8_lossy(text)),
             _ => Action::send(packet),
         }
     }
@@ -236,6 +237,43 @@ fn a_panic_makes_one_line() {
     let [(Level::Error, line)] = &said[..] else { panic!("{said:?}") };
     assert!(line.starts_with("testing: the factory panicked: "), "{line}");
     assert!(line.contains("in the factory"), "{line}");
+}
+
+/// Goal: the text of a panic stays on its line and cannot fill the log, whatever a peer has put into
+/// it. Method: panics that repeat a packet with line ends, an escape sequence, marks of direction, and
+/// a megabyte; a factory whose panic has several lines.
+#[test]
+fn the_text_of_a_panic_stays_on_its_line() {
+    collect();
+    let error = || {
+        let is_error = |(level, _): &(Level, String)| *level == Level::Error;
+        let errors: Vec<_> = lines().into_iter().filter(is_error).collect();
+        let [(_, line)] = &errors[..] else { panic!("{errors:?}") };
+        line.clone()
+    };
+    let says = |text: &str| {
+        let options = ListenerOptions::port(5555).framing(LengthField::U32.max_packet(2 << 20));
+        Harness::new(options, Loud::make).packet(format!("!{text}"));
+        let line = error();
+        line.split_once(" panicked: the peer says ").expect(&line).1.to_owned()
+    };
+    for (text, line) in [
+        ("\"quotes\", \\ and 日本", "\"quotes\", \\ and 日本"),
+        ("one\nERROR two\r\n", "one\\nERROR two\\r\\n"),
+        ("\x1b[2J\x1b]0;title\x07\0\x7f", "\\u{1b}[2J\\u{1b}]0;title\\u{7}\\u{0}\\u{7f}"),
+        ("\u{9b}31m\u{85}\u{2028}\u{202e}", "\\u{9b}31m\\u{85}\\u{2028}\\u{202e}"),
+    ] {
+        assert_eq!(says(text), line);
+    }
+    for text in ["x", "\n", "\x1b", "ü"] {
+        let line = says(&text.repeat(1_000_000));
+        assert!(line.ends_with(" bytes more)") && line.len() < 600, "{line}");
+    }
+
+    loud().connect_from(NO_HANDLER_FOR.parse().unwrap());
+    let line = error();
+    assert!(line.contains("in the factory\\n  left: "), "{line}");
+    assert!(!line.contains(char::is_control), "{line:?}");
 }
 
 /// Goal: a first packet that came to nothing has a line that says what its bytes look like, however

@@ -10,13 +10,13 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::Duration;
 
 use condor::{
-    Accepted, Action, Address, CloseKind, CloseReason, ConnectionId, Context, Error, Handler, Info,
-    ListenerHandle, ListenerOptions, MessageError, ReactorOptions, Shards,
+    Accepted, Action, Address, CloseKind, CloseReason, ConnectionId, Context, Error, Handle,
+    Handler, Info, ListenerHandle, ListenerOptions, MessageError, ReactorOptions, Report, Shards,
 };
 use support::{
     Client, PATIENCE, Script, Server, child, descriptors, framed, is_child, next, over, passes,
@@ -903,6 +903,80 @@ fn a_shard_that_panics_ends_all_shards() {
     let stats = handle.stats();
     assert_eq!((stats.made, stats.terminated), (2, 2));
     assert!(matches!(handle.shutdown(), Err(Error::Gone)));
+}
+
+/// Goal: a thread that has shards and waits for their drain instead of running them gets an error, and
+/// does not wait for ever. Method: the thread that made them, one that they were moved to, and one of
+/// their own, before it serves; each must come to an end.
+#[test]
+fn waiting_for_shards_instead_of_running_them_is_an_error() {
+    let (tell, told) = channel();
+    let tells = tell.clone();
+    thread::spawn(move || {
+        let shards = Shards::new(2).unwrap();
+        shards.start_listener("test", any_port(), echo).unwrap();
+        let drain = shards.handle().stop_listener("test").unwrap();
+        tells.send(drain.wait()).unwrap();
+        let drain = shards.handle().shutdown().unwrap();
+        tells.send(drain.wait()).unwrap();
+        shards.run().unwrap();
+        assert_eq!(drain.wait().unwrap(), Report::default());
+
+        let shards = Shards::new(1).unwrap();
+        thread::spawn(move || {
+            let drain = shards.handle().shutdown().unwrap();
+            tells.send(drain.wait()).unwrap();
+            drop(shards);
+            assert!(matches!(drain.wait(), Err(Error::Gone)));
+        });
+    });
+    for _ in 0..3 {
+        let waited = next(&told);
+        assert!(matches!(waited, Err(Error::WouldDeadlock)), "{waited:?}");
+    }
+
+    let handles = Arc::new(OnceLock::<Handle>::new());
+    let handle = Arc::clone(&handles);
+    let shards = Shards::new(2).unwrap().on_thread_start(move |_| {
+        let drain = handle.wait().shutdown().unwrap();
+        tell.send(drain.wait()).unwrap();
+    });
+    handles.set(shards.handle()).unwrap();
+    thread::spawn(move || shards.run());
+    for _ in 0..2 {
+        let waited = next(&told);
+        assert!(matches!(waited, Err(Error::WouldDeadlock)), "{waited:?}");
+    }
+}
+
+/// Goal: the thread that made shards may wait for their drain while another thread is about to run
+/// them. Method: that thread begins a little later than the waiting does.
+#[test]
+fn shards_that_are_about_to_run_elsewhere_are_waited_for() {
+    let shards = Shards::new(2).unwrap();
+    shards.start_listener("test", any_port(), echo).unwrap();
+    let drain = shards.handle().shutdown().unwrap();
+    let running = thread::spawn(move || {
+        thread::park_timeout(Duration::from_millis(50));
+        shards.run()
+    });
+    assert_eq!(drain.wait().unwrap(), Report::default());
+    running.join().unwrap().unwrap();
+}
+
+/// Goal: the panic of a shard is told in one line, whatever its text. Method: a hook that panics with
+/// lines and an escape sequence, endlessly.
+#[test]
+fn the_panic_of_a_shard_is_told_in_one_line() {
+    let shards = Shards::new(1)
+        .unwrap()
+        .on_thread_start(|_| panic!("{}", "two\nlines \x1b[2J ".repeat(100_000)));
+    let error = shards.run().unwrap_err();
+    let Error::Shard { why, .. } = &error else { panic!("{error:?}") };
+    for told in [why.clone(), error.to_string()] {
+        assert!(told.contains("it panicked: two\\nlines \\u{1b}[2J two\\n"), "{told}");
+        assert!(!told.contains(char::is_control) && told.len() < 700, "{told:?}");
+    }
 }
 
 /// Goal: shards that never run say so. Method: drop them; ask everybody who knows of them.

@@ -210,6 +210,10 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     }
 
     pub(super) fn stop_accepting(&mut self, turn: &mut Turn) {
+        if let Some(socket) = self.listening.as_mut().and_then(Listening::socket) {
+            // One that could not be watched is not; it is closed all the same.
+            let _ = socket.deregister(&turn.registry);
+        }
         // Dropping it closes the admission as well.
         self.listening = None;
         self.accepting.ready = false;

@@ -230,8 +230,7 @@ impl ListenerOptions {
     }
 
     /// The most messages that wait for this listener's connections, on each shard. Default: 65,536.
-    /// A broadcast counts as one, until the last connection has got it.
-    /// At least 1.
+    /// At least 1. A broadcast counts as one, until the last connection has got it.
     pub fn mailbox_capacity(mut self, messages: usize) -> Self {
         self.mailbox_capacity = messages;
         self

@@ -375,4 +375,9 @@ impl Acceptor for ScriptedAcceptor {
         self.0.borrow().announce();
         Ok(())
     }
+
+    fn deregister(&mut self, _: &Registry) -> io::Result<()> {
+        self.0.borrow_mut().token = None;
+        Ok(())
+    }
 }

@@ -1,0 +1,131 @@
+//! A listening socket that another process or other code made, and may still hold: what it is, and
+//! whether a client waits there.
+//!
+//! Non-blocking mode belongs to the open file description, which all holders share. The giver may
+//! turn it off at any time, and then an `accept` that finds no client stops the reactor. So `accept`
+//! is called only when the kernel says that a client waits, and non-blocking mode is set again before:
+//! another holder may take that client first.
+
+use std::fs::{File, FileType};
+use std::io::{self, ErrorKind};
+use std::net::{self, SocketAddr};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
+use std::time::Duration;
+
+use mio::net::TcpListener;
+use mio::{Events, Interest, Poll, Token};
+use socket2::{Domain, SockRef, Type};
+
+/// Asks the kernel whether a client waits, without taking it.
+#[derive(Debug)]
+pub(super) struct Probe {
+    poll: Poll,
+    events: Events,
+    /// A descriptor of its own: mio has each one watched by one event queue only.
+    socket: TcpListener,
+}
+
+impl Probe {
+    pub(super) fn new(listener: &net::TcpListener) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let mut socket = TcpListener::from_std(listener.try_clone()?);
+        poll.registry().register(&mut socket, Token(0), Interest::READABLE)?;
+        Ok(Self { poll, events: Events::with_capacity(1), socket })
+    }
+
+    /// Makes sure that an `accept` does not block. `WouldBlock` if no client waits.
+    pub(super) fn expect_client(&mut self) -> io::Result<()> {
+        // Watched anew, a socket that is ready is announced even if it was announced before.
+        self.poll.registry().reregister(&mut self.socket, Token(0), Interest::READABLE)?;
+        self.poll.poll(&mut self.events, Some(Duration::ZERO))?;
+        if self.events.is_empty() {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        SockRef::from(&self.socket).set_nonblocking(true)
+    }
+}
+
+/// Refuses whatever is not a listening TCP socket, and says what it is. Changes nothing about it.
+pub(super) fn check(listener: &net::TcpListener) -> io::Result<()> {
+    let socket = SockRef::from(listener);
+    let what = match socket.r#type() {
+        Ok(kind) => describe(&socket, kind)?,
+        Err(error) => {
+            let file = File::from(listener.as_fd().try_clone_to_owned()?).metadata()?.file_type();
+            if file.is_socket() {
+                return Err(error);
+            }
+            Some(kind_of_file(&file).to_owned())
+        }
+    };
+    what.map_or(Ok(()), |what| {
+        let told = format!("the inherited descriptor is {what}, not a listening TCP socket");
+        Err(io::Error::new(ErrorKind::InvalidInput, told))
+    })
+}
+
+/// The address of a socket, if it is of a kind that has one.
+pub(super) fn address(listener: &net::TcpListener) -> Option<SocketAddr> {
+    SockRef::from(listener).local_addr().ok()?.as_socket()
+}
+
+/// What a socket is, unless it is a listening TCP socket.
+fn describe(socket: &SockRef<'_>, kind: Type) -> io::Result<Option<String>> {
+    let addr = socket.local_addr()?;
+    let domain = addr.domain();
+    let is_ip = domain == Domain::IPV4 || domain == Domain::IPV6;
+    let noun = match kind {
+        Type::STREAM if is_ip => "TCP socket",
+        Type::DGRAM if is_ip => "UDP socket",
+        Type::STREAM if domain == Domain::UNIX => "Unix stream socket",
+        Type::DGRAM if domain == Domain::UNIX => "Unix datagram socket",
+        Type::SEQPACKET if domain == Domain::UNIX => "Unix seqpacket socket",
+        _ => {
+            let (family, kind) = (i32::from(domain), i32::from(kind));
+            return Ok(Some(format!("a socket of address family {family} and type {kind}")));
+        }
+    };
+    let state = if is_listening(socket)? {
+        if is_ip && kind == Type::STREAM {
+            return Ok(None);
+        }
+        "a listening"
+    } else if socket.peer_addr().is_ok() {
+        "a connected"
+    } else {
+        match addr.as_socket().map(|addr| addr.port()) {
+            Some(0) => "an unbound",
+            Some(_) => "a bound",
+            None => "a",
+        }
+    };
+    Ok(Some(format!("{state} {noun}")))
+}
+
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+fn is_listening(socket: &SockRef<'_>) -> io::Result<bool> {
+    socket.is_listener()
+}
+
+/// Where the system cannot be asked, a socket without a peer is taken at its giver's word.
+#[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+fn is_listening(socket: &SockRef<'_>) -> io::Result<bool> {
+    Ok(socket.peer_addr().is_err())
+}
+
+fn kind_of_file(file: &FileType) -> &'static str {
+    if file.is_file() {
+        "a regular file"
+    } else if file.is_dir() {
+        "a directory"
+    } else if file.is_fifo() {
+        "a pipe"
+    } else if file.is_char_device() {
+        "a character device"
+    } else if file.is_block_device() {
+        "a block device"
+    } else {
+        "no socket and no file"
+    }
+}

@@ -1,0 +1,290 @@
+//! Sockets that were made elsewhere: what is no listening socket is refused at the start, and a giver
+//! that keeps a descriptor cannot stop the reactor through it.
+#![cfg(target_os = "linux")]
+
+mod support;
+
+use std::fs::File;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
+
+use condor::{Error, Handle, ListenerOptions, Reactor};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use socket2::{Domain, SockRef, Socket, Type};
+use support::{
+    Client, Script, Server, child, descriptors, drive, framed, is_child, next, over, passes,
+    settle, until,
+};
+
+fn echo() -> Script<()> {
+    Script::new()
+}
+
+fn loopback() -> SocketAddr {
+    ([127, 0, 0, 1], 0).into()
+}
+
+// ---- what is refused ----
+
+/// A descriptor that is no listening TCP socket, forced into the type of one.
+fn given(fd: impl Into<OwnedFd>) -> TcpListener {
+    TcpListener::from(fd.into())
+}
+
+fn socket(domain: Domain, kind: Type) -> Socket {
+    Socket::new(domain, kind, None).unwrap()
+}
+
+/// A TCP connection to a listener that is there as long as it.
+fn connection() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind(loopback()).unwrap();
+    let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    (stream, listener.accept().unwrap().0)
+}
+
+/// The flags of a descriptor's open file description, by fcntl(2).
+fn flags(fd: &impl AsRawFd) -> u32 {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).unwrap();
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
+    u32::from_str_radix(flags.trim(), 8).unwrap()
+}
+
+/// Has a listener refused that is given this, and proves that nothing of it is left.
+#[track_caller]
+fn refused(handle: &Handle, fd: impl Into<OwnedFd>, what: &str) {
+    let given = given(fd);
+    let (before, addr) = (flags(&given), SockRef::from(&given).local_addr().ok());
+    let kept = given.try_clone().unwrap();
+    let error = handle.start_listener("new", ListenerOptions::from_std(given), |_| echo());
+    let error = error.map(|listener| listener.local_addr()).unwrap_err();
+    let Error::Listen { name, addr: told, source } = &error else { panic!("{what}: {error:?}") };
+    assert_eq!((name.as_str(), *told), ("new", addr.and_then(|addr| addr.as_socket())), "{what}");
+    let on = told.map_or_else(String::new, |addr| format!(" on {addr}"));
+    let expected = format!("the inherited descriptor is {what}, not a listening TCP socket");
+    assert_eq!(source.to_string(), expected);
+    assert_eq!(error.to_string(), format!("listener \"new\": cannot listen{on}: {expected}"));
+
+    assert_eq!(flags(&kept), before, "{what}: it is its giver's, as it was");
+    let listed = handle.listeners().iter().any(|(name, ..)| name == "new");
+    assert!(!listed, "{what}: half a listener");
+    let started = handle.start_listener("new", ListenerOptions::port(0), |_| echo()).unwrap();
+    assert_eq!(Client::connect(started.local_addr()).ask(b"up"), b"up");
+    over(&started.stop().unwrap());
+}
+
+/// Goal: whatever is no listening TCP socket is refused when the listener starts, by an error that
+/// says what it is, and leaves nothing. Method: each kind of socket in each state, and files;
+/// after each the name is used. In a process of its own, for its descriptors are counted.
+#[test]
+fn what_is_no_listening_tcp_socket_is_named_and_refused() {
+    if !is_child() {
+        return passes(&mut child("what_is_no_listening_tcp_socket_is_named_and_refused"));
+    }
+    let (server, ..) = Server::echo(ListenerOptions::port(0));
+    let handle = &server.handle;
+
+    let bound = socket(Domain::IPV4, Type::STREAM);
+    bound.bind(&loopback().into()).unwrap();
+    refused(handle, bound, "a bound TCP socket");
+    refused(handle, socket(Domain::IPV4, Type::STREAM), "an unbound TCP socket");
+    refused(handle, socket(Domain::IPV6, Type::STREAM), "an unbound TCP socket");
+    let (ours, _theirs) = connection();
+    refused(handle, ours, "a connected TCP socket");
+    let (_ours, accepted) = connection();
+    refused(handle, accepted, "a connected TCP socket");
+    let (half, _theirs) = connection();
+    half.shutdown(Shutdown::Write).unwrap();
+    refused(handle, half, "a connected TCP socket");
+    let stopped = TcpListener::bind(loopback()).unwrap();
+    SockRef::from(&stopped).shutdown(Shutdown::Both).unwrap();
+    refused(handle, stopped, "a bound TCP socket");
+
+    let udp = UdpSocket::bind(loopback()).unwrap();
+    let connected = UdpSocket::bind(loopback()).unwrap();
+    connected.connect(udp.local_addr().unwrap()).unwrap();
+    refused(handle, connected, "a connected UDP socket");
+    refused(handle, udp, "a bound UDP socket");
+
+    let path = std::env::temp_dir().join(format!("condor-inherited-{}", std::process::id()));
+    let unix = UnixListener::bind(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    refused(handle, unix, "a listening Unix stream socket");
+    let (ours, _theirs) = UnixStream::pair().unwrap();
+    refused(handle, ours, "a connected Unix stream socket");
+    refused(handle, socket(Domain::UNIX, Type::STREAM), "a Unix stream socket");
+    refused(handle, UnixDatagram::unbound().unwrap(), "a Unix datagram socket");
+    let (ours, _theirs) = UnixDatagram::pair().unwrap();
+    refused(handle, ours, "a connected Unix datagram socket");
+    refused(handle, socket(Domain::UNIX, Type::SEQPACKET), "a Unix seqpacket socket");
+    let netlink = socket(Domain::from(16), Type::DGRAM);
+    refused(handle, netlink, "a socket of address family 16 and type 2");
+
+    let (reads, writes) = std::io::pipe().unwrap();
+    refused(handle, reads, "a pipe");
+    refused(handle, writes, "a pipe");
+    refused(handle, File::open(std::env::current_exe().unwrap()).unwrap(), "a regular file");
+    refused(handle, File::open("/").unwrap(), "a directory");
+    refused(handle, File::open("/dev/null").unwrap(), "a character device");
+
+    let before = descriptors();
+    let (ours, theirs) = connection();
+    refused(handle, ours, "a connected TCP socket");
+    drop(theirs);
+    assert_eq!(descriptors(), before);
+}
+
+/// Goal: the same without a running reactor. Method: a reactor that was never turned.
+#[test]
+fn a_reactor_that_does_not_run_refuses_as_well() {
+    let mut reactor = Reactor::new().unwrap();
+    let (ours, _theirs) = connection();
+    let options = ListenerOptions::from_std(given(ours));
+    let error = reactor.start_listener("new", options, |_| echo()).unwrap_err();
+    assert!(matches!(error, Error::Listen { .. }), "{error}");
+    reactor.start_listener("new", ListenerOptions::port(0), |_| echo()).unwrap();
+}
+
+// ---- what the giver does later ----
+
+/// A listening socket, a listener on it, and the giver's own descriptor of it.
+fn shared(options: impl FnOnce(ListenerOptions) -> ListenerOptions) -> (TcpListener, Server) {
+    let kept = TcpListener::bind(loopback()).unwrap();
+    let options = options(ListenerOptions::from_std(kept.try_clone().unwrap()));
+    let (server, ..) = Server::echo(options);
+    (kept, server)
+}
+
+/// Goal: a listener whose socket its giver has set to blocking can be stopped. Method: no client waits
+/// when it is stopped, so that an `accept` would wait for the next client; with one connection open
+/// and without.
+#[test]
+fn a_socket_set_to_blocking_can_be_stopped() {
+    for is_served in [false, true] {
+        let (kept, server) = shared(|options| options);
+        let client = is_served.then(|| {
+            let mut client = Client::connect(kept.local_addr().unwrap());
+            assert_eq!(client.ask(b"hi"), b"hi");
+            client
+        });
+        kept.set_nonblocking(false).unwrap();
+        let drain = server.handle.stop_listener("test").unwrap();
+        if let Some(mut client) = client {
+            client.expect_end();
+        }
+        assert_eq!(over(&drain).drained, u64::from(is_served));
+    }
+}
+
+/// Goal: the deadline of a drain holds on a socket that was set to blocking. Method: half a packet,
+/// whose other half never comes.
+#[test]
+fn a_drain_of_a_socket_set_to_blocking_ends_by_its_deadline() {
+    let (kept, server) = shared(|options| options.drain_timeout(Duration::from_millis(100)));
+    let mut client = Client::connect(kept.local_addr().unwrap());
+    client.raw(b"\x00\x04ha");
+    until("half a packet", || server.stats().bytes_in == 4);
+    kept.set_nonblocking(false).unwrap();
+    let report = over(&server.handle.shutdown().unwrap());
+    assert_eq!((report.drained, report.forced), (0, 1));
+}
+
+/// Goal: a connection is accepted in non-blocking mode, should another holder take it first. Method:
+/// the socket is set to blocking; its flags, once a client is served.
+#[test]
+fn a_socket_set_to_blocking_is_set_back_with_the_next_client() {
+    const NONBLOCK: u32 = 0o4_000;
+    let (kept, _server) = shared(|options| options);
+    for _ in 0..3 {
+        kept.set_nonblocking(false).unwrap();
+        assert_eq!(Client::connect(kept.local_addr().unwrap()).ask(b"hi"), b"hi");
+        assert_eq!(flags(&kept) & NONBLOCK, NONBLOCK);
+    }
+}
+
+/// Goal: however many clients come, no `accept` waits for one more. Method: so many at once, from 1
+/// to 24, that the listener takes several a turn and looks for more than there are; the socket is set
+/// to blocking before each turn. The reactor is on a thread of its own, which must come to an end.
+#[test]
+fn no_accept_waits_for_a_client_that_does_not_come() {
+    let (tell, told) = channel();
+    thread::spawn(move || {
+        let kept = TcpListener::bind(loopback()).unwrap();
+        let mut reactor = Reactor::new().unwrap();
+        let options = ListenerOptions::from_std(kept.try_clone().unwrap());
+        let listener = reactor.start_listener("test", options, |_| echo()).unwrap();
+        for count in 1..=24 {
+            let mut clients: Vec<Client> =
+                (0..count).map(|_| Client::connect(listener.local_addr())).collect();
+            clients.iter_mut().for_each(|client| client.send(b"hi"));
+            drive(&mut reactor, "all are answered", || {
+                kept.set_nonblocking(false).unwrap();
+                clients.iter().all(|client| client.arrived() == framed(b"hi").len())
+            });
+            drop(clients);
+            drive(&mut reactor, "all have left", || listener.stats().open == 0);
+        }
+        tell.send(listener.stats().accepted).unwrap();
+    });
+    assert_eq!(next(&told), (1..=24).sum::<u64>());
+}
+
+/// Goal: a giver that sets its socket to blocking all the time does not stop the reactor either.
+/// Method: a thread that does nothing else; a listener on its socket is started, serves a client,
+/// and is stopped, 2,000 times. Each stop looks for a client that is not there.
+#[test]
+fn a_socket_set_to_blocking_all_the_time_is_served_and_stopped() {
+    let (kept, server) = shared(|options| options);
+    over(&server.handle.stop_listener("test").unwrap());
+    let addr = kept.local_addr().unwrap();
+    let enough = Arc::new(AtomicBool::new(false));
+    let giver = thread::spawn({
+        let (kept, enough) = (kept.try_clone().unwrap(), Arc::clone(&enough));
+        move || {
+            while !enough.load(Ordering::SeqCst) {
+                kept.set_nonblocking(false).unwrap();
+            }
+        }
+    });
+    for _ in 0..2_000 {
+        let options = ListenerOptions::from_std(kept.try_clone().unwrap());
+        server.handle.start_listener("test", options, |_| echo()).unwrap();
+        assert_eq!(Client::connect(addr).ask(b"hi"), b"hi");
+        over(&server.handle.stop_listener("test").unwrap());
+    }
+    enough.store(true, Ordering::SeqCst);
+    giver.join().unwrap();
+}
+
+/// Goal: a listener that was stopped hears nothing of clients of a socket that another holder keeps.
+/// Method: the descriptor of the reactor is watched while a client connects; then another listener is
+/// given the socket, and serves that client.
+#[test]
+fn a_listener_that_was_stopped_hears_nothing_of_its_socket() {
+    let kept = TcpListener::bind(loopback()).unwrap();
+    let addr = kept.local_addr().unwrap();
+    let mut reactor = Reactor::new().unwrap();
+    let options = || ListenerOptions::from_std(kept.try_clone().unwrap());
+    let listener = reactor.start_listener("test", options(), |_| echo()).unwrap();
+    let drain = listener.stop().unwrap();
+    drive(&mut reactor, "the drain is over", || drain.report().is_some());
+    settle(&mut reactor);
+
+    let (mut poll, mut events) = (Poll::new().unwrap(), Events::with_capacity(8));
+    let fd = reactor.as_raw_fd();
+    poll.registry().register(&mut SourceFd(&fd), Token(0), Interest::READABLE).unwrap();
+    poll.poll(&mut events, Some(Duration::ZERO)).unwrap();
+    let mut client = Client::connect(addr);
+    client.send(b"hi");
+    poll.poll(&mut events, Some(Duration::from_millis(20))).unwrap();
+    assert!(events.is_empty(), "woken for another holder's client");
+
+    reactor.start_listener("test", options(), |_| echo()).unwrap();
+    drive(&mut reactor, "the client is served", || client.arrived() == 4);
+}
