@@ -1,31 +1,31 @@
 //! Sends every packet back: the server that checks and benches are run against.
 //!
 //! ```text
-//! cargo run --release --example echo -- --listen 127.0.0.1:5555
+//! cargo run --release --example echo -- --listen 127.0.0.1:5555 --stats 1
+//! cargo run --release --example call -- 127.0.0.1:5555 hello             # in another terminal
 //! ```
 //!
 //! Its handler is that of Condor's own test suite: the packet `send_and_stop` comes back and the
 //! connection closes; when a packet times out, what had arrived of it comes back as one packet,
 //! length prefix included, and the connection goes on. SIGTERM or SIGINT drains; the second one
 //! ends everything at once. A listening socket that systemd or a parent hands over (`LISTEN_FDS`)
-//! goes before `--listen`. `--help` tells the rest.
-
-#![expect(clippy::print_stdout, reason = "a program may")]
+//! goes before `--listen`. A closed stdout ends the printing, not the server. `--help` tells the rest.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use clap::Parser;
+use clap::builder::RangedU64ValueParser;
 use condor::{
     Action, CloseReason, Context, Error, Handle, Handler, Info, LengthField, ListenerOptions,
     PulseStats, ReactorOptions, Shards,
 };
 use listenfd::ListenFd;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+
+#[path = "common/mod.rs"]
+mod common;
 
 struct Echo;
 
@@ -50,35 +50,43 @@ impl Handler for Echo {
 /// Sends every packet back.
 #[derive(Debug, Parser)]
 struct Options {
-    /// Address and port to listen on; port 0 lets the system choose
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:5555")]
+    /// Where to listen; `:PORT` is on 127.0.0.1, and port 0 lets the system choose
+    #[arg(long, value_name = "HOST:PORT", value_parser = common::listen_address,
+          default_value = "127.0.0.1:5555")]
     listen: SocketAddr,
     /// Width of the length prefix in bytes: 1, 2 or 4
     #[arg(long, default_value_t = 2, value_parser = width)]
     len: u8,
     /// How long a packet may take from its first byte to its last
-    #[arg(long, value_name = "MILLISECONDS", default_value_t = 10_000)]
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 10_000,
+          value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
     /// The most connections at once
-    #[arg(long, value_name = "N", default_value_t = 100)]
+    #[arg(long, value_name = "N", default_value_t = 100,
+          value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     max_connections: usize,
     /// The longest packet [default: what the length can say, at most 1 MiB]
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES",
+          value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     max_packet: Option<usize>,
     /// How long a peer may be silent [default: for ever]
-    #[arg(long, value_name = "MILLISECONDS")]
+    #[arg(long, value_name = "MILLISECONDS",
+          value_parser = clap::value_parser!(u64).range(1..))]
     idle: Option<u64>,
     /// How long a peer may be silent before the kernel asks whether it exists [default: for ever]
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS",
+          value_parser = clap::value_parser!(u64).range(1..))]
     keepalive: Option<u64>,
     /// Reactors, each on a thread of its own
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_024))]
     shards: usize,
-    /// How long to poll without blocking after the last event
+    /// How long to poll without blocking after the last event; 0 is not at all
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 0)]
     busy_poll: u64,
     /// Print a table of what is going on, so often [default: never]
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS",
+          value_parser = clap::value_parser!(u64).range(1..))]
     stats: Option<u64>,
 }
 
@@ -117,53 +125,38 @@ impl Options {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    match serve(&options) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("echo: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    common::start_log("warn");
+    common::exit_code("echo", serve(&options))
 }
 
 fn serve(options: &Options) -> Result<(), Error> {
     // Without it `--max-connections` would mean little.
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
-        eprintln!("echo: cannot raise the limit on open files: {error}");
+        common::complain(format_args!("echo: cannot raise the limit on open files: {error}"));
     }
-    let mut signals = Signals::new([SIGTERM, SIGINT])
-        .map_err(|source| Error::Poll { what: "listen for signals", source })?;
     let reactor = ReactorOptions::new().busy_poll(Duration::from_micros(options.busy_poll));
     let shards = Shards::with_options(options.shards, reactor)?;
     let handle = shards.handle();
     let listener = shards.start_listener("echo", options.listener()?, |_peer| Echo)?;
-    println!("listening on {}", listener.local_addr());
+    let drains = common::drain_on_signals(handle.clone())?;
+    common::say(format_args!("listening on {}", listener.local_addr()));
     if let Some(seconds) = options.stats {
         let handle = handle.clone();
-        thread::spawn(move || watch(&handle, Duration::from_secs(seconds.max(1))));
+        thread::spawn(move || watch(&handle, Duration::from_secs(seconds)));
     }
-    let (report, reports) = mpsc::channel();
-    thread::spawn({
-        let handle = handle.clone();
-        move || {
-            // The second signal finds the reactors draining, and forces them.
-            for drain in signals.forever().map_while(|_signal| handle.shutdown().ok()) {
-                let _ = report.send(drain);
-            }
-        }
-    });
     let outcome = shards.run();
-    if let Some(report) = reports.try_recv().ok().and_then(|drain| drain.report()) {
-        println!("{report}");
+    if let Some(report) = drains.try_recv().ok().and_then(|drain| drain.report()) {
+        common::say(&report);
         for straggler in &report.slowest {
-            eprintln!("{} after {:?}: {}", straggler.peer_addr, straggler.after, straggler.reason);
+            let (peer, after) = (straggler.peer_addr, straggler.after);
+            common::complain(format_args!("{peer} after {after:?}: {}", straggler.reason));
         }
     }
     let stats = handle.stats();
-    println!(
+    common::say(format_args!(
         "made={} terminated={} register_errors={}",
         stats.made, stats.terminated, stats.register_errors
-    );
+    ));
     outcome
 }
 
@@ -176,13 +169,13 @@ fn watch(handle: &Handle, period: Duration) {
         let mut pulse = PulseStats::default();
         handle.pulse().iter().for_each(|shard| pulse.merge(shard));
         if line % 20 == 0 {
-            println!(
+            common::say(format_args!(
                 "{:>7} {:>9} {:>11} {:>11} {:>9} {:>12} {:>12}",
                 "open", "accepts/s", "packets/s", "bytes/s", "panics", "turn p50 us", "turn p99 us"
-            );
+            ));
         }
         let rate = |now: u64, before: u64| now.saturating_sub(before) / period.as_secs();
-        println!(
+        common::say(format_args!(
             "{:>7} {:>9} {:>11} {:>11} {:>9} {:>12} {:>12}",
             now.open,
             rate(now.accepted, before.accepted),
@@ -191,7 +184,7 @@ fn watch(handle: &Handle, period: Duration) {
             now.panics,
             pulse.turn_nanos.quantile(0.5) / 1_000,
             pulse.turn_nanos.quantile(0.99) / 1_000,
-        );
+        ));
         before = now;
     }
 }

@@ -18,16 +18,17 @@
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::thread;
 use std::time::Duration;
 
 use clap::Parser;
+use clap::builder::RangedU64ValueParser;
 use condor::{
     Action, CloseKind, CloseReason, Context, Error, Framing, Handle, Handler, Histogram, Lines,
     ListenerOptions, PulseStats, ReactorOptions, Shards, Stats,
 };
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+
+#[path = "common/mod.rs"]
+mod common;
 
 /// The longest line of a request.
 const LINE_MAX: usize = 4096;
@@ -163,14 +164,17 @@ fn escaped(label: &str) -> String {
 /// Sends every packet back, and tells how it is.
 #[derive(Debug, Parser)]
 struct Options {
-    /// Address and port of the echo
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:5555")]
+    /// Where the echo listens; `:PORT` is on 127.0.0.1
+    #[arg(long, value_name = "HOST:PORT", value_parser = common::listen_address,
+          default_value = "127.0.0.1:5555")]
     listen: SocketAddr,
-    /// Address and port for Prometheus, curl and health checks
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9555")]
+    /// Where Prometheus, curl and health checks ask
+    #[arg(long, value_name = "HOST:PORT", value_parser = common::listen_address,
+          default_value = "127.0.0.1:9555")]
     admin: SocketAddr,
     /// Reactors, each on a thread of its own
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_024))]
     shards: usize,
     /// How long to let clients in after the shutdown has begun
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 0)]
@@ -178,13 +182,9 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    match serve(&Options::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("metrics: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    let options = Options::parse();
+    common::start_log("info");
+    common::exit_code("metrics", serve(&options))
 }
 
 fn admin_options(addr: SocketAddr) -> ListenerOptions {
@@ -194,17 +194,14 @@ fn admin_options(addr: SocketAddr) -> ListenerOptions {
 }
 
 fn serve(options: &Options) -> Result<(), Error> {
-    let mut signals = Signals::new([SIGTERM, SIGINT])
-        .map_err(|source| Error::Poll { what: "listen for signals", source })?;
     let reactor = ReactorOptions::new().drain_lead(Duration::from_millis(options.drain_lead));
     let shards = Shards::with_options(options.shards, reactor)?;
-    let handle = shards.handle();
     let echo = shards.start_listener("echo", ListenerOptions::new(options.listen), |_| Echo)?;
     let admin =
         shards.start_listener("admin", admin_options(options.admin), |_| Admin::default())?;
-    println!("echo on {}, metrics on http://{}/metrics", echo.local_addr(), admin.local_addr());
-    // The second signal forces.
-    thread::spawn(move || signals.forever().all(|_signal| handle.shutdown().is_ok()));
+    common::drain_on_signals(shards.handle())?;
+    let (echo, admin) = (echo.local_addr(), admin.local_addr());
+    common::say(format_args!("echo on {echo}, metrics on http://{admin}/metrics"));
     shards.run()
 }
 
@@ -213,6 +210,7 @@ mod tests {
     use super::*;
     use std::io::{Read, Write as _};
     use std::net::TcpStream;
+    use std::thread;
 
     use condor::Reactor;
 

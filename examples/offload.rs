@@ -16,8 +16,6 @@
 //! stream waits its turn behind the requests. No timeout runs meanwhile, since the client has done
 //! its part.
 
-#![expect(clippy::print_stdout, reason = "a program may")]
-
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -26,9 +24,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use clap::Parser;
+use clap::builder::RangedU64ValueParser;
 use condor::{Action, Address, Context, Error, Handler, Info, ListenerOptions, Reactor};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+
+#[path = "common/mod.rs"]
+mod common;
 
 const MAX_CONNECTIONS: usize = 1_000;
 const MAX_NUMBER: u32 = 10_000_000;
@@ -135,41 +135,32 @@ impl Handler for Primes {
 /// Counts primes, on other threads than the one that serves.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Address and port to listen on
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:5557")]
+    /// Where to listen; `:PORT` is on 127.0.0.1, and port 0 lets the system choose
+    #[arg(long, value_name = "HOST:PORT", value_parser = common::listen_address,
+          default_value = "127.0.0.1:5557")]
     listen: SocketAddr,
     /// Threads that work [default: as many as there are cores]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N",
+          value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_024))]
     workers: Option<usize>,
 }
 
 fn main() -> ExitCode {
-    match serve(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("offload: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    let arguments = Arguments::parse();
+    common::start_log("info");
+    common::exit_code("offload", serve(&arguments))
 }
 
 fn serve(arguments: &Arguments) -> Result<(), Error> {
-    let mut signals = Signals::new([SIGTERM, SIGINT])
-        .map_err(|source| Error::Poll { what: "listen for signals", source })?;
     let cores = thread::available_parallelism().map_or(1, usize::from);
-    let jobs = start_workers(arguments.workers.unwrap_or(cores).max(1));
+    let jobs = start_workers(arguments.workers.unwrap_or(cores));
     let options = ListenerOptions::new(arguments.listen).max_connections(MAX_CONNECTIONS);
     let mut reactor = Reactor::new()?;
     let listener =
         reactor.start_listener("primes", options, move |_peer| Primes { jobs: jobs.clone() })?;
-    println!("listening on {}", listener.local_addr());
-    let handle = reactor.handle();
-    thread::spawn(move || {
-        for _signal in signals.forever() {
-            // A drain waits for jobs in work: their connections are not told before they resume.
-            let _ = handle.shutdown();
-        }
-    });
+    // A drain waits for jobs in work: their connections are not told before they resume.
+    common::drain_on_signals(reactor.handle())?;
+    common::say(format_args!("listening on {}", listener.local_addr()));
     reactor.run()
 }
 

@@ -15,13 +15,10 @@
 //! as the reactor is concerned; `turn`, with no time to wait, does what there is to do. Any `poll`
 //! will do, be it mio's, that of a GUI, or of a game.
 
-#![expect(clippy::print_stdout, reason = "a program may")]
-
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::process::ExitCode;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
@@ -29,8 +26,9 @@ use condor::{Action, Context, Handle, Handler, ListenerOptions, Reactor};
 use mio::net::UdpSocket;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+
+#[path = "common/mod.rs"]
+mod common;
 
 const REACTOR: Token = Token(0);
 const DATAGRAMS: Token = Token(1);
@@ -67,7 +65,10 @@ impl Service {
         let poll = Poll::new()?;
         let mut reactor = Reactor::new()?;
         let listener = reactor.start_listener("echo", ListenerOptions::new(addr), |_peer| Echo)?;
-        let mut datagrams = UdpSocket::bind(listener.local_addr())?;
+        let mut datagrams = UdpSocket::bind(listener.local_addr()).map_err(|error| {
+            let what = format!("no datagrams on {}: {error}", listener.local_addr());
+            io::Error::new(error.kind(), what)
+        })?;
         let registry = poll.registry();
         registry.register(&mut SourceFd(&reactor.as_raw_fd()), REACTOR, Interest::READABLE)?;
         registry.register(&mut datagrams, DATAGRAMS, Interest::READABLE)?;
@@ -134,7 +135,7 @@ impl Service {
 
     fn tick(&self) {
         let stats = self.handle().stats();
-        println!("{} packets, {} datagrams", stats.packets_in, self.answered);
+        common::say(format_args!("{} packets, {} datagrams", stats.packets_in, self.answered));
     }
 }
 
@@ -146,35 +147,27 @@ fn now() -> Instant {
 /// Sends back what comes, over TCP and over UDP, in one loop.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Address and port to listen on, both over TCP and over UDP
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:5558")]
+    /// Where to listen, both over TCP and over UDP; `:PORT` is on 127.0.0.1
+    #[arg(long, value_name = "HOST:PORT", value_parser = common::listen_address,
+          default_value = "127.0.0.1:5558")]
     listen: SocketAddr,
     /// How often to print what was answered
-    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 5,
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     tick: u64,
 }
 
 fn main() -> ExitCode {
-    match serve(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("own_loop: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    let arguments = Arguments::parse();
+    common::start_log("info");
+    common::exit_code("own_loop", serve(&arguments))
 }
 
 fn serve(arguments: &Arguments) -> io::Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
-    let mut service = Service::new(arguments.listen, Duration::from_secs(arguments.tick.max(1)))?;
-    println!("listening on {}", service.datagrams.local_addr()?);
-    let handle = service.handle();
-    thread::spawn(move || {
-        for _signal in signals.forever() {
-            // Asked from another thread, the reactor's descriptor becomes readable.
-            let _ = handle.shutdown();
-        }
-    });
+    let mut service = Service::new(arguments.listen, Duration::from_secs(arguments.tick))?;
+    // Asked from another thread, the reactor's descriptor becomes readable.
+    common::drain_on_signals(service.handle())?;
+    common::say(format_args!("listening on {}", service.datagrams.local_addr()?));
     service.run()?;
     service.tick();
     Ok(())
@@ -183,6 +176,8 @@ fn serve(arguments: &Arguments) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::thread;
+
     use condor::client::Client;
     use condor::testing::Harness;
 

@@ -2,12 +2,19 @@
 //!
 //! ```text
 //! cargo run --release --example ping_server
+//! cargo run --release --example ping_server -- --listen localhost:6000
 //! ```
 //!
-//! It prints a line to try it with from another terminal.
+//! It prints a line to try it with from another terminal. Ctrl-C or SIGTERM drains, and the second
+//! one ends at once. The log goes to stderr: `RUST_LOG=debug` shows every connection.
 
-#![expect(clippy::print_stdout, reason = "a program may")]
+#[path = "common/mod.rs"]
+mod common;
 
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use clap::Parser;
 use condor::{Action, CloseReason, Context, Handler, ListenerOptions, Reactor};
 
 struct Ping;
@@ -24,10 +31,31 @@ impl Handler for Ping {
     }
 }
 
-fn main() -> Result<(), condor::Error> {
+/// Answers `ping` with `pong`, and `stop` with `ok` and the end.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Where to listen; `:PORT` is on 127.0.0.1, and port 0 lets the system choose
+    #[arg(long, value_name = "HOST:PORT", value_parser = common::listen_address,
+          default_value = "127.0.0.1:5555")]
+    listen: SocketAddr,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    common::start_log("info");
+    common::exit_code("ping_server", serve(&arguments))
+}
+
+fn serve(arguments: &Arguments) -> Result<(), condor::Error> {
     let mut reactor = Reactor::new()?;
-    reactor.start_listener("ping", ListenerOptions::port(5555), |_peer| Ping)?;
-    println!("listening on 127.0.0.1:5555; from another terminal, with bash:");
-    println!(r"  exec 3<>/dev/tcp/127.0.0.1/5555; printf '\0\4ping\0\4stop' >&3; cat <&3 | od -c");
+    let options = ListenerOptions::new(arguments.listen);
+    let listener = reactor.start_listener("ping", options, |_peer| Ping)?;
+    common::drain_on_signals(reactor.handle())?;
+    let addr = listener.local_addr();
+    let (host, port) = (addr.ip(), addr.port());
+    common::say(format_args!("listening on {addr}; from another terminal, with bash:"));
+    common::say(format_args!(
+        r"  exec 3<>/dev/tcp/{host}/{port}; printf '\0\4ping\0\4stop' >&3; cat <&3 | od -c"
+    ));
     reactor.run()
 }

@@ -1,0 +1,76 @@
+//! What the example servers share and none of them is about: an address to listen on, a log, output
+//! that may close, and signals that drain.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
+use std::process::ExitCode;
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+
+use condor::{Drain, Error, Handle};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+/// Reads `HOST:PORT`, where the host is an address or a name. `:PORT` is that port on 127.0.0.1, as
+/// with `ListenerOptions::port`.
+pub(crate) fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    if let Some(port) = text.strip_prefix(':').and_then(|port| port.parse().ok()) {
+        return Ok(SocketAddr::from(([127, 0, 0, 1], port)));
+    }
+    let addrs = text.to_socket_addrs().map_err(|error| {
+        format!("{error}; HOST:PORT is expected, such as 127.0.0.1:5555 or localhost:5555")
+    })?;
+    // A name may have addresses that this machine lacks: `localhost` is also ::1, IPv6 or not.
+    let is_ours = |addr: &SocketAddr| {
+        let mut any_port = *addr;
+        any_port.set_port(0);
+        UdpSocket::bind(any_port).is_ok()
+    };
+    let addrs: Vec<SocketAddr> = addrs.collect();
+    let ours = addrs.iter().find(|addr| is_ours(addr));
+    // The listener says best what is wrong with the others.
+    ours.or_else(|| addrs.first()).copied().ok_or_else(|| String::from("the name has no address"))
+}
+
+/// Logs to stderr what `RUST_LOG` asks for, else everything from `level` up.
+pub(crate) fn start_log(level: &str) {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).init();
+}
+
+/// Prints a line to stdout. A server whose output nobody reads any more (`... | head -1`) serves on,
+/// so a failure is no failure; `println!` would panic.
+pub(crate) fn say(line: impl Display) {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+/// Prints a line to stderr, as [`say`] does.
+pub(crate) fn complain(line: impl Display) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// What the program ends with: 0, or 1 after a word about what has failed.
+pub(crate) fn exit_code(program: &str, outcome: Result<(), impl Display>) -> ExitCode {
+    let Err(error) = outcome else { return ExitCode::SUCCESS };
+    complain(format_args!("{program}: {error}"));
+    ExitCode::FAILURE
+}
+
+/// From now on the first SIGINT or SIGTERM drains, and the second one ends every connection at once.
+/// What comes back are the drains, as they are asked for.
+pub(crate) fn drain_on_signals(handle: Handle) -> Result<Receiver<Drain>, Error> {
+    let mut signals = Signals::new([SIGINT, SIGTERM])
+        .map_err(|source| Error::Poll { what: "listen for signals", source })?;
+    let (asked, drains) = mpsc::channel();
+    thread::spawn(move || {
+        let what = ["draining; a second signal ends every connection at once"].into_iter();
+        let what = what.chain(std::iter::repeat("ending every connection"));
+        for (_signal, what) in signals.forever().zip(what) {
+            complain(what); // first, since the program may end at once
+            let Ok(drain) = handle.shutdown() else { return };
+            let _ = asked.send(drain); // few look at them
+        }
+    });
+    Ok(drains)
+}
