@@ -14,14 +14,12 @@
 //! in the mailbox however many listen; `terminate`, which announces every leave, whatever its
 //! cause; and that what all connections share is an `Rc`, since they live on one thread.
 
-#![expect(clippy::print_stdout, reason = "a program may")]
-
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Parser;
@@ -29,35 +27,43 @@ use condor::{
     Action, Address, CloseReason, ConnectionId, Context, Error, Handler, Info, Lines,
     ListenerOptions, Reactor,
 };
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+
+#[path = "common/mod.rs"]
+mod common;
 
 /// Longest line, in bytes.
 const LINE_MAX: usize = 500;
 const NAME_MAX: usize = 20;
+/// How long a name that is taken may need to be given back.
+const MOMENT: Duration = Duration::from_millis(10);
 const HELP: &str = "there is /who, /to NAME TEXT, and /quit";
 
-/// What one connection tells others.
+/// What reaches a connection besides packets.
 #[derive(Debug, Clone)]
-struct Line {
-    /// Who need not be told: it was theirs.
-    from: Option<ConnectionId>,
-    /// Shared by all who get it.
-    text: Bytes,
+enum Note {
+    /// Somebody says something.
+    Line {
+        /// Who need not be told: it was theirs.
+        from: Option<ConnectionId>,
+        /// Shared by all who get it.
+        text: Bytes,
+    },
+    /// To oneself: ask once more for this name.
+    AskAgain(String),
 }
 
 /// What all connections share.
 #[derive(Default)]
 struct Room {
-    members: RefCell<BTreeMap<String, Address<Line>>>,
+    members: RefCell<BTreeMap<String, Address<Note>>>,
     /// Reaches everybody. There is one as soon as the listener is started.
-    everybody: OnceCell<Box<dyn Fn(Line)>>,
+    everybody: OnceCell<Box<dyn Fn(Note)>>,
 }
 
 impl Room {
     fn tell_all(&self, from: Option<ConnectionId>, text: String) {
         if let Some(broadcast) = self.everybody.get() {
-            broadcast(Line { from, text: text.into() });
+            broadcast(Note::Line { from, text: text.into() });
         }
     }
 
@@ -68,7 +74,8 @@ impl Room {
     }
 
     /// Tells one member. Whatever `send` refuses, they are as good as gone.
-    fn tell(&self, name: &str, line: Line) -> bool {
+    fn tell(&self, name: &str, text: String) -> bool {
+        let line = Note::Line { from: None, text: text.into() };
         self.members.borrow().get(name).is_some_and(|address| address.send(line).is_ok())
     }
 }
@@ -85,28 +92,46 @@ impl Member {
         Self { room: Rc::clone(room), name: None }
     }
 
-    fn introduce(&mut self, name: &str, ctx: &Context<'_, Line>) -> Action<'static> {
+    fn introduce(&mut self, name: &str, ctx: &mut Context<'_, Note>) -> Action<'static> {
         if name.is_empty() || name.len() > NAME_MAX || !name.chars().all(char::is_alphanumeric) {
             return Action::send(format!("* letters and digits, {NAME_MAX} bytes at most; again?"));
         }
         if self.room.members.borrow().contains_key(name) {
-            return Action::send(format!("* {name} is taken; another?"));
+            // Its owner may have left a moment ago, and `terminate` not have been called yet. Until
+            // the answer is known, nothing else is read: the next line might be a name or not.
+            ctx.pause_reading();
+            ctx.send_after(MOMENT, Note::AskAgain(name.to_owned()));
+            return Action::Continue;
         }
+        self.enter(name, ctx)
+    }
+
+    fn enter(&mut self, name: &str, ctx: &Context<'_, Note>) -> Action<'static> {
         self.room.members.borrow_mut().insert(name.to_owned(), ctx.address());
         self.name = Some(name.to_owned());
         self.room.tell_all(Some(ctx.id()), format!("* {name} has come"));
         Action::send(format!("* welcome, {name}; {HELP}"))
     }
 
-    fn command(&self, name: &str, command: &str) -> Action<'static> {
+    /// Gives the name back. Who ends the connection does so at once: `terminate` comes only when
+    /// the last bytes have been taken.
+    fn leave(&mut self, how: &str) {
+        let Some(name) = self.name.take() else { return };
+        self.room.members.borrow_mut().remove(&name);
+        self.room.tell_all(None, format!("* {name} has left{how}"));
+    }
+
+    fn command(&mut self, name: &str, command: &str) -> Action<'static> {
         let (verb, rest) = command.split_once(' ').unwrap_or((command, ""));
         match verb {
             "who" => Action::send(self.room.who()),
-            "quit" => Action::send_and_stop("* bye", CloseReason::Normal),
+            "quit" => {
+                self.leave("");
+                Action::send_and_stop("* bye", CloseReason::Normal)
+            }
             "to" => {
                 let (other, text) = rest.split_once(' ').unwrap_or((rest, ""));
-                let text = format!("{name} to you: {text}").into();
-                if self.room.tell(other, Line { from: None, text }) {
+                if self.room.tell(other, format!("{name} to you: {text}")) {
                     Action::Continue
                 } else {
                     Action::send(format!("* nobody is called {other}"))
@@ -118,21 +143,21 @@ impl Member {
 }
 
 impl Handler for Member {
-    type Message = Line;
+    type Message = Note;
 
-    fn init(&mut self, _ctx: &mut Context<'_, Line>) -> Action<'_> {
+    fn init(&mut self, _ctx: &mut Context<'_, Note>) -> Action<'_> {
         Action::send("* your name?")
     }
 
-    fn handle_packet<'a>(&'a mut self, line: &'a [u8], ctx: &mut Context<'_, Line>) -> Action<'a> {
+    fn handle_packet<'a>(&'a mut self, line: &'a [u8], ctx: &mut Context<'_, Note>) -> Action<'a> {
         // Control characters would let one member write to another one's terminal.
         let Some(line) = std::str::from_utf8(line).ok().filter(|l| !l.contains(char::is_control))
         else {
             return Action::send("* plain text, please");
         };
-        let Some(name) = &self.name else { return self.introduce(line.trim(), ctx) };
+        let Some(name) = self.name.clone() else { return self.introduce(line.trim(), ctx) };
         if let Some(command) = line.strip_prefix('/') {
-            return self.command(name, command);
+            return self.command(&name, command);
         }
         if !line.is_empty() {
             self.room.tell_all(Some(ctx.id()), format!("{name}: {line}"));
@@ -142,46 +167,49 @@ impl Handler for Member {
 
     fn handle_info<'a>(
         &'a mut self,
-        info: Info<'a, Line>,
-        ctx: &mut Context<'_, Line>,
+        info: Info<'a, Note>,
+        ctx: &mut Context<'_, Note>,
     ) -> Action<'a> {
         match info {
             // Who has no name yet hears nothing.
-            Info::Message(line) if self.name.is_some() && line.from != Some(ctx.id()) => {
-                Action::send(line.text)
+            Info::Message(Note::Line { from, text })
+                if self.name.is_some() && from != Some(ctx.id()) =>
+            {
+                Action::send(text)
+            }
+            Info::Message(Note::AskAgain(name)) => {
+                ctx.resume_reading();
+                if self.room.members.borrow().contains_key(&name) {
+                    return Action::send(format!("* {name} is taken; another?"));
+                }
+                self.enter(&name, ctx)
             }
             Info::Shutdown => Action::send_and_stop("* the chat closes", CloseReason::Shutdown),
             other => other.default_action(),
         }
     }
 
-    fn terminate(self, reason: CloseReason) {
-        let Some(name) = self.name else { return };
-        self.room.members.borrow_mut().remove(&name);
-        let how = match reason {
-            CloseReason::Normal | CloseReason::PeerClosed => String::new(),
-            other => format!(" ({other})"),
-        };
-        self.room.tell_all(None, format!("* {name} has left{how}"));
+    fn terminate(mut self, reason: CloseReason) {
+        match reason {
+            CloseReason::Normal | CloseReason::PeerClosed => self.leave(""),
+            other => self.leave(&format!(" ({other})")),
+        }
     }
 }
 
 /// Lets people in terminals talk to each other.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Address and port to listen on
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:5556")]
+    /// Where to listen; `:PORT` is on 127.0.0.1, and port 0 lets the system choose
+    #[arg(long, value_name = "HOST:PORT", value_parser = common::listen_address,
+          default_value = "127.0.0.1:5556")]
     listen: SocketAddr,
 }
 
 fn main() -> ExitCode {
-    match serve(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("chat: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    let arguments = Arguments::parse();
+    common::start_log("info");
+    common::exit_code("chat", serve(&arguments))
 }
 
 fn options(addr: SocketAddr) -> ListenerOptions {
@@ -190,27 +218,20 @@ fn options(addr: SocketAddr) -> ListenerOptions {
 }
 
 fn serve(arguments: &Arguments) -> Result<(), Error> {
-    let mut signals = Signals::new([SIGTERM, SIGINT])
-        .map_err(|source| Error::Poll { what: "listen for signals", source })?;
     let mut reactor = Reactor::new()?;
     let room = Rc::new(Room::default());
     let listener = reactor.start_listener("chat", options(arguments.listen), {
         let room = Rc::clone(&room);
         move |_peer| Member::new(&room)
     })?;
-    println!("listening on {}", listener.local_addr());
+    common::drain_on_signals(reactor.handle())?;
+    common::say(format_args!("listening on {}", listener.local_addr()));
     // The listener is there before anybody can have come: callbacks are made by `run` alone.
     let _ = room.everybody.set(Box::new(move |line| {
         if let Err(error) = listener.broadcast(line) {
-            eprintln!("chat: a line is lost: {error}");
+            common::complain(format_args!("chat: a line is lost: {error}"));
         }
     }));
-    let handle = reactor.handle();
-    thread::spawn(move || {
-        for _signal in signals.forever() {
-            let _ = handle.shutdown();
-        }
-    });
     reactor.run()
 }
 
@@ -219,7 +240,7 @@ mod tests {
     use super::*;
     use condor::testing::Harness;
 
-    type Said = Rc<RefCell<Vec<Line>>>;
+    type Said = Rc<RefCell<Vec<Note>>>;
 
     /// A chat with one visitor, and what was said to all, for the test to pass on.
     fn chat() -> (Harness<Member>, Said) {
@@ -262,6 +283,8 @@ mod tests {
         bob.packet("two words");
         assert!(got(&bob).contains("letters and digits"));
         bob.packet("ada");
+        assert_eq!(got(&bob), "", "ada may be about to leave");
+        bob.advance(MOMENT);
         assert_eq!(got(&bob), "* ada is taken; another?\n");
         bob.packet("bob");
         got(&ada);
@@ -308,6 +331,30 @@ mod tests {
         assert_eq!(told, "* eve has left (reset by the peer)\n* bob has left\n");
         ada.packet("/who");
         assert_eq!(got(&ada), "* ada\n");
+    }
+
+    /// Goal: a name is free as soon as its owner has left, also if both happen in one turn. Method:
+    /// the new one's line arrives in the very turn in which the old one's end does; and an owner who
+    /// quits does not take his farewell.
+    #[test]
+    fn a_name_is_free_when_its_owner_has_left() {
+        let (ada, bob, said) = ada_and_bob();
+        let (eve, dan) = (ada.connect(), ada.connect());
+        assert_eq!([got(&eve), got(&dan)], ["* your name?\n", "* your name?\n"]);
+        eve.arrive("ada\nhello\n");
+        ada.peer_closes();
+        eve.advance(MOMENT);
+        let told = got(&eve);
+        assert!(told.starts_with("* welcome, ada"), "{told:?}");
+        pass_on(&bob, &said);
+        assert!(got(&bob).ends_with("ada: hello\n"), "her next line is no name");
+        bob.peer_stalls();
+        bob.packet("/quit");
+        assert_eq!(bob.closed(), None, "the farewell is queued");
+        dan.packet("bob");
+        assert!(got(&dan).starts_with("* welcome, bob"));
+        eve.packet("/who");
+        assert!(got(&eve).ends_with("* ada, bob\n"));
     }
 
     #[test]

@@ -18,19 +18,20 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::net::SocketAddr;
+use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
 use clap::Parser;
 use condor::{
-    Action, CloseReason, Context, Framing, Handler, LengthField, ListenerOptions, Raw, Reactor,
+    Action, CloseReason, Context, Error, Framing, Handler, Info, LengthField, ListenerOptions, Raw,
+    Reactor,
 };
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+
+#[path = "common/mod.rs"]
+mod common;
 
 mod request {
     pub(super) const NAMES: u8 = 110;
@@ -49,11 +50,15 @@ mod answer {
 /// Nodes that speak this version of the distribution get a creation of four bytes.
 const LARGE_CREATION: u16 = 6;
 
+/// How long a name that is taken may need to be given back.
+const MOMENT: Duration = Duration::from_millis(10);
+
 /// Erlang's port mapper.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Where to listen
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:4369")]
+    /// Where to listen; `:PORT` is on 127.0.0.1, and port 0 lets the system choose
+    #[arg(long, value_name = "HOST:PORT", value_parser = common::listen_address,
+          default_value = "127.0.0.1:4369")]
     listen: SocketAddr,
 }
 
@@ -67,6 +72,8 @@ struct Node {
 
 #[derive(Debug, Default)]
 struct Registry {
+    /// Where this mapper listens, which some answers tell.
+    port: u16,
     nodes: BTreeMap<String, Node>,
     registrations: u32,
 }
@@ -87,20 +94,26 @@ impl Registry {
 struct Client {
     /// Shared without a lock: all handlers of a reactor live on its thread.
     registry: Rc<RefCell<Registry>>,
-    /// Where this mapper listens, which some answers tell.
-    port: u16,
     registered: Option<String>,
 }
 
-impl Handler for Client {
-    type Message = ();
+/// To oneself: a registration that was refused, to be tried once more.
+struct TryAgain(Vec<u8>);
 
-    fn handle_packet<'a>(&'a mut self, packet: &'a [u8], ctx: &mut Context<'_, ()>) -> Action<'a> {
+impl Handler for Client {
+    type Message = TryAgain;
+
+    fn handle_packet<'a>(
+        &'a mut self,
+        packet: &'a [u8],
+        ctx: &mut Context<'_, TryAgain>,
+    ) -> Action<'a> {
         if self.registered.is_some() {
+            self.give_back(); // at once: `terminate` comes only when the answer has been taken
             return Action::stop(CloseReason::Custom("a registered node has nothing to ask"));
         }
         match packet {
-            [request::ALIVE2, rest @ ..] => self.alive(rest, ctx),
+            [request::ALIVE2, rest @ ..] => self.alive(rest, false, ctx),
             [request::PORT_PLEASE2, name @ ..] => done(self.port_of(name)),
             [request::NAMES] => done(self.names()),
             [request::KILL | request::STOP, ..] => done(b"NO".to_vec()),
@@ -108,10 +121,22 @@ impl Handler for Client {
         }
     }
 
-    fn terminate(self, _reason: CloseReason) {
-        if let Some(name) = &self.registered {
-            self.registry.borrow_mut().nodes.remove(name);
+    fn handle_info<'a>(
+        &'a mut self,
+        info: Info<'a, TryAgain>,
+        ctx: &mut Context<'_, TryAgain>,
+    ) -> Action<'a> {
+        match info {
+            Info::Message(TryAgain(request)) => {
+                ctx.resume_reading();
+                self.alive(&request, true, ctx)
+            }
+            other => other.default_action(),
         }
+    }
+
+    fn terminate(mut self, _reason: CloseReason) {
+        self.give_back();
     }
 }
 
@@ -121,12 +146,29 @@ fn done(answer: Vec<u8>) -> Action<'static> {
 }
 
 impl Client {
-    fn alive(&mut self, request: &[u8], ctx: &mut Context<'_, ()>) -> Action<'static> {
+    fn new(registry: &Rc<RefCell<Registry>>) -> Self {
+        Self { registry: Rc::clone(registry), registered: None }
+    }
+
+    /// Registers a node. A taken name is tried once more before it is refused: its node may have
+    /// gone a moment ago, and `terminate` not have been called yet, which is no reason to keep the
+    /// successor from starting.
+    fn alive(
+        &mut self,
+        request: &[u8],
+        is_last_try: bool,
+        ctx: &mut Context<'_, TryAgain>,
+    ) -> Action<'static> {
         let Some((name, node)) = parse_alive(request) else {
             return Action::stop(CloseReason::Custom("a registration that makes no sense"));
         };
         let highest = u16::from_be_bytes([node.about[2], node.about[3]]);
         let creation = self.registry.borrow_mut().register(name, node);
+        if creation.is_none() && !is_last_try {
+            ctx.pause_reading();
+            ctx.send_after(MOMENT, TryAgain(request.to_vec()));
+            return Action::Continue;
+        }
         let failed = u8::from(creation.is_none());
         let creation = creation.unwrap_or(99).to_be_bytes();
         let mut answer = Vec::new();
@@ -143,6 +185,12 @@ impl Client {
         self.registered = Some(name.into());
         ctx.set_idle_timeout(None); // from now on silence is what is expected
         Action::send(answer)
+    }
+
+    fn give_back(&mut self) {
+        if let Some(name) = self.registered.take() {
+            self.registry.borrow_mut().nodes.remove(&name);
+        }
     }
 
     fn port_of(&self, name: &[u8]) -> Vec<u8> {
@@ -164,7 +212,7 @@ impl Client {
         for (name, node) in &self.registry.borrow().nodes {
             let _ = writeln!(lines, "name {name} at port {}", node.port); // a string takes it all
         }
-        let mut answer = u32::from(self.port).to_be_bytes().to_vec();
+        let mut answer = u32::from(self.registry.borrow().port).to_be_bytes().to_vec();
         answer.extend(lines.as_bytes());
         answer
     }
@@ -195,43 +243,37 @@ fn extend_with_length(answer: &mut Vec<u8>, bytes: &[u8]) {
     answer.extend(bytes);
 }
 
-fn main() {
-    if let Err(error) = run(&Arguments::parse()) {
-        eprintln!("epmd: {error}");
-        std::process::exit(1);
-    }
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    common::start_log("info");
+    common::exit_code("epmd", run(&arguments))
 }
 
-fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+fn run(arguments: &Arguments) -> Result<(), Error> {
     let registry = Rc::new(RefCell::new(Registry::default()));
-    let port = arguments.listen.port();
-    let options = ListenerOptions::new(arguments.listen)
+    let mut reactor = Reactor::new()?;
+    let listener = reactor.start_listener("epmd", options(arguments.listen), {
+        let registry = Rc::clone(&registry);
+        move |_peer| Client::new(&registry)
+    })?;
+    // Clients are made by `run` alone, so that none has seen the port before.
+    registry.borrow_mut().port = listener.local_addr().port();
+    common::drain_on_signals(reactor.handle())?;
+    common::say(format_args!("listening on {}", listener.local_addr()));
+    reactor.run()
+}
+
+fn options(addr: SocketAddr) -> ListenerOptions {
+    ListenerOptions::new(addr)
         .framing(Framing::split(LengthField::U16.max_packet(1024), Raw))
         .idle_timeout(Duration::from_secs(60))
-        .max_connections(1000);
-    let mut reactor = Reactor::new()?;
-    let listener = reactor.start_listener("epmd", options, move |_| Client {
-        registry: Rc::clone(&registry),
-        port,
-        registered: None,
-    })?;
-    let handle = reactor.handle();
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    std::thread::spawn(move || {
-        // `run` returns when the connections have ended. A second signal forces it.
-        signals.forever().for_each(|_| drop(handle.shutdown()));
-    });
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "listening on {}", listener.local_addr())?;
-    out.flush()?;
-    drop(out);
-    reactor.run()?;
-    Ok(())
+        .max_connections(1000)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use condor::testing::Harness;
 
     /// A registration as `erl` of OTP 25 sends it.
     const ALIVE: &[u8] = b"\x90\x25M\0\0\x06\0\x05\0\x03one\0\0";
@@ -255,5 +297,47 @@ mod tests {
         assert_eq!(registry.register(name, node.clone()), None);
         registry.nodes.remove(name);
         assert_ne!(registry.register(name, node), first, "another life, another creation");
+    }
+
+    fn connection() -> Harness<Client> {
+        let registry = Rc::default();
+        Harness::new(options(([127, 0, 0, 1], 0).into()), move |_peer| Client::new(&registry))
+    }
+
+    fn registration() -> Vec<u8> {
+        [&[request::ALIVE2], ALIVE].concat()
+    }
+
+    /// Goal: a node that starts again gets its name, also if its old connection ends in the same
+    /// turn; one that lives keeps it. Method: the registration arrives in the turn of that end.
+    #[test]
+    fn a_name_is_free_when_its_connection_has_ended() {
+        let old = connection();
+        old.packet(registration());
+        assert_eq!(old.sent()[..2], [answer::ALIVE2_X, 0]);
+        let rival = old.connect();
+        rival.packet(registration());
+        rival.advance(MOMENT);
+        assert_eq!(rival.sent()[..2], [answer::ALIVE2_X, 1], "it is taken");
+        assert_eq!(rival.closed(), Some(CloseReason::Normal));
+        let new = old.connect();
+        new.arrive(new.framed(registration()));
+        old.peer_closes();
+        new.advance(MOMENT);
+        assert_eq!(new.sent()[..2], [answer::ALIVE2_X, 0], "a node that starts again");
+    }
+
+    /// Goal: a node that breaks the protocol loses its name at once, not when the peer has taken
+    /// what is queued for it.
+    #[test]
+    fn a_name_is_free_when_its_node_is_thrown_out() {
+        let old = connection();
+        old.peer_stalls();
+        old.packet(registration());
+        old.packet([request::NAMES]);
+        assert_eq!(old.closed(), None, "its answer is queued");
+        let new = old.connect();
+        new.packet(registration());
+        assert_eq!(new.sent()[..2], [answer::ALIVE2_X, 0]);
     }
 }
