@@ -13,7 +13,8 @@
 //! ```
 //!
 //! It prints who sends, once a second how many messages of which type have come if there are new
-//! ones, and the total on SIGTERM or Ctrl-C.
+//! ones, and the total on SIGTERM or Ctrl-C. A sender of anything else than dnstap is turned away
+//! with a word about why.
 //!
 //! What it shows: a [`Framer`] of one's own. Frame Streams put four bytes of length in front of
 //! each frame, and a length of zero escapes to a control frame, which has its own length. And a
@@ -21,10 +22,10 @@
 //! FINISH; a sender may also begin with START and wait for nothing.
 
 use std::array;
-use std::error::Error;
 use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -32,11 +33,12 @@ use std::time::Duration;
 
 use clap::Parser;
 use condor::{
-    Action, CloseReason, Context, Decode, FrameError, Framer, Framing, Handler, ListenerOptions,
-    Output, Reactor,
+    Action, CloseReason, Context, Decode, Error, FrameError, Framer, Framing, Handler,
+    ListenerOptions, Output, Reactor,
 };
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+
+#[path = "common/mod.rs"]
+mod common;
 
 const CONTENT_TYPE: &[u8] = b"protobuf:dnstap.Dnstap";
 /// A message holds a query and an answer of up to 64 KiB each, and a little about them.
@@ -46,8 +48,9 @@ const MAX_CONTROL: usize = 512;
 /// Collects dnstap messages and counts them.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Where to listen
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:6000")]
+    /// Where to listen; `:PORT` is on 127.0.0.1, and port 0 lets the system choose
+    #[arg(long, value_name = "HOST:PORT", value_parser = common::listen_address,
+          default_value = "127.0.0.1:6000")]
     listen: SocketAddr,
 }
 
@@ -99,21 +102,33 @@ enum Control {
 }
 
 impl Control {
-    /// The type, and whether our content type is among those named; naming none is allowed.
-    fn parse(control: &[u8]) -> Option<(Self, bool)> {
+    /// The type, and the content types named.
+    fn parse(control: &[u8]) -> Option<(Self, Vec<&[u8]>)> {
         let (kind, mut fields) = split_word(control)?;
         let kind = [Self::Accept, Self::Start, Self::Stop, Self::Ready, Self::Finish]
             .into_iter()
             .find(|known| *known as u32 == kind)?;
-        let mut ours = fields.is_empty();
+        let mut content_types = Vec::new();
         while !fields.is_empty() {
             let (field, rest) = split_word(fields)?;
             let (len, rest) = split_word(rest)?;
             let (value, rest) = rest.split_at_checked(len as usize)?;
-            ours |= field == 1 && value == CONTENT_TYPE;
+            if field == 1 {
+                content_types.push(value);
+            }
             fields = rest;
         }
-        Some((kind, ours))
+        Some((kind, content_types))
+    }
+
+    /// Whether what follows is dnstap, as far as this frame says: READY offers types to choose from,
+    /// START says what is sent, and naming none is allowed.
+    fn is_dnstap(self, content_types: &[&[u8]]) -> bool {
+        let ours = |content_type: &&[u8]| *content_type == CONTENT_TYPE;
+        match self {
+            Self::Ready => content_types.is_empty() || content_types.iter().any(ours),
+            _ => content_types.iter().all(ours),
+        }
     }
 
     /// The frame's bytes, with or without our content type.
@@ -265,17 +280,26 @@ impl Handler for Sender {
             CloseReason::Normal => String::from("finished"),
             other => other.to_string(),
         };
-        tell(&format!("{}: {how}", self.peer));
+        common::say(format_args!("{}: {how}", self.peer));
     }
 }
 
 impl Sender {
+    fn new(counts: &Arc<Counts>, peer: SocketAddr) -> Self {
+        Self { counts: Arc::clone(counts), peer, state: State::New, waits: false }
+    }
+
     fn handle_control(&mut self, control: &[u8]) -> Action<'static> {
-        let Some((kind, ours)) = Control::parse(control) else {
+        let Some((kind, content_types)) = Control::parse(control) else {
             return Action::stop(CloseReason::Custom("a control frame that makes no sense"));
         };
         match (kind, &self.state) {
-            (Control::Ready | Control::Start, State::New) if !ours => {
+            (Control::Ready, State::New) | (Control::Start, State::New | State::Accepted)
+                if !kind.is_dnstap(&content_types) =>
+            {
+                let named = content_types.join(&b", "[..]);
+                let (peer, named) = (self.peer, named.escape_ascii());
+                common::say(format_args!("{peer}: it sends {named}, which is no dnstap"));
                 Action::stop(CloseReason::Custom("it has no dnstap to send"))
             }
             (Control::Ready, State::New) => {
@@ -284,7 +308,7 @@ impl Sender {
             }
             (Control::Start, State::New | State::Accepted) => {
                 self.state = State::Started;
-                tell(&format!("{}: sends dnstap", self.peer));
+                common::say(format_args!("{}: sends dnstap", self.peer));
                 Action::Continue
             }
             (Control::Stop, State::Started) if self.waits => {
@@ -296,47 +320,34 @@ impl Sender {
     }
 }
 
-/// Prints a line; nobody is left to tell if that fails.
-fn tell(line: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    common::start_log("info");
+    common::exit_code("dnstap_collector", run(&arguments))
 }
 
-fn main() {
-    if let Err(error) = run(&Arguments::parse()) {
-        eprintln!("dnstap_collector: {error}");
-        std::process::exit(1);
-    }
-}
-
-fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+fn run(arguments: &Arguments) -> Result<(), Error> {
     let counts = Arc::new(Counts::new());
-    let options = ListenerOptions::new(arguments.listen)
-        .framing(Framing::custom(FrameStreams))
-        .max_packet(MAX_FRAME);
     let mut reactor = Reactor::new()?;
     let shared = Arc::clone(&counts);
-    let listener = reactor.start_listener("dnstap", options, move |accepted| Sender {
-        counts: Arc::clone(&shared),
-        peer: accepted.peer_addr(),
-        state: State::New,
-        waits: false,
-    })?;
-    let handle = reactor.handle();
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    std::thread::spawn(move || {
-        // `run` returns when the connections have ended. A second signal forces it.
-        signals.forever().for_each(|_| drop(handle.shutdown()));
-    });
-    tell(&format!("listening on {}", listener.local_addr()));
+    let listener =
+        reactor.start_listener("dnstap", options(arguments.listen), move |accepted| {
+            Sender::new(&shared, accepted.peer_addr())
+        })?;
+    common::drain_on_signals(reactor.handle())?;
+    common::say(format_args!("listening on {}", listener.local_addr()));
     let (stop, stopped) = mpsc::channel();
     let shared = Arc::clone(&counts);
     let live = std::thread::spawn(move || show(&shared, &stopped));
     reactor.run()?;
     drop(stop);
     let _ = live.join(); // it cannot have panicked: it only prints
-    tell(&format!("total {counts}"));
+    common::say(format_args!("total {counts}"));
     Ok(())
+}
+
+fn options(addr: SocketAddr) -> ListenerOptions {
+    ListenerOptions::new(addr).framing(Framing::custom(FrameStreams)).max_packet(MAX_FRAME)
 }
 
 /// Shows the counts once a second, if they have changed: over and over on one line of a terminal,
@@ -352,7 +363,7 @@ fn show(counts: &Counts, stopped: &mpsc::Receiver<()>) {
             let mut out = std::io::stdout().lock();
             let _ = write!(out, "{line}\r").and_then(|()| out.flush());
         } else {
-            tell(&line);
+            common::say(&line);
         }
         last = line;
     }
@@ -361,6 +372,7 @@ fn show(counts: &Counts, stopped: &mpsc::Receiver<()>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use condor::testing::Harness;
 
     #[test]
     fn frames_and_control_frames_are_told_apart() {
@@ -376,17 +388,57 @@ mod tests {
         assert_eq!(FrameStreams.decode(&control[..11], 0), Ok(Decode::Need(Some(12))));
         let found = FrameStreams.decode(control, 0);
         assert_eq!(found, Ok(Decode::Frame { payload: 0..12, consumed: 12 }));
-        assert_eq!(Control::parse(&control[8..]), Some((Control::Start, true)));
+        assert_eq!(Control::parse(&control[8..]), Some((Control::Start, vec![])));
     }
 
     #[test]
     fn control_frames_name_their_content_type() {
         let accept = Control::Accept.bytes(true);
-        assert_eq!(Control::parse(&accept), Some((Control::Accept, true)));
+        assert_eq!(Control::parse(&accept), Some((Control::Accept, vec![CONTENT_TYPE])));
         let other = b"\0\0\0\x04\0\0\0\x01\0\0\0\x03abc";
-        assert_eq!(Control::parse(other), Some((Control::Ready, false)));
+        assert_eq!(Control::parse(other), Some((Control::Ready, vec![&b"abc"[..]])));
         assert_eq!(Control::parse(&other[..14]), None, "a field cut short");
         assert_eq!(Control::parse(b"\0\0\0\x09"), None, "no such type");
+    }
+
+    /// A control frame as it is sent.
+    fn control(kind: Control, content_types: &[&[u8]]) -> Vec<u8> {
+        let mut bytes = vec![0, 0, 0, kind as u8];
+        for content_type in content_types {
+            bytes.extend([0, 0, 0, 1, 0, 0, 0, u8::try_from(content_type.len()).unwrap()]);
+            bytes.extend(*content_type);
+        }
+        let len = u8::try_from(bytes.len()).unwrap();
+        [&[0, 0, 0, 0, 0, 0, 0, len], &bytes[..]].concat()
+    }
+
+    /// Goal: frames of another content type are never counted as dnstap, whichever control frame
+    /// names it. Method: both ways to begin, with our type, without any, with another, with both.
+    #[test]
+    fn a_sender_of_something_else_is_turned_away() {
+        let other: &[u8] = b"protobuf:other.Thing\n";
+        let turned_away = Some(CloseReason::Custom("it has no dnstap to send"));
+        let cases: [(&[&[u8]], _, _); 4] = [
+            (&[], None, None),
+            (&[CONTENT_TYPE], None, None),
+            (&[other], turned_away, turned_away),
+            (&[other, CONTENT_TYPE], None, turned_away), // an offer, but not a statement
+        ];
+        for (content_types, after_ready, after_start) in cases {
+            let counts = Arc::new(Counts::new());
+            let peer = ([127, 0, 0, 1], 1).into();
+            let handshake =
+                Harness::new(options(peer), move |_accepted| Sender::new(&counts, peer));
+            let offered = handshake.connect();
+            offered.receive(control(Control::Ready, content_types));
+            assert_eq!(offered.closed(), after_ready, "READY {content_types:?}");
+            for first in [&[][..], &control(Control::Ready, &[CONTENT_TYPE])] {
+                let sender = handshake.connect();
+                sender.receive(first);
+                sender.receive(control(Control::Start, content_types));
+                assert_eq!(sender.closed(), after_start, "START {content_types:?}");
+            }
+        }
     }
 
     #[test]
