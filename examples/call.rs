@@ -1,20 +1,27 @@
-//! Sends packets from the command line and prints the answers, one a line: nobody needs
-//! `printf '\x00\x04ping' | nc`.
+//! Sends packets from the command line or from stdin and prints the answers, one a line: nobody
+//! needs `printf '\x00\x04ping' | nc`.
 //!
 //! ```text
 //! cargo run --release --example echo &
-//! cargo run --release --example call -- 127.0.0.1:5555 ping "two words" ""
-//! cargo run --release --example call -- 127.0.0.1:5555 --timeout 500 one more
+//! cargo run --release --example call -- localhost:5555 ping "two words" ""
+//! cargo run --release --example call -- localhost:5555 --hex 00ff "de ad be ef"
+//! cargo run --release --example call -- localhost:5555 --timeout 500 -          # type away
 //! ```
 //!
-//! The first prints `ping`, `two words` and an empty line; `--len 1` and `--len 4` are for servers
-//! with other lengths. All packets are sent before the first answer is waited for, and one answer
-//! is expected for each; bytes that are no text are shown escaped. A server that closes early, or
-//! says nothing, is an error on stderr and exit status 1.
+//! The first prints `ping`, `two words` and an empty line, the second `00ff` and `deadbeef`; `--len
+//! 1` and `--len 4` are for servers with other lengths. One answer is expected for each packet.
+//! Packets of the command line are all sent before the first answer is waited for. With `-` each
+//! line of stdin is a packet, without its line feed, and is answered before the next one is read.
+//! Arguments and lines are sent as the bytes they are; answers that are no text are shown escaped.
+//!
+//! `--help` tells the exit statuses. Output that nobody reads any more (`| head -1`) ends it quietly.
 //!
 //! What it shows: `condor::client::Client`, the blocking client, works against any server.
 
-use std::io::Write;
+use std::ffi::OsString;
+use std::io::{self, BufRead, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
@@ -23,19 +30,28 @@ use condor::client::{Client, ClientError};
 
 /// Sends packets and prints the answers.
 #[derive(Debug, Parser)]
+#[command(
+    after_help = "Exit status: 0 if every packet was answered; 1 if not: no server there, it \
+                        closed, or it said nothing in time; 2 if a packet makes no sense: an \
+                        argument, or a line of stdin."
+)]
 struct Arguments {
-    /// The server
-    #[arg(value_name = "ADDR:PORT")]
+    /// The server, by address or by name; `:PORT` is on 127.0.0.1
+    #[arg(value_name = "HOST:PORT")]
     server: String,
+    /// Packets and answers are hexadecimal digits; spaces between them do not matter
+    #[arg(long)]
+    hex: bool,
     /// Bytes of the length in front of each packet: 1, 2 or 4
     #[arg(long, value_name = "N", default_value = "2", value_parser = length_field)]
     len: LengthField,
     /// How long to wait for each answer
-    #[arg(long, value_name = "MILLISECONDS", default_value_t = 10_000)]
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 10_000,
+          value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
-    /// What to send
+    /// What to send. A single `-` is for stdin, a packet a line; as a packet it is `--hex 2d`
     #[arg(required = true)]
-    packet: Vec<String>,
+    packet: Vec<OsString>,
 }
 
 fn length_field(width: &str) -> Result<LengthField, &'static str> {
@@ -47,25 +63,117 @@ fn length_field(width: &str) -> Result<LengthField, &'static str> {
     }
 }
 
-fn main() {
-    if let Err(error) = run(&Arguments::parse()) {
-        eprintln!("call: {error}");
-        std::process::exit(1);
+/// Why not every packet was answered.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("{0}")]
+    Server(#[from] ClientError),
+    #[error("{0}")]
+    Packet(String),
+    #[error("cannot read stdin: {0}")]
+    Stdin(io::Error),
+    /// Nobody is left to tell.
+    #[error("nobody reads the answers")]
+    Output(io::Error),
+}
+
+impl Failure {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Server(_) => 1,
+            Self::Packet(_) | Self::Stdin(_) => 2,
+            Self::Output(_) => 0,
+        }
     }
 }
 
-fn run(arguments: &Arguments) -> Result<(), ClientError> {
-    let mut client = Client::connect(&arguments.server)?
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
+    let Err(failure) = run(&arguments) else { return ExitCode::SUCCESS };
+    if !matches!(failure, Failure::Output(_)) {
+        let _ = writeln!(io::stderr(), "call: {failure}");
+    }
+    ExitCode::from(failure.exit_code())
+}
+
+fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let from_stdin = arguments.packet == ["-"];
+    let mut packets = Vec::new();
+    for packet in arguments.packet.iter().filter(|_| !from_stdin) {
+        if packet == "-" {
+            let why = "`-`, for stdin, goes with no other packets; as a packet it is --hex 2d";
+            return Err(Failure::Packet(why.into()));
+        }
+        packets.push(arguments.bytes_of(packet.as_bytes())?);
+    }
+    // As servers take it for `--listen`.
+    let host = if arguments.server.starts_with(':') { "127.0.0.1" } else { "" };
+    let mut client = Client::connect(format!("{host}{}", arguments.server))?
         .framing(arguments.len)
         .timeout(Duration::from_millis(arguments.timeout));
-    client.send_all(&arguments.packet)?;
-    let mut out = std::io::stdout().lock();
-    for _ in &arguments.packet {
-        let answer = client.receive()?;
-        match std::str::from_utf8(&answer) {
-            Ok(text) if !text.contains(char::is_control) => writeln!(out, "{text}")?,
-            _ => writeln!(out, "{}", answer.escape_ascii())?,
-        }
+    if from_stdin {
+        return converse(arguments, &mut client);
+    }
+    client.send_all(&packets).map_err(unsendable)?;
+    for _ in &packets {
+        arguments.print(&client.receive()?)?;
     }
     Ok(())
+}
+
+/// A packet that the length cannot express is not the server's fault.
+fn unsendable(error: ClientError) -> Failure {
+    match error {
+        ClientError::Frame(error) => Failure::Packet(error.to_string()),
+        other => other.into(),
+    }
+}
+
+/// Sends what stdin says, line by line.
+fn converse(arguments: &Arguments, client: &mut Client) -> Result<(), Failure> {
+    for (number, line) in (1..).zip(io::stdin().lock().split(b'\n')) {
+        let packet = arguments
+            .bytes_of(&line.map_err(Failure::Stdin)?)
+            .map_err(|failure| Failure::Packet(format!("line {number} of stdin: {failure}")))?;
+        client.send(packet).map_err(unsendable)?;
+        arguments.print(&client.receive()?)?;
+    }
+    Ok(())
+}
+
+impl Arguments {
+    /// The packet that `text` stands for.
+    fn bytes_of(&self, text: &[u8]) -> Result<Vec<u8>, Failure> {
+        if !self.hex {
+            return Ok(text.to_vec());
+        }
+        let shown = text.escape_ascii();
+        let mut digits = Vec::new();
+        for byte in text.iter().filter(|byte| !byte.is_ascii_whitespace()) {
+            let digit = char::from(*byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+            digits.push(digit.ok_or_else(|| {
+                let what = byte.escape_ascii();
+                Failure::Packet(format!("`{shown}`: `{what}` is no hexadecimal digit"))
+            })?);
+        }
+        let (pairs, rest) = digits.as_chunks();
+        if !rest.is_empty() {
+            let count = digits.len();
+            let why = format!("`{shown}`: {count} hexadecimal digits, and a byte takes two");
+            return Err(Failure::Packet(why));
+        }
+        Ok(pairs.iter().map(|[high, low]| high << 4 | low).collect())
+    }
+
+    /// One line for one answer.
+    fn print(&self, answer: &[u8]) -> Result<(), Failure> {
+        let line = match std::str::from_utf8(answer) {
+            _ if self.hex => answer.iter().map(|byte| format!("{byte:02x}")).collect(),
+            Ok(text) if !text.contains(char::is_control) => text.to_owned(),
+            _ => answer.escape_ascii().to_string(),
+        };
+        let mut out = io::stdout().lock();
+        writeln!(out, "{line}").and_then(|()| out.flush()).map_err(Failure::Output)
+    }
 }
