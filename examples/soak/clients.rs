@@ -129,7 +129,7 @@ impl Client {
         while !self.is_over() {
             if let Err(error) = role(&mut self) {
                 let failure = format!("{name}: {error}");
-                eprintln!("soak: {failure}");
+                super::complain(&format!("soak: {failure}"));
                 self.shared.failures.lock().expect("no client panics").push(failure);
                 rest(1_000);
             }

@@ -9,21 +9,27 @@
 //! nonsensical, silent in the middle of a packet, half-closing, dying, waiting for messages. Every
 //! answer is compared with what was asked. All of it stays on 127.0.0.1.
 //!
-//! It fails if an answer is lost, if the server has more descriptors afterwards than before, or if
-//! a handler made was not terminated.
+//! It fails, with exit status 1, if an answer is lost, if the server has more descriptors afterwards
+//! than before, or if a handler made was not terminated. Ctrl-C or SIGTERM ends it early: the
+//! clients finish what they are at, the table tells what it has come to, and the exit status is 130
+//! if all was well so far. The second one ends it at once.
 
 mod clients;
 mod report;
 mod server;
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::SocketAddr;
-use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
+use std::os::unix::process::CommandExt;
+use std::process::{self, Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
+use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use clients::Load;
 use report::{Sample, Samples};
@@ -31,11 +37,19 @@ use server::Figures;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
+/// Exit status after a signal: 128 and SIGINT, as shells have it.
+const INTERRUPTED: u8 = 130;
+
 /// Soaks a server in mixed load, and prints a table.
 #[derive(Debug, Parser)]
+#[command(
+    after_help = "Exit status: 0 if all is well; 1 if an answer, a descriptor or a handler was \
+                        lost; 130 if a signal ended it early and all was well so far."
+)]
 struct Options {
     /// How long
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, value_name = "N", default_value_t = 2,
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     minutes: u64,
     /// Be the server
     #[arg(long, hide = true)]
@@ -44,15 +58,22 @@ struct Options {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let done = if options.serve { server::serve().map(|()| true) } else { soak(options.minutes) };
-    match done {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("soak: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    // What the clients do is meant to be worth a warning.
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("error")).init();
+    let done = if options.serve {
+        server::serve().map(|()| ExitCode::SUCCESS)
+    } else {
+        soak(options.minutes)
+    };
+    done.unwrap_or_else(|error| {
+        complain(&format!("soak: {error}"));
+        ExitCode::FAILURE
+    })
+}
+
+/// Prints a line to stderr, if it is still open.
+fn complain(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// The server, in its own process.
@@ -67,6 +88,7 @@ impl Server {
     fn start() -> Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
             .arg("--serve")
+            .process_group(0) // Ctrl-C is for the clients: they end, then the server
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -107,7 +129,21 @@ impl Server {
     }
 }
 
-fn soak(minutes: u64) -> Result<bool> {
+/// Something comes out when the first signal has come in.
+fn first_signal() -> Result<Receiver<()>> {
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || {
+        let mut signals = signals.forever();
+        if signals.next().is_some() && tell.send(()).is_ok() && signals.next().is_some() {
+            process::exit(INTERRUPTED.into());
+        }
+    });
+    Ok(told)
+}
+
+fn soak(minutes: u64) -> Result<ExitCode> {
+    let interrupted = first_signal()?;
     let mut server = Server::start()?;
     // One connection before the first look, so that what is made once has been made.
     clients::greet(server.addr)?;
@@ -119,13 +155,18 @@ fn soak(minutes: u64) -> Result<bool> {
     )?);
     let load = Load::start(server.addr);
     let mut samples = Samples::default();
+    let mut was_interrupted = false;
     for second in 1..=minutes * 60 {
-        thread::sleep(Duration::from_secs(1));
+        if interrupted.recv_timeout(Duration::from_secs(1)).is_ok() {
+            was_interrupted = true;
+            bar.suspend(|| complain("the clients finish what they are at; again ends at once"));
+            break;
+        }
         #[expect(clippy::cast_precision_loss, reason = "seconds")]
         let sample = server.sample(second as f64)?;
         let message = format!("{}, {sample}", load.tally());
         if bar.is_hidden() && second % 60 == 0 {
-            eprintln!("{second} s: {message}");
+            complain(&format!("{second} s: {message}"));
         }
         bar.set_message(message);
         bar.inc(1);
@@ -136,5 +177,12 @@ fn soak(minutes: u64) -> Result<bool> {
     let figures = server.at_rest()?;
     let after = server.sample(0.0)?;
     server.stop()?;
-    Ok(report::print(&tally, &figures, &before, &samples, &after))
+    let (table, is_well) = report::table(&tally, &figures, &before, &samples, &after);
+    // The exit status tells, even if nobody reads the table.
+    let _ = write!(io::stdout(), "{table}");
+    Ok(match (is_well, was_interrupted) {
+        (false, _) => ExitCode::FAILURE,
+        (true, true) => ExitCode::from(INTERRUPTED),
+        (true, false) => ExitCode::SUCCESS,
+    })
 }

@@ -1,8 +1,7 @@
 //! What was measured, and the table.
-#![expect(clippy::print_stdout, reason = "the table is what the program is for")]
 #![expect(clippy::cast_precision_loss, reason = "a regression is no exact science")]
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::fs;
 
 use super::Result;
@@ -48,7 +47,7 @@ impl Samples {
     /// goes say little.
     fn around(&self, tenth: usize, value: impl Fn(&Sample) -> u64) -> u64 {
         let some = (self.0.len() / 10).max(1);
-        let skip = (self.0.len() * tenth / 10).min(self.0.len() - some);
+        let skip = (self.0.len() * tenth / 10).min(self.0.len().saturating_sub(some));
         let mut values: Vec<u64> = self.0.iter().skip(skip).take(some).map(value).collect();
         values.sort_unstable();
         values.get(values.len() / 2).copied().unwrap_or_default()
@@ -70,16 +69,16 @@ impl Samples {
     }
 }
 
-/// Prints the table. Returns whether all is well.
-pub(crate) fn print(
+/// The table, and whether all is well.
+pub(crate) fn table(
     tally: &Tally,
     figures: &Figures,
     before: &Sample,
     samples: &Samples,
     after: &Sample,
-) -> bool {
+) -> (String, bool) {
     let lost = tally.lost();
-    println!("| what | count |\n|---|---:|");
+    let mut text = String::from("| what | count |\n|---|---:|\n");
     for (what, count) in [
         ("requests answered", tally.answered),
         ("requests lost", lost),
@@ -96,31 +95,39 @@ pub(crate) fn print(
         ("server: handlers made", figures.made),
         ("server: handlers terminated", figures.terminated),
     ] {
-        println!("| {what} | {count} |");
+        let _ = writeln!(text, "| {what} | {count} |"); // a string takes it all
     }
-    println!("\n| | at rest before | start | middle | end | slope per hour | at rest after |");
-    println!("|---|---:|---:|---:|---:|---:|---:|");
-    row("descriptors", before, samples, after, |sample| sample.fds);
-    row("memory (RSS), KiB", before, samples, after, |sample| sample.memory_kib);
+    text.push_str("\n| | at rest before | start | middle | end | slope per hour | at rest after |");
+    text.push_str("\n|---|---:|---:|---:|---:|---:|---:|\n");
+    text += &row("descriptors", before, samples, after, |sample| sample.fds);
+    text += &row("memory (RSS), KiB", before, samples, after, |sample| sample.memory_kib);
     let micros = |nanos: u64| nanos as f64 / 1e3;
-    println!(
+    let _ = writeln!(
+        text,
         "\nTurns, upper bounds: half within {:.0} us, 99.9 % within {:.0} us, the worst {:.0} us.",
         micros(figures.turn_p50),
         micros(figures.turn_p999),
         micros(figures.turn_worst)
     );
     let made = figures.made == figures.terminated && figures.panics == 0;
-    lost == 0 && tally.failures.is_empty() && after.fds <= before.fds && made
+    let is_well = lost == 0 && tally.failures.is_empty() && after.fds <= before.fds && made;
+    (text, is_well)
 }
 
-fn row(name: &str, before: &Sample, samples: &Samples, after: &Sample, value: fn(&Sample) -> u64) {
-    println!(
-        "| {name} | {} | {} | {} | {} | {:+.1} | {} |",
+fn row(
+    name: &str,
+    before: &Sample,
+    samples: &Samples,
+    after: &Sample,
+    value: fn(&Sample) -> u64,
+) -> String {
+    format!(
+        "| {name} | {} | {} | {} | {} | {:+.1} | {} |\n",
         value(before),
         samples.around(0, value),
         samples.around(5, value),
         samples.around(9, value),
         samples.slope(value),
         value(after)
-    );
+    )
 }
