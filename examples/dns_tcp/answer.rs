@@ -9,10 +9,12 @@
 //! is all that a query is made of, and parsing it into objects would cost more than answering it.
 
 use bytes::Bytes;
-use domain::base::iana::{Class, Rcode, Rtype};
-use domain::base::message_builder::{MessageBuilder, PushError, StaticCompressor};
+use domain::base::iana::{Class, OptRcode, Rcode, Rtype};
+use domain::base::message_builder::{
+    AdditionalBuilder, MessageBuilder, PushError, StaticCompressor,
+};
 
-use crate::zone::{ByName, Finding, Name, Node, Zone, ZoneError};
+use crate::zone::{ByName, Finding, Name, Node, RecordSet, Zone, ZoneError};
 
 const HEADER_LEN: usize = 12;
 /// What is advertised in OPT: nothing that matters over TCP.
@@ -33,7 +35,8 @@ pub(crate) enum Reply {
 /// All that follows the question in an answer, and the header's part of it.
 #[derive(Debug)]
 struct Tail {
-    rcode: Rcode,
+    /// Its low four bits are the header's, the rest is OPT's.
+    rcode: OptRcode,
     authoritative: bool,
     /// Answer, authority, additional; in network order.
     counts: [[u8; 2]; 3],
@@ -41,7 +44,7 @@ struct Tail {
 }
 
 impl Tail {
-    fn empty(rcode: Rcode) -> Self {
+    fn empty(rcode: OptRcode) -> Self {
         Self { rcode, authoritative: false, counts: [[0; 2]; 3], records: Box::default() }
     }
 }
@@ -110,24 +113,23 @@ impl Answers {
         }
         let [questions, counts @ ..] = counts(header);
         let question = Question::parse(&query[HEADER_LEN..]).filter(|_| questions == 1);
-        if header[2] & 0x78 != 0 {
-            // A query is all that this server is asked for.
-            let wire = question.as_ref().map_or(&[][..], |question| question.wire);
-            write(out, header, wire, &Tail::empty(Rcode::NOTIMP), None);
-            return Reply::Send;
-        }
-        let Some(question) = question else {
-            write(out, header, &[], &Tail::empty(Rcode::FORMERR), None);
-            return Reply::Send;
+        let wire = question.as_ref().map_or(&[][..], |question| question.wire);
+        let records = match &question {
+            Some(question) => query.get(HEADER_LEN + question.wire.len()..),
+            None => skip_questions(&query[HEADER_LEN..], questions),
         };
-        let edns = match Edns::parse(&query[HEADER_LEN + question.wire.len()..], counts) {
-            Ok(edns) => edns,
-            Err(Malformed) => {
-                write(out, header, question.wire, &Tail::empty(Rcode::FORMERR), None);
+        let edns = records.ok_or(Malformed(None)).and_then(|records| Edns::parse(records, counts));
+        let error = match (question, &edns) {
+            // A query is all that this server is asked for.
+            _ if header[2] & 0x78 != 0 => OptRcode::NOTIMP,
+            (Some(question), Ok(edns)) => {
+                self.answer_question(header, &question, *edns, out);
                 return Reply::Send;
             }
+            _ => OptRcode::FORMERR,
         };
-        self.answer_question(header, &question, edns, out);
+        let edns = edns.unwrap_or_else(|Malformed(edns)| edns);
+        write(out, header, wire, &Tail::empty(error), edns);
         Reply::Send
     }
 
@@ -139,11 +141,11 @@ impl Answers {
         out: &mut Vec<u8>,
     ) {
         if edns.as_ref().is_some_and(|edns| edns.version != 0) {
-            return write(out, header, question.wire, &Tail::empty(BADVERS), edns);
+            return write(out, header, question.wire, &Tail::empty(OptRcode::BADVERS), edns);
         }
         let transfer = matches!(question.rtype, Rtype::AXFR | Rtype::IXFR);
         if question.class != Class::IN || transfer {
-            return write(out, header, question.wire, &Tail::empty(Rcode::REFUSED), edns);
+            return write(out, header, question.wire, &Tail::empty(OptRcode::REFUSED), edns);
         }
         let name = question.name();
         match self.ready.get(name) {
@@ -176,10 +178,10 @@ impl Answers {
         // Spelled as the client spells it, so that its own spelling comes back.
         let wire = &question.wire[..question.name_len];
         let Ok(name) = Name::from_octets(Bytes::copy_from_slice(wire)) else {
-            return Tail::empty(Rcode::FORMERR);
+            return Tail::empty(OptRcode::FORMERR);
         };
         tail_of(&name, question.rtype, &self.zone.answer(&name, question.rtype))
-            .unwrap_or_else(|_| Tail::empty(Rcode::SERVFAIL))
+            .unwrap_or_else(|_| Tail::empty(OptRcode::SERVFAIL))
     }
 
     fn write_negative(
@@ -203,9 +205,6 @@ impl Answers {
     }
 }
 
-/// An extended code: its low four bits go into the header, the rest into OPT.
-const BADVERS: Rcode = Rcode::NOERROR;
-
 /// Less than a header, from which the id may still be read.
 fn answer_stump(query: &[u8], out: &mut Vec<u8>) -> Reply {
     match *query {
@@ -214,7 +213,7 @@ fn answer_stump(query: &[u8], out: &mut Vec<u8>) -> Reply {
         [id0, id1, ..] => {
             let mut header = [0; HEADER_LEN];
             header[..2].copy_from_slice(&[id0, id1]);
-            write(out, &header, &[], &Tail::empty(Rcode::FORMERR), None);
+            write(out, &header, &[], &Tail::empty(OptRcode::FORMERR), None);
             Reply::Send
         }
     }
@@ -242,7 +241,7 @@ fn write(
     let mut header = [0_u8; HEADER_LEN];
     header[..2].copy_from_slice(&query[..2]);
     header[2] = 0x80 | (query[2] & 0x79) | authoritative; // an answer; opcode and RD as asked
-    header[3] = tail.rcode.to_int();
+    header[3] = tail.rcode.rcode().to_int();
     header[5] = u8::from(!question.is_empty());
     header[6..8].copy_from_slice(&answers);
     header[8..10].copy_from_slice(&authorities);
@@ -253,16 +252,24 @@ fn write(
     out.extend_from_slice(&tail.records);
     if let Some(edns) = edns {
         let [size0, size1] = UDP_PAYLOAD_LEN.to_be_bytes();
-        let extended = u8::from(edns.version != 0); // BADVERS is 16: 1 here, 0 in the header
         let flags = if edns.dnssec_ok { 0x80 } else { 0 };
-        out.extend_from_slice(&[0, 0, 41, size0, size1, extended, 0, flags, 0, 0, 0]);
+        out.extend_from_slice(&[0, 0, 41, size0, size1, tail.rcode.ext(), 0, flags, 0, 0, 0]);
     }
 }
 
-/// Builds the message for `finding` and keeps what follows the question.
+/// Builds the message for `finding` and keeps what follows the question. Additional records that do
+/// not fit are left out, and nothing says so (RFC 2181 §9), but for the addresses without which a
+/// delegation leads nowhere (RFC 9471).
 fn tail_of(name: &Name, rtype: Rtype, finding: &Finding<'_>) -> Result<Tail, PushError> {
-    let target = StaticCompressor::new(Vec::with_capacity(512));
-    let mut message = MessageBuilder::from_target(target).map_err(|_| PushError::ShortBuf)?;
+    let is_delegation = finding.authority.filter(|set| set.rtype == Rtype::NS);
+    let is_optional = |set: &&RecordSet| {
+        !is_delegation.is_some_and(|delegation| set.owner.ends_with(&delegation.owner))
+    };
+    let mut sets = finding.additional.clone();
+    sets.sort_by_key(is_optional);
+    let required = sets.iter().filter(|set| !is_optional(set)).count();
+    let mut message = MessageBuilder::from_target(StaticCompressor::new(Vec::with_capacity(512)))
+        .map_err(|_| PushError::ShortBuf)?;
     message.set_push_limit(usize::from(u16::MAX) - OPT_LEN);
     let mut question = message.question();
     question.push((name, rtype))?;
@@ -279,19 +286,35 @@ fn tail_of(name: &Name, rtype: Rtype, finding: &Finding<'_>) -> Result<Tail, Pus
         }
     }
     let mut additional = authority.additional();
-    for set in &finding.additional {
-        for data in &set.data {
-            additional.push((&set.owner, set.ttl, data))?;
+    let mut fitting = &sets[..];
+    while let Err((at, error)) = push_sets(&mut additional, fitting) {
+        if at < required {
+            return Err(error);
         }
+        additional.rewind();
+        fitting = &fitting[..at];
     }
     let counts = additional.counts();
     let message = additional.finish().into_target();
     Ok(Tail {
-        rcode: finding.rcode,
+        rcode: finding.rcode.into(),
         authoritative: finding.authoritative,
         counts: [counts.ancount(), counts.nscount(), counts.arcount()].map(u16::to_be_bytes),
         records: message[HEADER_LEN + name.len() + 4..].into(),
     })
+}
+
+/// Adds these record sets; the first one that does not fit, if there is one.
+fn push_sets(
+    additional: &mut AdditionalBuilder<StaticCompressor<Vec<u8>>>,
+    sets: &[&RecordSet],
+) -> Result<(), (usize, PushError)> {
+    for (at, set) in sets.iter().enumerate() {
+        for data in &set.data {
+            additional.push((&set.owner, set.ttl, data)).map_err(|error| (at, error))?;
+        }
+    }
+    Ok(())
 }
 
 /// The places of the compression pointers in one SOA record: in its owner and its two names.
@@ -363,7 +386,10 @@ impl<'q> Question<'q> {
 
 /// A query that breaks the rules of RFC 1035 or RFC 6891.
 #[derive(Debug, PartialEq, Eq)]
-struct Malformed;
+struct Malformed(
+    /// It had an OPT record even so, and the answer must have one too (RFC 6891 §6.1.1).
+    Option<Edns>,
+);
 
 /// What matters of a query's OPT record.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
@@ -379,21 +405,32 @@ impl Edns {
         let mut edns = None;
         for (section, count) in counts.into_iter().enumerate() {
             for _ in 0..count {
-                let owner = skip_name(rest).ok_or(Malformed)?;
-                let (fixed, data) = rest[owner..].split_first_chunk::<10>().ok_or(Malformed)?;
-                let len = usize::from(u16::from_be_bytes([fixed[8], fixed[9]]));
-                let (data, after) = data.split_at_checked(len).ok_or(Malformed)?;
-                if fixed[..2] == [0, 41] {
-                    if section != 2 || owner != 1 || edns.is_some() || !are_options(data) {
-                        return Err(Malformed);
-                    }
+                let owner = skip_name(rest).ok_or(Malformed(edns))?;
+                let record = rest[owner..].split_first_chunk::<10>();
+                let (fixed, data) = record.ok_or(Malformed(edns))?;
+                let is_first = edns.is_none();
+                if fixed[..2] == [0, 41] && is_first {
                     edns = Some(Self { version: fixed[5], dnssec_ok: fixed[6] & 0x80 != 0 });
+                }
+                let len = usize::from(u16::from_be_bytes([fixed[8], fixed[9]]));
+                let (data, after) = data.split_at_checked(len).ok_or(Malformed(edns))?;
+                let is_proper = section == 2 && owner == 1 && is_first && are_options(data);
+                if fixed[..2] == [0, 41] && !is_proper {
+                    return Err(Malformed(edns));
                 }
                 rest = after;
             }
         }
-        if rest.is_empty() { Ok(edns) } else { Err(Malformed) }
+        if rest.is_empty() { Ok(edns) } else { Err(Malformed(edns)) }
     }
+}
+
+/// What follows the questions.
+fn skip_questions(mut rest: &[u8], questions: u16) -> Option<&[u8]> {
+    for _ in 0..questions {
+        rest = rest.get(skip_name(rest)? + 4..)?;
+    }
+    Some(rest)
 }
 
 /// Where the name ends that `bytes` begin with.

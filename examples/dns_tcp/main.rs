@@ -16,21 +16,23 @@
 //! and their tests need none. Here is all the server there is.
 
 use std::error::Error;
-use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
+use clap::builder::RangedU64ValueParser;
 use condor::{Action, CloseReason, Context, Handle, Handler, LengthField, ListenerOptions, Shards};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 use crate::answer::{Answers, Reply};
 use crate::zone::Zone;
 
 mod answer;
+#[path = "../common/mod.rs"]
+mod common;
+mod entries;
 mod zone;
 
 /// An authoritative name server over TCP.
@@ -39,22 +41,25 @@ struct Arguments {
     /// The zone file to serve
     #[arg(long, value_name = "FILE")]
     zone: PathBuf,
-    /// Where to listen
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:5300")]
+    /// Where to listen; `:PORT` is on 127.0.0.1, and port 0 lets the system choose
+    #[arg(long, value_name = "HOST:PORT", value_parser = common::listen_address,
+          default_value = "127.0.0.1:5300")]
     listen: SocketAddr,
     /// Reactors, each with a thread of its own
     #[arg(long, value_name = "N", default_value_t = 1,
-          value_parser = clap::value_parser!(u16).range(1..))]
+          value_parser = clap::value_parser!(u16).range(1..=1_024))]
     shards: u16,
     /// How long a client may be silent before its connection is closed
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 10_000,
           value_parser = clap::value_parser!(u64).range(1..))]
     idle: u64,
     /// Connections at once; further clients wait
-    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    #[arg(long, value_name = "N", default_value_t = 10_000,
+          value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     max_connections: usize,
     /// Print counters this often
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS",
+          value_parser = clap::value_parser!(u64).range(1..))]
     stats: Option<u64>,
 }
 
@@ -85,11 +90,10 @@ impl Handler for Client {
     }
 }
 
-fn main() {
-    if let Err(error) = run(&Arguments::parse()) {
-        eprintln!("dns_tcp: {error}");
-        std::process::exit(1);
-    }
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    common::start_log("info");
+    common::exit_code("dns_tcp", run(&arguments))
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
@@ -101,24 +105,16 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         .idle_timeout(Duration::from_millis(arguments.idle))
         .max_connections(arguments.max_connections)
         .max_queued(256 * 1024); // answers are small: who leaves more than that has gone away
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
     let shards = Shards::new(arguments.shards.into())?;
     let listener = shards.start_listener("dns", options, move |_| Client {
         answers: Arc::clone(&answers),
         out: Vec::new(),
     })?;
-    let handle = shards.handle();
-    std::thread::spawn(move || {
-        // `run` returns when what had been asked is answered. A second signal forces it.
-        signals.forever().for_each(|_| drop(handle.shutdown()));
-    });
+    common::drain_on_signals(shards.handle())?;
     if let Some(seconds) = arguments.stats {
-        show_stats(shards.handle(), Duration::from_secs(seconds.max(1)));
+        show_stats(shards.handle(), Duration::from_secs(seconds));
     }
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "listening on {}", listener.local_addr())?;
-    out.flush()?;
-    drop(out);
+    common::say(format_args!("listening on {}", listener.local_addr()));
     shards.run()?;
     Ok(())
 }
@@ -130,19 +126,14 @@ fn show_stats(handle: Handle, period: Duration) {
         loop {
             std::thread::sleep(period);
             let stats = handle.stats();
-            let mut out = std::io::stdout().lock();
-            let told = writeln!(
-                out,
+            common::say(format_args!(
                 "{} connections open, {} accepted; {} queries, {} of them in the last {} s",
                 stats.open,
                 stats.accepted,
                 stats.packets_in,
                 stats.packets_in - before.packets_in,
                 period.as_secs(),
-            );
-            if told.and_then(|()| out.flush()).is_err() {
-                return; // nobody reads them any more
-            }
+            ));
             before = stats;
         }
     });

@@ -20,6 +20,8 @@ use domain::base::{Record, Ttl};
 use domain::rdata::ZoneRecordData;
 use domain::zonefile::inplace::{self, Zonefile};
 
+use crate::entries::{Entries, Unbalanced};
+
 pub(crate) type Name = domain::base::Name<Bytes>;
 pub(crate) type Data = ZoneRecordData<Bytes, Name>;
 
@@ -34,16 +36,18 @@ const CHAIN_MAX: usize = 32;
 pub(crate) enum ZoneError {
     #[error("cannot read {}: {source}", .path.display())]
     Read { path: PathBuf, source: io::Error },
-    #[error("{}:{error}", .path.display())]
-    Syntax { path: PathBuf, error: inplace::Error },
+    #[error("{}:{line}: {error}", .path.display())]
+    At { path: PathBuf, line: usize, error: Box<Self> },
+    #[error("{0}")]
+    Syntax(String),
+    #[error(transparent)]
+    Unbalanced(#[from] Unbalanced),
     #[error("$INCLUDE {0}: not supported, put the records into one file")]
     Include(String),
-    #[error("{0}: only class IN is served")]
-    Class(Name),
     #[error("{0}: DNAME is not supported")]
     Dname(Name),
-    #[error("a zone needs one SOA record, this file has {0}")]
-    Soa(usize),
+    #[error("{}: a zone needs one SOA record, this file has {found}", .path.display())]
+    Soa { path: PathBuf, found: usize },
     #[error("{0} is not in the zone {1}")]
     Outside(Name, Name),
     #[error("{0}: a CNAME allows no other records beside it")]
@@ -142,26 +146,38 @@ impl Zone {
 
     /// Reads a zone from the text of its file; `path` is for messages.
     pub(crate) fn parse(text: &[u8], path: &Path) -> Result<Self, ZoneError> {
+        let at =
+            |line| move |error| ZoneError::At { path: path.into(), line, error: Box::new(error) };
+        // With room for all of it, so that the parser copies nothing when it is fed.
         let mut file = Zonefile::with_capacity(text.len() + 1);
-        file.extend_from_slice(text);
-        if !text.ends_with(b"\n") {
-            file.extend_from_slice(b"\n");
-        }
+        file.set_default_class(Class::IN); // any other is a syntax error
         let mut records = Vec::new();
-        for entry in file {
-            match entry.map_err(|error| ZoneError::Syntax { path: path.into(), error })? {
-                inplace::Entry::Record(record) => records.push(record.flatten_into()),
-                inplace::Entry::Include { path, .. } => {
-                    return Err(ZoneError::Include(path.to_string()));
+        // The parser relies on whole entries (at the end of half a one it panics), and does not say
+        // where they begin.
+        for (line, entry) in Entries::new(text) {
+            let entry = entry.map_err(|unbalanced| at(line)(unbalanced.into()))?;
+            file.extend_from_slice(entry);
+            if !entry.ends_with(b"\n") {
+                file.extend_from_slice(b"\n");
+            }
+            let syntax = |error: inplace::Error| {
+                let (line, what) = place(&error.to_string(), line, entry);
+                at(line)(ZoneError::Syntax(what))
+            };
+            while let Some(parsed) = file.next_entry().map_err(syntax)? {
+                match parsed {
+                    inplace::Entry::Record(record) => records.push((line, record.flatten_into())),
+                    inplace::Entry::Include { path: other, .. } => {
+                        return Err(at(line)(ZoneError::Include(other.to_string())));
+                    }
                 }
             }
         }
-        Self::build(records)
-    }
-
-    fn build(records: Vec<Record<Name, Data>>) -> Result<Self, ZoneError> {
-        let soas: Vec<_> = records.iter().filter(|record| record.rtype() == Rtype::SOA).collect();
-        let [soa] = soas[..] else { return Err(ZoneError::Soa(soas.len())) };
+        let soas: Vec<_> =
+            records.iter().filter(|(_, record)| record.rtype() == Rtype::SOA).collect();
+        let [(_, soa)] = soas[..] else {
+            return Err(ZoneError::Soa { path: path.into(), found: soas.len() });
+        };
         let (origin, data) = (soa.owner().clone(), soa.data().clone());
         let minimum = match &data {
             Data::Soa(soa) => soa.minimum(),
@@ -174,8 +190,8 @@ impl Zone {
             data: vec![data],
         };
         let mut zone = Self { apex: key(&origin), nodes: ByName::default(), negative };
-        for record in records {
-            zone.insert(record, &origin)?;
+        for (line, record) in records {
+            zone.insert(record, &origin).map_err(at(line))?;
         }
         zone.settle()?;
         Ok(zone)
@@ -183,11 +199,7 @@ impl Zone {
 
     fn insert(&mut self, record: Record<Name, Data>, origin: &Name) -> Result<(), ZoneError> {
         let (rtype, ttl) = (record.rtype(), record.ttl());
-        let class = record.class();
         let (owner, data) = record.into_owner_and_data();
-        if class != Class::IN {
-            return Err(ZoneError::Class(owner));
-        }
         if rtype == Rtype::DNAME {
             return Err(ZoneError::Dname(owner));
         }
@@ -372,6 +384,16 @@ impl Zone {
         name[2..2 + encloser.len()].copy_from_slice(encloser);
         self.nodes.get(&name[..2 + encloser.len()]).map_or(Found::Nothing, Found::Node)
     }
+}
+
+/// The line and the message of the parser's `line:column: message` about an entry that begins on
+/// `first`. An entry that ends too early is an error of its last line, not of the one below it.
+fn place(error: &str, first: usize, entry: &[u8]) -> (usize, String) {
+    let line_feeds = entry.iter().filter(|byte| **byte == b'\n').count();
+    let last = first + line_feeds.saturating_sub(1);
+    let mut parts = error.splitn(3, ':');
+    let line = parts.next().and_then(|line| line.parse().ok()).unwrap_or(first);
+    (line.clamp(first, last), parts.nth(1).unwrap_or(error).trim().to_owned())
 }
 
 /// Eight bytes at a time, multiplied and folded: a third of the standard hasher's time. That one

@@ -239,7 +239,44 @@ fn other_opcodes_are_not_implemented() {
         assert!(
             message.first_question().unwrap().qname().name_eq(&answers_name("www.example.org"))
         );
+        assert!(message.opt().is_none());
     }
+}
+
+/// Goal: whoever asks with OPT is answered with OPT, so that an old server and an error of ours are
+/// told apart (RFC 6891 §6.1.1 and §7). Method: queries that are refused for different causes, each
+/// without OPT, with it, and with one of an unknown version.
+#[test]
+fn errors_are_answered_by_edns_too() {
+    let answers = answers();
+    let whole = query("www.example.org", Rtype::A);
+    let changed = |at: usize, byte| {
+        let mut query = whole.clone();
+        query[at] = byte;
+        query
+    };
+    let twice = [&changed(5, 2)[..], &whole[HEADER_LEN..]].concat();
+    let no_question = changed(5, 0)[..HEADER_LEN].to_vec();
+    for (query, rcode) in [
+        (changed(2, 2 << 3), Rcode::NOTIMP),
+        (changed(2, 5 << 3), Rcode::NOTIMP),
+        (twice, Rcode::FORMERR),
+        (no_question, Rcode::FORMERR),
+        ([&changed(12, 0xc0)[..12], &[0xc0, 12, 0, 1, 0, 1]].concat(), Rcode::FORMERR),
+    ] {
+        let message = ask(&answers, &query);
+        assert_eq!((message.header().rcode(), message.opt().is_some()), (rcode, false));
+        for version in [0, 1] {
+            let message = ask(&answers, &with_opt(query.clone(), version, true));
+            let opt = message.opt().expect("an OPT record for an OPT record");
+            assert_eq!(opt.rcode(message.header()).to_int(), u16::from(rcode.to_int()));
+            assert!(opt.dnssec_ok() && opt.version() == 0, "{query:?}");
+        }
+    }
+    let twice = with_opt(with_opt(whole, 0, false), 0, false);
+    let message = ask(&answers, &twice);
+    assert_eq!(message.header().rcode(), Rcode::FORMERR, "two OPT records");
+    assert!(message.opt().is_some());
 }
 
 fn answers_name(name: &str) -> domain::base::Name<Vec<u8>> {
@@ -251,12 +288,16 @@ fn answers_name(name: &str) -> domain::base::Name<Vec<u8>> {
 #[test]
 fn malformed_queries_get_formerr() {
     let answers = answers();
-    let mut whole = with_opt(query("www.example.org", Rtype::A), 0, false);
+    let plain = query("www.example.org", Rtype::A);
+    let mut whole = with_opt(plain.clone(), 0, false);
     *whole.last_mut().unwrap() = 6;
     whole.extend([0, 10, 0, 2, 0xab, 0xcd]);
     assert_eq!(ask(&answers, &whole).header().rcode(), Rcode::NOERROR);
+    let opt_ends = plain.len() + OPT_LEN;
     for len in 2..whole.len() {
-        assert_eq!(ask(&answers, &whole[..len]).header().rcode(), Rcode::FORMERR, "{len} bytes");
+        let message = ask(&answers, &whole[..len]);
+        assert_eq!(message.header().rcode(), Rcode::FORMERR, "{len} bytes");
+        assert_eq!(message.opt().is_some(), len >= opt_ends, "{len} bytes");
     }
     whole.push(0);
     assert_eq!(ask(&answers, &whole).header().rcode(), Rcode::FORMERR, "a byte too many");
@@ -275,13 +316,7 @@ fn malformed_queries_get_formerr() {
 #[test]
 fn damaged_queries_are_answered_or_not_but_never_fatal() {
     let answers = answers();
-    let mut state = 0x2545_f491_4f6c_dd1d_u64;
-    let mut random = move |below: usize| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        usize::try_from(state >> 33).unwrap() % below
-    };
+    let mut random = random();
     let mut out = Vec::new();
     for name in
         ["www.example.org", "a.b.sub.example.org", "x.wild.example.org", "chain1.example.org"]
@@ -318,14 +353,100 @@ fn a_zone_that_makes_no_sense_is_not_served() {
         ("a IN CNAME b\na IN CNAME c\n", "a.z: a CNAME allows no other"),
         ("a IN DNAME b\n", "a.z: DNAME is not supported"),
         ("*.a IN NS b\n", "a delegation cannot be a wildcard"),
-        ("$INCLUDE other\n", "$INCLUDE other: not supported"),
+        ("$INCLUDE other\n", "test.zone:4: $INCLUDE other: not supported"),
+        // With the line, and whatever comes after it.
+        ("a IN TXT ( \"b\"\n", "test.zone:4: a parenthesis that is never closed"),
+        ("a IN TXT ( \"b\"\n\nc IN A 192.0.2.1\n", "test.zone:4: a parenthesis that is never"),
+        ("a IN TXT (\n(b)\nc IN A 192.0.2.1", "test.zone:4: a parenthesis that is never closed"),
+        ("a IN TXT (", "test.zone:4: a parenthesis that is never closed"),
+        ("a IN TXT b )\n", "test.zone:4: a parenthesis that was never opened"),
+        ("a IN TXT (\nb ) )\n", "test.zone:5: a parenthesis that was never opened"),
+        ("a IN TXT \"b\nc IN TXT \"d\"\n", "test.zone:4: a quote that is not closed"),
+        ("a IN TXT (\n\"b\n)\n", "test.zone:5: a quote that is not closed"),
+        ("a IN TXT \"b", "test.zone:4: a quote that is not closed"),
+        ("a IN TXT \"b\\\"\n", "test.zone:4: a quote that is not closed"),
+        ("a IN TXT b\\", "test.zone:4: a backslash with nothing behind it"),
+        ("a IN TXT b\\\nc IN TXT d\n", "test.zone:4: a backslash with nothing behind it"),
+        ("a IN TXT\n", "test.zone:4: unexpected end of entry"),
+        ("a IN TXT\nb IN A 192.0.2.1\n", "test.zone:4: unexpected end of entry"),
+        ("\na CH TXT b\n", "test.zone:5: different class: CH != IN"),
+        ("a IN TXT (\nb\n) \\999\n", "test.zone:6: bad symbol"),
+        ("$ORIGIN\n", "test.zone:4: unexpected end of entry"),
+        ("$TTL soon\n", "test.zone:4: expected decimal number"),
+        ("$GENERATE 1-3 a A 192.0.2.$\n", "test.zone:4: unknown control: $GENERATE"),
+        ("\n\na IN DNAME (\nb )\n", "test.zone:6: a.z: DNAME is not supported"),
+        ("a IN A (\n192.0.2.1 )\nxz. IN A 192.0.2.1\n", "test.zone:6: xz is not in the zone"),
     ];
     for (text, message) in cases {
         let error = from_text(&format!("{soa}{text}")).unwrap_err().to_string();
         assert!(error.contains(message), "{text:?}: {error}");
     }
     let error = from_text("").unwrap_err().to_string();
-    assert!(error.contains("this file has 0"), "{error}");
+    assert!(error.contains("test.zone: a zone needs one SOA record, this file has 0"), "{error}");
+    let error = from_text("a IN A 192.0.2.1\n").unwrap_err().to_string();
+    assert!(error.contains("test.zone:1: missing origin"), "{error}");
+}
+
+#[test]
+fn what_looks_unbalanced_and_is_not_is_served() {
+    for (text, txt) in [
+        ("a TXT ( b ; a comment ) \" ( \\\n c )", "b c"),
+        ("a TXT \"b ; ( c\"", "\"b ; ( c\""),
+        ("a TXT \\(b\\\"", "\\(b\\\""),
+        ("a TXT \"\\\" ) \\\\\" ; \"\r", "\"\\\" ) \\\\\""),
+        ("a TXT ( ( b )\n\n ) ; )", "b"),
+    ] {
+        let zone = format!("$ORIGIN z.\n$TTL 60\n@ IN SOA a b 1 2 3 4 5\n{text}");
+        let lines = lines(&ask(&from_text(&zone).unwrap(), &query("a.z", Rtype::TXT)));
+        let plain = format!("$ORIGIN z.\n$TTL 60\n@ IN SOA a b 1 2 3 4 5\na TXT {txt}\n");
+        assert_eq!(
+            lines,
+            self::lines(&ask(&from_text(&plain).unwrap(), &query("a.z", Rtype::TXT)))
+        );
+        assert_eq!(lines.len(), 1, "{text}");
+    }
+}
+
+/// Goal: no zone file whatever does harm. Method: pieces of a zone with a few bytes of meaning put
+/// in, many times over; each is a zone or an error that begins with the file's name.
+#[test]
+fn damaged_zones_are_errors_but_never_fatal() {
+    const MEANING: &[u8] = b"\"()\\;\n @$\t\r\0.0a\xff#";
+    let whole =
+        [include_bytes!("../../sample.zone"), &b"s SVCB 1 . key=\"a\"\nu TYPE9 \\# 1 0a\n"[..]];
+    let whole = whole.concat();
+    let mut random = random();
+    for _ in 0..20_000 {
+        let start = random(whole.len());
+        let end = (start + 1 + random(200)).min(whole.len());
+        let mut text = whole[start..end].to_vec();
+        for _ in 0..=random(3) {
+            let at = random(text.len());
+            match (MEANING[random(MEANING.len())], random(2)) {
+                (byte, 0) => text[at] = byte,
+                (byte, _) => text.insert(at, byte),
+            }
+        }
+        text.splice(..0, *b"$ORIGIN z.\n@ IN SOA a b 1 2 3 4 5\n");
+        if let Err(error) = Zone::parse(&text, Path::new("test.zone")) {
+            let error = error.to_string();
+            let no_place = ["CNAME allows", "is not in the zone"];
+            let placed =
+                error.starts_with("test.zone:") || no_place.iter().any(|n| error.contains(n));
+            assert!(placed, "{error}: {}", text.escape_ascii());
+        }
+    }
+}
+
+/// Numbers below the one given, the same ones every time.
+fn random() -> impl FnMut(usize) -> usize {
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    move |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state >> 33).unwrap() % below
+    }
 }
 
 #[test]
@@ -342,4 +463,42 @@ fn an_answer_that_would_not_fit_is_found_out_at_the_start() {
 
     let error = from_text(&zone(300)).unwrap_err().to_string();
     assert!(error.contains("big.z TXT: the answer would not fit"), "{error}");
+}
+
+/// Goal: addresses that are only a courtesy are left out when they do not fit, whole sets of them,
+/// and nothing says so; those that a delegation needs are not. Method: as many names to point to as
+/// make their addresses too many.
+#[test]
+fn additional_records_that_do_not_fit_are_left_out() {
+    let zone = |first: &str, below: &str, addresses: usize| {
+        let mut text = format!("$ORIGIN z.\n$TTL 60\n@ SOA a b 1 2 3 4 5\n{first} A 192.0.2.9\n");
+        for number in 0..20 {
+            text +=
+                &format!("many {below} h{number}{}\n", if below == "NS" { ".many" } else { "" });
+            for address in 0..addresses {
+                let (high, low) = (address / 256, address % 256);
+                let name =
+                    if below == "NS" { format!("h{number}.many") } else { format!("h{number}") };
+                text += &format!("{name} A 10.{number}.{high}.{low}\n");
+            }
+        }
+        from_text(&text)
+    };
+    let message = ask(&zone("x", "MX 10", 300).unwrap(), &query("many.z", Rtype::MX));
+    let counts = message.header_counts();
+    assert_eq!(counts.ancount(), 20);
+    assert!(!message.header().tc() && message.header().rcode() == Rcode::NOERROR);
+    assert!(
+        counts.arcount() >= 3_300 && counts.arcount().is_multiple_of(300),
+        "{counts:?}: whole sets"
+    );
+    assert!(message.as_slice().len() > 52_000);
+    let with_edns =
+        ask(&zone("x", "MX 10", 300).unwrap(), &with_opt(query("many.z", Rtype::MX), 0, false));
+    assert!(with_edns.opt().is_some());
+
+    let error = zone("x", "NS", 300).unwrap_err().to_string();
+    assert!(error.contains("many.z A: the answer would not fit"), "glue: {error}");
+    let message = ask(&zone("x", "NS", 100).unwrap(), &query("a.many.z", Rtype::A));
+    assert_eq!(message.header_counts().arcount(), 2_000);
 }

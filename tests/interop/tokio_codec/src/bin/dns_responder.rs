@@ -14,6 +14,8 @@ use crate::answer::{Answers, Reply};
 
 #[path = "../../../../../examples/dns_tcp/answer.rs"]
 mod answer;
+#[path = "../../../../../examples/dns_tcp/entries.rs"]
+mod entries;
 #[path = "../../../../../examples/dns_tcp/zone.rs"]
 mod zone;
 

@@ -1,0 +1,103 @@
+//! An example as a process: what it says, and how it ends.
+
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a program may take for anything. Far longer than it takes.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A program that runs. It is killed if a test forgets it.
+pub(crate) struct Program(pub(crate) Child);
+
+/// What a program came to.
+#[derive(Debug)]
+pub(crate) struct End {
+    /// None if a signal ended it.
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Program {
+    /// Starts the example, which `cargo test` builds. What it may read is written at once.
+    pub(crate) fn start(name: &str, arguments: &[&str], input: &[u8]) -> Self {
+        let here = std::env::current_exe().unwrap();
+        let path: PathBuf = here.ancestors().nth(2).unwrap().join("examples").join(name);
+        assert!(path.exists(), "{} is missing: cargo build --example {name}", path.display());
+        let mut child = Command::new(path)
+            .args(arguments)
+            .env_remove("RUST_LOG")
+            .env_remove("RUST_BACKTRACE")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // A program that reads nothing has closed it perhaps.
+        let _ = child.stdin.take().unwrap().write_all(input);
+        Self(child)
+    }
+
+    /// Runs the example until it ends by itself.
+    pub(crate) fn run(name: &str, arguments: &[&str]) -> End {
+        Self::start(name, arguments, b"").end()
+    }
+
+    /// Sends a signal, by its short name.
+    pub(crate) fn signal(&self, name: &str) {
+        let id = self.0.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
+    }
+
+    /// Waits for its end. (Nothing here says more than a pipe holds.)
+    pub(crate) fn end(mut self) -> End {
+        self.until("it ends", |program| program.0.try_wait().unwrap().is_some());
+        let (mut out, mut err) = (String::new(), String::new());
+        // Either may have been closed by the test.
+        if let Some(mut pipe) = self.0.stdout.take() {
+            pipe.read_to_string(&mut out).unwrap();
+        }
+        if let Some(mut pipe) = self.0.stderr.take() {
+            pipe.read_to_string(&mut err).unwrap();
+        }
+        End { code: self.0.wait().unwrap().code(), out, err }
+    }
+
+    /// Waits until `done`, looking every millisecond.
+    #[expect(clippy::disallowed_methods, reason = "tests wait in real time")]
+    pub(crate) fn until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !done(self) {
+            assert!(Instant::now() < deadline, "waited too long: {what}");
+            thread::park_timeout(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// An option that takes a number is refused 0, with a word that names both and the limit.
+pub(crate) fn zero_is_refused(name: &str, arguments: &[&str], option: &str) {
+    let end = Program::run(name, &[arguments, &[option, "0"]].concat());
+    let told = format!("invalid value '0' for '{option} <");
+    assert_eq!(end.code, Some(2), "{name} {option} 0: {end:?}");
+    assert!(end.err.contains(&told) && end.err.contains("0 is not in 1.."), "{end:?}");
+}
+
+/// `--help` helps, and what is not in it is refused.
+pub(crate) fn arguments_are_explained(name: &str, arguments: &[&str], option: &str) {
+    let help = Program::run(name, &["--help"]);
+    assert_eq!((help.code, help.err.as_str()), (Some(0), ""), "{name}: {help:?}");
+    assert!(help.out.contains("Usage: ") && help.out.contains(option), "{name}: {help:?}");
+    let unknown = Program::run(name, &[arguments, &["--nonsense"]].concat());
+    assert_eq!((unknown.code, unknown.out.as_str()), (Some(2), ""), "{name}: {unknown:?}");
+    assert!(unknown.err.contains("unexpected argument '--nonsense'"), "{name}: {unknown:?}");
+}
