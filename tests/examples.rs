@@ -1,0 +1,185 @@
+//! The examples as strangers meet them: what they take on the command line, what they say, and how
+//! they end. (What they are about is tested where they are.)
+#![cfg(target_os = "linux")]
+
+#[path = "support/program.rs"]
+mod program;
+#[path = "support/server.rs"]
+mod server;
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+
+use condor::client::Client;
+
+use program::{Program, arguments_are_explained, zero_is_refused};
+use server::{behaves, line, serving};
+
+const SERVERS: [(&str, &[&str]); 8] = [
+    ("chat", &[]),
+    ("dnstap_collector", &[]),
+    ("echo", &[]),
+    ("epmd", &[]),
+    ("metrics", &["--admin", "127.0.0.1:0"]),
+    ("offload", &[]),
+    ("own_loop", &[]),
+    ("ping_server", &[]),
+];
+
+#[test]
+fn every_server_takes_names_and_ends_on_a_signal() {
+    for (name, others) in SERVERS {
+        behaves(name, others);
+    }
+}
+
+#[test]
+fn every_example_explains_its_arguments() {
+    for (name, others) in SERVERS {
+        arguments_are_explained(name, others, "--listen <HOST:PORT>");
+    }
+    arguments_are_explained("call", &["127.0.0.1:1", "hello"], "--hex");
+}
+
+#[test]
+fn zero_is_refused_where_it_means_nothing() {
+    let options = ["--shards", "--max-connections", "--timeout", "--max-packet", "--idle"];
+    for option in [&options[..], &["--keepalive", "--stats"]].concat() {
+        zero_is_refused("echo", &[], option);
+    }
+    zero_is_refused("metrics", &[], "--shards");
+    zero_is_refused("offload", &[], "--workers");
+    zero_is_refused("own_loop", &[], "--tick");
+    zero_is_refused("call", &["127.0.0.1:1", "hello"], "--timeout");
+}
+
+/// Goal: `echo --stats 1 | head -1` serves on and panics nowhere. Method: the pipe is closed after
+/// one line; then the next lines have been tried, as the kernel counts calls of `write`.
+#[test]
+fn a_server_whose_output_is_closed_serves_on() {
+    let (mut echo, addr) = serving("echo", &["--listen", "127.0.0.1:0", "--stats", "1"]);
+    let path = format!("/proc/{}/io", echo.0.id());
+    let writes = move || {
+        let counts = std::fs::read_to_string(&path).unwrap();
+        let writes = counts.lines().find_map(|line| line.strip_prefix("syscw: ")).unwrap();
+        writes.parse::<u64>().unwrap()
+    };
+    echo.0.stdout = None;
+    let before = writes();
+    echo.until("two lines are lost", |_| writes() >= before + 2);
+    let mut client = Client::connect(addr).unwrap();
+    assert_eq!(client.request("still there").unwrap(), b"still there");
+    drop(client);
+    echo.signal("INT");
+    let end = echo.end();
+    assert_eq!(end.code, Some(0));
+    assert!(!end.err.contains("panicked"), "{end:?}");
+}
+
+/// Goal: the first signal lets a client finish, the second one does not wait for it. Method: a
+/// client that takes its farewell and does not close.
+#[test]
+fn a_second_signal_ends_at_once() {
+    let (echo, addr) = serving("echo", &["--listen", "127.0.0.1:0"]);
+    let mut client = TcpStream::connect(addr).unwrap();
+    client.write_all(b"\0\x05hello").unwrap();
+    client.read_exact(&mut [0; 7]).unwrap();
+    echo.signal("TERM");
+    assert_eq!(client.read(&mut [0; 1]).unwrap(), 0, "the drain has told it");
+    echo.signal("TERM");
+    let end = echo.end();
+    assert_eq!(end.code, Some(0), "{end:?}");
+    let told = "draining; a second signal ends every connection at once\nending every connection\n";
+    assert!(end.err.starts_with(told), "{end:?}");
+}
+
+/// Goal: what the README tells to type works. Method: the bytes of the printed line.
+#[test]
+fn ping_server_prints_what_to_try() {
+    let (mut ping, addr) = serving("ping_server", &["--listen", "localhost:0"]);
+    let hint = line(&mut ping);
+    assert!(hint.contains(&format!("/dev/tcp/{}/{};", addr.ip(), addr.port())), "{hint:?}");
+    let mut client = TcpStream::connect(addr).unwrap();
+    client.write_all(b"\0\x04ping\0\x04stop").unwrap();
+    let mut answers = Vec::new();
+    client.read_to_end(&mut answers).unwrap();
+    assert_eq!(answers, b"\0\x04pong\0\x02ok");
+    drop(client);
+    ping.signal("INT");
+    let end = ping.end();
+    assert_eq!(end.code, Some(0), "{end:?}");
+    assert!(end.err.contains("listener \"ping\": stopped"), "the log says so: {end:?}");
+}
+
+#[test]
+fn epmd_tells_the_port_that_it_has() {
+    for listen in [":0", "127.0.0.1:0"] {
+        let (_epmd, addr) = serving("epmd", &["--listen", listen]);
+        let mut client = TcpStream::connect(addr).unwrap();
+        client.write_all(b"\0\x01n").unwrap();
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).unwrap();
+        assert_eq!(answer, u32::from(addr.port()).to_be_bytes());
+    }
+}
+
+// ---- call ----
+
+/// The output of `call` for these arguments after the server's address.
+fn call(arguments: &[&str], input: &[u8]) -> program::End {
+    let (_echo, addr) = serving("echo", &["--listen", "127.0.0.1:0"]);
+    // By name, unless the name has another address here than the server.
+    let server = format!("{}:{}", if input.is_empty() { "localhost" } else { "" }, addr.port());
+    Program::start("call", &[&[server.as_str()], arguments].concat(), input).end()
+}
+
+#[test]
+fn call_sends_arguments_and_lines() {
+    for (arguments, input, answers) in [
+        (&["ping", "two words", ""][..], &b""[..], "ping\ntwo words\n\n"),
+        (&["--hex", "00ff", "", "DE ad"], b"", "00ff\n\ndead\n"),
+        (&["-"], b"one\n\nthree \xff\r\nlast", "one\n\nthree \\xff\\r\nlast\n"),
+        (&["-"], b"", ""),
+        (&["--hex", "-"], b"00\n\n0a 0B\r\n2d", "00\n\n0a0b\n2d\n"),
+    ] {
+        let end = call(arguments, input);
+        assert_eq!((end.code, end.out.as_str()), (Some(0), answers), "{arguments:?}: {end:?}");
+        assert_eq!(end.err, "", "{arguments:?}");
+    }
+}
+
+#[test]
+fn call_says_what_makes_no_sense() {
+    for (arguments, input, code, told, answers) in [
+        (&["--hex", "0g"][..], &b""[..], 2, "`0g`: `g` is no hexadecimal digit", ""),
+        (&["--hex", "00", "012"], b"", 2, "`012`: 3 hexadecimal digits", ""),
+        (&["--hex", "-"], b"00\n\n1\n", 2, "line 3 of stdin: `1`: 1 hexadecimal digits", "00\n\n"),
+        (&["one", "-"], b"", 2, "goes with no other packets", ""),
+        (&["--len", "3", "a"], b"", 2, "a length has 1, 2 or 4 bytes", ""),
+        (&["--len", "1", &"a".repeat(256)], b"", 2, "256 bytes exceeds the maximum of 255", ""),
+        (&["send_and_stop", "more"], b"", 1, "closed by the server", "send_and_stop\n"),
+        (&["--len", "1", "--timeout", "10", "a"], b"", 1, "no answer within 10ms", ""),
+    ] {
+        let end = call(arguments, input);
+        assert_eq!((end.code, end.out.as_str()), (Some(code), answers), "{arguments:?}: {end:?}");
+        assert!(end.err.contains(told), "{arguments:?}: {end:?}");
+    }
+    for server in ["a..b:5555", "localhost"] {
+        let end = Program::run("call", &[server, "hello"]);
+        assert_eq!(end.code, Some(1), "{end:?}");
+        assert!(end.err.contains(&format!("cannot connect to \"{server}\"")), "{end:?}");
+    }
+}
+
+/// Goal: `call ... | head -1` ends quietly. Method: nobody reads its output when the answer comes.
+#[test]
+fn call_whose_output_is_closed_ends_quietly() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = listener.local_addr().unwrap().to_string();
+    let mut call = Program::start("call", &[&server, "hello"], b"");
+    let (mut stream, _) = listener.accept().unwrap();
+    call.0.stdout = None;
+    stream.write_all(b"\0\x02hi").unwrap();
+    let end = call.end();
+    assert_eq!((end.code, end.err.as_str()), (Some(0), ""));
+}
