@@ -225,9 +225,13 @@ fn a_privileged_port_is_named() {
         Err(Error::AddressInUse { .. }) => {}
         Ok(_) if !is_child() => {
             use std::os::unix::process::CommandExt;
-            // A place where everybody may run it.
+            // A place where everybody may run it. Copied by another process: a child that another
+            // test starts meanwhile inherits what this one writes to, and a file that is written to
+            // cannot be run.
             let copy = std::env::temp_dir().join(format!("condor-test-{}", std::process::id()));
-            std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+            let mut copying = std::process::Command::new("cp");
+            copying.arg(std::env::current_exe().unwrap()).arg(&copy);
+            assert!(copying.status().unwrap().success());
             let mut command = std::process::Command::new(&copy);
             let given = child("a_privileged_port_is_named");
             command.args(given.get_args()).env("CONDOR_TEST_CHILD", "1");
