@@ -312,6 +312,8 @@ pub(crate) fn sum(counters: &[Arc<Counters>]) -> Stats {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::OnceLock;
+    use std::thread;
     use std::time::Duration;
 
     use super::*;
@@ -324,7 +326,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn a_command_that_comes_while_the_reactor_goes_is_dropped() {
         let end = End::new(Doorbell::new(|| {}));
-        let (drain, mut tickets) = Drain::new([OnceLock::new()].into_iter().collect());
+        let (drain, mut tickets) = Drain::new(Arc::new(Threads::new(1)));
         let ticket = tickets.pop().unwrap();
         let task = OnceLock::new();
         let told = thread::scope(|scope| {

@@ -141,6 +141,7 @@ debug_as_display!(Error {
     Options { name, errors },
     ReactorOptions { errors },
     AddressInUse { name, addr },
+    BadName { name, found },
     Permission { name, addr },
     NotLocal { name, addr },
     Listen { name, addr, source },

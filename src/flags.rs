@@ -2,7 +2,9 @@
 
 /// Declares a set of flags in a word: a constant for each flag, and what can be asked of a set.
 macro_rules! flag_set {
-    ($(#[$doc:meta])* $set:ident: $word:ty { $($(#[$flag_doc:meta])* $flag:ident = $bit:literal,)* }) => {
+    ($(#[$doc:meta])* $set:ident: $word:ty {
+        $($(#[$flag_doc:meta])* $flag:ident = $bit:literal,)*
+    }) => {
         $(#[$doc])*
         #[derive(Copy, Clone, Default, PartialEq, Eq)]
         pub(crate) struct $set($word);

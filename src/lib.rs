@@ -120,12 +120,15 @@
 //!   guard        catches the panics of your code
 //!   sync         locks and atomics: the standard library's, or loom's
 //!   ---- pure from here on: no socket, no clock, no input or output ----
-//!   connection   the state of one connection: input, output, clocks, the end
+//!   connection   the state of one connection: input, output, clocks
+//!   life         how far a connection has come, and each step it can take
 //!   timers       the handlers' own timers
 //!   buffer       bytes that wait
 //!   framing      packets out of bytes, bytes out of packets
 //!   reason       why a connection ended, or why a packet or a message failed
 //!   wheel        many deadlines, one question: which are due?
+//!   flags        sets of flags that cannot be mixed
+//!   text         keeps text that others wrote on one line
 //! ```
 //!
 //! `ARCHITECTURE.md` in the repository describes each of them, and gives the reasons.

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!   accepted ──► opening ──► open ──► closing ──► lingering ──► gone
-//!                   │         │          │                        ▲
-//!                   │         │          └─ nothing to save ──────┤
-//!                   └─────────┴─ nothing was ever open ───────────┘
+//!                  │          │          │                       ▲
+//!                  │          │          └─ nothing to save ─────┤
+//!                  └──────────┴─ it never opened ────────────────┘
 //! ```
 //!
 //! | stage | the handler | what means something in it |

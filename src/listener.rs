@@ -216,7 +216,7 @@ impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
 
     fn accept(&mut self, turn: &mut Turn) -> Result<(), Error> {
         if self.accepting.ready || self.admission.has_news(self.profile.shard) {
-            return self.let_in(turn);
+            return self.accept_ready(turn);
         }
         self.accepting.streak = 0;
         Ok(())

@@ -7,6 +7,7 @@
 //! mio is edge-triggered: bytes that are left in the kernel are announced once. Whoever stops
 //! early therefore stays queued, and while anybody is queued `wait` does not wait.
 
+pub(crate) mod build;
 mod commands;
 mod shutdown;
 mod stage;
@@ -16,25 +17,22 @@ use std::io::ErrorKind;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
-use mio::{Poll, Waker};
 use slab::Slab;
 
 use self::stage::Shutdown;
 use crate::acceptor::Acceptor;
-use crate::clock::{Clock, Nanos};
-use crate::directory::{End, Shared};
+use crate::clock::Nanos;
+use crate::directory::End;
 use crate::drain::Ticket;
 use crate::error::Error;
 use crate::guard::guarded;
 use crate::handle::{Handle, ListenerHandle};
 use crate::handler::{Accepted, Handler};
 use crate::logging::{Cause, LogGate};
-use crate::mailbox::Doorbell;
-use crate::options::{ListenerOptions, ReactorOptions};
+use crate::options::ListenerOptions;
 use crate::phases::AnyListener;
-use crate::poller::{Poller, Registry};
+use crate::poller::Poller;
 use crate::start::Prepared;
-use crate::sync::Arc;
 use crate::token::{self, Target};
 use crate::turn::{Timer, Turn};
 
@@ -73,85 +71,7 @@ pub struct Reactor {
     stopped: bool,
 }
 
-/// What a reactor grows from: all of it that can be made on another thread, and can fail.
-pub(crate) struct Seed {
-    shard: usize,
-    poll: Poll,
-    registry: mio::Registry,
-    options: ReactorOptions,
-}
-
-impl Seed {
-    pub(crate) fn new(shard: usize, options: ReactorOptions) -> Result<(Self, End), Error> {
-        let options = options.checked()?;
-        let failed = |what| move |source| Error::Poll { what, source };
-        let poll = Poll::new().map_err(failed("make an event queue"))?;
-        let waker = Waker::new(poll.registry(), token::WAKER).map_err(failed("make a waker"))?;
-        let registry = poll.registry().try_clone().map_err(failed("share the event queue"))?;
-        let doorbell = Doorbell::new(move || {
-            if let Err(error) = waker.wake() {
-                log::error!("cannot wake the reactor: {error}");
-            }
-        });
-        Ok((Self { shard, poll, registry, options }, End::new(doorbell)))
-    }
-
-    /// Grows the reactor on the calling thread.
-    pub(crate) fn grow(self, shared: Arc<Shared>) -> Reactor {
-        let Self { shard, poll, registry, options } = self;
-        let poller = Poller::system(poll, options.events);
-        let registry = Registry::System(registry);
-        Reactor::assemble(shard, poller, registry, Clock::monotonic(), options, shared)
-    }
-}
-
 impl Reactor {
-    /// A reactor with the default [`ReactorOptions`].
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Poll`] if the system has no descriptors left for it.
-    pub fn new() -> Result<Self, Error> {
-        Self::with_options(ReactorOptions::default())
-    }
-
-    /// A reactor with these options.
-    ///
-    /// # Errors
-    ///
-    /// As [`new`](Self::new), and [`Error::ReactorOptions`] with everything that is
-    /// [wrong](ReactorOptions::check) with them.
-    pub fn with_options(options: ReactorOptions) -> Result<Self, Error> {
-        let (seed, end) = Seed::new(0, options)?;
-        Ok(seed.grow(Arc::new(Shared::new(vec![end]))))
-    }
-
-    /// A reactor of these parts, on the calling thread.
-    pub(crate) fn assemble(
-        shard: usize,
-        poller: Poller,
-        registry: Registry,
-        clock: Clock,
-        options: ReactorOptions,
-        shared: Arc<Shared>,
-    ) -> Self {
-        shared.threads.settle_here(shard);
-        let pulse = Arc::clone(&shared.ends[shard].pulse);
-        Self {
-            shard,
-            poller,
-            more_events: false,
-            last_event: Nanos(0),
-            read: vec![0; options.read_buffer],
-            listeners: Slab::new(),
-            turn: Turn::new(clock, options, registry, pulse),
-            handle: Handle { shared },
-            shutdown: None,
-            gate: LogGate::default(),
-            stopped: false,
-        }
-    }
-
     /// Starts a listener: Condor's `start_listener`. `factory` makes one handler per connection;
     /// it and the handlers need not be `Send`, for they never leave this thread.
     ///

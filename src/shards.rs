@@ -21,7 +21,7 @@ use crate::guard::panic_text;
 use crate::handle::{Handle, ListenerHandle};
 use crate::handler::{Accepted, Handler};
 use crate::options::{ListenerOptions, ReactorOptions};
-use crate::reactor::Seed;
+use crate::reactor::build::Seed;
 use crate::sync::Arc;
 
 /// Several reactors, each on a thread of its own.

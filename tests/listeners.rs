@@ -419,7 +419,7 @@ fn an_error_that_ends_main_is_printed_as_people_read_it() {
     let (name, addr) = (String::from("dns"), SocketAddr::from(([127, 0, 0, 1], 53)));
     let errors: [(Box<dyn std::error::Error>, &[&str]); 14] = [
         (Box::new(Error::AddressInUse { name: name.clone(), addr }), &["AddressInUse", "addr: "]),
-        (Box::new(Error::Listen { name, addr, source: io() }), &["Listen", "source: "]),
+        (Box::new(Error::Listen { name, addr: Some(addr), source: io() }), &["Listen", "source: "]),
         (Box::new(Error::DuplicateName("dns".into())), &["DuplicateName(", "\"dns\""]),
         (Box::new(Error::Gone), &["Gone"]),
         (Box::new(OptionsError::Zero("backlog")), &["Zero(", "\"backlog\""]),

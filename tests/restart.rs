@@ -2,6 +2,8 @@
 //! `LISTEN_FDS`, under load.
 #![cfg(target_os = "linux")]
 
+#[path = "support/program.rs"]
+mod program;
 mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -17,12 +19,8 @@ use std::time::Duration;
 use condor::ListenerOptions;
 use support::{Client, PATIENCE, Script, Server, framed, over, until};
 
-/// The `echo` example, which `cargo test` builds.
 fn echo() -> PathBuf {
-    let here = std::env::current_exe().unwrap();
-    let path = here.ancestors().nth(2).unwrap().join("examples/echo");
-    assert!(path.exists(), "{} is missing: cargo build --example echo", path.display());
-    path
+    program::built("echo")
 }
 
 /// An `echo` process with an inherited socket.

@@ -1,4 +1,10 @@
-//! Letting connections in: accept, its faults, and the way from a socket to a handler in a slot.
+//! How a connection comes in, from the listening socket to a handler in a slot, and what accept's
+//! faults mean.
+//!
+//! A connection comes in by five steps: [`accept_some`](Listener::accept_some) takes it from the
+//! socket, [`assign`](Listener::assign) finds the shard that has fewest,
+//! [`take_arrivals`](Listener::take_arrivals) is where it arrives on another shard,
+//! [`admit`](Listener::admit) gives it a slot and its events, [`open`](Listener::open) its handler.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -24,8 +30,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const LONG_TURN: u64 = 100_000;
 
 impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
-    /// Takes in whoever waits, here or at another shard's door.
-    pub(super) fn let_in(&mut self, turn: &mut Turn) -> Result<(), Error> {
+    /// The phase: what other shards have handed over, then what waits at the socket.
+    pub(super) fn accept_ready(&mut self, turn: &mut Turn) -> Result<(), Error> {
         self.take_arrivals(turn);
         if self.is_left_alone() {
             self.begin_drain(turn)?;
@@ -67,7 +73,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
             let Some(socket) = listening else { break };
             match socket.accept(&self.profile.options) {
                 Ok((stream, peer_addr)) => {
-                    self.place(turn, stream, peer_addr);
+                    self.assign(turn, stream, peer_addr);
                     taken += 1;
                 }
                 Err(error) => self.accept_failed(turn, error)?,
@@ -123,7 +129,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     }
 
     /// Finds the shard that a new connection is to live on.
-    pub(super) fn place(&mut self, turn: &mut Turn, stream: A::Stream, peer_addr: SocketAddr) {
+    pub(super) fn assign(&mut self, turn: &mut Turn, stream: A::Stream, peer_addr: SocketAddr) {
         self.profile.counters.accepted.add(1);
         let shard = self.admission.enter();
         if shard == self.profile.shard {
@@ -229,10 +235,11 @@ mod tests {
     use std::rc::Rc;
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    use mio::net::{TcpListener, TcpStream};
+    use mio::net::TcpStream;
     use mio::{Interest, Poll, Token};
 
     use super::*;
+    use crate::acceptor::ListeningSocket;
     use crate::admission::Admission;
     use crate::clock::{Clock, ManualClock};
     use crate::directory::{Lease, Shared};
@@ -283,7 +290,7 @@ mod tests {
     /// The second part of a listener with room for two connections. The first part, which accepts, is
     /// the test.
     struct Part {
-        listener: Listener<Guest, TcpListener>,
+        listener: Listener<Guest, ListeningSocket>,
         turn: Turn,
         poll: Poll,
         admission: Arc<Admission<TcpStream>>,

@@ -53,8 +53,13 @@ impl<H: Handler, S: Stream> Peer<H, S> {
                     }
                     let scanned = end - at;
                     end += count;
+                    let fresh = &read[at..end];
                     let consumed;
-                    (consumed, verdict) = self.consume(desk, &read[at..end], scanned, budget);
+                    (consumed, verdict) = if self.conn.input.is_none() {
+                        self.deliver_all(desk, fresh, scanned, budget, true)
+                    } else {
+                        self.consume(desk, fresh, scanned, budget)
+                    };
                     at += consumed;
                     if !matches!(verdict, Verdict::Partial(_)) {
                         break;
@@ -79,7 +84,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
 
     /// Delivers what waits, topped up from `fresh`, and then `fresh` itself, of which `scanned` bytes
     /// have been looked at. Returns how much of it is done with, and why no more.
-    #[inline(always)]
+    #[inline(never)]
     pub(super) fn consume(
         &mut self,
         desk: &mut Desk<'_, H::Message>,

@@ -6,9 +6,14 @@ use std::rc::Rc;
 
 use mio::Events;
 
+use super::build::Seed;
 use super::*;
-use crate::clock::ManualClock;
+use crate::clock::{Clock, ManualClock};
+use crate::directory::Shared;
 use crate::handler::{Action, Context, Info};
+use crate::options::ReactorOptions;
+use crate::poller::Registry;
+use crate::sync::Arc;
 
 const NO_TIME: Option<Duration> = Some(Duration::ZERO);
 

@@ -21,13 +21,26 @@ pub(crate) struct End {
     pub(crate) err: String,
 }
 
+/// The example's program, built beside the test's own. `cargo test` builds an example that has tests
+/// as a test only, and cargo knows best whether a program is up to date.
+pub(crate) fn built(name: &str) -> PathBuf {
+    let here = std::env::current_exe().unwrap();
+    let profile = here.ancestors().nth(2).unwrap();
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    build.args(["build", "--quiet", "--example", name]);
+    build.arg("--target-dir").arg(profile.parent().unwrap());
+    if profile.ends_with("release") {
+        build.arg("--release");
+    }
+    assert!(build.status().unwrap().success(), "example {name} does not compile");
+    profile.join("examples").join(name)
+}
+
 impl Program {
-    /// Starts the example, which `cargo test` builds. What it may read is written at once.
+    /// Starts the example. What it may read is written at once.
     pub(crate) fn start(name: &str, arguments: &[&str], input: &[u8]) -> Self {
-        let here = std::env::current_exe().unwrap();
-        let path: PathBuf = here.ancestors().nth(2).unwrap().join("examples").join(name);
-        assert!(path.exists(), "{} is missing: cargo build --example {name}", path.display());
-        let mut child = Command::new(path)
+        let mut child = Command::new(built(name))
             .args(arguments)
             .env_remove("RUST_LOG")
             .env_remove("RUST_BACKTRACE")

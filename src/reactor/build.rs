@@ -1,0 +1,97 @@
+//! Making a reactor: what can fail, and what has to happen on its own thread.
+
+use mio::{Poll, Waker};
+use slab::Slab;
+
+use super::Reactor;
+use crate::clock::{Clock, Nanos};
+use crate::directory::{End, Shared};
+use crate::error::Error;
+use crate::handle::Handle;
+use crate::logging::LogGate;
+use crate::mailbox::Doorbell;
+use crate::options::ReactorOptions;
+use crate::poller::{Poller, Registry};
+use crate::sync::Arc;
+use crate::token;
+use crate::turn::Turn;
+
+/// What a reactor grows from: all of it that can be made on another thread, and can fail.
+pub(crate) struct Seed {
+    pub(super) shard: usize,
+    pub(super) poll: Poll,
+    pub(super) registry: mio::Registry,
+    pub(super) options: ReactorOptions,
+}
+
+impl Seed {
+    pub(crate) fn new(shard: usize, options: ReactorOptions) -> Result<(Self, End), Error> {
+        let options = options.checked()?;
+        let failed = |what| move |source| Error::Poll { what, source };
+        let poll = Poll::new().map_err(failed("make an event queue"))?;
+        let waker = Waker::new(poll.registry(), token::WAKER).map_err(failed("make a waker"))?;
+        let registry = poll.registry().try_clone().map_err(failed("share the event queue"))?;
+        let doorbell = Doorbell::new(move || {
+            if let Err(error) = waker.wake() {
+                log::error!("cannot wake the reactor: {error}");
+            }
+        });
+        Ok((Self { shard, poll, registry, options }, End::new(doorbell)))
+    }
+
+    /// Grows the reactor on the calling thread.
+    pub(crate) fn grow(self, shared: Arc<Shared>) -> Reactor {
+        let Self { shard, poll, registry, options } = self;
+        let poller = Poller::system(poll, options.events);
+        let registry = Registry::System(registry);
+        Reactor::assemble(shard, poller, registry, Clock::monotonic(), options, shared)
+    }
+}
+
+impl Reactor {
+    /// A reactor with the default [`ReactorOptions`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Poll`] if the system has no descriptors left for it.
+    pub fn new() -> Result<Self, Error> {
+        Self::with_options(ReactorOptions::default())
+    }
+
+    /// A reactor with these options.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new), and [`Error::ReactorOptions`] with everything that is
+    /// [wrong](ReactorOptions::check) with them.
+    pub fn with_options(options: ReactorOptions) -> Result<Self, Error> {
+        let (seed, end) = Seed::new(0, options)?;
+        Ok(seed.grow(Arc::new(Shared::new(vec![end]))))
+    }
+
+    /// A reactor of these parts, on the calling thread.
+    pub(crate) fn assemble(
+        shard: usize,
+        poller: Poller,
+        registry: Registry,
+        clock: Clock,
+        options: ReactorOptions,
+        shared: Arc<Shared>,
+    ) -> Self {
+        shared.threads.settle_here(shard);
+        let pulse = Arc::clone(&shared.ends[shard].pulse);
+        Self {
+            shard,
+            poller,
+            more_events: false,
+            last_event: Nanos(0),
+            read: vec![0; options.read_buffer],
+            listeners: Slab::new(),
+            turn: Turn::new(clock, options, registry, pulse),
+            handle: Handle { shared },
+            shutdown: None,
+            gate: LogGate::default(),
+            stopped: false,
+        }
+    }
+}
