@@ -2,8 +2,8 @@
 //! `LISTEN_FDS`, under load.
 #![cfg(target_os = "linux")]
 
-#[path = "support/program.rs"]
-mod program;
+#[path = "support/built.rs"]
+mod built;
 mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -20,7 +20,7 @@ use condor::ListenerOptions;
 use support::{Client, PATIENCE, Script, Server, framed, over, until};
 
 fn echo() -> PathBuf {
-    program::built("echo")
+    built::built("echo")
 }
 
 /// An `echo` process with an inherited socket.

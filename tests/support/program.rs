@@ -1,10 +1,14 @@
 //! An example as a process: what it says, and how it ends.
 
 use std::io::{Read, Write};
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
+
+#[path = "built.rs"]
+mod built;
+
+use self::built::built;
 
 /// How long a program may take for anything. Far longer than it takes.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -19,22 +23,6 @@ pub(crate) struct End {
     pub(crate) code: Option<i32>,
     pub(crate) out: String,
     pub(crate) err: String,
-}
-
-/// The example's program, built beside the test's own. `cargo test` builds an example that has tests
-/// as a test only, and cargo knows best whether a program is up to date.
-pub(crate) fn built(name: &str) -> PathBuf {
-    let here = std::env::current_exe().unwrap();
-    let profile = here.ancestors().nth(2).unwrap();
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut build = Command::new(cargo);
-    build.args(["build", "--quiet", "--example", name]);
-    build.arg("--target-dir").arg(profile.parent().unwrap());
-    if profile.ends_with("release") {
-        build.arg("--release");
-    }
-    assert!(build.status().unwrap().success(), "example {name} does not compile");
-    profile.join("examples").join(name)
 }
 
 impl Program {
