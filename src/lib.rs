@@ -109,6 +109,7 @@
 //!   poller       where events come from: the system, or a simulated network
 //!   options      every limit, with its unit, its default and its check
 //!   token        the 64 bits that the kernel stores with each socket
+//!   system       what the system allows this process
 //!   drain        waits for a drain, and reports its result
 //!   mailbox      messages from any thread, and how they wake the reactor
 //!   pulse        histograms of the turns
@@ -163,6 +164,7 @@ mod stream;
 mod poller;
 mod options;
 mod token;
+mod system;
 mod drain;
 mod mailbox;
 mod pulse;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::listener::ListenerOptions;
 use crate::error::OptionsError;
 use crate::reason::debug_as_display;
+use crate::system::{fd_limit, somaxconn};
 
 /// What the options say that may not be meant. It is logged, and the listener starts.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
@@ -144,15 +145,4 @@ pub(super) fn zeros<const N: usize>(
 ) -> impl Iterator<Item = OptionsError> {
     let zero = options.into_iter().filter(|(is_zero, _)| *is_zero);
     zero.map(|(_, name)| OptionsError::Zero(name))
-}
-
-/// The soft limit on open files, where the system tells it in a file.
-fn fd_limit() -> Option<usize> {
-    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
-    line.split_whitespace().next()?.parse().ok()
-}
-
-fn somaxconn() -> Option<u32> {
-    std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok()?.trim().parse().ok()
 }
