@@ -5,6 +5,8 @@
 //! deadline is only there to fail a test that would hang.
 #![allow(dead_code, reason = "each test file uses its share of it")]
 
+pub(crate) mod lines;
+
 use std::fmt;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};

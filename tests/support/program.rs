@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 #[path = "built.rs"]
-mod built;
+pub(crate) mod built;
 
 use self::built::built;
 

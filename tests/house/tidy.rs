@@ -9,9 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-mod imports;
-
-use imports::Graph;
+use crate::imports::Graph;
 
 const MAX_COLUMNS: usize = 100;
 /// Lines of a file before its tests.

@@ -1,12 +1,9 @@
 //! The peer's end of a real connection: half-closed, cut short, reset, or with an urgent byte in it.
-#![cfg(target_os = "linux")]
-
-mod support;
 
 use std::sync::mpsc::channel;
 
+use crate::support::{Client, Script, Server, drive, framed, next, until};
 use condor::{Action, CloseKind, CloseReason, Info, ListenerHandle, ListenerOptions, Reactor};
-use support::{Client, Script, Server, drive, framed, next, until};
 
 fn any_port() -> ListenerOptions {
     ListenerOptions::port(0)
@@ -133,9 +130,9 @@ fn an_urgent_byte_neither_loses_packets_nor_spins() {
     client.send(b"after");
     let both = [framed(b"before"), framed(b"after")].concat();
     drive(&mut reactor, "both answers", || client.arrived() == both.len());
-    support::settle(&mut reactor);
+    crate::support::settle(&mut reactor);
     for _ in 0..3 {
-        let from = support::now();
+        let from = crate::support::now();
         let wait = std::time::Duration::from_millis(20);
         reactor.turn(Some(wait)).unwrap();
         assert!(from.elapsed() >= wait, "the urgent byte is announced again and again");

@@ -1,8 +1,5 @@
 //! Much of everything: bytes through one connection, connections that end at once, and slots that
 //! change hands while events for their last owner are under way.
-#![cfg(target_os = "linux")]
-
-mod support;
 
 use std::collections::HashSet;
 use std::io::{Read, Write};
@@ -11,8 +8,8 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
+use crate::support::{Client, First, PATIENCE, Script, Server, drive, framed};
 use condor::{Action, CloseReason, ConnectionId, ListenerOptions, Reactor, ReactorOptions};
-use support::{Client, First, PATIENCE, Script, Server, drive, framed};
 
 fn any_port() -> ListenerOptions {
     ListenerOptions::port(0)
@@ -44,7 +41,7 @@ fn one_connection_passes_any_number_of_bytes() {
     sender.join().unwrap();
     let bytes = (packets * SIZE) as u64;
     // The last write is counted after it has returned.
-    support::until("the last write is counted", || server.stats().bytes_out == bytes);
+    crate::support::until("the last write is counted", || server.stats().bytes_out == bytes);
     let stats = server.stats();
     assert_eq!((stats.bytes_in, stats.packets_in), (bytes, packets as u64));
     assert_eq!(stats.packets_out, packets as u64);
@@ -164,13 +161,13 @@ fn a_handler_that_blocks_costs_nobody_a_packet() {
         client.raw(&packet[..10]);
     }
     blocker.send(b"block");
-    support::next(&has_started);
+    crate::support::next(&has_started);
     for client in &mut others {
         client.raw(&packet[10..]);
     }
     // Past the timeout of every half packet, whether it was read before or not.
-    let from = support::now();
-    support::until("the timeouts have passed", || from.elapsed() > 2 * timeout);
+    let from = crate::support::now();
+    crate::support::until("the timeouts have passed", || from.elapsed() > 2 * timeout);
     go.send(()).unwrap();
     assert_eq!(blocker.receive(), b"block");
     for client in &mut others {

@@ -1,8 +1,5 @@
 //! Several reactors behind one API, over real sockets: who gets a connection, what reaches across
 //! shards, how they stop together, and that none of them goes on alone.
-#![cfg(target_os = "linux")]
-
-mod support;
 
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -14,13 +11,13 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::Duration;
 
+use crate::support::{
+    Client, PATIENCE, Script, Server, child, descriptors, framed, is_child, next, over, passes,
+    until,
+};
 use condor::{
     Accepted, Action, Address, CloseKind, CloseReason, ConnectionId, Context, Error, Handle,
     Handler, Info, ListenerHandle, ListenerOptions, MessageError, ReactorOptions, Report, Shards,
-};
-use support::{
-    Client, PATIENCE, Script, Server, child, descriptors, framed, is_child, next, over, passes,
-    until,
 };
 
 fn any_port() -> ListenerOptions {
@@ -400,7 +397,7 @@ fn messages_between_shards_keep_their_order_and_none_is_lost() {
         let now = received.load(Ordering::SeqCst);
         assert_ne!(now, before, "no message in so long a time");
         before = now;
-        let start = support::now();
+        let start = crate::support::now();
         while start.elapsed() < PATIENCE && received.load(Ordering::SeqCst) as u64 != each * PAIRS {
             let moved = received.load(Ordering::SeqCst) != before;
             if moved && start.elapsed() > Duration::from_secs(1) {
@@ -517,7 +514,7 @@ fn clients_are_let_in_for_the_lead_time() {
         let mut early = Client::connect(addr);
         assert_eq!(early.ask(b"early"), b"early");
         assert!(server.handle.is_ready());
-        let began = support::now();
+        let began = crate::support::now();
         let drain = server.handle.shutdown().unwrap();
         assert!(!server.handle.is_ready());
         let mut late = Client::connect(addr);
@@ -617,7 +614,7 @@ fn starts_and_stops_that_cross_each_other_end() {
 #[test]
 fn starting_and_stopping_leaves_no_descriptor() {
     if !is_child() {
-        return passes(&mut child("starting_and_stopping_leaves_no_descriptor"));
+        return passes(&mut child("shards::starting_and_stopping_leaves_no_descriptor"));
     }
     let (server, first) = sharded(2, any_port(), echo);
     drop(served_clients(first.local_addr(), 2));
@@ -882,9 +879,12 @@ impl log::Log for Log {
 
 /// Goal: a panic in the midst of a shard's turn, outside of any callback, ends all shards: handlers
 /// are terminated, and clients on the sound shard are not served on. Method: a log that panics on
-/// one shard.
+/// one shard, in a process of its own, which has one log.
 #[test]
 fn a_shard_that_panics_ends_all_shards() {
+    if !is_child() {
+        return passes(&mut child("shards::a_shard_that_panics_ends_all_shards"));
+    }
     log::set_logger(&Log).unwrap();
     log::set_max_level(log::LevelFilter::Debug);
     let shards = Shards::new(2).unwrap();

@@ -1,7 +1,4 @@
 //! Descriptors: none is left to a child process, and running out of them is survived.
-#![cfg(target_os = "linux")]
-
-mod support;
 
 use std::cell::Cell;
 use std::io::{BufRead, BufReader};
@@ -10,8 +7,8 @@ use std::process::{Child, Stdio};
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::support::{Client, Script, child, descriptors, drive, is_child, now, passes, until};
 use condor::{Action, ListenerOptions, Reactor};
-use support::{Client, Script, child, descriptors, drive, is_child, now, passes, until};
 
 /// Goal: whatever the user forks and executes inherits nothing of ours. Method: the kernel's own
 /// word for every descriptor that was opened, in a process of its own: event queue, waker, listening
@@ -20,7 +17,7 @@ use support::{Client, Script, child, descriptors, drive, is_child, now, passes, 
 fn every_descriptor_is_closed_on_exec() {
     const CLOEXEC: u32 = 0o2_000_000;
     if !is_child() {
-        return passes(&mut child("every_descriptor_is_closed_on_exec"));
+        return passes(&mut child("descriptors::every_descriptor_is_closed_on_exec"));
     }
     let before = descriptors();
     let given = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -103,7 +100,7 @@ fn running_out_of_descriptors_is_survived() {
     if is_child() {
         return serve_with_few_descriptors();
     }
-    let mut server = child("running_out_of_descriptors_is_survived");
+    let mut server = child("descriptors::running_out_of_descriptors_is_survived");
     let mut server = Guard(server.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
     let mut output = BufReader::new(server.0.stdout.take().unwrap());
     let mut line = String::new();

@@ -1,15 +1,12 @@
 //! The life of connections: made once, terminated once, whatever happens to them, to their slots,
 //! to their messages and to the listener.
-#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
-
-mod actors;
 
 use std::cell::Cell;
 use std::io::ErrorKind;
 use std::panic::panic_any;
 use std::rc::Rc;
 
-use actors::{
+use crate::actors::{
     Actor, Diary, Seen, actor, assert_clean, conclude, echo, ms, note, options, order, packet,
     secs, wire,
 };

@@ -1,7 +1,4 @@
 //! The reactor inside a loop of the user: `turn`, `next_deadline`, and the descriptor to watch.
-#![cfg(target_os = "linux")]
-
-mod support;
 
 use std::cell::{Cell, RefCell};
 use std::net::TcpListener;
@@ -11,10 +8,10 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
+use crate::support::{Client, PATIENCE, Script, drive, next, now, settle};
 use condor::{Action, Info, ListenerOptions, Reactor};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use support::{Client, PATIENCE, Script, drive, next, now, settle};
 
 fn any_port() -> ListenerOptions {
     ListenerOptions::port(0)
@@ -264,7 +261,7 @@ fn a_far_deadline_neither_ends_a_wait_nor_hides_what_comes() {
 /// across a stretch of time in which nobody does anything.
 #[test]
 fn an_idle_reactor_does_not_turn() {
-    let (server, listener, _) = support::Server::echo(any_port());
+    let (server, listener, _) = crate::support::Server::echo(any_port());
     let mut clients: Vec<Client> =
         (0..10).map(|_| Client::connect(listener.local_addr())).collect();
     for client in &mut clients {

@@ -1,66 +1,16 @@
 //! What is said in the log, how often, and what never is.
 //!
 //! A line is logged on the thread on which it happens, so each test collects those of its own.
-#![cfg(panic = "unwind")]
 
-use std::cell::RefCell;
-use std::io::{ErrorKind, Write};
-use std::net::TcpStream;
-use std::sync::Once;
+use std::io::ErrorKind;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use condor::testing::Harness;
-use condor::{Accepted, LengthField, ReactorOptions};
-use condor::{Action, CloseReason, Context, Handler, Info, ListenerOptions, Reactor};
-use log::{Level, LevelFilter, Log, Metadata, Record};
+use condor::{Accepted, Action, CloseReason, Context, Handler, Info, LengthField, ListenerOptions};
+use log::Level;
 
-thread_local!(static LINES: RefCell<Vec<(Level, String)>> = const { RefCell::new(Vec::new()) });
-
-struct Collector;
-
-impl Log for Collector {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target().starts_with("condor")
-    }
-
-    fn log(&self, record: &Record<'_>) {
-        if self.enabled(record.metadata()) {
-            let line = record.args().to_string();
-            LINES.with_borrow_mut(|lines| lines.push((record.level(), line)));
-        }
-    }
-
-    fn flush(&self) {}
-}
-
-/// Starts to collect everything, the smallest things included.
-fn collect() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| log::set_logger(&Collector).unwrap());
-    log::set_max_level(LevelFilter::Trace);
-    LINES.take();
-}
-
-/// What was logged on this thread since last asked, but for the starts and stops of the harness's own
-/// listener.
-fn lines() -> Vec<(Level, String)> {
-    let mut lines = LINES.take();
-    lines.retain(|(_, line)| !line.starts_with("listener \"testing\": "));
-    lines
-}
-
-/// The same without what connections and listeners do in the ordinary course of things.
-fn complaints() -> Vec<(Level, String)> {
-    lines().into_iter().filter(|(_, line)| !is_ordinary(line)).collect()
-}
-
-fn is_ordinary(line: &str) -> bool {
-    const LISTENERS: [&str; 3] = ["\": listening on ", "\": worst case of ", "\": stopped, "];
-    line.ends_with(" connected")
-        || line.contains(" ended: ")
-        || LISTENERS.iter().any(|what| line.contains(what))
-}
+use crate::lines::{collect, complaints, lines};
 
 /// A message whose drop panics, if it is armed.
 #[derive(Debug)]
@@ -364,111 +314,4 @@ fn no_line_holds_a_payload() {
             assert!(!line.contains(notation), "a payload: {line}");
         }
     }
-}
-
-/// Goal: that a listener starts and stops is said, with its name and address. Method: a reactor that
-/// is driven through both.
-#[test]
-fn a_listener_is_announced_and_missed() {
-    collect();
-    let mut reactor = Reactor::new().unwrap();
-    let listener = reactor.start_listener("door", ListenerOptions::port(0), Loud::make).unwrap();
-    let addr = listener.local_addr();
-    let expected = (Level::Info, format!("listener \"door\": listening on {addr}"));
-    assert_eq!(lines(), [expected]);
-    let drain = listener.stop().unwrap();
-    while drain.report().is_none() {
-        reactor.turn(Some(Duration::from_millis(10))).unwrap();
-    }
-    let said = lines();
-    let [(Level::Info, line)] = &said[..] else { panic!("{said:?}") };
-    assert!(line.starts_with("listener \"door\": stopped, "), "{line}");
-}
-
-// ---- slow turns: the one thing here that takes real time ----
-
-/// Takes its time, for a packet, a message or a timer.
-struct Slow(Duration);
-
-impl Slow {
-    fn take(&self) {
-        thread::sleep(self.0);
-    }
-}
-
-impl Handler for Slow {
-    type Message = ();
-
-    fn handle_packet<'a>(&'a mut self, packet: &'a [u8], ctx: &mut Context<'_, ()>) -> Action<'a> {
-        match packet {
-            b"message" => ctx.address().send(()).unwrap(),
-            b"timer" => drop(ctx.send_after(Duration::from_millis(1), ())),
-            _ => self.take(),
-        }
-        Action::Continue
-    }
-
-    fn handle_info<'a>(&'a mut self, info: Info<'a, ()>, _: &mut Context<'_, ()>) -> Action<'a> {
-        self.take();
-        info.default_action()
-    }
-}
-
-#[expect(clippy::disallowed_methods, reason = "a reactor's own clock cannot be moved by hand")]
-fn now() -> Instant {
-    Instant::now()
-}
-
-/// Goal: the line about a slow turn names the listener that took its time, whatever for. Method:
-/// two listeners, of which one blocks in a packet, a message, a timer; again, should the machine
-/// have made another turn slow just before.
-#[test]
-fn a_slow_turn_names_the_listener_that_took_its_time() {
-    for cause in ["packet", "message", "timer"] {
-        collect();
-        let options = ReactorOptions::new().slow_turn(Duration::from_millis(20));
-        let mut reactor = Reactor::with_options(options).unwrap();
-        let mut start = |name: &str, takes: u64| {
-            let takes = Duration::from_millis(takes);
-            let options = ListenerOptions::port(0);
-            let listener = reactor.start_listener(name, options, move |_| Slow(takes)).unwrap();
-            TcpStream::connect(listener.local_addr()).unwrap()
-        };
-        let mut clients = [start("first", 0), start("lazy", 40), start("last", 0)];
-        let deadline = now() + Duration::from_secs(30);
-        while !complaints().iter().any(|(level, line)| {
-            *level == Level::Warn
-                && line.starts_with("a turn took ")
-                && line.ends_with("more than 20ms, most of it for \"lazy\"")
-        }) {
-            assert!(now() < deadline, "nobody said that a {cause} was slow");
-            for client in &mut clients {
-                client.write_all(&framed(cause)).unwrap();
-            }
-            for _ in 0..3 {
-                reactor.turn(Some(Duration::from_millis(2))).unwrap();
-            }
-        }
-    }
-}
-
-fn framed(text: &str) -> Vec<u8> {
-    [&u16::try_from(text.len()).unwrap().to_be_bytes()[..], text.as_bytes()].concat()
-}
-
-/// Goal: of slow turns, too, there is one line a second at most. Method: a reactor that finds every
-/// turn slow, turned for a second and a half.
-#[test]
-fn slow_turns_have_one_line_a_second() {
-    collect();
-    let mut reactor =
-        Reactor::with_options(ReactorOptions::new().slow_turn(Duration::ZERO)).unwrap();
-    let (start, mut turns) = (now(), 0);
-    while start.elapsed() < Duration::from_millis(1500) {
-        reactor.turn(Some(Duration::from_millis(1))).unwrap();
-        turns += 1;
-    }
-    let most = start.elapsed().as_secs() + 1;
-    let said = lines().len() as u64;
-    assert!(turns > most && (1..=most).contains(&said), "{said} lines for {turns} slow turns");
 }

@@ -6,15 +6,12 @@
 //!
 //! A fixed set of seeds runs always, and fresh ones for three seconds, or for as long as
 //! `CONDOR_FAULT_SECONDS` says. A failure prints its seed; `CONDOR_FAULT_SEED` replays it.
-#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
-
-mod actors;
 
 use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, SystemTime};
 
-use actors::{assert_clean, ms, options, secs};
+use crate::actors::{assert_clean, ms, options, secs};
 use bytes::Bytes;
 use condor::testing::{Faults, Harness};
 use condor::{Action, CloseReason, Context, Framing, Handler, Info, LengthField, ReactorOptions};

@@ -1,7 +1,4 @@
 //! Peers that read slowly, late or never, over real sockets.
-#![cfg(target_os = "linux")]
-
-mod support;
 
 use std::cell::{Cell, RefCell};
 use std::io::Read;
@@ -9,10 +6,10 @@ use std::rc::Rc;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
+use crate::support::{Client, PATIENCE, Script, Server, drive, framed, next, settle, until};
 use condor::{
     Action, CloseKind, CloseReason, Info, LengthField, ListenerOptions, Reactor, SendError,
 };
-use support::{Client, PATIENCE, Script, Server, drive, framed, next, settle, until};
 
 fn any_port() -> ListenerOptions {
     ListenerOptions::port(0)
@@ -87,7 +84,7 @@ fn a_refused_write_waits_for_room() {
     }
     settle(&mut reactor);
     for _ in 0..3 {
-        let (from, wait) = (support::now(), Duration::from_millis(20));
+        let (from, wait) = (crate::support::now(), Duration::from_millis(20));
         reactor.turn(Some(wait)).unwrap();
         assert!(from.elapsed() >= wait, "a turn came back with nothing to do");
     }
@@ -106,7 +103,7 @@ fn a_peer_that_takes_nothing_is_ended() {
     for _ in 0..40 {
         slow.send(b"");
     }
-    let started = support::now();
+    let started = crate::support::now();
     let mut read = 0;
     let mut sip = [0; 16 * 1024];
     while started.elapsed() < 2 * stall {
@@ -268,7 +265,7 @@ fn close_timeout_bounds_the_last_output() {
             .ends(&ends)
     });
     let mut clients = [(); 2].map(|()| Client::with_small_window(listener.local_addr()));
-    let from = support::now();
+    let from = crate::support::now();
     for client in &mut clients {
         client.send(b"fill and stop");
     }
@@ -351,7 +348,7 @@ fn thousands_of_queued_pieces_leave_in_order() {
 fn small_answers_leave_at_once() {
     let (_server, listener, _) = Server::echo(any_port());
     let mut client = Client::connect(listener.local_addr());
-    let from = support::now();
+    let from = crate::support::now();
     for _ in 0..200 {
         client.send(b"one");
         client.send(b"two");

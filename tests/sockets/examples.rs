@@ -1,19 +1,13 @@
 //! The examples as strangers meet them: what they take on the command line, what they say, and how
 //! they end. (What they are about is tested where they are.)
-#![cfg(target_os = "linux")]
-
-#[path = "support/program.rs"]
-mod program;
-#[path = "support/server.rs"]
-mod server;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
 use condor::client::Client;
 
-use program::{Program, arguments_are_explained, zero_is_refused};
-use server::{behaves, line, serving};
+use crate::program::{Program, arguments_are_explained, zero_is_refused};
+use crate::server::{behaves, line, serving};
 
 const SERVERS: [(&str, &[&str]); 8] = [
     ("chat", &[]),
@@ -126,7 +120,7 @@ fn epmd_tells_the_port_that_it_has() {
 // ---- call ----
 
 /// The output of `call` for these arguments after the server's address.
-fn call(arguments: &[&str], input: &[u8]) -> program::End {
+fn call(arguments: &[&str], input: &[u8]) -> crate::program::End {
     let (_echo, addr) = serving("echo", &["--listen", "127.0.0.1:0"]);
     // By name, unless the name has another address here than the server.
     let server = format!("{}:{}", if input.is_empty() { "localhost" } else { "" }, addr.port());

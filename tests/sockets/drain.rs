@@ -1,8 +1,5 @@
 //! Stopping listeners and reactors over real sockets: what had arrived is answered, who is still
 //! there is told, and whoever waits is released.
-#![cfg(target_os = "linux")]
-
-mod support;
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream};
@@ -10,11 +7,11 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
+use crate::support::{Client, First, PATIENCE, Script, Server, drive, framed, next, over, until};
 use condor::{
     Action, CloseKind, CloseReason, Error, Info, ListenerHandle, ListenerOptions, Reactor,
     ReactorOptions,
 };
-use support::{Client, First, PATIENCE, Script, Server, drive, framed, next, over, until};
 
 fn any_port() -> ListenerOptions {
     ListenerOptions::port(0)
@@ -145,7 +142,7 @@ fn a_packet_that_has_begun_is_waited_for() {
     client.raw(b"\x00\x04ha");
     drive(&mut reactor, "half a packet", || listener.stats().bytes_in == 4);
     let drain = listener.stop().unwrap();
-    support::settle(&mut reactor);
+    crate::support::settle(&mut reactor);
     assert!(ended.try_recv().is_err(), "it was not waited for");
     assert!(is_refused(listener.local_addr()), "nobody new is let in meanwhile");
     client.raw(b"lf");

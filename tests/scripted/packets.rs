@@ -1,13 +1,10 @@
 //! Packets: whatever the network does to the bytes, whatever the peer announces, whatever a framer
 //! gets wrong.
-#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
-
-mod actors;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use actors::{
+use crate::actors::{
     Actor, Diary, Seen, actor, conclude, echo, ms, options, order, packet, pulse, secs, wire,
 };
 use bytes::Bytes;

@@ -1,8 +1,5 @@
 //! Messages over real sockets and threads: who gets them, who gets them back, and that no wake-up
 //! is lost.
-#![cfg(target_os = "linux")]
-
-mod support;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -13,11 +10,11 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use crate::support::{Client, First, PATIENCE, Script, Server, drive, framed, next, over, until};
 use bytes::Bytes;
 use condor::{
     Action, Address, CloseReason, Info, ListenerOptions, MessageError, Reactor, ReactorOptions,
 };
-use support::{Client, First, PATIENCE, Script, Server, drive, framed, next, over, until};
 
 fn any_port() -> ListenerOptions {
     ListenerOptions::port(0)
@@ -344,7 +341,7 @@ fn stale_addresses_and_timers_never_reach_the_next_owner() {
     assert_eq!(listener.stats().dropped_messages - before, 10);
     // Past the time at which the timers would have been due.
     let mut turns = 0;
-    let started = support::now();
+    let started = crate::support::now();
     while started.elapsed() < Duration::from_millis(80) {
         turns += 1;
         assert_eq!(client.ask(b"only this"), b"only this", "after {turns} turns");

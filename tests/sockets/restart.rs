@@ -1,10 +1,5 @@
 //! Restarts without a refused connection: one listening socket, handed from process to process by
 //! `LISTEN_FDS`, under load.
-#![cfg(target_os = "linux")]
-
-#[path = "support/built.rs"]
-mod built;
-mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -16,11 +11,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use crate::support::{Client, PATIENCE, Script, Server, framed, over, until};
 use condor::ListenerOptions;
-use support::{Client, PATIENCE, Script, Server, framed, over, until};
 
 fn echo() -> PathBuf {
-    built::built("echo")
+    crate::program::built::built("echo")
 }
 
 /// An `echo` process with an inherited socket.

@@ -1,8 +1,5 @@
 //! Sockets that were made elsewhere: what is no listening socket is refused at the start, and a giver
 //! that keeps a descriptor cannot stop the reactor through it.
-#![cfg(target_os = "linux")]
-
-mod support;
 
 use std::fs::File;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -14,14 +11,14 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
+use crate::support::{
+    Client, Script, Server, child, descriptors, drive, framed, is_child, next, over, passes,
+    settle, until,
+};
 use condor::{Error, Handle, ListenerOptions, Reactor};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use socket2::{Domain, SockRef, Socket, Type};
-use support::{
-    Client, Script, Server, child, descriptors, drive, framed, is_child, next, over, passes,
-    settle, until,
-};
 
 fn echo() -> Script<()> {
     Script::new()
@@ -85,7 +82,9 @@ fn refused(handle: &Handle, fd: impl Into<OwnedFd>, what: &str) {
 #[test]
 fn what_is_no_listening_tcp_socket_is_named_and_refused() {
     if !is_child() {
-        return passes(&mut child("what_is_no_listening_tcp_socket_is_named_and_refused"));
+        return passes(&mut child(
+            "inherited::what_is_no_listening_tcp_socket_is_named_and_refused",
+        ));
     }
     let (server, ..) = Server::echo(ListenerOptions::port(0));
     let handle = &server.handle;

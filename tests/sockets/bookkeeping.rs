@@ -1,23 +1,16 @@
 //! What is counted, given back and added up: room in the mailbox, places of connections, reports of
 //! drains, bytes that wait. A count that is wrong by one is noticed only after days.
-#![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
-
-mod actors;
-mod support;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use actors::{Actor, Diary, assert_clean, conclude, echo, note, options, order, wire};
-use condor::testing::{Harness, Leftovers};
+use crate::support::{Client, Script, Server, drive, next, over, settle, until};
 use condor::{
-    Action, Address, CloseReason, Info, ListenerHandle, ListenerOptions, MessageError, Reactor,
-    ReactorOptions, Report, Shards,
+    Action, Address, Info, ListenerHandle, ListenerOptions, MessageError, Reactor, ReactorOptions,
+    Report, Shards,
 };
-use support::{Client, Script, Server, drive, next, over, settle, until};
 
 fn any_port() -> ListenerOptions {
     ListenerOptions::port(0)
@@ -33,48 +26,6 @@ fn takes<M>(count: usize, address: &Address<M>, letter: impl Fn() -> M) {
     }
     let told = address.send(letter());
     assert!(matches!(told, Err(MessageError::Full(_))), "more than {count} letters are taken");
-}
-
-/// Goal: a letter makes room when it is done with, neither sooner nor later, and also if it reaches no
-/// connection. Method: a mailbox for three and one letter a turn; letters to a connection that lives,
-/// to one that only lingers, to a slot that has another owner by now, and to a free slot.
-#[test]
-fn a_letter_that_reaches_no_connection_makes_room() {
-    let diary = Diary::default();
-    let (reactor, options) = (ReactorOptions::new(), options().mailbox_capacity(3));
-    let harness = Harness::with(reactor.message_budget(1), options, move |_| Actor::echo(&diary));
-    let stopped = || {
-        let peer = harness.connect();
-        let address = peer.address();
-        peer.message(order("stop", |_| Action::stop(CloseReason::Normal)));
-        (peer, address)
-    };
-    let (lingers, lingering) = stopped();
-    let (left, replaced) = stopped();
-    left.peer_closes();
-    let successor = harness.connect();
-    let (gone, free) = stopped();
-    gone.peer_closes();
-    assert!(!lingers.is_gone() && left.is_gone() && gone.is_gone());
-    let lives = harness.address();
-    for (whose, address) in
-        [("lives", &lives), ("lingers", &lingering), ("replaced", &replaced), ("free", &free)]
-    {
-        for round in 0..3 {
-            let before = harness.stats();
-            takes(3, address, || note(whose));
-            harness.turn();
-            takes(1, address, || note(whose));
-            harness.run();
-            let (heard, lost) = if whose == "lives" { (4, 0) } else { (0, 4) };
-            let stats = harness.stats();
-            assert_eq!(stats.messages - before.messages, heard, "{whose}, round {round}");
-            assert_eq!(stats.dropped_messages - before.dropped_messages, lost, "{whose}");
-        }
-    }
-    successor.peer_closes();
-    lingers.peer_closes();
-    conclude(&harness);
 }
 
 /// A message whose clone panics if it is told to.
@@ -179,32 +130,6 @@ fn a_broadcast_tells_that_one_of_the_shards_was_full() {
 }
 
 // ---- places ----
-
-/// Goal: a factory that panics keeps no place, and gives none back that it did not have. Method: room
-/// for two, of which one is taken; five factories panic; then one more is let in, and the next waits.
-#[test]
-fn a_factory_that_panics_keeps_no_place() {
-    let diary = Diary::default();
-    let mut calls = 0;
-    let harness = Harness::new(options().max_connections(2), move |_| {
-        calls += 1;
-        assert!(calls == 1 || calls > 6, "the factory panics, as told to");
-        Actor::echo(&diary)
-    });
-    for nth in 2..=6 {
-        assert!(harness.connect().is_gone(), "number {nth} was let in, or waits");
-    }
-    let served = harness.connect();
-    served.receive(wire(&[b"hello"]));
-    assert_eq!(served.packets(), [b"hello"]);
-    let waits = harness.connect();
-    assert!(!waits.is_accepted(), "there is room for two");
-    served.peer_closes();
-    assert!(waits.is_accepted());
-    waits.peer_closes();
-    conclude(&harness);
-    assert_eq!(harness.stats().panics, 5);
-}
 
 /// Goal: the same on several shards, whichever of them the factory is called on. Method: room for four;
 /// twelve factories panic; then four clients are served, and a fifth waits until one of them leaves.
@@ -346,35 +271,3 @@ fn a_shard_that_has_shut_down_leaves_its_report() {
 }
 
 // ---- bytes that wait ----
-
-/// Goal: `leftovers` tells of what waits in either direction. Method: half a packet, then an answer
-/// that the peer does not take, then both, and how they go.
-#[test]
-fn leftovers_tell_of_bytes_in_both_directions() {
-    let (harness, _) = echo(options());
-    let held = |harness: &Harness<Actor>| {
-        let Leftovers { buffers, buffered_bytes, .. } = harness.leftovers();
-        (buffers, buffered_bytes)
-    };
-    assert_eq!(held(&harness), (0, 0));
-    harness.receive(b"\x00\x09half");
-    assert_eq!(held(&harness), (1, 6));
-    harness.peer_stalls();
-    harness.receive(b"-done");
-    assert_eq!((held(&harness), harness.queued_bytes()), ((1, 11), 11));
-    harness.receive(b"\x00\x09one");
-    assert_eq!((held(&harness), harness.queued_bytes()), ((2, 5 + 11), 11));
-    let other = harness.connect();
-    other.peer_stalls();
-    other.receive(wire(&[b"another"]));
-    assert_eq!(held(&harness), (3, 5 + 11 + 9), "of all connections");
-    harness.peer_reads(4);
-    assert_eq!(held(&harness), (3, 5 + 7 + 9));
-    harness.peer_reads_all();
-    assert_eq!(held(&harness), (2, 5 + 9));
-    other.peer_reads_all();
-    other.peer_closes();
-    assert_eq!(held(&harness), (1, 5));
-    conclude(&harness);
-    assert_clean(&harness);
-}

@@ -1,7 +1,4 @@
 //! Panics in every place where code of the user runs: they end one connection, and nothing else.
-#![cfg(all(target_os = "linux", panic = "unwind"))]
-
-mod support;
 
 use std::cell::{Cell, RefCell};
 use std::panic::panic_any;
@@ -12,8 +9,8 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::Duration;
 
+use crate::support::{Client, Script, Server, framed, next, over, until};
 use condor::{Action, CloseReason, Context, Handler, Info, ListenerOptions};
-use support::{Client, Script, Server, framed, next, over, until};
 
 fn any_port() -> ListenerOptions {
     ListenerOptions::port(0)

@@ -1,5 +1,4 @@
 //! The blocking client against servers that break off: what it says, and that it goes on saying it.
-#![cfg(target_os = "linux")]
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -1,12 +1,9 @@
 //! Nobody starves: floods of packets, bytes, connects, timers and events, counted in turns.
-#![cfg(target_os = "linux")]
-
-mod support;
 
 use std::time::Duration;
 
+use crate::support::{Client, Script, drive, framed};
 use condor::{Action, CloseReason, Info, ListenerOptions, Reactor, ReactorOptions};
-use support::{Client, Script, drive, framed};
 
 fn any_port() -> ListenerOptions {
     ListenerOptions::port(0)

@@ -1,7 +1,4 @@
 //! Listeners over real sockets: starting, stopping, addresses, limits, and what can go wrong.
-#![cfg(target_os = "linux")]
-
-mod support;
 
 use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,15 +6,15 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
+use crate::support::{
+    Client, First, PATIENCE, Script, Server, child, drive, is_child, next, over, passes, until,
+};
 use condor::client::ClientError;
 use condor::testing::Harness;
 use condor::{
     Action, CloseKind, CloseReason, Error, FrameError, Framing, FramingProblem, Handle,
     LengthField, Lines, ListenerOptions, MessageError, OptionsError, OptionsWarning, Raw, Reactor,
     ReactorOptions, SendError, Shards,
-};
-use support::{
-    Client, First, PATIENCE, Script, Server, child, drive, is_child, next, over, passes, until,
 };
 
 fn any_port() -> ListenerOptions {
@@ -233,7 +230,7 @@ fn a_privileged_port_is_named() {
             copying.arg(std::env::current_exe().unwrap()).arg(&copy);
             assert!(copying.status().unwrap().success());
             let mut command = std::process::Command::new(&copy);
-            let given = child("a_privileged_port_is_named");
+            let given = child("listeners::a_privileged_port_is_named");
             command.args(given.get_args()).env("CONDOR_TEST_CHILD", "1");
             command.uid(65534).gid(65534).current_dir("/");
             let ran = catch_unwind(AssertUnwindSafe(|| passes(&mut command)));
@@ -453,9 +450,9 @@ fn an_error_that_ends_main_is_printed_as_people_read_it() {
 #[test]
 fn a_reactor_without_descriptors_is_an_error() {
     if !is_child() {
-        return passes(&mut child("a_reactor_without_descriptors_is_an_error"));
+        return passes(&mut child("listeners::a_reactor_without_descriptors_is_an_error"));
     }
-    let open = support::descriptors();
+    let open = crate::support::descriptors();
     let free = (0..).find(|fd| !open.contains(fd)).unwrap();
     let (_, hard) = rlimit::Resource::NOFILE.get().unwrap();
     let mut refused = 0;
@@ -481,12 +478,12 @@ fn a_reactor_without_descriptors_is_an_error() {
 #[test]
 fn a_thousand_starts_and_stops_leave_no_descriptor() {
     if !is_child() {
-        return passes(&mut child("a_thousand_starts_and_stops_leave_no_descriptor"));
+        return passes(&mut child("listeners::a_thousand_starts_and_stops_leave_no_descriptor"));
     }
     let (server, listener, _) = Server::echo(any_port());
     let port = listener.local_addr().port();
     over(&listener.stop().unwrap());
-    let before = support::descriptors();
+    let before = crate::support::descriptors();
     for round in 0..1000 {
         let options = ListenerOptions::port(port);
         let listener = server.handle.start_listener("test", options, |_| echo()).unwrap();
@@ -498,7 +495,7 @@ fn a_thousand_starts_and_stops_leave_no_descriptor() {
         drop(client);
         over(&listener.stop().unwrap());
     }
-    assert_eq!(support::descriptors().len(), before.len());
+    assert_eq!(crate::support::descriptors().len(), before.len());
     assert_eq!(server.stats().accepted, 100, "retired listeners count in the sum");
 }
 
@@ -628,7 +625,7 @@ fn a_lingering_connection_holds_its_slot() {
     first.send(b"stop");
     second.send(b"stop");
     drive(&mut reactor, "the answer", || first.arrived() == 5);
-    support::settle(&mut reactor);
+    crate::support::settle(&mut reactor);
     assert_eq!(first.rest(), b"\x00\x03bye");
     assert_eq!(next(&ended), CloseReason::Normal);
     assert_eq!((listener.stats().accepted, listener.stats().open), (1, 1));

@@ -1,11 +1,8 @@
 //! Output: short writes, slow peers, limits, and the last bytes before an end.
-#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
-
-mod actors;
 
 use std::io::ErrorKind;
 
-use actors::{
+use crate::actors::{
     Actor, Do, Seen, actor, assert_clean, conclude, echo, ms, options, order, packet, secs, wire,
 };
 use bytes::Bytes;

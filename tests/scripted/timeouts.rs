@@ -1,11 +1,8 @@
 //! Time: the packet clock, the idle clock, and the timers of handlers. Nothing here sleeps.
-#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
-
-mod actors;
 
 use std::time::Duration;
 
-use actors::{
+use crate::actors::{
     Actor, Seen, actor, assert_clean, conclude, echo, ms, note, options, order, packet, secs, wire,
 };
 use condor::{
@@ -499,7 +496,7 @@ impl condor::Handler for Counting {
 /// Method: such a timer, and packets in between.
 #[test]
 fn a_timer_that_rearms_itself_starves_nobody() {
-    fn again() -> actors::Do {
+    fn again() -> crate::actors::Do {
         order("again", |ctx| {
             ctx.send_after(Duration::ZERO, again());
             Action::Continue

@@ -1,0 +1,17 @@
+//! Tests over scripted streams, with a clock that is moved by hand: no socket, no thread, no sleep.
+#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
+
+#[path = "../support/actors.rs"]
+mod actors;
+
+#[path = "../support/lines.rs"]
+mod lines;
+
+mod bookkeeping;
+mod faulty_network;
+mod life;
+#[cfg(panic = "unwind")]
+mod log_lines;
+mod output;
+mod packets;
+mod timeouts;
