@@ -3,7 +3,6 @@
 mod inherited;
 
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Token};
@@ -11,6 +10,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use self::inherited::Probe;
 
+use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::options::{ListenerOptions, Origin};
 use crate::poller::Registry;
@@ -21,7 +21,7 @@ pub(crate) trait Acceptor {
     type Stream: Stream;
 
     /// The next connection, with what `options` say of its socket set.
-    fn accept(&mut self, options: &ListenerOptions) -> io::Result<(Self::Stream, SocketAddr)>;
+    fn accept(&mut self, options: &ListenerOptions) -> io::Result<(Self::Stream, Endpoint)>;
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()>;
     /// Has it announced again if somebody still waits, although nobody new has come.
     fn ask(&mut self, registry: &Registry, token: Token) -> io::Result<()>;
@@ -41,15 +41,15 @@ pub(crate) struct ListeningSocket {
 impl Acceptor for ListeningSocket {
     type Stream = TcpStream;
 
-    fn accept(&mut self, options: &ListenerOptions) -> io::Result<(TcpStream, SocketAddr)> {
+    fn accept(&mut self, options: &ListenerOptions) -> io::Result<(TcpStream, Endpoint)> {
         if let Some(probe) = &mut self.inherited {
             probe.expect_client()?;
         }
-        let accepted = self.socket.accept()?;
+        let (stream, peer_addr) = self.socket.accept()?;
         if !INHERITED {
-            configure(&SockRef::from(&accepted.0), options);
+            configure(&SockRef::from(&stream), options);
         }
-        Ok(accepted)
+        Ok((stream, Endpoint::Inet(peer_addr)))
     }
 
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
@@ -126,28 +126,32 @@ impl From<&io::Error> for AcceptFault {
     }
 }
 
-/// Makes the listening socket, and tells the address it really has.
+/// Makes the listening socket, and tells the endpoint it really has.
 pub(crate) fn listen(
     name: &str,
     options: &ListenerOptions,
-) -> Result<(ListeningSocket, SocketAddr), Error> {
+) -> Result<(ListeningSocket, Endpoint), Error> {
     let name = name.to_owned();
     match &options.origin {
-        Origin::Bind(addr) => bind(*addr, options).map_err(|source| match source.kind() {
-            ErrorKind::AddrInUse => Error::AddressInUse { name, addr: *addr },
-            ErrorKind::PermissionDenied => Error::Permission { name, addr: *addr },
-            ErrorKind::AddrNotAvailable => Error::NotLocal { name, addr: *addr },
-            _ => Error::Listen { name, addr: Some(*addr), source },
+        Origin::Bind(addr) => bind(addr, options).map_err(|source| {
+            let addr = addr.clone();
+            match source.kind() {
+                ErrorKind::AddrInUse => Error::AddressInUse { name, addr },
+                ErrorKind::PermissionDenied => Error::Permission { name, addr },
+                ErrorKind::AddrNotAvailable => Error::NotLocal { name, addr },
+                _ => Error::Listen { name, addr: Some(addr), source },
+            }
         }),
         Origin::Inherited(listener) => inherit(listener, options).map_err(|source| Error::Listen {
             name,
-            addr: inherited::address(listener),
+            addr: inherited::endpoint(listener),
             source,
         }),
     }
 }
 
-fn bind(addr: SocketAddr, options: &ListenerOptions) -> io::Result<(ListeningSocket, SocketAddr)> {
+fn bind(endpoint: &Endpoint, options: &ListenerOptions) -> io::Result<(ListeningSocket, Endpoint)> {
+    let addr = endpoint.expect_inet()?;
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if addr.is_ipv6() {
@@ -159,19 +163,19 @@ fn bind(addr: SocketAddr, options: &ListenerOptions) -> io::Result<(ListeningSoc
     socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
     let socket = TcpListener::from_std(socket.into());
     let real_addr = socket.local_addr()?;
-    Ok((ListeningSocket { socket, inherited: None }, real_addr))
+    Ok((ListeningSocket { socket, inherited: None }, Endpoint::Inet(real_addr)))
 }
 
 fn inherit(
     listener: &std::net::TcpListener,
     options: &ListenerOptions,
-) -> io::Result<(ListeningSocket, SocketAddr)> {
+) -> io::Result<(ListeningSocket, Endpoint)> {
     inherited::check(listener)?;
     let inherited = Some(Probe::new(listener)?);
     let listener = listener.try_clone()?;
     listener.set_nonblocking(true)?;
     configure(&SockRef::from(&listener), options);
-    let addr = listener.local_addr()?;
+    let addr = Endpoint::Inet(listener.local_addr()?);
     Ok((ListeningSocket { socket: TcpListener::from_std(listener), inherited }, addr))
 }
 

@@ -4,11 +4,11 @@
 //! part that has fewest, itself included, and keeps the count exact: it alone adds, before the
 //! hand-over; the parts subtract, each when a slot of its own comes free.
 
-use std::net::SocketAddr;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use crate::acceptor::Acceptor;
+use crate::endpoint::Endpoint;
 use crate::mailbox::Doorbell;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex};
 
@@ -18,7 +18,7 @@ struct Part<S> {
     /// Connections handed to it and not ended.
     open: AtomicUsize,
     /// Handed over, and not taken yet.
-    arrivals: Mutex<Vec<(S, SocketAddr)>>,
+    arrivals: Mutex<Vec<(S, Endpoint)>>,
     has_arrivals: AtomicBool,
     doorbell: Arc<Doorbell>,
 }
@@ -99,7 +99,7 @@ impl<S> Admission<S> {
     }
 
     /// Hands a connection, counted in already, to another shard.
-    pub(crate) fn hand_over(&self, shard: usize, stream: S, peer_addr: SocketAddr) {
+    pub(crate) fn hand_over(&self, shard: usize, stream: S, peer_addr: Endpoint) {
         let part = &self.parts[shard];
         let mut arrivals = part.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
         arrivals.push((stream, peer_addr));
@@ -119,7 +119,7 @@ impl<S> Admission<S> {
     }
 
     /// Whoever was handed to `shard` since it last asked.
-    pub(crate) fn arrivals(&self, shard: usize) -> Vec<(S, SocketAddr)> {
+    pub(crate) fn arrivals(&self, shard: usize) -> Vec<(S, Endpoint)> {
         let part = &self.parts[shard];
         // Looked at in every turn, and hardly ever set: a load is cheaper than a swap.
         if !part.has_arrivals.load(Ordering::Relaxed)

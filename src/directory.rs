@@ -5,11 +5,11 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::drain::{Farewell, Threads, Ticket};
+use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::guard::guarded;
 use crate::identity::ConnectionId;
@@ -91,7 +91,7 @@ struct Entry {
     /// The shard that accepts.
     acceptor: usize,
     /// None while it is being started: for everybody else it is not there yet.
-    addr: Option<SocketAddr>,
+    addr: Option<Endpoint>,
     counters: Vec<Arc<Counters>>,
     /// The name is taken until every part has ended.
     stopping: bool,
@@ -223,7 +223,7 @@ impl Shared {
 
     /// Every part is on its way to its reactor: whatever is asked of the listener from now on
     /// comes after it.
-    pub(crate) fn publish(&self, name: &str, addr: SocketAddr) {
+    pub(crate) fn publish(&self, name: &str, addr: Endpoint) {
         if let Some(entry) = lock(&self.directory).entries.get_mut(name) {
             entry.addr = Some(addr);
         }
@@ -260,13 +260,15 @@ impl Shared {
         stats
     }
 
-    /// Every listener with its address and its counters, in the order of their names.
-    pub(crate) fn listeners(&self) -> Vec<(String, SocketAddr, Stats)> {
+    /// Every listener with its endpoint and its counters, in the order of their names.
+    pub(crate) fn listeners(&self) -> Vec<(String, Endpoint, Stats)> {
         let directory = lock(&self.directory);
         let mut listeners: Vec<_> = directory
             .entries
             .iter()
-            .filter_map(|(name, entry)| Some((name.to_string(), entry.addr?, sum(&entry.counters))))
+            .filter_map(|(name, entry)| {
+                Some((name.to_string(), entry.addr.clone()?, sum(&entry.counters)))
+            })
             .collect();
         listeners.sort_by(|a, b| a.0.cmp(&b.0));
         listeners

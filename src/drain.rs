@@ -1,11 +1,11 @@
 //! Waiting for a drain, and what it came to.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
+use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::identity::ConnectionId;
 use crate::reason::CloseReason;
@@ -34,8 +34,8 @@ pub struct Report {
 pub struct Straggler {
     /// The connection's name.
     pub id: ConnectionId,
-    /// The peer's address.
-    pub peer_addr: SocketAddr,
+    /// The peer's end.
+    pub peer_addr: Endpoint,
     /// What it ended with.
     pub reason: CloseReason,
     /// How long after the drain began.

@@ -17,11 +17,10 @@
 //! [`MessageError`]: crate::MessageError
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::endpoint::Endpoint;
 use crate::reason::debug_as_display;
-
 use crate::text::Line;
 
 /// What can go wrong with the reactor and its listeners. Each message names what it is about.
@@ -52,7 +51,7 @@ pub enum Error {
         /// The listener's name.
         name: String,
         /// The address asked for.
-        addr: SocketAddr,
+        addr: Endpoint,
     },
     /// This user may not bind the address; ports below 1024 usually belong to root.
     #[error("listener \"{name}\": no permission to listen on {addr}")]
@@ -60,7 +59,7 @@ pub enum Error {
         /// The listener's name.
         name: String,
         /// The address asked for.
-        addr: SocketAddr,
+        addr: Endpoint,
     },
     /// No interface of this machine has the address.
     #[error("listener \"{name}\": {addr} is not an address of this machine")]
@@ -68,7 +67,7 @@ pub enum Error {
         /// The listener's name.
         name: String,
         /// The address asked for.
-        addr: SocketAddr,
+        addr: Endpoint,
     },
     /// Listening failed for another cause, or a descriptor given to
     /// [`from_std`](crate::ListenerOptions::from_std) is no listening TCP socket.
@@ -76,8 +75,8 @@ pub enum Error {
     Listen {
         /// The listener's name.
         name: String,
-        /// The address asked for, or that of an inherited socket, if it is of a kind that has one.
-        addr: Option<SocketAddr>,
+        /// Where it was asked to listen, or the endpoint of an inherited socket, if it has one.
+        addr: Option<Endpoint>,
         /// What the system said, or what the inherited descriptor is.
         source: io::Error,
     },
@@ -239,8 +238,8 @@ debug_as_display!(OptionsError {
     TooManyConnections { asked, max },
 });
 
-fn on(addr: &Option<SocketAddr>) -> String {
-    addr.map_or_else(String::new, |addr| format!(" on {addr}"))
+fn on(addr: &Option<Endpoint>) -> String {
+    addr.as_ref().map_or_else(String::new, |addr| format!(" on {addr}"))
 }
 
 fn join(errors: &[OptionsError]) -> String {

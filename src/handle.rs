@@ -4,10 +4,10 @@
 //! [`start`](crate::start). What is left to do goes to the reactor as a command.
 
 use std::fmt;
-use std::net::SocketAddr;
 
 use crate::directory::{Command, End, Shared, sum};
 use crate::drain::Drain;
+use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::identity::ConnectionId;
 use crate::mailbox::{Mail, Mailbox};
@@ -117,8 +117,8 @@ impl Handle {
         self.shared.stats()
     }
 
-    /// Every listener with its address and its counters, in the order of their names.
-    pub fn listeners(&self) -> Vec<(String, SocketAddr, Stats)> {
+    /// Every listener with its endpoint and its counters, in the order of their names.
+    pub fn listeners(&self) -> Vec<(String, Endpoint, Stats)> {
         self.shared.listeners()
     }
 
@@ -131,7 +131,7 @@ impl Handle {
 /// A listener that runs: its address, its counters, and a voice to all of its connections.
 pub struct ListenerHandle<M> {
     pub(crate) name: Arc<str>,
-    pub(crate) addr: SocketAddr,
+    pub(crate) addr: Endpoint,
     pub(crate) mailboxes: Arc<[Arc<Mailbox<M>>]>,
     pub(crate) counters: Vec<Arc<Counters>>,
     pub(crate) reactor: Handle,
@@ -143,9 +143,9 @@ impl<M> ListenerHandle<M> {
         &self.name
     }
 
-    /// The address it listens on, with the real port if 0 was asked for.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.addr
+    /// Where it listens, with the real port if 0 was asked for.
+    pub fn local_addr(&self) -> Endpoint {
+        self.addr.clone()
     }
 
     /// Sends a clone of `message` to every connection there is when the message is delivered.
@@ -206,7 +206,7 @@ impl<M> Clone for ListenerHandle<M> {
     fn clone(&self) -> Self {
         Self {
             name: Arc::clone(&self.name),
-            addr: self.addr,
+            addr: self.addr.clone(),
             mailboxes: Arc::clone(&self.mailboxes),
             counters: self.counters.clone(),
             reactor: self.reactor.clone(),

@@ -4,11 +4,10 @@ mod action;
 mod context;
 mod echo;
 
-use std::net::SocketAddr;
-
 pub use self::action::{Action, Packet};
 pub use self::context::Context;
 pub(crate) use self::echo::{Echo, Place};
+use crate::endpoint::Endpoint;
 use crate::identity::ConnectionId;
 use crate::reason::CloseReason;
 
@@ -111,15 +110,15 @@ impl<M> Info<'_, M> {
 /// What is known of a connection when its handler is made.
 #[derive(Debug)]
 pub struct Accepted<'a> {
-    pub(crate) peer_addr: SocketAddr,
+    pub(crate) peer_addr: Endpoint,
     pub(crate) id: ConnectionId,
     pub(crate) listener: &'a str,
 }
 
 impl Accepted<'_> {
-    /// The peer's address; an IPv4 client of an IPv6 socket is shown as IPv4.
-    pub fn peer_addr(&self) -> SocketAddr {
-        self.peer_addr
+    /// The peer's end; an IPv4 client of an IPv6 socket is shown as IPv4.
+    pub fn peer_addr(&self) -> Endpoint {
+        self.peer_addr.clone()
     }
 
     /// The connection's name.

@@ -1,7 +1,9 @@
-//! Who a connection is: its name in the process, its slot, its peer's address.
+//! Who a connection is: its name in the process, its slot, its peer's endpoint.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+
+use crate::endpoint::{Endpoint, UnixName};
 
 /// Names one connection for as long as the process lives: which listener, which slot, and which
 /// of the slot's successive owners.
@@ -22,45 +24,42 @@ impl fmt::Display for ConnectionId {
 }
 
 /// Which slot, whose turn in it, and who sits there.
-#[derive(Debug, Copy, Clone)]
+#[derive(Debug)]
 pub(crate) struct Seat {
     pub(crate) key: u32,
     pub(crate) generation: u32,
-    addr: CompactAddr,
+    addr: CompactEndpoint,
 }
 
-/// A socket address in 24 bytes instead of 32: without the flow label, which says nothing about who
-/// the peer is.
-#[derive(Debug, Copy, Clone)]
-enum CompactAddr {
+/// An endpoint in 24 bytes instead of 32: without the flow label, which says nothing about who the
+/// peer is.
+#[derive(Debug)]
+enum CompactEndpoint {
     V4(Ipv4Addr, u16),
     V6(Ipv6Addr, u16, u32),
+    Unix(UnixName),
 }
 
 impl Seat {
-    pub(crate) fn new(key: u32, generation: u32, peer_addr: SocketAddr) -> Self {
+    pub(crate) fn new(key: u32, generation: u32, peer_addr: Endpoint) -> Self {
         let addr = match peer_addr {
-            SocketAddr::V4(addr) => CompactAddr::V4(*addr.ip(), addr.port()),
-            SocketAddr::V6(addr) => CompactAddr::V6(*addr.ip(), addr.port(), addr.scope_id()),
+            Endpoint::Inet(SocketAddr::V4(addr)) => CompactEndpoint::V4(*addr.ip(), addr.port()),
+            Endpoint::Inet(SocketAddr::V6(addr)) => {
+                CompactEndpoint::V6(*addr.ip(), addr.port(), addr.scope_id())
+            }
+            Endpoint::Unix(name) => CompactEndpoint::Unix(name),
         };
         Self { key, generation, addr }
     }
 
-    pub(crate) fn peer_addr(&self) -> SocketAddr {
+    pub(crate) fn peer_addr(&self) -> Endpoint {
         match self.addr {
-            CompactAddr::V4(ip, port) => SocketAddr::from((ip, port)),
-            CompactAddr::V6(ip, port, scope_id) => {
-                SocketAddr::V6(SocketAddrV6::new(ip, port, 0, scope_id))
+            CompactEndpoint::V4(ip, port) => Endpoint::from((ip, port)),
+            CompactEndpoint::V6(ip, port, scope_id) => {
+                Endpoint::from(SocketAddrV6::new(ip, port, 0, scope_id))
             }
+            CompactEndpoint::Unix(ref name) => Endpoint::Unix(name.clone()),
         }
-    }
-}
-
-/// IPv4 clients of an IPv6 socket are shown as what they are.
-pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
-    match addr.ip().to_canonical() {
-        std::net::IpAddr::V4(ip) => SocketAddr::from((ip, addr.port())),
-        std::net::IpAddr::V6(_) => addr,
     }
 }
 
@@ -68,11 +67,24 @@ pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
 mod tests {
     use super::*;
 
+    /// Goal: an endpoint is kept in 24 bytes, whole. Method: one of each kind, and the sizes.
     #[test]
-    fn addresses_survive_being_made_compact() {
-        for text in ["127.0.0.1:80", "[::1]:65535", "[2001:db8::1]:1", "[fe80::1%7]:9"] {
-            let addr: SocketAddr = text.parse().expect("an address");
-            assert_eq!(Seat::new(1, 2, addr).peer_addr(), addr);
+    fn endpoints_survive_being_made_compact() {
+        for text in [
+            "127.0.0.1:80",
+            "[::1]:65535",
+            "[2001:db8::1]:1",
+            "[fe80::1%7]:9",
+            "unix:/run/echo.sock",
+            "unix:@echo",
+        ] {
+            let endpoint: Endpoint = text.parse().expect("an endpoint");
+            assert_eq!(Seat::new(1, 2, endpoint.clone()).peer_addr(), endpoint);
         }
+        let unnamed = Endpoint::from(UnixName::unnamed());
+        assert_eq!(Seat::new(1, 2, unnamed.clone()).peer_addr(), unnamed);
+
+        let sizes = (size_of::<CompactEndpoint>(), size_of::<Seat>(), size_of::<Endpoint>());
+        assert_eq!(sizes, (24, 32, size_of::<SocketAddr>()));
     }
 }

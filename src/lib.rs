@@ -117,7 +117,8 @@
 //!   logging      at most one line per second and cause
 //!   clock        the only module that reads the time
 //!   error        errors of options and of the environment
-//!   identity     the name of a connection, and the address of its peer
+//!   identity     the name of a connection, and the endpoint of its peer
+//!   endpoint     what an end is called: an IP address with a port, or a Unix name
 //!   guard        catches the panics of your code
 //!   sync         locks and atomics: the standard library's, or loom's
 //!   ---- pure from here on: no socket, no clock, no input or output ----
@@ -173,6 +174,7 @@ mod logging;
 mod clock;
 mod error;
 mod identity;
+mod endpoint;
 mod guard;
 mod sync;
 
@@ -188,6 +190,7 @@ mod flags;
 mod text;
 
 pub use drain::{Drain, Report, Straggler};
+pub use endpoint::{Endpoint, EndpointError, UnixName};
 pub use error::{Error, OptionsError};
 pub use framing::{Decode, Framer, Framing, FramingProblem, LengthField, Lines, Output, Raw};
 pub use handle::{Handle, ListenerHandle};

@@ -145,7 +145,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         let Some(peer) = self.peers.get(key as usize) else { return };
         if let Some(draining) = &mut self.draining {
             let straggler = Straggler {
-                id: self.profile.id_of(peer.seat),
+                id: self.profile.id_of(&peer.seat),
                 peer_addr: peer.seat.peer_addr(),
                 reason: peer.conn.reason().unwrap_or(CloseReason::Normal),
                 after: draining

@@ -34,7 +34,7 @@ pub(crate) struct Profile<M> {
 
 impl<M> Profile<M> {
     /// The name of the connection that sits there.
-    pub(crate) fn id_of(&self, seat: Seat) -> ConnectionId {
+    pub(crate) fn id_of(&self, seat: &Seat) -> ConnectionId {
         ConnectionId { serial: self.serial, key: seat.key, generation: seat.generation }
     }
 

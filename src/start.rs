@@ -3,12 +3,12 @@
 //! Options are checked, the name is reserved and the socket listens before a reactor hears of it. A
 //! reactor then gets one [`Part`] for each shard, which becomes a listener once it has a slot.
 
-use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
 use crate::acceptor::{self, Acceptor, ListeningSocket};
 use crate::admission::{Admission, Listening};
 use crate::directory::{Command, End, Lease};
+use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::handle::{Handle, ListenerHandle};
 use crate::handler::{Accepted, Handler};
@@ -73,7 +73,7 @@ impl Handle {
             let make = move |slot| part.into_listener::<H>(slot, Box::new(factory));
             end.command(Command::Adopt(Box::new(make)))?;
         }
-        self.shared.publish(&handle.name, handle.addr);
+        self.shared.publish(&handle.name, handle.addr.clone());
         Ok(handle)
     }
 
@@ -99,7 +99,7 @@ impl Handle {
         &self,
         name: &str,
         mut options: ListenerOptions,
-        listen: impl FnOnce(&ListenerOptions) -> Result<(Option<A>, SocketAddr), Error>,
+        listen: impl FnOnce(&ListenerOptions) -> Result<(Option<A>, Endpoint), Error>,
     ) -> Result<Prepared<M, A>, Error> {
         let shared = &self.shared;
         if shared.ends.iter().any(End::is_gone) {
@@ -118,7 +118,7 @@ impl Handle {
         let (serial, acceptor, counters) = shared.reserve(name)?;
         let (mut socket, addr) = listen(&options).inspect_err(|_| shared.cancel(name))?;
         // An inherited socket is ours now; kept here, it would go on listening through the drain.
-        options.origin = Origin::Bind(addr);
+        options.origin = Origin::Bind(addr.clone());
         log::info!("listener \"{name}\": listening on {addr}");
         let doorbells = shared.ends.iter().map(|end| Arc::clone(&end.doorbell));
         let admission = Arc::new(Admission::new(doorbells, acceptor, options.max_connections));

@@ -1,19 +1,20 @@
 //! What a peer talks through: a socket, or a script in tests.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::net::Shutdown;
 
 use mio::net::TcpStream;
 use mio::{Interest, Token};
 
+use crate::endpoint::Endpoint;
 use crate::poller::Registry;
 
 /// See the module's documentation.
 pub(crate) trait Stream: Read + Write {
     /// Tells the peer that nothing more comes.
     fn shutdown_write(&self) -> io::Result<()>;
-    /// Our end's address.
-    fn local_addr(&self) -> io::Result<SocketAddr>;
+    /// Our end.
+    fn local_addr(&self) -> io::Result<Endpoint>;
     /// The error that the kernel keeps for a broken connection.
     fn take_error(&self) -> io::Result<Option<io::Error>>;
     /// Has events sent for this stream: bytes, ends and errors.
@@ -27,8 +28,8 @@ impl Stream for TcpStream {
         self.shutdown(Shutdown::Write)
     }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        Self::local_addr(self)
+    fn local_addr(&self) -> io::Result<Endpoint> {
+        Self::local_addr(self).map(Endpoint::Inet)
     }
 
     fn take_error(&self) -> io::Result<Option<io::Error>> {

@@ -8,7 +8,7 @@
 
 use std::fs::{File, FileType};
 use std::io::{self, ErrorKind};
-use std::net::{self, SocketAddr};
+use std::net;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::time::Duration;
@@ -16,6 +16,8 @@ use std::time::Duration;
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
 use socket2::{Domain, SockRef, Type};
+
+use crate::endpoint::{Endpoint, UnixName};
 
 /// Asks the kernel whether a client waits, without taking it.
 #[derive(Debug)]
@@ -65,9 +67,14 @@ pub(super) fn check(listener: &net::TcpListener) -> io::Result<()> {
     })
 }
 
-/// The address of a socket, if it is of a kind that has one.
-pub(super) fn address(listener: &net::TcpListener) -> Option<SocketAddr> {
-    SockRef::from(listener).local_addr().ok()?.as_socket()
+/// Where a socket is bound, if it is of a kind that has a name, and has one.
+pub(super) fn endpoint(listener: &net::TcpListener) -> Option<Endpoint> {
+    let addr = SockRef::from(listener).local_addr().ok()?;
+    if let Some(addr) = addr.as_socket() {
+        return Some(Endpoint::Inet(addr));
+    }
+    let name = UnixName::told(addr.as_pathname(), addr.as_abstract_namespace());
+    (!name.is_unnamed()).then_some(Endpoint::Unix(name))
 }
 
 /// What a socket is, unless it is a listening TCP socket.

@@ -1,7 +1,6 @@
 //! What a callback may do besides returning an action.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -10,9 +9,10 @@ use super::action::{Action, Packet};
 use super::echo::Echo;
 use crate::connection::{Connection, Flags};
 use crate::desk::Desk;
+use crate::endpoint::Endpoint;
 use crate::framing::{Enframe, Framing, Shape};
 use crate::handle::Handle;
-use crate::identity::{ConnectionId, Seat, canonical};
+use crate::identity::{ConnectionId, Seat};
 use crate::mailbox::Address;
 use crate::profile::Profile;
 use crate::reason::{FrameError, SendError};
@@ -28,7 +28,7 @@ pub struct Context<'a, M> {
     pub(crate) turn: &'a mut Turn,
     pub(crate) timers: &'a mut Timers<M>,
     pub(crate) profile: &'a Profile<M>,
-    pub(crate) seat: Seat,
+    pub(crate) seat: &'a Seat,
     pub(crate) stream: &'a dyn Stream,
     /// Answers of this batch that are the packets themselves.
     pub(crate) echo: Echo<'a>,
@@ -42,7 +42,7 @@ impl<'a, M> Context<'a, M> {
     pub(crate) fn new<'d: 'a>(
         conn: &'a mut Connection,
         desk: &'a mut Desk<'d, M>,
-        seat: Seat,
+        seat: &'a Seat,
         stream: &'a dyn Stream,
         echo: Echo<'a>,
     ) -> Self {
@@ -77,15 +77,15 @@ impl<M> Context<'_, M> {
         sent
     }
 
-    /// The peer's address; an IPv4 client of an IPv6 socket is shown as IPv4.
-    pub fn peer_addr(&self) -> SocketAddr {
+    /// The peer's end; an IPv4 client of an IPv6 socket is shown as IPv4.
+    pub fn peer_addr(&self) -> Endpoint {
         self.seat.peer_addr()
     }
 
-    /// The address the peer connected to: that of the listener, unless it listens on all of them.
+    /// The end the peer connected to: that of the listener, unless it listens on all addresses.
     /// Costs a system call. `None` if the connection is broken already.
-    pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.stream.local_addr().ok().map(canonical)
+    pub fn local_addr(&self) -> Option<Endpoint> {
+        self.stream.local_addr().ok().map(Endpoint::canonical)
     }
 
     /// The connection's name.

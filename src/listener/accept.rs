@@ -6,17 +6,17 @@
 //! [`take_arrivals`](Listener::take_arrivals) is where it arrives on another shard,
 //! [`admit`](Listener::admit) gives it a slot and its events, [`open`](Listener::open) its handler.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Listener;
 use super::accepting::STREAK;
 use crate::acceptor::{AcceptFault, Acceptor};
 use crate::admission::Listening;
+use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::guard::make;
 use crate::handler::{Accepted, Handler};
-use crate::identity::{Seat, canonical};
+use crate::identity::{ConnectionId, Seat};
 use crate::logging::Cause;
 use crate::peer::Peer;
 use crate::stream::Stream;
@@ -129,7 +129,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     }
 
     /// Finds the shard that a new connection is to live on.
-    pub(super) fn assign(&mut self, turn: &mut Turn, stream: A::Stream, peer_addr: SocketAddr) {
+    pub(super) fn assign(&mut self, turn: &mut Turn, stream: A::Stream, peer_addr: Endpoint) {
         self.profile.counters.accepted.add(1);
         let shard = self.admission.enter();
         if shard == self.profile.shard {
@@ -156,14 +156,14 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
 
     /// Gives a connection a slot and its events, then opens it. A connection that fails early leaves
     /// nothing behind.
-    pub(super) fn admit(&mut self, turn: &mut Turn, mut stream: A::Stream, peer_addr: SocketAddr) {
+    pub(super) fn admit(&mut self, turn: &mut Turn, mut stream: A::Stream, peer_addr: Endpoint) {
         let slot = self.peers.vacant_key();
         if slot == self.generations.len() {
             self.generations.push(0);
             self.make_room(turn);
         }
         let key = u32::try_from(slot).unwrap_or(u32::MAX);
-        let seat = Seat::new(key, self.generations[slot], canonical(peer_addr));
+        let seat = Seat::new(key, self.generations[slot], peer_addr.canonical());
         let token = token::peer(self.profile.slot, key, seat.generation);
         if let Err(error) = stream.register(&turn.registry, token) {
             self.profile.counters.register_errors.add(1);
@@ -175,23 +175,22 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
             return;
         }
         self.profile.counters.open.add(1);
+        let (id, peer_addr) = (self.profile.id_of(&seat), seat.peer_addr());
         self.peers.insert(Peer::new(stream, seat, turn));
-        self.open(turn, seat);
+        self.open(turn, id, peer_addr);
     }
 
     /// Opening is over: the connection gets its handler, and the handler its `init`.
-    fn open(&mut self, turn: &mut Turn, seat: Seat) {
-        let id = self.profile.id_of(seat);
-        let peer_addr = seat.peer_addr();
+    fn open(&mut self, turn: &mut Turn, id: ConnectionId, peer_addr: Endpoint) {
         let accepted = Accepted { peer_addr, id, listener: &self.profile.name };
         match make(|| (self.factory)(&accepted)) {
-            Ok(handler) => self.with_peer(turn, seat.key, |peer, desk| peer.open(handler, desk)),
+            Ok(handler) => self.with_peer(turn, id.key, |peer, desk| peer.open(handler, desk)),
             Err(text) => {
                 self.profile.counters.panics.add(1);
                 if self.gate.opens(Cause::FactoryPanic, turn.nanos()) {
                     log::error!("{}: the factory panicked: {text}", self.profile.name);
                 }
-                self.free(turn, seat.key);
+                self.free(turn, id.key);
             }
         }
     }

@@ -4,12 +4,13 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::endpoint::Endpoint;
 use crate::framing::{Framing, LengthField};
 
 /// Where a listener's socket comes from.
 #[derive(Debug, Clone)]
 pub(crate) enum Origin {
-    Bind(SocketAddr),
+    Bind(Endpoint),
     Inherited(Arc<TcpListener>),
 }
 
@@ -65,7 +66,7 @@ impl ListenerOptions {
     /// [`v6_only`](Self::v6_only) is set.
     pub fn new(addr: impl Into<SocketAddr>) -> Self {
         Self {
-            origin: Origin::Bind(addr.into()),
+            origin: Origin::Bind(addr.into().into()),
             v6_only: false,
             backlog: 1024,
             nodelay: true,
@@ -242,12 +243,12 @@ impl ListenerOptions {
         self
     }
 
-    /// The address asked for; of an inherited socket, the one it has.
-    pub(crate) fn addr(&self) -> SocketAddr {
+    /// Where to listen; of an inherited socket, where it does.
+    pub(crate) fn addr(&self) -> Endpoint {
         match &self.origin {
-            Origin::Bind(addr) => *addr,
+            Origin::Bind(endpoint) => endpoint.clone(),
             Origin::Inherited(listener) => {
-                listener.local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)))
+                listener.local_addr().map_or_else(|_| ([0, 0, 0, 0], 0).into(), Endpoint::Inet)
             }
         }
     }

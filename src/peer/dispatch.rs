@@ -66,7 +66,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             return;
         }
         let Some(handler) = &mut self.handler else { return };
-        let mut ctx = Context::new(&mut self.conn, desk, self.seat, &self.stream, Echo::default());
+        let mut ctx = Context::new(&mut self.conn, desk, &self.seat, &self.stream, Echo::default());
         let caught = catch_unwind(AssertUnwindSafe(|| call(handler, &mut ctx)));
         // There is no batch that a new framing or a shared packet would have to end.
         ctx.conn.remove(Flags::BATCH.with(Flags::REFRAMED));
@@ -93,7 +93,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             None => (&desk.profile.framing, &desk.profile.shape),
             Some((own, shape)) => (own, shape),
         };
-        let mut ctx = Context::new(&mut self.conn, desk, self.seat, &self.stream, Echo::of(input));
+        let mut ctx = Context::new(&mut self.conn, desk, &self.seat, &self.stream, Echo::of(input));
         let mut progress = Progress { budget: *budget, ..Progress::default() };
         let batch = &mut progress;
         // The default first, by itself: a jump through a table of all is foretold badly.

@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::io::ErrorKind;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use super::faults::Faults;
 use super::rig::Rig;
 use super::script::{Script, Shared};
 use crate::drain::Report;
+use crate::endpoint::Endpoint;
 use crate::framing::{Decode, Framing};
 use crate::handler::{Accepted, Handler};
 use crate::mailbox::Address;
@@ -71,13 +71,12 @@ impl<H: Handler> Harness<H> {
         Self::join(&self.rig, None)
     }
 
-    /// One more connection, from this address. By default they come from 192.0.2.1, from a port
-    /// each.
-    pub fn connect_from(&self, peer_addr: SocketAddr) -> Self {
-        Self::join(&self.rig, Some(peer_addr))
+    /// One more connection, from this end. By default they come from 192.0.2.1, from a port each.
+    pub fn connect_from(&self, peer_addr: impl Into<Endpoint>) -> Self {
+        Self::join(&self.rig, Some(peer_addr.into()))
     }
 
-    fn join(rig: &Rc<RefCell<Rig<H>>>, peer_addr: Option<SocketAddr>) -> Self {
+    fn join(rig: &Rc<RefCell<Rig<H>>>, peer_addr: Option<Endpoint>) -> Self {
         let script = rig.borrow().connect(peer_addr);
         rig.borrow_mut().run();
         Self { rig: Rc::clone(rig), script }

@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::rc::Rc;
 
 use mio::Token;
@@ -10,6 +9,7 @@ use slab::Slab;
 
 use super::faults::Faults;
 use super::script::{Door, Ready, Script, Shared, Source};
+use crate::endpoint::Endpoint;
 use crate::poller::{Readiness, SimulatedNetwork};
 
 /// See the module's documentation.
@@ -32,11 +32,7 @@ impl Network {
     }
 
     /// A client connects from `peer_addr`, or from an address of its own, to `local_addr`.
-    pub(super) fn connect(
-        &mut self,
-        peer_addr: Option<SocketAddr>,
-        local_addr: SocketAddr,
-    ) -> Shared {
+    pub(super) fn connect(&mut self, peer_addr: Option<Endpoint>, local_addr: Endpoint) -> Shared {
         self.connections += 1;
         let port = u16::try_from(40_000 + self.connections % 20_000).unwrap_or_default();
         let peer_addr = peer_addr.unwrap_or_else(|| ([192, 0, 2, 1], port).into());

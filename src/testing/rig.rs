@@ -1,7 +1,6 @@
 //! A reactor over a simulated network, with a clock moved by hand: one listener, scripted connections.
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use crate::clock::{Clock, ManualClock};
 use crate::connection::Flags;
 use crate::directory::{self, End};
 use crate::drain::{Drain, Report};
+use crate::endpoint::Endpoint;
 use crate::framing::Framing;
 use crate::handle::ListenerHandle;
 use crate::handler::{Accepted, Action, Context, Handler, Info};
@@ -142,7 +142,7 @@ impl<H: Handler> Rig<H> {
         Self { reactor, handle, hand, network, framing, drain: None, kind: Default::default() }
     }
 
-    pub(super) fn connect(&self, peer_addr: Option<SocketAddr>) -> Shared {
+    pub(super) fn connect(&self, peer_addr: Option<Endpoint>) -> Shared {
         self.network.borrow_mut().connect(peer_addr, self.handle.local_addr())
     }
 

@@ -7,13 +7,13 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::SocketAddr;
 use std::rc::Rc;
 
 use mio::Token;
 
 use super::faults::{Fault, Weather};
 use crate::acceptor::Acceptor;
+use crate::endpoint::Endpoint;
 use crate::framing::Framing;
 use crate::identity::ConnectionId;
 use crate::options::ListenerOptions;
@@ -36,8 +36,8 @@ pub(super) struct Script {
     ready: Ready,
     /// Whom its events are for, once it is watched.
     pub(super) token: Option<Token>,
-    pub(super) peer_addr: SocketAddr,
-    local_addr: SocketAddr,
+    pub(super) peer_addr: Endpoint,
+    local_addr: Endpoint,
     /// Bytes that have arrived and were not read.
     arrived: VecDeque<u8>,
     /// Bytes that the peer has got and was not asked for.
@@ -73,8 +73,8 @@ impl Script {
     pub(super) fn new(
         place: usize,
         ready: Ready,
-        peer_addr: SocketAddr,
-        local_addr: SocketAddr,
+        peer_addr: Endpoint,
+        local_addr: Endpoint,
     ) -> Self {
         Self {
             id: None,
@@ -299,8 +299,8 @@ impl Stream for ScriptedStream {
         Ok(())
     }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.0.borrow().local_addr)
+    fn local_addr(&self) -> io::Result<Endpoint> {
+        Ok(self.0.borrow().local_addr.clone())
     }
 
     fn take_error(&self) -> io::Result<Option<io::Error>> {
@@ -353,13 +353,13 @@ pub(crate) struct ScriptedAcceptor(pub(super) Rc<RefCell<Door>>);
 impl Acceptor for ScriptedAcceptor {
     type Stream = ScriptedStream;
 
-    fn accept(&mut self, _: &ListenerOptions) -> io::Result<(ScriptedStream, SocketAddr)> {
+    fn accept(&mut self, _: &ListenerOptions) -> io::Result<(ScriptedStream, Endpoint)> {
         let mut door = self.0.borrow_mut();
         if let Some(kind) = door.errors.pop_front() {
             return Err(kind.into());
         }
         let script = door.waiting.pop_front().ok_or(ErrorKind::WouldBlock)?;
-        let peer_addr = script.borrow().peer_addr;
+        let peer_addr = script.borrow().peer_addr.clone();
         door.entering = Some(Rc::clone(&script));
         Ok((ScriptedStream(script), peer_addr))
     }

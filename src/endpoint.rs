@@ -1,0 +1,399 @@
+//! What an end of a connection is called, wherever one is told: an IP address with a port, or the
+//! name of a Unix socket.
+
+use std::ffi::OsStr;
+use std::fmt::{self, Write};
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6, ToSocketAddrs};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net;
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use crate::reason::debug_as_display;
+use crate::text::Line;
+
+/// One end of a connection, or where a listener listens.
+///
+/// It prints as it is parsed: `127.0.0.1:5555`, `[::1]:5555`, `unix:/run/echo.sock`, `unix:@echo`.
+/// [`UnixName`] has the details of the last two. `{:?}` prints the same. A clone allocates nothing.
+///
+/// It stands in for a [`SocketAddr`]: [`TcpStream::connect`](std::net::TcpStream::connect) takes it,
+/// and it can be compared with one. [`as_inet`](Self::as_inet) gives the `SocketAddr` itself.
+///
+/// ```
+/// use condor::Endpoint;
+///
+/// let endpoint: Endpoint = "127.0.0.1:5555".parse()?;
+/// assert_eq!(endpoint.as_inet().map(|addr| addr.port()), Some(5555));
+///
+/// let endpoint: Endpoint = "unix:/run/echo.sock".parse()?;
+/// assert_eq!(endpoint.ip(), None);
+/// assert_eq!(endpoint.to_string(), "unix:/run/echo.sock");
+/// # Ok::<(), condor::EndpointError>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Endpoint {
+    /// An IP address and a port.
+    Inet(SocketAddr),
+    /// A Unix socket.
+    Unix(UnixName),
+}
+
+impl Endpoint {
+    /// The IP address; `None` of a Unix socket.
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.as_inet().map(|addr| addr.ip())
+    }
+
+    /// The IP address and the port; `None` of a Unix socket.
+    pub fn as_inet(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Inet(addr) => Some(*addr),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// The IP address and the port, where nothing else will do.
+    pub(crate) fn expect_inet(&self) -> io::Result<SocketAddr> {
+        self.as_inet().ok_or_else(|| {
+            let told = format!("{self} is a Unix socket, and an IP address with a port is needed");
+            io::Error::new(ErrorKind::InvalidInput, told)
+        })
+    }
+
+    /// IPv4 clients of an IPv6 socket are shown as what they are.
+    pub(crate) fn canonical(self) -> Self {
+        match self {
+            Self::Inet(addr) => match addr.ip().to_canonical() {
+                IpAddr::V4(ip) => Self::from((ip, addr.port())),
+                IpAddr::V6(_) => self,
+            },
+            Self::Unix(_) => self,
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Inet(addr) => addr.fmt(f),
+            Self::Unix(name) => name.fmt(f),
+        }
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = EndpointError;
+
+    /// Reads `unix:/path` or `unix:@name`, else an IP address and a port. Names of hosts are not
+    /// looked up.
+    fn from_str(text: &str) -> Result<Self, EndpointError> {
+        match text.strip_prefix("unix:") {
+            Some(name) => UnixName::parse(name).map(Self::Unix),
+            None => match text.parse() {
+                Ok(addr) => Ok(Self::Inet(addr)),
+                Err(_) => Err(EndpointError::Unknown(text.to_owned())),
+            },
+        }
+    }
+}
+
+impl From<SocketAddr> for Endpoint {
+    fn from(addr: SocketAddr) -> Self {
+        Self::Inet(addr)
+    }
+}
+
+impl From<SocketAddrV4> for Endpoint {
+    fn from(addr: SocketAddrV4) -> Self {
+        Self::Inet(addr.into())
+    }
+}
+
+impl From<SocketAddrV6> for Endpoint {
+    fn from(addr: SocketAddrV6) -> Self {
+        Self::Inet(addr.into())
+    }
+}
+
+impl<I: Into<IpAddr>> From<(I, u16)> for Endpoint {
+    fn from(addr: (I, u16)) -> Self {
+        Self::Inet(addr.into())
+    }
+}
+
+impl From<UnixName> for Endpoint {
+    fn from(name: UnixName) -> Self {
+        Self::Unix(name)
+    }
+}
+
+impl From<net::SocketAddr> for Endpoint {
+    fn from(addr: net::SocketAddr) -> Self {
+        Self::Unix(addr.into())
+    }
+}
+
+impl PartialEq<SocketAddr> for Endpoint {
+    fn eq(&self, other: &SocketAddr) -> bool {
+        self.as_inet().as_ref() == Some(other)
+    }
+}
+
+impl PartialEq<Endpoint> for SocketAddr {
+    fn eq(&self, other: &Endpoint) -> bool {
+        other == self
+    }
+}
+
+/// So that a client connects to what a handle or a peer tells. A Unix socket is an error of the kind
+/// `InvalidInput` that names it.
+impl ToSocketAddrs for Endpoint {
+    type Iter = std::option::IntoIter<SocketAddr>;
+
+    fn to_socket_addrs(&self) -> io::Result<Self::Iter> {
+        Ok(Some(self.expect_inet()?).into_iter())
+    }
+}
+
+/// The name of a Unix socket: a path, an abstract name, or none.
+///
+/// | printed | |
+/// |---|---|
+/// | `unix:/run/echo.sock` | a path, as it was given to `bind`; it may be relative |
+/// | `unix:@echo` | an abstract name, without the NUL before it; only Linux has them |
+/// | `unix:` | no name, as most clients have none |
+///
+/// A backslash is printed as `\\`, and as `\xNN`, one byte in two hexadecimal digits, is printed what
+/// would break a line, drive a terminal or turn its text around, what is no UTF-8, and an `@` at the
+/// start of a path. So a name stays on its line, no two names print the same, and each can be
+/// parsed, as an [`Endpoint`], from what it prints. The exceptions are no name at all, which cannot
+/// be listened on or connected to, and a path of 108 bytes, which a peer on Linux may have.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UnixName(
+    /// As the kernel has it: an abstract name begins with a NUL, which no path does.
+    Option<Arc<[u8]>>,
+);
+
+impl UnixName {
+    /// The most bytes of a path or an abstract name: 107 on Linux, 103 elsewhere.
+    pub const MAX: usize =
+        if cfg!(any(target_os = "linux", target_os = "android")) { 107 } else { 103 };
+
+    /// No name: that of a client that did not bind its socket. It allocates nothing.
+    pub fn unnamed() -> Self {
+        Self(None)
+    }
+
+    /// The name of a socket in the file system. Nothing has to be there.
+    ///
+    /// # Errors
+    ///
+    /// [`EndpointError::Empty`], [`EndpointError::Nul`], and [`EndpointError::TooLong`] above
+    /// [`MAX`](Self::MAX).
+    pub fn from_pathname(path: impl AsRef<Path>) -> Result<Self, EndpointError> {
+        let path = path.as_ref().as_os_str().as_bytes();
+        if path.is_empty() {
+            return Err(EndpointError::Empty);
+        }
+        let name = Self(Some(path.into()));
+        match path.iter().position(|byte| *byte == 0) {
+            Some(at) => Err(EndpointError::Nul { path: Escaped(path).to_string(), at }),
+            None => name.limited(),
+        }
+    }
+
+    /// An abstract name, without the NUL before it. It may hold any bytes, or none.
+    ///
+    /// # Errors
+    ///
+    /// [`EndpointError::TooLong`] above [`MAX`](Self::MAX).
+    pub fn from_abstract_name(name: impl AsRef<[u8]>) -> Result<Self, EndpointError> {
+        Self::told(None, Some(name.as_ref())).limited()
+    }
+
+    /// The path, if it is one.
+    pub fn as_pathname(&self) -> Option<&Path> {
+        match self.0.as_deref() {
+            Some([0, ..]) | None => None,
+            Some(path) => Some(Path::new(OsStr::from_bytes(path))),
+        }
+    }
+
+    /// The abstract name, without the NUL before it, if it is one.
+    pub fn as_abstract_name(&self) -> Option<&[u8]> {
+        match self.0.as_deref() {
+            Some([0, name @ ..]) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// Whether there is no name.
+    pub fn is_unnamed(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// What the kernel tells is taken as it is.
+    pub(crate) fn told(path: Option<&Path>, abstract_name: Option<&[u8]>) -> Self {
+        let path = path.map(|path| path.as_os_str().as_bytes().into());
+        Self(path.or(abstract_name.map(|name| [b"\0", name].concat().into())))
+    }
+
+    fn limited(self) -> Result<Self, EndpointError> {
+        let path = self.as_pathname().map(|path| path.as_os_str().len());
+        let len = path.or(self.as_abstract_name().map(<[u8]>::len)).unwrap_or_default();
+        if len > Self::MAX {
+            return Err(EndpointError::TooLong { name: self.to_string(), len, max: Self::MAX });
+        }
+        Ok(self)
+    }
+
+    /// Reads what stands behind `unix:`.
+    fn parse(text: &str) -> Result<Self, EndpointError> {
+        match text.strip_prefix('@') {
+            Some(name) => Self::from_abstract_name(unescape(name)?),
+            None => Self::from_pathname(OsStr::from_bytes(&unescape(text)?)),
+        }
+    }
+}
+
+impl From<net::SocketAddr> for UnixName {
+    fn from(addr: net::SocketAddr) -> Self {
+        #[cfg(target_os = "linux")]
+        let abstract_name = std::os::linux::net::SocketAddrExt::as_abstract_name(&addr);
+        #[cfg(target_os = "android")]
+        let abstract_name = std::os::android::net::SocketAddrExt::as_abstract_name(&addr);
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        let abstract_name = None;
+        Self::told(addr.as_pathname(), abstract_name)
+    }
+}
+
+impl fmt::Display for UnixName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if f.width().is_some() || f.precision().is_some() {
+            return f.pad(&self.to_string());
+        }
+        match self.0.as_deref() {
+            None => f.write_str("unix:"),
+            Some([0, name @ ..]) => write!(f, "unix:@{}", Escaped(name)),
+            Some([b'@', path @ ..]) => write!(f, "unix:\\x40{}", Escaped(path)),
+            Some(path) => write!(f, "unix:{}", Escaped(path)),
+        }
+    }
+}
+
+impl fmt::Debug for UnixName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Bytes as one line of text, from which [`unescape`] makes them again.
+struct Escaped<'a>(&'a [u8]);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hex = |f: &mut fmt::Formatter<'_>, bytes: &[u8]| {
+            bytes.iter().try_for_each(|byte| write!(f, "\\x{byte:02x}"))
+        };
+        for chunk in self.0.utf8_chunks() {
+            for c in chunk.valid().chars() {
+                if c == '\\' {
+                    f.write_str("\\\\")?;
+                } else if Line::is_special(c) {
+                    hex(f, c.encode_utf8(&mut [0; 4]).as_bytes())?;
+                } else {
+                    f.write_char(c)?;
+                }
+            }
+            hex(f, chunk.invalid())?;
+        }
+        Ok(())
+    }
+}
+
+fn unescape(text: &str) -> Result<Vec<u8>, EndpointError> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((plain, escaped)) = rest.split_once('\\') {
+        bytes.extend_from_slice(plain.as_bytes());
+        let (byte, len) = if escaped.starts_with('\\') {
+            (Some(b'\\'), 1)
+        } else {
+            let digits = escaped.strip_prefix('x').and_then(|escaped| escaped.get(..2));
+            // `from_str_radix` takes a sign as well.
+            let digits = digits.filter(|digits| digits.bytes().all(|c| c.is_ascii_hexdigit()));
+            (digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()), 3)
+        };
+        let Some(byte) = byte else {
+            let at = "unix:".len() + text.len() - escaped.len() - 1;
+            return Err(EndpointError::Escape { text: format!("unix:{text}"), at });
+        };
+        bytes.push(byte);
+        rest = &escaped[len..];
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    Ok(bytes)
+}
+
+/// Why a text or a name is no [`Endpoint`].
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EndpointError {
+    /// None of the forms that there are. A host's name is none of them.
+    #[error(
+        "\"{}\" is no endpoint: 127.0.0.1:5555, [::1]:5555, unix:/path or unix:@name is expected",
+        Line(.0)
+    )]
+    Unknown(String),
+    /// A path of no bytes.
+    #[error("the path of a Unix socket is empty: unix:/path or unix:@name is expected")]
+    Empty,
+    /// More bytes than a Unix socket's name can have.
+    #[error("{name} is {len} bytes long, above the {max} of a Unix socket's name", name = Line(.name))]
+    TooLong {
+        /// The name as it would be printed.
+        name: String,
+        /// Its bytes.
+        len: usize,
+        /// The most that is possible, [`UnixName::MAX`].
+        max: usize,
+    },
+    /// A path holds a NUL, which only an abstract name may.
+    #[error("the path {path} of a Unix socket holds a NUL, at byte {at}", path = Line(.path))]
+    Nul {
+        /// The path as it would be printed.
+        path: String,
+        /// Where, from 0.
+        at: usize,
+    },
+    /// A backslash that begins no escape.
+    #[error(
+        "\"{text}\" has a backslash at byte {at} that begins neither \\\\ nor \\xNN",
+        text = Line(.text)
+    )]
+    Escape {
+        /// The text.
+        text: String,
+        /// Where, from 0.
+        at: usize,
+    },
+}
+
+debug_as_display!(EndpointError {
+    Unknown(text),
+    Empty,
+    TooLong { name, len, max },
+    Nul { path, at },
+    Escape { text, at },
+});
