@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use condor::{
-    Action, CloseReason, Context, Decode, Error, FrameError, Framer, Framing, Handler,
+    Action, CloseReason, Context, Decode, Endpoint, Error, FrameError, Framer, Framing, Handler,
     ListenerOptions, Output, Reactor,
 };
 
@@ -254,7 +254,7 @@ enum State {
 /// One sender.
 struct Sender {
     counts: Arc<Counts>,
-    peer: SocketAddr,
+    peer: Endpoint,
     state: State,
     /// It said READY, so it waits for ACCEPT and FINISH.
     waits: bool,
@@ -285,7 +285,7 @@ impl Handler for Sender {
 }
 
 impl Sender {
-    fn new(counts: &Arc<Counts>, peer: SocketAddr) -> Self {
+    fn new(counts: &Arc<Counts>, peer: Endpoint) -> Self {
         Self { counts: Arc::clone(counts), peer, state: State::New, waits: false }
     }
 
@@ -298,7 +298,7 @@ impl Sender {
                 if !kind.is_dnstap(&content_types) =>
             {
                 let named = content_types.join(&b", "[..]);
-                let (peer, named) = (self.peer, named.escape_ascii());
+                let (peer, named) = (&self.peer, named.escape_ascii());
                 common::say(format_args!("{peer}: it sends {named}, which is no dnstap"));
                 Action::stop(CloseReason::Custom("it has no dnstap to send"))
             }
@@ -426,9 +426,9 @@ mod tests {
         ];
         for (content_types, after_ready, after_start) in cases {
             let counts = Arc::new(Counts::new());
-            let peer = ([127, 0, 0, 1], 1).into();
+            let peer = SocketAddr::from(([127, 0, 0, 1], 1));
             let handshake =
-                Harness::new(options(peer), move |_accepted| Sender::new(&counts, peer));
+                Harness::new(options(peer), move |_accepted| Sender::new(&counts, peer.into()));
             let offered = handshake.connect();
             offered.receive(control(Control::Ready, content_types));
             assert_eq!(offered.closed(), after_ready, "READY {content_types:?}");

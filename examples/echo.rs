@@ -148,7 +148,7 @@ fn serve(options: &Options) -> Result<(), Error> {
     if let Some(report) = drains.try_recv().ok().and_then(|drain| drain.report()) {
         common::say(&report);
         for straggler in &report.slowest {
-            let (peer, after) = (straggler.peer_addr, straggler.after);
+            let (peer, after) = (&straggler.peer_addr, straggler.after);
             common::complain(format_args!("{peer} after {after:?}: {}", straggler.reason));
         }
     }

@@ -257,7 +257,8 @@ fn run(arguments: &Arguments) -> Result<(), Error> {
         move |_peer| Client::new(&registry)
     })?;
     // Clients are made by `run` alone, so that none has seen the port before.
-    registry.borrow_mut().port = listener.local_addr().port();
+    let port = listener.local_addr().as_inet().map(|addr| addr.port());
+    registry.borrow_mut().port = port.unwrap_or_default();
     common::drain_on_signals(reactor.handle())?;
     common::say(format_args!("listening on {}", listener.local_addr()));
     reactor.run()

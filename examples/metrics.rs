@@ -23,8 +23,8 @@ use std::time::Duration;
 use clap::Parser;
 use clap::builder::RangedU64ValueParser;
 use condor::{
-    Action, CloseKind, CloseReason, Context, Error, Framing, Handle, Handler, Histogram, Lines,
-    ListenerOptions, PulseStats, ReactorOptions, Shards, Stats,
+    Action, CloseKind, CloseReason, Context, Endpoint, Error, Framing, Handle, Handler, Histogram,
+    Lines, ListenerOptions, PulseStats, ReactorOptions, Shards, Stats,
 };
 
 #[path = "common/mod.rs"]
@@ -90,7 +90,7 @@ fn answer(first_line: &str, handle: &Handle) -> String {
 /// Everything there is to tell, in the text format of Prometheus: for each metric its type, then
 /// one line for each listener or shard.
 fn metrics(
-    listeners: &[(String, SocketAddr, Stats)],
+    listeners: &[(String, Endpoint, Stats)],
     shards: &[PulseStats],
     is_ready: bool,
 ) -> String {

@@ -65,9 +65,9 @@ impl Service {
         let poll = Poll::new()?;
         let mut reactor = Reactor::new()?;
         let listener = reactor.start_listener("echo", ListenerOptions::new(addr), |_peer| Echo)?;
-        let mut datagrams = UdpSocket::bind(listener.local_addr()).map_err(|error| {
-            let what = format!("no datagrams on {}: {error}", listener.local_addr());
-            io::Error::new(error.kind(), what)
+        let addr = listener.local_addr().as_inet().unwrap_or(addr);
+        let mut datagrams = UdpSocket::bind(addr).map_err(|error| {
+            io::Error::new(error.kind(), format!("no datagrams on {addr}: {error}"))
         })?;
         let registry = poll.registry();
         registry.register(&mut SourceFd(&reactor.as_raw_fd()), REACTOR, Interest::READABLE)?;

@@ -51,7 +51,7 @@ fn serve(arguments: &Arguments) -> Result<(), condor::Error> {
     let options = ListenerOptions::new(arguments.listen);
     let listener = reactor.start_listener("ping", options, |_peer| Ping)?;
     common::drain_on_signals(reactor.handle())?;
-    let addr = listener.local_addr();
+    let addr = listener.local_addr().as_inet().unwrap_or(arguments.listen);
     let (host, port) = (addr.ip(), addr.port());
     common::say(format_args!("listening on {addr}; from another terminal, with bash:"));
     common::say(format_args!(

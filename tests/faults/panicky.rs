@@ -76,7 +76,7 @@ struct Panicky(Last);
 
 impl Panicky {
     fn make(peer: &Accepted<'_>) -> Self {
-        if peer.peer_addr().ip() == IN_FACTORY {
+        if peer.peer_addr().ip() == Some(IN_FACTORY) {
             go_off();
         }
         Self(Last::Nothing)
@@ -87,7 +87,7 @@ impl Handler for Panicky {
     type Message = ();
 
     fn init(&mut self, ctx: &mut Context<'_, ()>) -> Action<'_> {
-        if ctx.peer_addr().ip() == IN_INIT {
+        if ctx.peer_addr().ip() == Some(IN_INIT) {
             go_off();
         }
         Action::Continue

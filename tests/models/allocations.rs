@@ -65,7 +65,7 @@ impl Server {
         let listener = reactor
             .start_listener("busy", options, move |_| Busy { timer: None, addresses: own.clone() })
             .unwrap();
-        let addr = listener.local_addr();
+        let addr = listener.local_addr().as_inet().unwrap();
         let mut server = Self { reactor, addr, clients: Vec::with_capacity(1_000), addresses };
         (0..clients).for_each(|_| server.connect());
         server

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use condor::testing::Harness;
-use condor::{Accepted, Action, CloseReason, Context, Handler, Info, LengthField, ListenerOptions};
+use condor::{Accepted, Action, CloseReason, Context, Endpoint, Handler, Info, LengthField, ListenerOptions};
 use log::Level;
 
 use crate::lines::{collect, complaints, lines};
@@ -99,7 +99,7 @@ type Cause = (&'static str, Level, fn(&Harness<Loud>));
 const CAUSES: [Cause; 7] = [
     (" panicked: in a packet", Level::Error, |harness| harness.connect().packet("panic")),
     ("the factory panicked: ", Level::Error, |harness| {
-        harness.connect_from(NO_HANDLER_FOR.parse().unwrap());
+        harness.connect_from(NO_HANDLER_FOR.parse::<Endpoint>().unwrap());
     }),
     ("the drop of a message panicked", Level::Error, |harness| {
         let client = harness.connect();
@@ -182,7 +182,7 @@ fn a_panic_makes_one_line() {
     let said = complaints();
     assert!(said.len() == 1 && said[0].1.ends_with(" panicked: in init"), "{said:?}");
 
-    loud().connect_from(NO_HANDLER_FOR.parse().unwrap());
+    loud().connect_from(NO_HANDLER_FOR.parse::<Endpoint>().unwrap());
     let said = complaints();
     let [(Level::Error, line)] = &said[..] else { panic!("{said:?}") };
     assert!(line.starts_with("testing: the factory panicked: "), "{line}");
@@ -220,7 +220,7 @@ fn the_text_of_a_panic_stays_on_its_line() {
         assert!(line.ends_with(" bytes more)") && line.len() < 600, "{line}");
     }
 
-    loud().connect_from(NO_HANDLER_FOR.parse().unwrap());
+    loud().connect_from(NO_HANDLER_FOR.parse::<Endpoint>().unwrap());
     let line = error();
     assert!(line.contains("in the factory\\n  left: "), "{line}");
     assert!(!line.contains(char::is_control), "{line:?}");

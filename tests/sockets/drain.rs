@@ -2,15 +2,15 @@
 //! there is told, and whoever waits is released.
 
 use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{Client, First, PATIENCE, Script, Server, drive, framed, next, over, until};
+use crate::support::{Client, First, PATIENCE, Script, Server, drive, framed, inet, next, over, until};
 use condor::{
-    Action, CloseKind, CloseReason, Error, Info, ListenerHandle, ListenerOptions, Reactor,
-    ReactorOptions,
+    Action, CloseKind, CloseReason, Endpoint, Error, Info, ListenerHandle, ListenerOptions,
+    Reactor, ReactorOptions,
 };
 
 fn any_port() -> ListenerOptions {
@@ -41,8 +41,8 @@ fn blocking(options: ListenerOptions) -> (Server, ListenerHandle<()>, Sender<()>
 }
 
 /// Whoever comes in the moment in which the socket is closed is reset, and was not refused yet.
-fn is_refused(addr: SocketAddr) -> bool {
-    match TcpStream::connect_timeout(&addr, PATIENCE) {
+fn is_refused(addr: impl Into<Endpoint>) -> bool {
+    match TcpStream::connect_timeout(&inet(addr), PATIENCE) {
         Ok(_) => false,
         Err(error) if error.kind() == ErrorKind::ConnectionReset => false,
         Err(error) => {
@@ -59,7 +59,7 @@ fn is_refused(addr: SocketAddr) -> bool {
 #[test]
 fn all_that_had_arrived_before_the_stop_is_answered() {
     let (server, listener, go, has_started) = blocking(any_port());
-    let addr = listener.local_addr();
+    let addr = inet(listener.local_addr());
     let mut blocker = Client::connect(addr);
     let mut known: Vec<Client> = (0..4).map(|_| Client::connect(addr)).collect();
     for client in &mut known {
@@ -96,7 +96,7 @@ fn all_that_had_arrived_before_the_stop_is_answered() {
 #[test]
 fn a_stop_under_load_breaks_off_between_packets() {
     let (server, listener, ended) = Server::echo(any_port());
-    let addr = listener.local_addr();
+    let addr = inet(listener.local_addr());
     let (busy, is_busy) = channel();
     let clients: Vec<_> = (0..4)
         .map(|_| {
@@ -211,7 +211,7 @@ fn who_is_left_at_the_deadline_is_forced_and_reported() {
             })
             .ends(&ends)
     });
-    let addr = listener.local_addr();
+    let addr = inet(listener.local_addr());
     let mut stays = Client::connect(addr);
     assert_eq!(stays.ask(b"hi"), b"hi");
     let mut half = Client::connect(addr);
@@ -248,7 +248,7 @@ fn shutdown_drains_every_listener_and_ends_the_run() {
             reactor.start_listener(name, any_port(), factory).unwrap().local_addr()
         })
     });
-    let mut clients = [addrs[0], addrs[0], addrs[1]].map(Client::connect);
+    let mut clients = [0, 0, 1].map(|at| Client::connect(addrs[at].clone()));
     for client in &mut clients {
         assert_eq!(client.ask(b"hi"), b"hi");
     }

@@ -15,10 +15,10 @@ use crate::support::{
     Client, Script, Server, child, descriptors, drive, framed, is_child, next, over, passes,
     settle, until,
 };
-use condor::{Error, Handle, ListenerOptions, Reactor};
+use condor::{Endpoint, Error, Handle, ListenerOptions, Reactor};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 fn echo() -> Script<()> {
     Script::new()
@@ -53,17 +53,26 @@ fn flags(fd: &impl AsRawFd) -> u32 {
     u32::from_str_radix(flags.trim(), 8).unwrap()
 }
 
+/// Where a socket is bound, if it is of a kind that has a name, and has one.
+fn bound(fd: &TcpListener) -> Option<Endpoint> {
+    let addr = SockRef::from(fd).local_addr().ok()?;
+    let path = addr.as_pathname().map(|path| format!("unix:{}", path.display()));
+    let name = addr.as_abstract_namespace().map(|name| format!("unix:@{}", name.escape_ascii()));
+    let inet = addr.as_socket().map(|addr| addr.to_string());
+    Some(inet.or(path).or(name)?.parse().unwrap())
+}
+
 /// Has a listener refused that is given this, and proves that nothing of it is left.
 #[track_caller]
 fn refused(handle: &Handle, fd: impl Into<OwnedFd>, what: &str) {
     let given = given(fd);
-    let (before, addr) = (flags(&given), SockRef::from(&given).local_addr().ok());
+    let (before, addr) = (flags(&given), bound(&given));
     let kept = given.try_clone().unwrap();
     let error = handle.start_listener("new", ListenerOptions::from_std(given), |_| echo());
     let error = error.map(|listener| listener.local_addr()).unwrap_err();
     let Error::Listen { name, addr: told, source } = &error else { panic!("{what}: {error:?}") };
-    assert_eq!((name.as_str(), *told), ("new", addr.and_then(|addr| addr.as_socket())), "{what}");
-    let on = told.map_or_else(String::new, |addr| format!(" on {addr}"));
+    assert_eq!((name.as_str(), told), ("new", &addr), "{what}");
+    let on = addr.map_or_else(String::new, |addr| format!(" on {addr}"));
     let expected = format!("the inherited descriptor is {what}, not a listening TCP socket");
     assert_eq!(source.to_string(), expected);
     assert_eq!(error.to_string(), format!("listener \"new\": cannot listen{on}: {expected}"));
@@ -115,6 +124,10 @@ fn what_is_no_listening_tcp_socket_is_named_and_refused() {
     let unix = UnixListener::bind(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
     refused(handle, unix, "a listening Unix stream socket");
+    let unix = socket(Domain::UNIX, Type::STREAM);
+    let name = format!("\0condor-inherited-{}", std::process::id());
+    unix.bind(&SockAddr::unix(name).unwrap()).unwrap();
+    refused(handle, unix, "a Unix stream socket");
     let (ours, _theirs) = UnixStream::pair().unwrap();
     refused(handle, ours, "a connected Unix stream socket");
     refused(handle, socket(Domain::UNIX, Type::STREAM), "a Unix stream socket");

@@ -7,12 +7,12 @@ use std::thread;
 use std::time::Duration;
 
 use crate::support::{
-    Client, First, PATIENCE, Script, Server, child, drive, is_child, next, over, passes, until,
+    Client, First, PATIENCE, Script, Server, child, drive, is_child, inet, next, over, passes, until,
 };
 use condor::client::ClientError;
 use condor::testing::Harness;
 use condor::{
-    Action, CloseKind, CloseReason, Error, FrameError, Framing, FramingProblem, Handle,
+    Action, CloseKind, CloseReason, Endpoint, Error, FrameError, Framing, FramingProblem, Handle,
     LengthField, Lines, ListenerOptions, MessageError, OptionsError, OptionsWarning, Raw, Reactor,
     ReactorOptions, SendError, Shards,
 };
@@ -35,11 +35,11 @@ fn answering(text: &'static str) -> Script<()> {
 #[test]
 fn port_0_reports_the_real_port() {
     let (server, listener, _) = Server::echo(any_port());
-    let addr = listener.local_addr();
+    let addr = inet(listener.local_addr());
     assert_ne!(addr.port(), 0);
     assert!(addr.ip().is_loopback(), "the default is 127.0.0.1");
     let listed: Vec<_> = server.handle.listeners().into_iter().map(|(n, a, _)| (n, a)).collect();
-    assert_eq!(listed, [("test".to_owned(), addr)]);
+    assert_eq!(listed, [("test".to_owned(), addr.into())]);
     assert_eq!(Client::connect(addr).ask(b"hi"), b"hi");
 }
 
@@ -80,7 +80,7 @@ fn listeners_start_before_run_from_threads_and_from_callbacks() {
     });
     assert_eq!(Client::connect(outer.join().unwrap()).ask(b""), b"out");
     let inner = String::from_utf8(Client::connect(first).ask(b"start")).unwrap();
-    assert_eq!(Client::connect(inner.parse().unwrap()).ask(b""), b"in");
+    assert_eq!(Client::connect(inner.parse::<Endpoint>().unwrap()).ask(b""), b"in");
 }
 
 /// Goal: a callback may stop its own listener; nothing is borrowed twice, nothing hangs. Method: the
@@ -218,7 +218,7 @@ fn a_privileged_port_is_named() {
     let error =
         Reactor::new().unwrap().start_listener("web", ListenerOptions::port(80), |_| echo());
     match error {
-        Err(Error::Permission { addr, .. }) => assert_eq!(addr.port(), 80),
+        Err(Error::Permission { addr, .. }) => assert_eq!(inet(addr).port(), 80),
         Err(Error::AddressInUse { .. }) => {}
         Ok(_) if !is_child() => {
             use std::os::unix::process::CommandExt;
@@ -413,9 +413,12 @@ fn useless_values_of_a_reactors_options_are_refused() {
 #[test]
 fn an_error_that_ends_main_is_printed_as_people_read_it() {
     let io = || std::io::Error::from(std::io::ErrorKind::ConnectionReset);
-    let (name, addr) = (String::from("dns"), SocketAddr::from(([127, 0, 0, 1], 53)));
+    let (name, addr) = (String::from("dns"), Endpoint::from(([127, 0, 0, 1], 53)));
     let errors: [(Box<dyn std::error::Error>, &[&str]); 14] = [
-        (Box::new(Error::AddressInUse { name: name.clone(), addr }), &["AddressInUse", "addr: "]),
+        (
+            Box::new(Error::AddressInUse { name: name.clone(), addr: addr.clone() }),
+            &["AddressInUse", "addr: "],
+        ),
         (Box::new(Error::Listen { name, addr: Some(addr), source: io() }), &["Listen", "source: "]),
         (Box::new(Error::DuplicateName("dns".into())), &["DuplicateName(", "\"dns\""]),
         (Box::new(Error::Gone), &["Gone"]),
@@ -481,7 +484,7 @@ fn a_thousand_starts_and_stops_leave_no_descriptor() {
         return passes(&mut child("listeners::a_thousand_starts_and_stops_leave_no_descriptor"));
     }
     let (server, listener, _) = Server::echo(any_port());
-    let port = listener.local_addr().port();
+    let port = inet(listener.local_addr()).port();
     over(&listener.stop().unwrap());
     let before = crate::support::descriptors();
     for round in 0..1000 {
@@ -506,7 +509,7 @@ fn a_server_restarts_at_once_on_the_same_port() {
     let (server, listener) = Server::one(any_port(), |_| {
         Script::<()>::new().packet(|_, _| Action::send_and_stop("bye", CloseReason::Normal))
     });
-    let addr = listener.local_addr();
+    let addr = inet(listener.local_addr());
     for _ in 0..20 {
         let mut client = Client::connect(addr);
         assert_eq!(client.ask(b""), b"bye");
@@ -556,7 +559,7 @@ fn the_unspecified_ipv6_address_takes_both() {
             Action::send(format!("{} {}", ctx.peer_addr(), ctx.local_addr().unwrap()))
         })
     });
-    let port = listener.local_addr().port();
+    let port = inet(listener.local_addr()).port();
     for ip in ["127.0.0.1", "::1"] {
         let addr = SocketAddr::new(ip.parse().unwrap(), port);
         let mut client = Client::connect(addr);
@@ -574,14 +577,14 @@ fn dual_stack_does_not_take_an_ipv4_port() {
         return;
     }
     let (server, listener, _) = Server::echo(any_port());
-    let four = listener.local_addr();
+    let four = inet(listener.local_addr());
     let both = ListenerOptions::new((Ipv6Addr::UNSPECIFIED, four.port()));
     let error = server.handle.start_listener("six", both.clone(), |_| echo()).unwrap_err();
     assert!(matches!(error, Error::AddressInUse { .. }), "{error}");
     let six = server.handle.start_listener("six", both.v6_only(true), |_| answering("six"));
-    let port = six.unwrap().local_addr().port();
+    let port = inet(six.unwrap().local_addr()).port();
     assert_eq!(Client::connect(four).ask(b"four"), b"four");
-    assert_eq!(Client::connect((Ipv6Addr::LOCALHOST, port).into()).ask(b""), b"six");
+    assert_eq!(Client::connect((Ipv6Addr::LOCALHOST, port)).ask(b""), b"six");
 }
 
 // ---- limits ----
@@ -591,7 +594,7 @@ fn dual_stack_does_not_take_an_ipv4_port() {
 #[test]
 fn clients_beyond_the_limit_wait_and_are_served_in_turn() {
     let (server, listener, _) = Server::echo(any_port().max_connections(2));
-    let addr = listener.local_addr();
+    let addr = inet(listener.local_addr());
     let mut clients: Vec<Client> = (0..5).map(|_| Client::connect(addr)).collect();
     for client in &mut clients {
         client.send(b"hi");
@@ -652,7 +655,7 @@ fn a_burst_while_a_handler_blocks_is_taken_by_the_backlog() {
             Action::send(packet.to_vec())
         })
     });
-    let addr = listener.local_addr();
+    let addr = inet(listener.local_addr());
     let mut blocker = Client::connect(addr);
     blocker.send(b"block");
     next(&has_started);

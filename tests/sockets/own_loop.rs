@@ -8,7 +8,7 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{Client, PATIENCE, Script, drive, next, now, settle};
+use crate::support::{Client, PATIENCE, Script, drive, inet, next, now, settle};
 use condor::{Action, Info, ListenerOptions, Reactor};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -71,7 +71,7 @@ fn a_loop_of_the_users_own_serves_sockets_timers_and_messages() {
                 })
         })
         .unwrap();
-    let addr = listener.local_addr();
+    let addr = inet(listener.local_addr());
     let handle = reactor.handle();
     let clients: Vec<_> = (0..2)
         .map(|_| {

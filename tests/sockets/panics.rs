@@ -9,7 +9,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{Client, Script, Server, framed, next, over, until};
+use crate::support::{Client, Script, Server, framed, inet, next, over, until};
 use condor::{Action, CloseReason, Context, Handler, Info, ListenerOptions};
 
 fn any_port() -> ListenerOptions {
@@ -141,7 +141,7 @@ fn victim(place: Place) -> (Vec<u8>, CloseReason) {
         let place = if is_second { place } else { Place::Nowhere };
         Fused { place, ends: ends.clone(), last: Bomb(false) }
     });
-    let addr = listener.local_addr();
+    let addr = inet(listener.local_addr());
     let mut before = Client::connect(addr);
     assert_eq!(before.ask(b"before"), b"before");
     let mut victim = Client::connect(addr);

@@ -12,12 +12,13 @@ use std::thread;
 use std::time::Duration;
 
 use crate::support::{
-    Client, PATIENCE, Script, Server, child, descriptors, framed, is_child, next, over, passes,
+    Client, PATIENCE, Script, Server, child, descriptors, framed, is_child, inet, next, over, passes,
     until,
 };
 use condor::{
-    Accepted, Action, Address, CloseKind, CloseReason, ConnectionId, Context, Error, Handle,
-    Handler, Info, ListenerHandle, ListenerOptions, MessageError, ReactorOptions, Report, Shards,
+    Accepted, Action, Address, CloseKind, CloseReason, ConnectionId, Context, Endpoint, Error,
+    Handle, Handler, Info, ListenerHandle, ListenerOptions, MessageError, ReactorOptions, Report,
+    Shards,
 };
 
 fn any_port() -> ListenerOptions {
@@ -39,7 +40,8 @@ fn sharded<H: Handler>(
     })
 }
 
-fn served_clients(addr: SocketAddr, count: usize) -> Vec<Client> {
+fn served_clients(addr: impl Into<Endpoint>, count: usize) -> Vec<Client> {
+    let addr = inet(addr);
     let mut clients: Vec<Client> = (0..count).map(|_| Client::connect(addr)).collect();
     for client in &mut clients {
         assert_eq!(client.ask(b"hello"), b"hello");
@@ -51,8 +53,8 @@ fn open_by_shard<M>(listener: &ListenerHandle<M>) -> Vec<u64> {
     listener.shard_stats().iter().map(|stats| stats.open).collect()
 }
 
-fn is_refused(addr: SocketAddr) -> bool {
-    TcpStream::connect_timeout(&addr, PATIENCE).is_err()
+fn is_refused(addr: impl Into<Endpoint>) -> bool {
+    TcpStream::connect_timeout(&inet(addr), PATIENCE).is_err()
 }
 
 // ---- who gets a connection ----
@@ -104,7 +106,7 @@ fn max_connections_is_exact_across_shards() {
             alive.fetch_sub(1, Ordering::SeqCst);
         })
     });
-    let addr = listener.local_addr();
+    let addr = inet(listener.local_addr());
     let threads: Vec<_> = (0..20)
         .map(|_| {
             thread::spawn(move || {
@@ -144,7 +146,7 @@ fn port_0_is_one_port_for_all_shards() {
     let listed = server.handle.listeners();
     assert_eq!(listed.len(), 1);
     assert_eq!(listed[0].1, listener.local_addr());
-    assert_ne!(listener.local_addr().port(), 0);
+    assert_ne!(inet(listener.local_addr()).port(), 0);
     let _clients = served_clients(listener.local_addr(), 3);
     assert_eq!(open_by_shard(&listener), [1, 1, 1]);
 }
@@ -239,7 +241,7 @@ fn addresses_broadcasts_close_and_stats_reach_across_shards() {
                 other => other.default_action(),
             })
     });
-    let addr = listener.local_addr();
+    let addr = inet(listener.local_addr());
     let (mut one, mut two) = (Client::connect(addr), Client::connect(addr));
     let (a, a_thread) = next(&address);
     let (b, b_thread) = next(&address);
@@ -491,7 +493,8 @@ fn the_report_of_a_drain_is_that_of_all_shards() {
         assert_eq!(straggler.reason, CloseReason::DrainForced);
         assert!(straggler.after >= Duration::from_millis(200));
     }
-    let mut slowest: Vec<_> = report.slowest[5..].iter().map(|slow| slow.peer_addr).collect();
+    let mut slowest: Vec<_> =
+        report.slowest[5..].iter().map(|slow| inet(slow.peer_addr.clone())).collect();
     let mut half: Vec<_> =
         clients.iter().map(|client| client.stream.local_addr().unwrap()).collect();
     slowest.sort();
@@ -510,7 +513,7 @@ fn clients_are_let_in_for_the_lead_time() {
         let (server, listener) = Server::sharded(shards, lead, |starter| {
             starter.start_listener("test", any_port(), echo).unwrap()
         });
-        let addr = listener.local_addr();
+        let addr = inet(listener.local_addr());
         let mut early = Client::connect(addr);
         assert_eq!(early.ask(b"early"), b"early");
         assert!(server.handle.is_ready());
@@ -543,7 +546,7 @@ fn a_second_shutdown_forces() {
             let options = any_port().drain_timeout(Duration::MAX).packet_timeout(Duration::MAX);
             starter.start_listener("test", options, echo).unwrap()
         });
-        let addr = listener.local_addr();
+        let addr = inet(listener.local_addr());
         let mut clients = served_clients(addr, 4);
         for client in &mut clients {
             client.raw(b"\x00\x09half");
@@ -751,7 +754,7 @@ fn what_was_acknowledged_before_the_stop_is_answered(shards: usize) {
             })
         };
         let listener = server.handle.start_listener("load", any_port(), factory).unwrap();
-        let addr = listener.local_addr();
+        let addr = inet(listener.local_addr());
         let mut holders = served_clients(addr, shards);
         let clients: Vec<Pressure> = (0..6).map(|_| Pressure::new(addr)).collect();
         until("all are busy", || {
@@ -984,7 +987,7 @@ fn the_panic_of_a_shard_is_told_in_one_line() {
 fn shards_that_never_run_are_gone() {
     let shards = Shards::new(2).unwrap();
     let listener = shards.start_listener("test", any_port(), echo).unwrap();
-    let (handle, addr) = (shards.handle(), listener.local_addr());
+    let (handle, addr) = (shards.handle(), inet(listener.local_addr()));
     let mut client = Client::connect(addr);
     let drain = handle.shutdown().unwrap();
     drop(shards);

@@ -18,8 +18,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use condor::{
-    Accepted, Action, CloseReason, Context, Drain, Error, Handle, Handler, Info, ListenerHandle,
-    ListenerOptions, Reactor, ReactorOptions, Report, Shards, Stats,
+    Accepted, Action, CloseReason, Context, Drain, Endpoint, Error, Handle, Handler, Info,
+    ListenerHandle, ListenerOptions, Reactor, ReactorOptions, Report, Shards, Stats,
 };
 
 /// How long anything may take before a test fails. Far longer than anything takes.
@@ -334,6 +334,12 @@ pub(crate) fn framed(payload: &[u8]) -> Vec<u8> {
     [&len.to_be_bytes()[..], payload].concat()
 }
 
+/// An endpoint of TCP as the address that it is.
+#[track_caller]
+pub(crate) fn inet(endpoint: impl Into<Endpoint>) -> SocketAddr {
+    endpoint.into().as_inet().unwrap()
+}
+
 /// A blocking client that speaks packets with a two-byte length. It has nothing of the library's
 /// own in it.
 pub(crate) struct Client {
@@ -342,13 +348,14 @@ pub(crate) struct Client {
 
 impl Client {
     #[track_caller]
-    pub(crate) fn connect(addr: SocketAddr) -> Self {
-        Self::from(TcpStream::connect_timeout(&addr, PATIENCE).unwrap())
+    pub(crate) fn connect(addr: impl Into<Endpoint>) -> Self {
+        Self::from(TcpStream::connect_timeout(&inet(addr), PATIENCE).unwrap())
     }
 
     /// A client whose kernel takes little before it is read.
     #[track_caller]
-    pub(crate) fn with_small_window(addr: SocketAddr) -> Self {
+    pub(crate) fn with_small_window(addr: impl Into<Endpoint>) -> Self {
+        let addr = inet(addr);
         let socket = socket2::Socket::new(
             socket2::Domain::for_address(addr),
             socket2::Type::STREAM,

@@ -3,6 +3,7 @@
 //!
 //! Everything here runs before the first connection, except [`whole_frames`].
 
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
@@ -94,7 +95,7 @@ pub fn listener(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Says where the server listens: the first line on stdout, which the driver waits for.
-pub fn announce(address: SocketAddr) -> io::Result<()> {
+pub fn announce(address: impl Display) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "listening on {address}")?;
     out.flush()

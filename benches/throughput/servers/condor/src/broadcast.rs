@@ -1,12 +1,11 @@
 //! Every packet goes to every connection, as a message of the listener.
 
 use std::cell::OnceCell;
-use std::net::SocketAddr;
 use std::rc::Rc;
 
 use bytes::Bytes;
 use condor::{
-    Action, CloseReason, Context, Error, Handler, Info, ListenerHandle, ListenerOptions, Reactor,
+    Action, CloseReason, Context, Endpoint, Error, Handler, Info, ListenerHandle, ListenerOptions, Reactor,
 };
 
 /// The listener's voice, known once it has started.
@@ -40,7 +39,7 @@ impl Handler for Member {
 }
 
 /// Starts the listener and gives its address.
-pub(crate) fn start(reactor: &mut Reactor, listen: ListenerOptions) -> Result<SocketAddr, Error> {
+pub(crate) fn start(reactor: &mut Reactor, listen: ListenerOptions) -> Result<Endpoint, Error> {
     let voice = Voice::default();
     let theirs = Rc::clone(&voice);
     let handle =
