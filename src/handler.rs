@@ -4,11 +4,13 @@ mod action;
 mod context;
 mod echo;
 
+use std::fmt;
+
 pub use self::action::{Action, Packet};
 pub use self::context::Context;
 pub(crate) use self::echo::{Echo, Place};
 use crate::endpoint::Endpoint;
-use crate::identity::ConnectionId;
+use crate::identity::{ConnectionId, Seat};
 use crate::reason::CloseReason;
 
 /// One connection's state machine. The value itself is the connection's state.
@@ -108,9 +110,8 @@ impl<M> Info<'_, M> {
 }
 
 /// What is known of a connection when its handler is made.
-#[derive(Debug)]
 pub struct Accepted<'a> {
-    pub(crate) peer_addr: Endpoint,
+    pub(crate) seat: &'a Seat,
     pub(crate) id: ConnectionId,
     pub(crate) listener: &'a str,
 }
@@ -118,7 +119,7 @@ pub struct Accepted<'a> {
 impl Accepted<'_> {
     /// The peer's end; an IPv4 client of an IPv6 socket is shown as IPv4.
     pub fn peer_addr(&self) -> Endpoint {
-        self.peer_addr.clone()
+        self.seat.peer_addr()
     }
 
     /// The connection's name.
@@ -129,5 +130,15 @@ impl Accepted<'_> {
     /// The name of the listener that accepted it.
     pub fn listener(&self) -> &str {
         self.listener
+    }
+}
+
+impl fmt::Debug for Accepted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Accepted")
+            .field("peer_addr", &self.peer_addr())
+            .field("id", &self.id)
+            .field("listener", &self.listener)
+            .finish()
     }
 }

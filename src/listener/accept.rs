@@ -16,7 +16,7 @@ use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::guard::make;
 use crate::handler::{Accepted, Handler};
-use crate::identity::{ConnectionId, Seat};
+use crate::identity::Seat;
 use crate::logging::Cause;
 use crate::peer::Peer;
 use crate::stream::Stream;
@@ -175,22 +175,23 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
             return;
         }
         self.profile.counters.open.add(1);
-        let (id, peer_addr) = (self.profile.id_of(&seat), seat.peer_addr());
         self.peers.insert(Peer::new(stream, seat, turn));
-        self.open(turn, id, peer_addr);
+        self.open(turn, key);
     }
 
     /// Opening is over: the connection gets its handler, and the handler its `init`.
-    fn open(&mut self, turn: &mut Turn, id: ConnectionId, peer_addr: Endpoint) {
-        let accepted = Accepted { peer_addr, id, listener: &self.profile.name };
+    fn open(&mut self, turn: &mut Turn, key: u32) {
+        let Some(Peer { seat, .. }) = self.peers.get(key as usize) else { return };
+        let id = self.profile.id_of(seat);
+        let accepted = Accepted { seat, id, listener: &self.profile.name };
         match make(|| (self.factory)(&accepted)) {
-            Ok(handler) => self.with_peer(turn, id.key, |peer, desk| peer.open(handler, desk)),
+            Ok(handler) => self.with_peer(turn, key, |peer, desk| peer.open(handler, desk)),
             Err(text) => {
                 self.profile.counters.panics.add(1);
                 if self.gate.opens(Cause::FactoryPanic, turn.nanos()) {
                     log::error!("{}: the factory panicked: {text}", self.profile.name);
                 }
-                self.free(turn, id.key);
+                self.free(turn, key);
             }
         }
     }
