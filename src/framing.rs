@@ -191,12 +191,7 @@ impl Framing {
     /// Bytes that the largest packet takes in the queue of output, its header included, if there
     /// is a limit.
     pub fn max_frame_out(&self) -> Option<usize> {
-        let overhead = match &self.output {
-            Side::Field(field) => field.overhead(),
-            Side::Lines(_) => 2,
-            Side::Raw | Side::Custom(_) => 0,
-        };
-        self.output.max().map(|max| max.saturating_add(overhead))
+        self.output.max().map(|max| max.saturating_add(self.output.overhead()))
     }
 
     /// Whether the framing makes sense. Listeners ask this before they listen.
@@ -256,6 +251,16 @@ impl Side {
             Self::Lines(lines) => Some(lines.max()),
             Self::Raw => None,
             Self::Custom(custom) => Some(custom.max),
+        }
+    }
+
+    /// Bytes that the largest frame has beyond its packet. The maximum of a custom framer is that of
+    /// the frame.
+    fn overhead(&self) -> usize {
+        match self {
+            Self::Field(field) => field.overhead(),
+            Self::Lines(_) => 2,
+            Self::Raw | Self::Custom(_) => 0,
         }
     }
 
@@ -353,6 +358,13 @@ impl Enframe for Framing {
     #[inline]
     fn frame(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
         self.encode(payload, out)
+    }
+
+    fn max_overhead(&self) -> usize {
+        match &self.output {
+            Side::Custom(_) => usize::MAX,
+            known => known.overhead(),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 
+use super::PREFIX_MAX;
 use crate::reason::FrameError;
 
 /// What a framer found at the start of the input.
@@ -133,6 +134,13 @@ pub trait Enframe {
     ///
     /// As [`Framing::encode`](crate::Framing::encode): `out` is then as it was.
     fn frame(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError>;
+
+    /// No frame has more bytes than this beyond its payload. `usize::MAX` if only a frame that is
+    /// made tells how long it is.
+    #[inline(always)]
+    fn max_overhead(&self) -> usize {
+        PREFIX_MAX
+    }
 }
 
 /// Where a [`Framer`] puts the bytes of one frame. Earlier packets are out of its reach.

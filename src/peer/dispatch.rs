@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::Peer;
 use crate::connection::Flags;
 use crate::desk::Desk;
-use crate::framing::{Decode, Deframe, Enframe, PREFIX_MAX, Shape};
+use crate::framing::{Decode, Deframe, Enframe, Shape};
 use crate::guard::{drop_guarded, panic_text};
 use crate::handler::{Action, Context, Echo, Handler, Packet, Place};
 use crate::logging::Cause;
@@ -184,7 +184,7 @@ fn pump<H: Handler, D: Deframe + Copy, E: Enframe>(
 ) -> Verdict {
     // What is framed here stays below this: not even a prefix alone is to fit a full queue.
     let bound = ctx.profile.options.max_queued.saturating_add(1);
-    let bound = bound.saturating_sub(ctx.conn.queued() + PREFIX_MAX);
+    let bound = bound.saturating_sub(ctx.conn.queued().saturating_add(enframe.max_overhead()));
     let input = ctx.echo.input();
     // A copy of its own can be kept in registers.
     let mut deframe = *deframe;

@@ -606,6 +606,88 @@ fn the_header_of_an_answer_counts_towards_max_queued() {
     }
 }
 
+/// Goal: no framing takes an answer past `max_queued`, however much it adds to one. Method: a peer that
+/// takes nothing; answers of 3,000 bytes in framings that add 5,004 bytes, or as much again, until there
+/// is room for the bytes of one more and not for its frame.
+#[test]
+fn no_framing_takes_an_answer_past_max_queued() {
+    for framing in [LengthField::U32.offset(5_000).into(), Framing::custom(Doubling)] {
+        for kind in ["borrowed", "owned", "shared"] {
+            let framing = Framing::split(LengthField::U8, framing.clone());
+            let (harness, diary) = actor(small_queue(), move |diary| {
+                let framing = framing.clone();
+                let switch = move |ctx: &mut Context<'_, Do>| {
+                    ctx.set_framing(framing.clone());
+                    Action::Continue
+                };
+                Actor::echo(diary).init(switch).packet(move |_, ctx| {
+                    let queued = ctx.queued_bytes();
+                    assert!(queued <= 70_000, "{queued} bytes are queued of {kind} answers");
+                    match kind {
+                        "borrowed" => Action::send(&[b'x'; 3_000]),
+                        "owned" => Action::send(vec![b'x'; 3_000]),
+                        _ => Action::send(Bytes::from_static(&[b'x'; 3_000])),
+                    }
+                })
+            });
+            harness.peer_stalls();
+            harness.receive([0; 30]);
+            assert_eq!(harness.closed(), Some(CloseReason::SlowReader), "{kind} answers");
+            assert!(diary.read().len() < 30);
+            conclude(&harness);
+        }
+    }
+}
+
+/// Sends how long a packet is, instead of the packet.
+struct Digest;
+
+impl Framer for Digest {
+    fn decode(&self, input: &[u8], scanned: usize) -> Result<Decode, FrameError> {
+        Raw.decode(input, scanned)
+    }
+
+    fn encode(&self, payload: &[u8], out: &mut Output<'_>) -> Result<(), FrameError> {
+        out.put(&payload.len().to_be_bytes());
+        Ok(())
+    }
+}
+
+/// Goal: what a framer makes of a packet has to fit into the queue, not the packet: one that is longer
+/// than the room, or than any room, is sent if its frame fits. Method: such packets from a callback and
+/// as an answer, with an empty queue and with one that is full but for a frame or two.
+#[test]
+fn a_packet_that_its_framer_shortens_is_sent_if_its_frame_fits() {
+    let (harness, diary) = actor(small_queue(), |diary| {
+        let switch = |ctx: &mut Context<'_, Do>| {
+            ctx.set_framing(Framing::split(Raw, Framing::custom(Digest)));
+            Action::Continue
+        };
+        Actor::echo(diary).init(switch).packet(|_, _| Action::send(vec![0; 500_000]))
+    });
+    harness.message(order("long", |ctx| {
+        assert_eq!(ctx.send(vec![0; 400_000]), Ok(()));
+        assert_eq!(ctx.send(Bytes::from(vec![0; 300_000])), Ok(()));
+        Action::send(vec![0; 200_000])
+    }));
+    harness.receive("?");
+    let lengths = [400_000_u64, 300_000, 200_000, 500_000].map(u64::to_be_bytes);
+    assert_eq!(harness.sent(), lengths.concat());
+    harness.peer_stalls();
+    harness.message(order("fill", |ctx| {
+        let taken = (0..70_000).take_while(|_| ctx.send(&[0; 300]).is_ok()).count();
+        assert_eq!(taken, 70_000 / 8, "each of eight bytes");
+        Action::Continue
+    }));
+    harness.peer_reads_all();
+    let seen = ["long", "fill"].map(Seen::Message);
+    assert_eq!(
+        diary.read(),
+        [&seen[..1], &[Seen::Packet(b"?".to_vec())], &seen[1..], &[Seen::Drained]].concat()
+    );
+    assert_eq!(harness.closed(), None);
+}
+
 /// Goal: a handler that sends without end gets `Full`, and the process keeps its memory. Method: a
 /// million packets in one callback.
 #[test]
