@@ -59,13 +59,14 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     pub(super) fn deliver_one(&mut self, turn: &mut Turn, mail: Mail<H::Message>) {
         match mail {
             Mail::To { key, generation, message } => {
+                // It waits no longer, so its receiver has room for a message of its own.
+                self.profile.mailbox.delivered();
                 if self.is_current(key, generation) && self.listens(key) {
                     let last = self.inbox.is_empty();
                     self.message(turn, key, message, last);
                 } else {
                     self.drop_message(turn, message);
                 }
-                self.profile.mailbox.delivered();
             }
             Mail::All { message, clone } => {
                 // All of them are to fit into one turn's budget.

@@ -4,7 +4,7 @@
 use condor::testing::{Harness, Leftovers};
 use condor::{Action, Address, CloseReason, MessageError, ReactorOptions};
 
-use crate::actors::{Actor, Diary, assert_clean, conclude, echo, note, options, order, wire};
+use crate::actors::{Actor, Diary, Seen, assert_clean, conclude, echo, note, options, order, wire};
 
 /// The mailbox takes so many letters now, and no more.
 #[track_caller]
@@ -55,6 +55,22 @@ fn a_letter_that_reaches_no_connection_makes_room() {
     }
     successor.peer_closes();
     lingers.peer_closes();
+    conclude(&harness);
+}
+
+/// Goal: a letter that is being heard waits no longer: a handler that answers each message by another
+/// one to itself is not refused, however small the mailbox is. Method: the smallest, and a handler that
+/// sends two.
+#[test]
+fn a_letter_that_is_heard_makes_room_for_the_next() {
+    let (harness, diary) = echo(options().mailbox_capacity(1));
+    harness.message(order("first", |ctx| {
+        assert!(ctx.address().send(note("second")).is_ok());
+        let told = ctx.address().send(note("third"));
+        assert!(matches!(told, Err(MessageError::Full(_))), "two wait");
+        Action::Continue
+    }));
+    assert_eq!(diary.read(), ["first", "second"].map(Seen::Message));
     conclude(&harness);
 }
 

@@ -7,7 +7,9 @@ use std::thread;
 use std::time::Duration;
 
 use condor::testing::Harness;
-use condor::{Accepted, Action, CloseReason, Context, Endpoint, Handler, Info, LengthField, ListenerOptions};
+use condor::{
+    Accepted, Action, CloseReason, Context, Endpoint, Handler, Info, LengthField, ListenerOptions,
+};
 use log::Level;
 
 use crate::lines::{collect, complaints, lines};

@@ -7,7 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::support::{
-    Client, First, PATIENCE, Script, Server, child, drive, is_child, inet, next, over, passes, until,
+    Client, First, PATIENCE, Script, Server, child, drive, inet, is_child, next, over, passes,
+    until,
 };
 use condor::client::ClientError;
 use condor::testing::Harness;

@@ -12,8 +12,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::support::{
-    Client, PATIENCE, Script, Server, child, descriptors, framed, is_child, inet, next, over, passes,
-    until,
+    Client, PATIENCE, Script, Server, child, descriptors, framed, inet, is_child, next, over,
+    passes, until,
 };
 use condor::{
     Accepted, Action, Address, CloseKind, CloseReason, ConnectionId, Context, Endpoint, Error,
