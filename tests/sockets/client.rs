@@ -90,6 +90,21 @@ fn an_end_in_good_order_stays_one_although_a_send_fails() {
     }
 }
 
+/// Goal: who has ended the sending itself is told that, and not that a packet was cut. Method: two
+/// sends after it, around an answer that still comes; and a reset, which is told first.
+#[test]
+fn sending_that_was_ended_stays_so() {
+    let (mut client, mut stream) = pair();
+    client.shutdown_write().unwrap();
+    assert!(matches!(client.send("question"), Err(ClientError::ShutDown)));
+    stream.write_all(b"\x00\x03one").unwrap();
+    assert_eq!(client.receive().unwrap(), b"one");
+    assert!(matches!(client.request("question"), Err(ClientError::ShutDown)));
+    reset(stream);
+    expect_io(client.receive(), ErrorKind::ConnectionReset);
+    expect_io(client.send("question"), ErrorKind::ConnectionReset);
+}
+
 /// Goal: an end inside a packet stays one. Method: three bytes of five; asked again and again.
 #[test]
 fn an_end_inside_a_packet_stays_one() {
