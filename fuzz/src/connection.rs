@@ -2,8 +2,9 @@
 //! callback, every byte that goes out, and the moment of both.
 //!
 //! The first bytes choose the options, the rest are operations. Packets and messages are programs
-//! for the handler (see `program.rs`); the model (`model.rs`) runs the same programs. Plain tests
-//! call the same body.
+//! for the handler (see `program.rs`); the model (`model.rs`) runs the same programs. A second
+//! connection of the same listener says in which order the two of them were told. Plain tests call
+//! the same body.
 
 #![allow(unreachable_pub)]
 
@@ -26,7 +27,7 @@ mod model;
 #[path = "connection/program.rs"]
 mod program;
 
-use model::{MILLI, Model};
+use model::{MILLI, Model, Order};
 use program::{Answer, Kind, Step, filling, program};
 
 /// A run ends after so many operations.
@@ -44,6 +45,8 @@ pub enum Seen {
     Refused(&'static str),
     /// A timer was cancelled, or was no more.
     Cancelled(bool),
+    /// The second connection was given a packet or a broadcast.
+    Other(Vec<u8>),
     Shutdown,
     Drained,
     End(CloseReason),
@@ -70,6 +73,8 @@ pub struct Config {
     pub patient: bool,
     /// The handler goes on after `Info::Shutdown`.
     pub stubborn: bool,
+    /// The handler ends its output at everything that is neither a packet nor a message.
+    pub parting: bool,
 }
 
 impl Config {
@@ -95,6 +100,7 @@ impl Config {
             packet_budget: if habits & 1 == 0 { 4_096 } else { 1 + u32::from(habits >> 4) },
             patient: habits & 2 != 0,
             stubborn: habits & 4 != 0,
+            parting: times & 32 != 0,
         }
     }
 
@@ -121,6 +127,10 @@ impl Config {
 struct Actor {
     diary: Diary,
     config: Config,
+    /// What `init` is told to do.
+    init: Option<Vec<u8>>,
+    /// The second connection, which only listens.
+    is_other: bool,
     timers: Vec<TimerId>,
     raw: bool,
 }
@@ -186,6 +196,7 @@ impl Actor {
             }
             Step::PacketTimeout(millis) => ctx.set_packet_timeout(Duration::from_millis(millis)),
             Step::IdleTimeout(millis) => ctx.set_idle_timeout(millis.map(Duration::from_millis)),
+            Step::EndOutput => ctx.end_output(),
             Step::Echo | Step::Send { .. } => unreachable!("sends are done where the bytes are"),
         }
     }
@@ -194,11 +205,25 @@ impl Actor {
 impl Handler for Actor {
     type Message = Vec<u8>;
 
+    fn init(&mut self, ctx: &mut Context<'_, Vec<u8>>) -> Action<'_> {
+        if self.is_other {
+            ctx.set_idle_timeout(None);
+        }
+        match self.init.take() {
+            Some(bytes) => self.obey(&bytes, ctx),
+            None => Action::Continue,
+        }
+    }
+
     fn handle_packet<'a>(
         &'a mut self,
         packet: &'a [u8],
         ctx: &mut Context<'_, Vec<u8>>,
     ) -> Action<'a> {
+        if self.is_other {
+            self.note(Seen::Other(packet.to_vec()));
+            return Action::Continue;
+        }
         if self.raw {
             self.note(Seen::Raw(packet.to_vec()));
             return Action::Continue;
@@ -216,6 +241,15 @@ impl Handler for Actor {
         info: Info<'a, Vec<u8>>,
         ctx: &mut Context<'_, Vec<u8>>,
     ) -> Action<'a> {
+        if self.is_other {
+            if let Info::Message(bytes) = &info {
+                self.note(Seen::Other(bytes.clone()));
+            }
+            return info.default_action();
+        }
+        if self.config.parting && !matches!(info, Info::Message(_)) {
+            ctx.end_output();
+        }
         match info {
             Info::Message(bytes) => {
                 self.note(Seen::Message(bytes.clone()));
@@ -240,30 +274,43 @@ impl Handler for Actor {
     }
 
     fn terminate(self, reason: CloseReason) {
-        self.note(Seen::End(reason));
+        if !self.is_other {
+            self.note(Seen::End(reason));
+        }
     }
 }
 
 /// The harness and the model, side by side.
 struct Pair {
     harness: Harness<Actor>,
+    /// Connected when it is needed first.
+    other: Option<Harness<Actor>>,
     model: Model,
     /// All that the peer has got.
     got: Vec<u8>,
 }
 
 impl Pair {
-    fn new(config: Config) -> Self {
+    fn new(config: Config, init: Option<Vec<u8>>) -> Self {
         let diary = Diary::default();
-        let model = Model::new(config, Rc::clone(&diary));
+        let mut model = Model::new(config, Rc::clone(&diary));
         let reactor = ReactorOptions::new().packet_budget(config.packet_budget);
+        let (mut first, mut is_other) = (init.clone(), false);
         let harness = Harness::with(reactor, config.options(), move |_| Actor {
             diary: Rc::clone(&diary),
             config,
+            init: first.take(),
+            is_other: std::mem::replace(&mut is_other, true),
             timers: Vec::new(),
             raw: false,
         });
-        Self { harness, model, got: Vec::new() }
+        if let Some(bytes) = init {
+            model.init(&bytes);
+        }
+        model.run();
+        let mut pair = Self { harness, other: None, model, got: Vec::new() };
+        pair.compare();
+        pair
     }
 
     /// Does the same to both, and compares.
@@ -279,6 +326,7 @@ impl Pair {
         self.model.compare_output(&self.got);
         assert_eq!(self.harness.queued_bytes(), self.model.queued(), "bytes queued");
         assert_eq!(self.harness.closed(), self.model.end(), "what `terminate` was told");
+        assert_eq!(self.harness.is_finished(), self.model.finished, "whether the peer was told");
         assert_eq!(self.harness.is_gone(), self.model.gone, "whether the slot is free");
         self.model.compare_diary();
     }
@@ -375,7 +423,20 @@ impl Pair {
             }
             (30, 0..=99) => self.both(Harness::disturb, Model::disturb),
             (30, 100..=139) => self.both(Harness::drain, Model::drain),
-            (30, _) => {}
+            (30, choice @ 140..=199) => {
+                let bytes = some(data)?;
+                let is_packet = choice % 2 == 0;
+                let bytes = if is_packet { self.model.framed_by_peer(&bytes) } else { bytes };
+                self.together(&bytes, if choice < 180 { Order::Last } else { Order::First });
+            }
+            (30, 200..=239) => self.broadcast(&some(data)?),
+            (30, 240..) => {
+                let kind = ErrorKind::ConnectionReset;
+                self.both(
+                    |harness| harness.fail_next_read(kind),
+                    |model| model.read_faults.push_back(kind),
+                );
+            }
             (_, 0..=99) => self.both(Harness::peer_resets, Model::reset),
             (_, _) => self.both(Harness::peer_closes, Model::eof),
         }
@@ -386,6 +447,44 @@ impl Pair {
         self.both(|harness| harness.receive(bytes), |model| model.arrive(bytes));
     }
 
+    /// Whether the second connection is there. It is told to go when the listener drains.
+    fn has_other(&mut self) -> bool {
+        let lives = !self.model.draining;
+        if lives {
+            self.other.get_or_insert_with(|| self.harness.connect());
+        }
+        lives
+    }
+
+    /// Bytes arrive, and the second connection is sent a packet, both before anybody looks.
+    fn together(&mut self, bytes: &[u8], order: Order) {
+        if !self.has_other() {
+            return self.arrive(bytes);
+        }
+        if let Some(other) = &self.other {
+            let asked = other.framed("?");
+            if order == Order::First {
+                other.arrive(&asked);
+            }
+            self.harness.arrive(bytes);
+            if order == Order::Last {
+                other.arrive(&asked);
+            }
+        }
+        self.both(Harness::run, |model| {
+            model.arrive(bytes);
+            model.other = Some((order, b"?".to_vec()));
+        });
+    }
+
+    /// Both connections get a message.
+    fn broadcast(&mut self, message: &[u8]) {
+        if self.has_other() {
+            let (told, again) = (message.to_vec(), message.to_vec());
+            self.both(|harness| harness.broadcast(told), |model| model.broadcast(again));
+        }
+    }
+
     /// The listener is stopped: in time, everything is given back.
     fn finish(mut self) {
         self.both(Harness::drain, Model::drain);
@@ -394,7 +493,9 @@ impl Pair {
         assert_eq!(self.harness.leftovers(), Leftovers::default());
         let report = self.harness.report().expect("the drain is over");
         let stats = self.harness.stats();
-        assert_eq!((stats.accepted, stats.made, stats.terminated), (1, 1, 1), "{report:?}");
+        let count = 1 + u64::from(self.other.is_some());
+        let told = (stats.accepted, stats.made, stats.terminated);
+        assert_eq!(told, (count, count, count), "{report:?}");
     }
 }
 
@@ -417,7 +518,8 @@ pub fn connection(data: &[u8]) {
     let Some(([sizes, times, habits], mut data)) = data.split_first_chunk() else {
         return;
     };
-    let mut pair = Pair::new(Config::read(*sizes, *times, *habits));
+    let init = if habits & 8 != 0 { some(&mut data) } else { None };
+    let mut pair = Pair::new(Config::read(*sizes, *times, *habits), init);
     for _ in 0..OPS_MAX {
         if pair.operate(&mut data).is_none() {
             break;

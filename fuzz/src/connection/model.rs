@@ -24,6 +24,31 @@ enum PacketClock {
     Left(u64),
 }
 
+/// Whether the handler's output goes on.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum Output {
+    Running,
+    /// What is queued is still to leave.
+    Ending,
+    Ended,
+}
+
+/// Which of two connections was heard first.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// The second connection, of which the model knows nothing but this.
+    First,
+    Last,
+}
+
+/// What waits to be delivered.
+#[derive(Debug)]
+struct Letter {
+    bytes: Vec<u8>,
+    /// The second connection gets it, too, afterwards.
+    is_broadcast: bool,
+}
+
 /// Silence.
 #[derive(Copy, Clone, Debug)]
 enum IdleClock {
@@ -90,13 +115,20 @@ pub struct Model {
     /// none any more by then.
     queued: bool,
     closing: Option<CloseReason>,
+    output: Output,
+    /// The peer was told that nothing more comes.
+    pub finished: bool,
     broken: bool,
     close_due: bool,
     terminated: bool,
+    /// Nothing is left to do but to free the slot.
+    over: bool,
     pub gone: bool,
-    draining: bool,
+    pub draining: bool,
     goodbye: bool,
-    mail: Vec<Vec<u8>>,
+    mail: Vec<Letter>,
+    /// What the second connection was sent, and is to be told in the next turn.
+    pub other: Option<(Order, Vec<u8>)>,
     // ---- time, in ticks ----
     packet_timeout: u64,
     idle_timeout: Option<u64>,
@@ -143,13 +175,17 @@ impl Model {
             owes_drained: false,
             queued: false,
             closing: None,
+            output: Output::Running,
+            finished: false,
             broken: false,
             close_due: false,
             terminated: false,
+            over: false,
             gone: false,
             draining: false,
             goodbye: false,
             mail: Vec::new(),
+            other: None,
             packet_timeout: config.packet_timeout,
             idle_timeout: config.idle_timeout,
             packet_clock: PacketClock::Off,
@@ -197,8 +233,18 @@ impl Model {
         }
     }
 
+    /// The handler is made. A new connection has room to write, and its first event says so.
+    pub fn init(&mut self, bytes: &[u8]) {
+        self.call(|model| model.obey(bytes));
+        self.write_event = true;
+    }
+
     pub fn message(&mut self, bytes: Vec<u8>) {
-        self.mail.push(bytes);
+        self.mail.push(Letter { bytes, is_broadcast: false });
+    }
+
+    pub fn broadcast(&mut self, bytes: Vec<u8>) {
+        self.mail.push(Letter { bytes, is_broadcast: true });
     }
 
     pub fn drain(&mut self) {
@@ -279,6 +325,7 @@ impl Model {
                     || self.wants_work()
                     || self.closing.is_some() && !self.terminated && self.queue == 0)
                 || !self.mail.is_empty()
+                || self.other.is_some()
                 || self.next_deadline().is_some_and(|next| next <= self.now);
             if !busy {
                 return;
@@ -293,13 +340,16 @@ impl Model {
         self.writable |= std::mem::take(&mut self.write_event) && !self.broken;
         let stuck = self.closing.is_some() && self.readable;
         let wanted = std::mem::take(&mut self.queued) || self.wants_work();
+        self.tell_other(Order::First);
         if !self.gone && (wanted || self.writable && self.queue > 0 || stuck) {
             self.work();
+            self.conclude();
         }
+        self.tell_other(Order::Last);
         let mut mail = std::mem::take(&mut self.mail).into_iter();
-        while let Some(message) = mail.next() {
+        while let Some(Letter { bytes, is_broadcast }) = mail.next() {
             if self.closing.is_none() {
-                self.deliver_message(message);
+                self.deliver_message(bytes.clone());
                 // Only what answers the last one is written at once.
                 if mail.len() == 0 {
                     self.write_out()
@@ -307,14 +357,26 @@ impl Model {
                     self.enqueue()
                 }
                 self.settle();
+                self.conclude();
+            }
+            if is_broadcast {
+                self.expect(Seen::Other(bytes));
             }
         }
         self.expire();
         if !self.gone && self.writable && self.queue > 0 {
             self.flush();
             self.settle();
+            self.conclude();
         }
         self.sweep();
+    }
+
+    /// The second connection is told, in its place: an end found before has been told by then.
+    fn tell_other(&mut self, now: Order) {
+        if let Some((_, bytes)) = self.other.take_if(|(order, _)| *order == now) {
+            self.expect(Seen::Other(bytes));
+        }
     }
 
     fn blocked(&self) -> bool {
@@ -342,7 +404,7 @@ impl Model {
         }
         if self.owes_drained && !self.above && self.queue <= self.config.low {
             self.owes_drained = false;
-            self.expect(Seen::Drained);
+            self.told(Seen::Drained);
         }
         let mut budget = self.config.packet_budget;
         if self.backlog && !self.blocked() {
@@ -363,7 +425,7 @@ impl Model {
         }
         if self.goodbye && self.may_say_goodbye() {
             self.goodbye = false;
-            self.expect(Seen::Shutdown);
+            self.told(Seen::Shutdown);
             if !self.config.stubborn {
                 self.close(CloseReason::Shutdown);
             }
@@ -400,12 +462,21 @@ impl Model {
         }
     }
 
-    /// Whether this read is to fail. A refusal is announced to be over in the next turn.
+    /// Whether this read is to fail. A refusal is announced to be over in the next turn; a reset loses
+    /// what had arrived.
     fn read_fails(&mut self) -> bool {
         let fault = self.read_faults.pop_front();
-        if fault == Some(ErrorKind::WouldBlock) {
-            (self.readable, self.hint) = (false, self.ended);
-            self.read_event = true;
+        match fault {
+            Some(ErrorKind::WouldBlock) => {
+                (self.readable, self.hint) = (false, self.ended);
+                self.read_event = true;
+            }
+            Some(ErrorKind::ConnectionReset) => {
+                (self.ended, self.dead) = (true, true);
+                self.kernel.clear();
+                self.broke(CloseReason::Reset);
+            }
+            _ => {}
         }
         fault.is_some()
     }
@@ -439,7 +510,9 @@ impl Model {
                     if self.blocked() {
                         break;
                     }
-                    if std::mem::take(&mut self.pause_for_breath) && self.queue > 0 {
+                    // One that sends no more gets its packets one by one.
+                    let pause = std::mem::take(&mut self.pause_for_breath);
+                    if (pause || self.output != Output::Running) && self.queue > 0 {
                         self.write_out();
                         if self.blocked() {
                             break;
@@ -512,6 +585,21 @@ impl Model {
             call(self);
             self.enqueue();
             self.settle();
+            self.conclude();
+        }
+    }
+
+    /// What is neither a packet nor a message.
+    fn told(&mut self, seen: Seen) {
+        self.expect(seen);
+        if self.config.parting {
+            self.end_output();
+        }
+    }
+
+    fn end_output(&mut self) {
+        if self.output == Output::Running {
+            self.output = Output::Ending;
         }
     }
 
@@ -553,6 +641,7 @@ impl Model {
             self.expect(Seen::Refused(match reason {
                 CloseReason::AnswerTooLarge { .. } => "too large",
                 CloseReason::SlowReader => "full",
+                CloseReason::Normal => "closing",
                 _ => "bad frame",
             }));
         }
@@ -580,12 +669,16 @@ impl Model {
             }
             Step::PacketTimeout(millis) => self.packet_timeout = millis,
             Step::IdleTimeout(millis) => self.idle_timeout = millis,
+            Step::EndOutput => self.end_output(),
             Step::Echo | Step::Send { .. } => unreachable!("done by the caller"),
         }
     }
 
     /// Frames an answer. An error is the end that it would lead to.
     fn send(&mut self, payload: &[u8], shared: bool) -> Result<(), CloseReason> {
+        if self.output != Output::Running {
+            return Err(CloseReason::Normal);
+        }
         let len = payload.len();
         let room = self.config.max_queued - (self.promised.len() - self.written);
         let (width, most) = match self.kind {
@@ -704,6 +797,13 @@ impl Model {
     }
 
     fn settle(&mut self) {
+        if self.output == Output::Ending && self.closing.is_none() && self.queue == 0 {
+            if self.dead {
+                self.broke(CloseReason::Io(ErrorKind::NotConnected));
+            } else {
+                (self.output, self.finished) = (Output::Ended, true);
+            }
+        }
         self.queued |= self.wants_work();
         let (now, blocked) = (self.tick(), self.blocked());
         if self.input.is_empty() {
@@ -802,7 +902,7 @@ impl Model {
             let partial = std::mem::take(&mut self.input);
             self.packet_clock = PacketClock::Off;
             self.call(|model| {
-                model.expect(Seen::Timeout(partial));
+                model.told(Seen::Timeout(partial));
                 let answered = if model.config.patient {
                     model.send(b"late", false)
                 } else {
@@ -820,6 +920,7 @@ impl Model {
             }
             self.close(CloseReason::IdleTimeout);
         }
+        self.conclude();
         true
     }
 
@@ -836,8 +937,9 @@ impl Model {
         self.close(reason);
     }
 
-    fn sweep(&mut self) {
-        let Some(reason) = self.closing.filter(|_| !self.gone) else { return };
+    /// Tells of the end where it is found, unless output still waits.
+    fn conclude(&mut self) {
+        let Some(reason) = self.closing.filter(|_| !self.terminated) else { return };
         let abrupt = matches!(
             reason,
             CloseReason::Reset
@@ -847,29 +949,37 @@ impl Model {
                 | CloseReason::DrainForced
         );
         let cut_short = self.broken || self.close_due || abrupt;
-        if !self.terminated {
-            if self.queue > 0 && !cut_short {
-                let by = self.tick() + self.config.close_timeout;
-                self.close_at.get_or_insert(by);
-                return;
-            }
-            self.timers.clear();
-            self.expect(Seen::End(reason));
-            self.terminated = true;
-            self.input.clear();
-            self.promised.truncate(self.written);
-            self.queue = 0;
-            if !cut_short && !self.eof && !self.dead {
-                self.close_at = Some(self.tick() + self.config.linger_timeout);
-                self.readable = true;
-                return;
-            }
-        } else if !cut_short && !self.eof {
+        if self.queue > 0 && !cut_short {
             return;
         }
-        self.gone = true;
-        if self.draining {
-            self.drain_at = None;
+        self.timers.clear();
+        self.expect(Seen::End(reason));
+        self.terminated = true;
+        self.input.clear();
+        self.promised.truncate(self.written);
+        self.queue = 0;
+        if cut_short || self.eof || self.dead {
+            self.over = true;
+        } else {
+            self.close_at = Some(self.tick() + self.config.linger_timeout);
+            self.finished = true;
+            self.readable = true;
+        }
+    }
+
+    fn sweep(&mut self) {
+        if self.closing.is_none() || self.gone {
+            return;
+        }
+        self.conclude();
+        if !self.terminated {
+            let by = self.tick() + self.config.close_timeout;
+            self.close_at.get_or_insert(by);
+        } else if self.over || self.broken || self.close_due || self.eof {
+            (self.gone, self.finished) = (true, true);
+            if self.draining {
+                self.drain_at = None;
+            }
         }
     }
 }

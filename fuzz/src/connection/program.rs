@@ -23,6 +23,7 @@ pub enum Step {
     Cancel(usize),
     PacketTimeout(u64),
     IdleTimeout(Option<u64>),
+    EndOutput,
 }
 
 /// What a callback answers.
@@ -98,6 +99,7 @@ pub fn program(bytes: &[u8]) -> (Vec<Step>, Answer) {
             14 => return (steps, Answer::Stop),
             15 => return (steps, Answer::SendAndStop),
             16 => return (steps, Answer::Panic),
+            17 => Step::EndOutput,
             _ => return (steps, Answer::Echo),
         };
         steps.push(step);
