@@ -360,7 +360,10 @@ pub enum EndpointError {
     #[error("the path of a Unix socket is empty: unix:/path or unix:@name is expected")]
     Empty,
     /// More bytes than a Unix socket's name can have.
-    #[error("{name} is {len} bytes long, above the {max} of a Unix socket's name", name = Line(.name))]
+    #[error(
+        "{name} is {len} bytes long, above the {max} of a Unix socket's name",
+        name = Line(.name)
+    )]
     TooLong {
         /// The name as it would be printed.
         name: String,

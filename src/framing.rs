@@ -31,13 +31,11 @@ mod length_field;
 mod lines;
 mod prefix;
 
+pub(crate) use framer::PREFIX_MAX;
 pub use framer::{Decode, Deframe, Enframe, Framer, Output, Raw};
 pub use length_field::{FramingProblem, LengthField};
 pub use lines::Lines;
 pub use prefix::Prefix;
-
-/// Bytes that the longest length prefix takes.
-pub(crate) const PREFIX_MAX: usize = 8;
 
 /// How a connection's bytes are cut into packets, in both directions. Cheap to clone.
 ///

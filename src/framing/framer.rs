@@ -3,8 +3,10 @@
 use std::fmt;
 use std::ops::Range;
 
-use super::PREFIX_MAX;
 use crate::reason::FrameError;
+
+/// Bytes that the longest length prefix takes.
+pub(crate) const PREFIX_MAX: usize = 8;
 
 /// What a framer found at the start of the input.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -606,9 +606,9 @@ fn the_header_of_an_answer_counts_towards_max_queued() {
     }
 }
 
-/// Goal: no framing takes an answer past `max_queued`, however much it adds to one. Method: a peer that
-/// takes nothing; answers of 3,000 bytes in framings that add 5,004 bytes, or as much again, until there
-/// is room for the bytes of one more and not for its frame.
+/// Goal: no framing takes an answer past `max_queued`, however much it adds to one. Method: a peer
+/// that takes nothing; answers of 3,000 bytes in framings that add 5,004 bytes, or as much again,
+/// until there is room for the bytes of one more and not for its frame.
 #[test]
 fn no_framing_takes_an_answer_past_max_queued() {
     for framing in [LengthField::U32.offset(5_000).into(), Framing::custom(Doubling)] {
