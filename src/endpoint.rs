@@ -98,7 +98,7 @@ impl FromStr for Endpoint {
     /// looked up.
     fn from_str(text: &str) -> Result<Self, EndpointError> {
         match text.strip_prefix("unix:") {
-            Some(name) => UnixName::parse(name).map(Self::Unix),
+            Some(name) => UnixName::parse(text, name).map(Self::Unix),
             None => match text.parse() {
                 Ok(addr) => Ok(Self::Inet(addr)),
                 Err(_) => Err(EndpointError::Unknown(text.to_owned())),
@@ -257,11 +257,11 @@ impl UnixName {
         Ok(self)
     }
 
-    /// Reads what stands behind `unix:`.
-    fn parse(text: &str) -> Result<Self, EndpointError> {
-        match text.strip_prefix('@') {
-            Some(name) => Self::from_abstract_name(unescape(name)?),
-            None => Self::from_pathname(OsStr::from_bytes(&unescape(text)?)),
+    /// Reads what follows `unix:` in `text`.
+    fn parse(text: &str, name: &str) -> Result<Self, EndpointError> {
+        match name.strip_prefix('@') {
+            Some(name) => Self::from_abstract_name(unescape(text, name)?),
+            None => Self::from_pathname(OsStr::from_bytes(&unescape(text, name)?)),
         }
     }
 }
@@ -322,9 +322,10 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-fn unescape(text: &str) -> Result<Vec<u8>, EndpointError> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text;
+/// The bytes of `escaped`, the end of `text`.
+fn unescape(text: &str, escaped: &str) -> Result<Vec<u8>, EndpointError> {
+    let mut bytes = Vec::with_capacity(escaped.len());
+    let mut rest = escaped;
     while let Some((plain, escaped)) = rest.split_once('\\') {
         bytes.extend_from_slice(plain.as_bytes());
         let (byte, len) = if escaped.starts_with('\\') {
@@ -336,8 +337,8 @@ fn unescape(text: &str) -> Result<Vec<u8>, EndpointError> {
             (digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()), 3)
         };
         let Some(byte) = byte else {
-            let at = "unix:".len() + text.len() - escaped.len() - 1;
-            return Err(EndpointError::Escape { text: format!("unix:{text}"), at });
+            let at = text.len() - escaped.len() - 1;
+            return Err(EndpointError::Escape { text: text.to_owned(), at });
         };
         bytes.push(byte);
         rest = &escaped[len..];
@@ -357,13 +358,10 @@ pub enum EndpointError {
     )]
     Unknown(String),
     /// A path of no bytes.
-    #[error("the path of a Unix socket is empty: unix:/path or unix:@name is expected")]
+    #[error("a Unix socket's path is empty: unix:/path or unix:@name is expected")]
     Empty,
     /// More bytes than a Unix socket's name can have.
-    #[error(
-        "{name} is {len} bytes long, above the {max} of a Unix socket's name",
-        name = Line(.name)
-    )]
+    #[error("a Unix socket's name of {len} bytes is above {max}: {name}", name = Line(.name))]
     TooLong {
         /// The name as it would be printed.
         name: String,
@@ -373,7 +371,7 @@ pub enum EndpointError {
         max: usize,
     },
     /// A path holds a NUL, which only an abstract name may.
-    #[error("the path {path} of a Unix socket holds a NUL, at byte {at}", path = Line(.path))]
+    #[error("a Unix socket's path holds a NUL at byte {at}: {path}", path = Line(.path))]
     Nul {
         /// The path as it would be printed.
         path: String,
@@ -400,3 +398,171 @@ debug_as_display!(EndpointError {
     Nul { path, at },
     Escape { text, at },
 });
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    use super::*;
+
+    fn parsed(text: &str) -> Endpoint {
+        text.parse().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn path(path: &[u8]) -> Endpoint {
+        UnixName::from_pathname(OsStr::from_bytes(path)).unwrap().into()
+    }
+
+    fn abstract_name(name: &[u8]) -> Endpoint {
+        UnixName::from_abstract_name(name).unwrap().into()
+    }
+
+    /// Goal: an endpoint is printed as it is parsed, and its text can be mistaken for nothing else.
+    /// Method: each form, and every kind of byte that is escaped.
+    #[test]
+    fn an_endpoint_is_printed_as_it_is_parsed() {
+        let ten = "x".repeat(10);
+        for (text, endpoint) in [
+            ("127.0.0.1:5555", Endpoint::from(([127, 0, 0, 1], 5555))),
+            ("[::1]:5555", Endpoint::from((std::net::Ipv6Addr::LOCALHOST, 5555))),
+            ("unix:/run/echo.sock", path(b"/run/echo.sock")),
+            ("unix:relative", path(b"relative")),
+            ("unix:/a b/\u{fc}\u{65e5}", path("/a b/\u{fc}\u{65e5}".as_bytes())),
+            (r"unix:\x40not abstract", path(b"@not abstract")),
+            ("unix:/a@b", path(b"/a@b")),
+            (r"unix:/a\\x41", path(br"/a\x41")),
+            (r"unix:/\x0a\x1b[2J\x7f", path(b"/\n\x1b[2J\x7f")),
+            (r"unix:/\xff\xc3(", path(b"/\xff\xc3(")),
+            (r"unix:/\xe2\x80\xae", path("/\u{202e}".as_bytes())),
+            ("unix:@echo", abstract_name(b"echo")),
+            ("unix:@", abstract_name(b"")),
+            (r"unix:@\x00\x00a\x00", abstract_name(b"\0\0a\0")),
+            ("unix:@@/a", abstract_name(b"@/a")),
+        ] {
+            assert_eq!((parsed(text), endpoint.to_string().as_str()), (endpoint.clone(), text));
+            assert_eq!(format!("{endpoint:?}"), text);
+            let (width, filled) = (text.chars().count() + 10, format!("{ten}{text}"));
+            assert_eq!(format!("{endpoint:x>width$}"), filled);
+        }
+        // Other ways to write the same.
+        assert_eq!(parsed(r"unix:\x2fA\x4A\x4a"), parsed("unix:/AJJ"));
+        assert_eq!(parsed("unix:/\n"), parsed(r"unix:/\x0a"));
+        assert_eq!(Endpoint::from(UnixName::unnamed()).to_string(), "unix:");
+    }
+
+    /// Goal: what is no endpoint is refused, by a message that names it and what there is, or the
+    /// limit. Method: each way to be none, the limits from both sides.
+    #[test]
+    fn what_is_no_endpoint_is_refused_and_named() {
+        let max = UnixName::MAX;
+        let (longest, longer) = ("/".repeat(max), "/".repeat(max + 1));
+        let escaped = r"\xff".repeat(max);
+        for text in
+            [format!("unix:{longest}"), format!("unix:@{longest}"), format!("unix:{escaped}")]
+        {
+            assert_eq!(parsed(&text).to_string(), text);
+        }
+        let is_expected = "127.0.0.1:5555, [::1]:5555, unix:/path or unix:@name is expected";
+        let too_long = format!("a Unix socket's name of {} bytes is above {max}", max + 1);
+        let no_escape = r"begins neither \\ nor \xNN";
+        for (text, told) in [
+            ("", format!("\"\" is no endpoint: {is_expected}")),
+            ("localhost:80", format!("\"localhost:80\" is no endpoint: {is_expected}")),
+            ("127.0.0.1", format!("\"127.0.0.1\" is no endpoint: {is_expected}")),
+            ("/run/a", format!("\"/run/a\" is no endpoint: {is_expected}")),
+            ("UNIX:/a", format!("\"UNIX:/a\" is no endpoint: {is_expected}")),
+            ("1\n2", format!(r#""1\n2" is no endpoint: {is_expected}"#)),
+            (
+                "unix:",
+                String::from("a Unix socket's path is empty: unix:/path or unix:@name is expected"),
+            ),
+            (&format!("unix:{longer}"), format!("{too_long}: unix:{longer}")),
+            (&format!("unix:@{longer}"), format!("{too_long}: unix:@{longer}")),
+            ("unix:/a\0", String::from(r"a Unix socket's path holds a NUL at byte 2: /a\x00")),
+            (r"unix:\x00", String::from(r"a Unix socket's path holds a NUL at byte 0: \x00")),
+            (r"unix:/a\", format!(r#""unix:/a\" has a backslash at byte 7 that {no_escape}"#)),
+            (r"unix:/\n", format!(r#""unix:/\n" has a backslash at byte 6 that {no_escape}"#)),
+            (r"unix:/\x4", format!(r#""unix:/\x4" has a backslash at byte 6 that {no_escape}"#)),
+            (r"unix:/\x+4", format!(r#""unix:/\x+4" has a backslash at byte 6 that {no_escape}"#)),
+            (r"unix:/\x4ü", format!(r#""unix:/\x4ü" has a backslash at byte 6 that {no_escape}"#)),
+            (r"unix:@\\\y", format!(r#""unix:@\\\y" has a backslash at byte 8 that {no_escape}"#)),
+        ] {
+            let error = text.parse::<Endpoint>().expect_err(text);
+            assert_eq!(error.to_string(), told);
+            assert_eq!(format!("{error:?}"), told);
+        }
+        assert_eq!(UnixName::from_pathname(""), Err(EndpointError::Empty));
+        assert!(matches!(UnixName::from_pathname("\0a"), Err(EndpointError::Nul { at: 0, .. })));
+        let told = UnixName::from_abstract_name(vec![0; max + 1]);
+        assert!(matches!(told, Err(EndpointError::TooLong { len, .. }) if len == max + 1));
+    }
+
+    /// Goal: an endpoint of TCP stands in for its address, and one of a Unix socket does not. Method:
+    /// what each is asked.
+    #[test]
+    fn an_endpoint_of_tcp_stands_in_for_its_address() {
+        let addr: SocketAddr = "[::1]:80".parse().unwrap();
+        let tcp = Endpoint::from(addr);
+        assert_eq!((tcp.as_inet(), tcp.ip()), (Some(addr), Some(addr.ip())));
+        assert!(tcp == addr && addr == tcp && tcp != "[::1]:81".parse::<SocketAddr>().unwrap());
+        assert!(tcp.to_socket_addrs().unwrap().eq([addr]));
+
+        let unix = parsed("unix:/run/a\nb");
+        assert_eq!((unix.as_inet(), unix.ip()), (None, None));
+        assert!(unix != addr && addr != unix);
+        let error = std::net::TcpStream::connect(&unix).unwrap_err();
+        let told = r"unix:/run/a\x0ab is a Unix socket, and an IP address with a port is needed";
+        assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::InvalidInput, told));
+    }
+
+    /// Goal: an IPv4 client of an IPv6 socket is shown as IPv4, and every other end as what it is.
+    #[test]
+    fn an_ipv4_client_of_an_ipv6_socket_is_shown_as_ipv4() {
+        assert_eq!(parsed("[::ffff:203.0.113.9]:1").canonical(), parsed("203.0.113.9:1"));
+        for text in ["203.0.113.9:1", "[::203.0.113.9]:1", "[fe80::1%7]:1", "unix:/a", "unix:@a"] {
+            assert_eq!(parsed(text).canonical(), parsed(text));
+        }
+        let unnamed = Endpoint::from(UnixName::unnamed());
+        assert_eq!(unnamed.clone().canonical(), unnamed);
+    }
+
+    /// Goal: what the kernel tells of a Unix socket is told as it is, by whichever crate it comes.
+    /// Method: sockets of each kind, and the longest names.
+    #[test]
+    fn what_the_kernel_tells_is_told() {
+        let folder = std::env::temp_dir().join(format!("condor-endpoint-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("\\a\n");
+        let listener = UnixListener::bind(&path).unwrap();
+        let name = UnixName::from(listener.local_addr().unwrap());
+        assert_eq!((name.as_pathname(), name.as_abstract_name()), (Some(path.as_path()), None));
+        assert_eq!(name.to_string(), format!(r"unix:{}/\\a\x0a", folder.display()));
+
+        let client = UnixStream::connect(&path).unwrap();
+        let (_server, peer_addr) = listener.accept().unwrap();
+        let name = UnixName::from(peer_addr);
+        assert!(name.is_unnamed() && name == UnixName::from(client.local_addr().unwrap()));
+        assert_eq!((name.as_pathname(), name.as_abstract_name()), (None, None));
+
+        #[cfg(target_os = "linux")]
+        for abstract_name in [false, true] {
+            use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+            let own = if abstract_name {
+                let own = format!("\0condor-endpoint-{}-\0{}", std::process::id(), "x".repeat(107));
+                own.as_bytes()[..=UnixName::MAX].to_vec()
+            } else {
+                let mut own = folder.join("").as_os_str().as_bytes().to_vec();
+                own.resize(UnixName::MAX, b'x');
+                own
+            };
+            let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+            socket.bind(&SockAddr::unix(OsStr::from_bytes(&own)).unwrap()).unwrap();
+            let told = SockRef::from(&socket).local_addr().unwrap();
+            let by_socket = UnixName::told(told.as_pathname(), told.as_abstract_namespace());
+            let by_std = UnixListener::from(std::os::fd::OwnedFd::from(socket)).local_addr();
+            assert_eq!(by_socket, UnixName::from(by_std.unwrap()));
+            assert_eq!(by_socket.0.as_deref(), Some(own.as_slice()));
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}
