@@ -244,13 +244,13 @@ impl UnixName {
 
     /// What the kernel tells is taken as it is.
     pub(crate) fn told(path: Option<&Path>, abstract_name: Option<&[u8]>) -> Self {
-        let path = path.map(|path| path.as_os_str().as_bytes().into());
-        Self(path.or(abstract_name.map(|name| [b"\0", name].concat().into())))
+        let name = path.map(|path| path.as_os_str().as_bytes().into());
+        Self(name.or_else(|| Some([b"\0", abstract_name?].concat().into())))
     }
 
     fn limited(self) -> Result<Self, EndpointError> {
-        let path = self.as_pathname().map(|path| path.as_os_str().len());
-        let len = path.or(self.as_abstract_name().map(<[u8]>::len)).unwrap_or_default();
+        let bytes = self.0.as_deref().unwrap_or_default();
+        let len = bytes.strip_prefix(b"\0").unwrap_or(bytes).len();
         if len > Self::MAX {
             return Err(EndpointError::TooLong { name: self.to_string(), len, max: Self::MAX });
         }
@@ -280,14 +280,16 @@ impl From<net::SocketAddr> for UnixName {
 
 impl fmt::Display for UnixName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if f.width().is_some() || f.precision().is_some() {
-            return f.pad(&self.to_string());
-        }
-        match self.0.as_deref() {
-            None => f.write_str("unix:"),
-            Some([0, name @ ..]) => write!(f, "unix:@{}", Escaped(name)),
-            Some([b'@', path @ ..]) => write!(f, "unix:\\x40{}", Escaped(path)),
-            Some(path) => write!(f, "unix:{}", Escaped(path)),
+        let (mark, bytes) = match self.0.as_deref() {
+            None => ("", &[][..]),
+            Some([0, name @ ..]) => ("@", name),
+            Some([b'@', path @ ..]) => ("\\x40", path),
+            Some(path) => ("", path),
+        };
+        if f.width().is_none() && f.precision().is_none() {
+            write!(f, "unix:{mark}{}", Escaped(bytes))
+        } else {
+            f.pad(&format!("unix:{mark}{}", Escaped(bytes)))
         }
     }
 }
@@ -504,12 +506,15 @@ mod tests {
         let addr: SocketAddr = "[::1]:80".parse().unwrap();
         let tcp = Endpoint::from(addr);
         assert_eq!((tcp.as_inet(), tcp.ip()), (Some(addr), Some(addr.ip())));
-        assert!(tcp == addr && addr == tcp && tcp != "[::1]:81".parse::<SocketAddr>().unwrap());
+        assert_eq!(tcp, addr);
+        assert_eq!(addr, tcp);
+        assert_ne!(tcp, SocketAddr::from(([127, 0, 0, 1], 80)));
         assert!(tcp.to_socket_addrs().unwrap().eq([addr]));
 
         let unix = parsed("unix:/run/a\nb");
         assert_eq!((unix.as_inet(), unix.ip()), (None, None));
-        assert!(unix != addr && addr != unix);
+        assert_ne!(unix, addr);
+        assert_ne!(addr, unix);
         let error = std::net::TcpStream::connect(&unix).unwrap_err();
         let told = r"unix:/run/a\x0ab is a Unix socket, and an IP address with a port is needed";
         assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::InvalidInput, told));
@@ -532,11 +537,11 @@ mod tests {
     fn what_the_kernel_tells_is_told() {
         let folder = std::env::temp_dir().join(format!("condor-endpoint-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
-        let path = folder.join("\\a\n");
+        let path = folder.join("a\\b\n");
         let listener = UnixListener::bind(&path).unwrap();
         let name = UnixName::from(listener.local_addr().unwrap());
         assert_eq!((name.as_pathname(), name.as_abstract_name()), (Some(path.as_path()), None));
-        assert_eq!(name.to_string(), format!(r"unix:{}/\\a\x0a", folder.display()));
+        assert_eq!(name.to_string(), format!(r"unix:{}/a\\b\x0a", folder.display()));
 
         let client = UnixStream::connect(&path).unwrap();
         let (_server, peer_addr) = listener.accept().unwrap();
@@ -551,7 +556,7 @@ mod tests {
                 let own = format!("\0condor-endpoint-{}-\0{}", std::process::id(), "x".repeat(107));
                 own.as_bytes()[..=UnixName::MAX].to_vec()
             } else {
-                let mut own = folder.join("").as_os_str().as_bytes().to_vec();
+                let mut own = folder.join("x").as_os_str().as_bytes().to_vec();
                 own.resize(UnixName::MAX, b'x');
                 own
             };

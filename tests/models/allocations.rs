@@ -13,8 +13,8 @@ use crate::actors::{assert_clean, options, secs};
 use allocation_counter::measure;
 use condor::testing::Harness;
 use condor::{
-    Action, Address, CloseKind, CloseReason, Context, Handler, Info, LengthField, ListenerOptions,
-    Reactor, TimerId,
+    Accepted, Action, Address, CloseKind, CloseReason, Context, Endpoint, Handler, Info,
+    LengthField, ListenerOptions, Reactor, TimerId, UnixName,
 };
 use socket2::SockRef;
 
@@ -199,6 +199,50 @@ fn a_connection_in_a_free_slot_allocates_nothing() {
     server.settle();
     let allocations = measure(|| (0..40).for_each(|_| server.connect())).count_total;
     assert_eq!(allocations, 0);
+}
+
+/// Asks for both ends in every callback.
+struct Curious;
+
+impl Handler for Curious {
+    type Message = ();
+
+    fn handle_packet<'a>(&'a mut self, packet: &'a [u8], ctx: &mut Context<'_, ()>) -> Action<'a> {
+        assert!(ctx.local_addr().is_some_and(|addr| addr != ctx.peer_addr()));
+        Action::send(packet)
+    }
+}
+
+/// Goal: a peer without a name costs no allocation, and one with a name none but that of the name.
+/// Method: as many peers of each kind as it takes to have room for one more, then one more, which is
+/// asked who it is; the network's own part is that of a peer of TCP.
+#[test]
+fn a_peers_endpoint_allocates_nothing() {
+    let unnamed = measure(|| drop(Endpoint::from(UnixName::unnamed()).clone()));
+    assert_eq!(unnamed.count_total, 0);
+
+    let factory = |accepted: &Accepted<'_>| {
+        assert_eq!(accepted.peer_addr(), accepted.peer_addr());
+        Curious
+    };
+    let options = ListenerOptions::port(0).max_connections(1_000);
+    let tcp = Endpoint::from(([203, 0, 113, 9], 1234));
+    let ends = [tcp, UnixName::unnamed().into(), "unix:/run/client".parse().unwrap()];
+    let counts = ends.map(|peer_addr| {
+        let harness = Harness::new(options.clone(), factory);
+        (0..20).for_each(|_| {
+            let peer = harness.connect_from(peer_addr.clone());
+            peer.packet([0; 64]);
+            peer.peer_closes();
+        });
+        measure(|| {
+            let peer = harness.connect_from(peer_addr.clone());
+            peer.packet([0; 64]);
+            peer.peer_closes();
+        })
+        .count_total
+    });
+    assert_eq!(counts, [counts[0]; 3]);
 }
 
 struct Echo;

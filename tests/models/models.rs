@@ -8,6 +8,7 @@ mod actors;
 mod bodies;
 
 mod allocations;
+mod endpoint_model;
 mod framing_model;
 mod fuzz_bodies;
 mod wheel_model;

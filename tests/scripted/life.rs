@@ -13,7 +13,7 @@ use crate::actors::{
 use condor::testing::Harness;
 use condor::{
     Action, Address, CloseReason, Context, Endpoint, Handler, Info, ListenerOptions, MessageError,
-    ReactorOptions, SendError,
+    ReactorOptions, SendError, UnixName,
 };
 
 // ---- slots ----
@@ -207,6 +207,39 @@ fn the_factory_learns_who_calls() {
     assert_eq!(seen.take(), Some(("203.0.113.9:1234".parse().unwrap(), harness.id().unwrap())));
     first.peer_closes();
     conclude(&harness);
+}
+
+/// Goal: all that tell of a peer's end tell the same, whatever the end is. Method: one of each kind;
+/// the factory, `init`, and the report of a drain; both of our own ends.
+#[test]
+fn a_peers_end_is_told_as_it_is() {
+    for peer_addr in [
+        Endpoint::from(([203, 0, 113, 9], 1234)),
+        "[fe80::1%7]:9".parse().unwrap(),
+        UnixName::unnamed().into(),
+        "unix:/run/a client".parse().unwrap(),
+        r"unix:@\x00\xff".parse().unwrap(),
+    ] {
+        let diary = Diary::default();
+        let seen = Rc::new(RefCell::new(None));
+        let told = Rc::clone(&seen);
+        let first = Harness::new(options(), move |accepted| {
+            told.replace(Some(accepted.peer_addr()));
+            Actor::echo(&diary).init(|ctx| {
+                let local_addr = ctx.local_addr().unwrap();
+                Action::send(format!("{} to {local_addr}", ctx.peer_addr()))
+            })
+        });
+        let harness = first.connect_from(peer_addr.clone());
+        assert_eq!(harness.packets(), [format!("{peer_addr} to 127.0.0.1:5555").as_bytes()]);
+        assert_eq!(seen.take(), Some(peer_addr.clone()));
+        first.drain();
+        first.peer_closes();
+        harness.peer_closes();
+        let slowest = first.report().unwrap().slowest;
+        assert!(slowest.iter().any(|straggler| straggler.peer_addr == peer_addr), "{slowest:?}");
+        conclude(&harness);
+    }
 }
 
 /// Goal: the first reason wins, and nothing but `terminate` follows the decision. Method: a stop
