@@ -31,7 +31,6 @@ mod length_field;
 mod lines;
 mod prefix;
 
-pub(crate) use framer::PREFIX_MAX;
 pub use framer::{Decode, Deframe, Enframe, Framer, Output, Raw};
 pub use length_field::{FramingProblem, LengthField};
 pub use lines::Lines;

@@ -6,7 +6,7 @@ use std::ops::Range;
 use crate::reason::FrameError;
 
 /// Bytes that the longest length prefix takes.
-pub(crate) const PREFIX_MAX: usize = 8;
+const PREFIX_MAX: usize = 8;
 
 /// What a framer found at the start of the input.
 #[derive(Clone, Debug, PartialEq, Eq)]
