@@ -9,7 +9,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::actors::{assert_clean, options, secs};
+use crate::support::over_script::{assert_clean, options};
+use crate::support::secs;
 use allocation_counter::measure;
 use condor::testing::Harness;
 use condor::{

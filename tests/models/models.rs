@@ -1,11 +1,11 @@
 //! Models, fuzz bodies and counted allocations: the tests that need crates which the library and its
 //! plain tests do not. They are one program, which is linked once.
 
-#[path = "../support/actors.rs"]
-mod actors;
 #[path = "../../fuzz/src/lib.rs"]
 #[allow(unreachable_pub, reason = "the fuzz crate shares these files and needs them public")]
 mod bodies;
+#[path = "../support/mod.rs"]
+mod support;
 
 mod allocations;
 mod endpoint_model;

@@ -4,7 +4,9 @@
 use condor::testing::{Harness, Leftovers};
 use condor::{Action, Address, CloseReason, MessageError, ReactorOptions};
 
-use crate::actors::{Actor, Diary, Seen, assert_clean, conclude, echo, note, options, order, wire};
+use crate::both::echo;
+use crate::rig::{assert_clean, conclude, options};
+use crate::support::{Actor, Diary, Seen, note, order, wire};
 
 /// The mailbox takes so many letters now, and no more.
 #[track_caller]
@@ -72,32 +74,6 @@ fn a_letter_that_is_heard_makes_room_for_the_next() {
     }));
     assert_eq!(diary.read(), ["first", "second"].map(Seen::Message));
     conclude(&harness);
-}
-
-/// Goal: a factory that panics keeps no place, and gives none back that it did not have. Method: room
-/// for two, of which one is taken; five factories panic; then one more is let in, and the next waits.
-#[test]
-fn a_factory_that_panics_keeps_no_place() {
-    let diary = Diary::default();
-    let mut calls = 0;
-    let harness = Harness::new(options().max_connections(2), move |_| {
-        calls += 1;
-        assert!(calls == 1 || calls > 6, "the factory panics, as told to");
-        Actor::echo(&diary)
-    });
-    for nth in 2..=6 {
-        assert!(harness.connect().is_gone(), "number {nth} was let in, or waits");
-    }
-    let served = harness.connect();
-    served.receive(wire(&[b"hello"]));
-    assert_eq!(served.packets(), [b"hello"]);
-    let waits = harness.connect();
-    assert!(!waits.is_accepted(), "there is room for two");
-    served.peer_closes();
-    assert!(waits.is_accepted());
-    waits.peer_closes();
-    conclude(&harness);
-    assert_eq!(harness.stats().panics, 5);
 }
 
 /// Goal: `leftovers` tells of what waits in either direction. Method: half a packet, then an answer

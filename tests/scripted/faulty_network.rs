@@ -11,10 +11,12 @@ use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, SystemTime};
 
-use crate::actors::{assert_clean, ms, options, secs};
 use bytes::Bytes;
 use condor::testing::{Faults, Harness};
 use condor::{Action, CloseReason, Context, Framing, Handler, Info, LengthField, ReactorOptions};
+
+use crate::rig::{assert_clean, options};
+use crate::support::{ms, secs};
 
 /// Xorshift, from a seed made odd.
 struct Random(u64);

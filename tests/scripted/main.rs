@@ -1,11 +1,14 @@
 //! Tests over scripted streams, with a clock that is moved by hand: no socket, no thread, no sleep.
 #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
-#[path = "../support/actors.rs"]
-mod actors;
-
+#[path = "../both/mod.rs"]
+mod both;
 #[path = "../support/lines.rs"]
 mod lines;
+#[path = "../support/mod.rs"]
+mod support;
+
+use support::over_script as rig;
 
 mod bookkeeping;
 mod faulty_network;

@@ -2,15 +2,17 @@
 
 use std::io::ErrorKind;
 
-use crate::actors::{
-    Actor, Do, Seen, actor, assert_clean, conclude, echo, ms, options, order, packet, secs, wire,
-};
 use bytes::Bytes;
 use condor::testing::Harness;
 use condor::{
-    Action, CloseReason, Context, Decode, FrameError, Framer, Framing, Handler, Info, LengthField,
-    Lines, ListenerOptions, Output, Packet, Raw, SendError,
+    Action, CloseReason, Context, Decode, FrameError, Framer, Framing, Info, LengthField, Lines,
+    ListenerOptions, Output, Packet, Raw, SendError,
 };
+
+use crate::both::output::{Parrot, send_and_stop};
+use crate::both::{actor, echo};
+use crate::rig::{assert_clean, conclude, options};
+use crate::support::{Actor, Do, Seen, ms, order, packet, secs, wire};
 
 const HIGH: usize = 64 * 1024;
 const LOW: usize = 32 * 1024;
@@ -18,11 +20,6 @@ const LOW: usize = 32 * 1024;
 /// A message that sends one packet of so many bytes.
 fn send(len: usize) -> Do {
     order("send", move |_| Action::send(vec![1; len]))
-}
-
-/// A message that stops, with so many bytes as the last packet.
-fn send_and_stop(len: usize) -> Do {
-    order("stop", move |_| Action::send_and_stop(vec![1; len], CloseReason::Normal))
 }
 
 // ---- short writes ----
@@ -82,53 +79,6 @@ fn output_keeps_its_order_whatever_it_comes_from() {
     conclude(&harness);
 }
 
-/// Goal: what a callback sends goes before what it answers.
-#[test]
-fn what_a_callback_sends_goes_before_what_it_answers() {
-    let (harness, _) = actor(options(), |diary| {
-        Actor::echo(diary).packet(|_, ctx| {
-            assert_eq!(ctx.send("first"), Ok(()));
-            assert_eq!(ctx.send(String::from("second")), Ok(()));
-            Action::send_and_stop("third", CloseReason::Normal)
-        })
-    });
-    harness.packet(b"");
-    assert_eq!(harness.packets(), [b"first" as &[u8], b"second", b"third"]);
-    conclude(&harness);
-}
-
-/// Answers each packet as its first byte says: with the packet itself, or with something else.
-struct Parrot;
-
-impl Handler for Parrot {
-    type Message = ();
-
-    fn handle_packet<'a>(&'a mut self, packet: &'a [u8], ctx: &mut Context<'_, ()>) -> Action<'a> {
-        match packet.first() {
-            Some(b'b') => Action::send("borrowed"),
-            Some(b'o') => Action::send(vec![b'o'; 5]),
-            Some(b's') => Action::send(Bytes::from(vec![b's'; 20_000])),
-            Some(b'c') => {
-                assert_eq!(ctx.send("called"), Ok(()));
-                Action::send(packet)
-            }
-            Some(b'n') => Action::Continue,
-            Some(b'p') => {
-                ctx.pause_reading();
-                Action::send(packet)
-            }
-            _ => Action::send(packet),
-        }
-    }
-
-    fn handle_info<'a>(&'a mut self, info: Info<'a, ()>, ctx: &mut Context<'_, ()>) -> Action<'a> {
-        if let Info::Message(()) = info {
-            ctx.resume_reading();
-        }
-        info.default_action()
-    }
-}
-
 /// Goal: answers that are the packets themselves, and are not copied, keep their place among others,
 /// and are counted like them. Method: each other kind of answer between them, in one read; with a
 /// peer that takes all, and one that takes nothing at first.
@@ -157,18 +107,6 @@ fn an_answer_that_is_the_packet_keeps_its_place() {
             conclude(&harness);
         }
     }
-}
-
-/// Goal: a packet that is sent back as it is does not keep the handler from being obeyed. Method: one
-/// that pauses in the midst of such answers, and is resumed.
-#[test]
-fn a_handler_that_pauses_and_sends_the_packet_back_gets_no_more() {
-    let harness = Harness::of(Parrot);
-    harness.receive(wire(&[b"1", b"pause", b"2", b"3"]));
-    assert_eq!(harness.packets(), [b"1" as &[u8], b"pause"]);
-    harness.message(());
-    assert_eq!(harness.packets(), [b"2", b"3"]);
-    conclude(&harness);
 }
 
 /// Goal: interrupted and refused calls are invisible. Method: each at the first write, and again.
@@ -782,23 +720,6 @@ fn an_end_with_unread_input_is_no_reset() {
     conclude(&harness);
 }
 
-/// Goal: what had arrived when the end was decided is read without another event, the peer's own end
-/// included. Method: a packet and an end while reading is paused; then the handler stops.
-#[test]
-fn what_arrived_before_the_end_is_read_at_once() {
-    let (harness, _) = echo(options());
-    harness.message(order("pause", |ctx| {
-        ctx.pause_reading();
-        Action::Continue
-    }));
-    harness.receive(wire(&[b"unheard"]));
-    harness.peer_closes();
-    harness.message(send_and_stop(3));
-    assert!(harness.is_gone() && !harness.is_rude());
-    assert_eq!(harness.sent(), wire(&[&[1; 3]]));
-    assert_clean(&harness);
-}
-
 /// Goal: a peer that writes before it reads is not stuck behind a stop. Method: bytes arrive while the
 /// last answer cannot leave; at the close timeout none is unread.
 #[test]
@@ -902,20 +823,6 @@ fn the_first_reason_to_end_is_the_one_told() {
     assert_eq!(diary.read(), [Seen::Message("stop"), Seen::End(CloseReason::Normal)]);
     assert!(harness.is_gone());
     conclude(&harness);
-}
-
-/// Goal: after a reset, packets that had been read are delivered, their answers go nowhere, and
-/// nothing follows `terminate`. Method: 100 packets and a reset in one event.
-#[test]
-fn nothing_is_delivered_after_the_end_a_reset_brings() {
-    let (harness, diary) = echo(options());
-    harness.arrive(wire(&[b"x" as &[u8]; 100]));
-    harness.peer_resets();
-    let seen = diary.read();
-    assert!(matches!(seen.last(), Some(Seen::End(_))));
-    assert!(seen[..seen.len() - 1].iter().all(|seen| *seen == packet(b"x")));
-    conclude(&harness);
-    assert_eq!(diary.read(), []);
 }
 
 /// Goal: pausing holds back packets that are there already, and the end; resuming goes on without

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use crate::actors::{
-    Actor, Seen, actor, assert_clean, conclude, echo, ms, note, options, order, packet, secs, wire,
-};
 use condor::{
     Action, CloseReason, Info, LengthField, ListenerOptions, MessageError, ReactorOptions,
 };
+
+use crate::both::{actor, echo};
+use crate::rig::{assert_clean, conclude, options};
+use crate::support::{Actor, Seen, ms, note, order, packet, secs, wire};
 
 const TIMED_OUT: Seen = Seen::End(CloseReason::PacketTimeout);
 
@@ -496,7 +497,7 @@ impl condor::Handler for Counting {
 /// Method: such a timer, and packets in between.
 #[test]
 fn a_timer_that_rearms_itself_starves_nobody() {
-    fn again() -> crate::actors::Do {
+    fn again() -> crate::support::Do {
         order("again", |ctx| {
             ctx.send_after(Duration::ZERO, again());
             Action::Continue

@@ -6,11 +6,12 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::support::{Client, Script, Server, drive, next, over, settle, until};
 use condor::{
     Action, Address, Info, ListenerHandle, ListenerOptions, MessageError, Reactor, ReactorOptions,
     Report, Shards,
 };
+
+use crate::support::{Client, Script, Server, drive, next, over, settle, until};
 
 fn any_port() -> ListenerOptions {
     ListenerOptions::port(0)

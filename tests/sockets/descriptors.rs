@@ -7,8 +7,9 @@ use std::process::{Child, Stdio};
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::support::{Client, Script, child, descriptors, drive, is_child, now, passes, until};
 use condor::{Action, ListenerOptions, Reactor};
+
+use crate::support::{Client, Script, child, descriptors, drive, is_child, now, passes, until};
 
 /// Goal: whatever the user forks and executes inherits nothing of ours. Method: the kernel's own
 /// word for every descriptor that was opened, in a process of its own: event queue, waker, listening

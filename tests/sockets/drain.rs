@@ -7,12 +7,13 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{
-    Client, First, PATIENCE, Script, Server, drive, framed, inet, next, over, until,
-};
 use condor::{
     Action, CloseKind, CloseReason, Endpoint, Error, Info, ListenerHandle, ListenerOptions,
     Reactor, ReactorOptions,
+};
+
+use crate::support::{
+    Client, First, PATIENCE, Script, Server, drive, framed, inet, next, over, until,
 };
 
 fn any_port() -> ListenerOptions {

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use crate::support::{Client, Script, drive, framed};
 use condor::{Action, CloseReason, Info, ListenerOptions, Reactor, ReactorOptions};
+
+use crate::support::{Client, Script, drive, framed};
 
 fn any_port() -> ListenerOptions {
     ListenerOptions::port(0)

@@ -2,8 +2,9 @@
 
 use std::sync::mpsc::channel;
 
-use crate::support::{Client, Script, Server, drive, framed, next, until};
 use condor::{Action, CloseKind, CloseReason, Info, ListenerHandle, ListenerOptions, Reactor};
+
+use crate::support::{Client, Script, Server, drive, framed, next, until};
 
 fn any_port() -> ListenerOptions {
     ListenerOptions::port(0)

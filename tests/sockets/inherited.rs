@@ -11,14 +11,15 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{
-    Client, Script, Server, child, descriptors, drive, framed, is_child, next, over, passes,
-    settle, until,
-};
 use condor::{Endpoint, Error, Handle, ListenerOptions, Reactor};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+
+use crate::support::{
+    Client, Script, Server, child, descriptors, drive, framed, is_child, next, over, passes,
+    settle, until,
+};
 
 fn echo() -> Script<()> {
     Script::new()

@@ -6,16 +6,17 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{
-    Client, First, PATIENCE, Script, Server, child, drive, inet, is_child, next, over, passes,
-    until,
-};
 use condor::client::ClientError;
 use condor::testing::Harness;
 use condor::{
     Action, CloseKind, CloseReason, Endpoint, Error, FrameError, Framing, FramingProblem, Handle,
     LengthField, Lines, ListenerOptions, MessageError, OptionsError, OptionsWarning, Raw, Reactor,
     ReactorOptions, SendError, Shards,
+};
+
+use crate::support::{
+    Client, First, PATIENCE, Script, Server, child, drive, inet, is_child, next, over, passes,
+    until,
 };
 
 fn any_port() -> ListenerOptions {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use condor::{Action, Context, Handler, Info, ListenerOptions, Reactor, ReactorOptions};
 use log::Level;
 
-use crate::support::lines::{collect, complaints, lines};
+use crate::lines::{collect, complaints, lines};
 use crate::support::{Script, framed, now};
 
 /// Goal: that a listener starts and stops is said, with its name and address. Method: a reactor that

@@ -5,12 +5,18 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
+#[path = "../both/mod.rs"]
+mod both;
+#[path = "../support/lines.rs"]
+mod lines;
 #[path = "../support/program.rs"]
 mod program;
 #[path = "../support/server.rs"]
 mod server;
 #[path = "../support/mod.rs"]
 mod support;
+
+use support::over_sockets as rig;
 
 mod bookkeeping;
 mod client;

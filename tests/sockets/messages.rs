@@ -10,11 +10,12 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{Client, First, PATIENCE, Script, Server, drive, framed, next, over, until};
 use bytes::Bytes;
 use condor::{
     Action, Address, CloseReason, Info, ListenerOptions, MessageError, Reactor, ReactorOptions,
 };
+
+use crate::support::{Client, First, PATIENCE, Script, Server, drive, framed, next, over, until};
 
 fn any_port() -> ListenerOptions {
     ListenerOptions::port(0)

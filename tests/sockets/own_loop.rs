@@ -8,10 +8,11 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{Client, PATIENCE, Script, drive, inet, next, now, settle};
 use condor::{Action, Info, ListenerOptions, Reactor};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
+
+use crate::support::{Client, PATIENCE, Script, drive, inet, next, now, settle};
 
 fn any_port() -> ListenerOptions {
     ListenerOptions::port(0)

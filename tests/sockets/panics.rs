@@ -9,8 +9,9 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{Client, Script, Server, framed, inet, next, over, until};
 use condor::{Action, CloseReason, Context, Handler, Info, ListenerOptions};
+
+use crate::support::{Client, Script, Server, framed, inet, next, over, until};
 
 fn any_port() -> ListenerOptions {
     ListenerOptions::port(0)

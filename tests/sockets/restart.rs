@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{Client, PATIENCE, Script, Server, framed, over, until};
 use condor::ListenerOptions;
+
+use crate::support::{Client, PATIENCE, Script, Server, framed, over, until};
 
 fn echo() -> PathBuf {
     crate::program::built::built("echo")

@@ -8,8 +8,9 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{Client, First, PATIENCE, Script, Server, drive, framed};
 use condor::{Action, CloseReason, ConnectionId, ListenerOptions, Reactor, ReactorOptions};
+
+use crate::support::{Client, First, PATIENCE, Script, Server, drive, framed};
 
 fn any_port() -> ListenerOptions {
     ListenerOptions::port(0)

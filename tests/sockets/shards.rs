@@ -11,14 +11,15 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{
-    Client, PATIENCE, Script, Server, child, descriptors, framed, inet, is_child, next, over,
-    passes, until,
-};
 use condor::{
     Accepted, Action, Address, CloseKind, CloseReason, ConnectionId, Context, Endpoint, Error,
     Handle, Handler, Info, ListenerHandle, ListenerOptions, MessageError, ReactorOptions, Report,
     Shards,
+};
+
+use crate::support::{
+    Client, PATIENCE, Script, Server, child, descriptors, framed, inet, is_child, next, over,
+    passes, until,
 };
 
 fn any_port() -> ListenerOptions {

@@ -6,10 +6,11 @@ use std::rc::Rc;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use crate::support::{Client, PATIENCE, Script, Server, drive, framed, next, settle, until};
 use condor::{
     Action, CloseKind, CloseReason, Info, LengthField, ListenerOptions, Reactor, SendError,
 };
+
+use crate::support::{Client, PATIENCE, Script, Server, drive, framed, next, settle, until};
 
 fn any_port() -> ListenerOptions {
     ListenerOptions::port(0)

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use crate::support::{Client, Script, Server, drive, framed, next, over, settle, until};
 use condor::{
     Action, CloseKind, CloseReason, Info, LengthField, ListenerHandle, ListenerOptions, Reactor,
     ReactorOptions, Stats,
 };
+
+use crate::support::{Client, Script, Server, drive, framed, next, over, settle, until};
 
 fn any_port() -> ListenerOptions {
     ListenerOptions::port(0)

@@ -1,26 +1,28 @@
-//! What the tests over real sockets share: a server on a thread of its own, handlers made of
-//! closures, a blocking client, and waiting for conditions with a deadline.
+//! What all tests share: one handler made of closures, frames, and waiting for conditions with a
+//! deadline.
 //!
 //! Nothing here sleeps to let something happen. Whoever waits, waits for a condition, and the
 //! deadline is only there to fail a test that would hang.
-#![allow(dead_code, reason = "each test file uses its share of it")]
+#![allow(dead_code, unused_imports, reason = "each test program uses its share of it")]
 
-pub(crate) mod lines;
-
-use std::fmt;
-use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::os::fd::AsRawFd;
-use std::process::{Command, Stdio};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
+use std::sync::mpsc::Receiver;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use condor::{
-    Accepted, Action, CloseReason, Context, Drain, Endpoint, Error, Handle, Handler, Info,
-    ListenerHandle, ListenerOptions, Reactor, ReactorOptions, Report, Shards, Stats,
-};
+pub(crate) mod over_script;
+#[cfg(target_os = "linux")]
+pub(crate) mod over_sockets;
+#[cfg(target_os = "linux")]
+mod process;
+pub(crate) mod script;
+#[cfg(target_os = "linux")]
+mod sockets;
+
+#[cfg(target_os = "linux")]
+pub(crate) use process::{child, descriptors, is_child, passes};
+pub(crate) use script::{Actor, Diary, Do, Script, Seen, note, order, packet};
+#[cfg(target_os = "linux")]
+pub(crate) use sockets::{Client, First, Server, Starter, drive, inet, over, settle, shards};
 
 /// How long anything may take before a test fails. Far longer than anything takes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -40,482 +42,31 @@ pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// Turns `reactor` until `done`. Returns how many turns that took.
-#[track_caller]
-pub(crate) fn drive(reactor: &mut Reactor, what: &str, mut done: impl FnMut() -> bool) -> u64 {
-    let deadline = now() + PATIENCE;
-    let mut turns = 0;
-    while !done() {
-        assert!(now() < deadline, "waited too long: {what}");
-        reactor.turn(Some(Duration::from_millis(2))).unwrap();
-        turns += 1;
-    }
-    turns
-}
-
-/// Turns `reactor` until nothing has come in for 5 ms and nothing is left to do.
-#[track_caller]
-pub(crate) fn settle(reactor: &mut Reactor) {
-    let deadline = now() + PATIENCE;
-    loop {
-        let (before, from) = (reactor.handle().stats(), now());
-        reactor.turn(Some(Duration::from_millis(5))).unwrap();
-        let idle = reactor.next_deadline() != Some(Duration::ZERO)
-            && from.elapsed() >= Duration::from_millis(5)
-            && before == reactor.handle().stats();
-        if idle {
-            return;
-        }
-        assert!(now() < deadline, "the reactor does not come to rest");
-    }
-}
-
 /// The next thing out of a channel.
 #[track_caller]
 pub(crate) fn next<T>(from: &Receiver<T>) -> T {
     from.recv_timeout(PATIENCE).expect("nothing came out of the channel")
 }
 
-/// Waits for a drain to be over.
-#[track_caller]
-pub(crate) fn over(drain: &Drain) -> Report {
-    until("the drain is over", || drain.report().is_some());
-    drain.wait().unwrap()
+pub(crate) fn ms(count: u64) -> Duration {
+    Duration::from_millis(count)
 }
 
-// ---- servers ----
-
-/// How many shards the servers of these tests have: `CONDOR_TEST_SHARDS`, or one plain reactor.
-pub(crate) fn shards() -> usize {
-    std::env::var("CONDOR_TEST_SHARDS").map_or(1, |count| count.parse().unwrap())
+pub(crate) fn secs(count: u64) -> Duration {
+    Duration::from_secs(count)
 }
-
-/// A server on which listeners are being started.
-pub(crate) enum Starter {
-    One(Box<Reactor>),
-    Many(Shards),
-}
-
-impl Starter {
-    pub(crate) fn new(shards: usize, options: ReactorOptions) -> Self {
-        match shards {
-            1 => Self::One(Box::new(Reactor::with_options(options).unwrap())),
-            _ => Self::Many(Shards::with_options(shards, options).unwrap()),
-        }
-    }
-
-    pub(crate) fn start_listener<H: Handler>(
-        &mut self,
-        name: &str,
-        options: ListenerOptions,
-        factory: impl FnMut(&Accepted<'_>) -> H + Clone + Send + 'static,
-    ) -> Result<ListenerHandle<H::Message>, Error> {
-        match self {
-            Self::One(reactor) => reactor.start_listener(name, options, factory),
-            Self::Many(shards) => shards.start_listener(name, options, factory),
-        }
-    }
-
-    pub(crate) fn handle(&self) -> Handle {
-        match self {
-            Self::One(reactor) => reactor.handle(),
-            Self::Many(shards) => shards.handle(),
-        }
-    }
-
-    fn run(self) -> Result<(), Error> {
-        match self {
-            Self::One(mut reactor) => reactor.run(),
-            Self::Many(shards) => shards.run(),
-        }
-    }
-}
-
-/// A reactor, or [`shards`], that runs on a thread of its own. Dropped, it is shut down by force, and
-/// every handler made must have been terminated.
-pub(crate) struct Server {
-    pub(crate) handle: Handle,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Server {
-    /// Has `setup` start listeners on a new thread, and runs them.
-    pub(crate) fn with<T: Send + 'static>(
-        options: ReactorOptions,
-        setup: impl FnOnce(&mut Starter) -> T + Send + 'static,
-    ) -> (Self, T) {
-        Self::sharded(shards(), options, setup)
-    }
-
-    /// The same with a number of shards of its own.
-    pub(crate) fn sharded<T: Send + 'static>(
-        shards: usize,
-        options: ReactorOptions,
-        setup: impl FnOnce(&mut Starter) -> T + Send + 'static,
-    ) -> (Self, T) {
-        let (tell, told) = channel();
-        let thread = thread::spawn(move || {
-            let mut starter = Starter::new(shards, options);
-            let made = setup(&mut starter);
-            tell.send((starter.handle(), made)).unwrap();
-            starter.run().unwrap();
-        });
-        let (handle, made) = next(&told);
-        (Self { handle, thread: Some(thread) }, made)
-    }
-
-    pub(crate) fn start<T: Send + 'static>(
-        setup: impl FnOnce(&mut Starter) -> T + Send + 'static,
-    ) -> (Self, T) {
-        Self::with(ReactorOptions::default(), setup)
-    }
-
-    /// One listener.
-    pub(crate) fn one<H: Handler>(
-        options: ListenerOptions,
-        factory: impl FnMut(&Accepted<'_>) -> H + Clone + Send + 'static,
-    ) -> (Self, ListenerHandle<H::Message>) {
-        Self::start(move |reactor| reactor.start_listener("test", options, factory).unwrap())
-    }
-
-    /// One listener whose handlers send everything back, and a channel with the ends of its
-    /// connections.
-    pub(crate) fn echo(
-        options: ListenerOptions,
-    ) -> (Self, ListenerHandle<()>, Receiver<CloseReason>) {
-        let (ends, ended) = channel();
-        let (server, listener) = Self::one(options, move |_| Script::new().ends(&ends));
-        (server, listener, ended)
-    }
-
-    pub(crate) fn stats(&self) -> Stats {
-        self.handle.stats()
-    }
-
-    /// Waits for the thread, after something else has made `run` return.
-    pub(crate) fn join(mut self) {
-        self.finish();
-    }
-
-    fn finish(&mut self) {
-        let Some(thread) = self.thread.take() else { return };
-        until("the reactor's thread ends", || thread.is_finished());
-        thread.join().unwrap();
-        let stats = self.handle.stats();
-        assert_eq!(stats.made, stats.terminated, "each handler is terminated once");
-        assert_eq!(stats.open, 0, "no slot is lost");
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.handle.shutdown());
-        drop(self.handle.shutdown());
-        if !thread::panicking() {
-            self.finish();
-        }
-    }
-}
-
-/// What only the first handler gets, whichever shard makes it.
-pub(crate) struct First<T>(Arc<Mutex<Option<T>>>);
-
-impl<T> First<T> {
-    pub(crate) fn new(value: T) -> Self {
-        Self(Arc::new(Mutex::new(Some(value))))
-    }
-
-    pub(crate) fn take(&self) -> Option<T> {
-        self.0.lock().unwrap().take()
-    }
-}
-
-impl<T> Clone for First<T> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
-    }
-}
-
-type OnInit<M> = Box<dyn FnMut(&mut Context<'_, M>) -> Action<'static>>;
-type OnPacket<M> = Box<dyn FnMut(&[u8], &mut Context<'_, M>) -> Action<'static>>;
-type OnInfo<M> = Box<dyn FnMut(Info<'_, M>, &mut Context<'_, M>) -> Action<'static>>;
-type OnEnd = Box<dyn FnMut(CloseReason)>;
-
-/// A handler made of closures. Without any it sends every packet back.
-pub(crate) struct Script<M> {
-    init: OnInit<M>,
-    packet: OnPacket<M>,
-    info: OnInfo<M>,
-    end: OnEnd,
-}
-
-impl<M: Send + 'static> Script<M> {
-    pub(crate) fn new() -> Self {
-        Self {
-            init: Box::new(|_| Action::Continue),
-            packet: Box::new(|packet, _| Action::send(packet.to_vec())),
-            info: Box::new(|info, _| info.default_action()),
-            end: Box::new(|_| {}),
-        }
-    }
-
-    pub(crate) fn init(
-        mut self,
-        call: impl FnMut(&mut Context<'_, M>) -> Action<'static> + 'static,
-    ) -> Self {
-        self.init = Box::new(call);
-        self
-    }
-
-    pub(crate) fn packet(
-        mut self,
-        call: impl FnMut(&[u8], &mut Context<'_, M>) -> Action<'static> + 'static,
-    ) -> Self {
-        self.packet = Box::new(call);
-        self
-    }
-
-    pub(crate) fn info(
-        mut self,
-        call: impl FnMut(Info<'_, M>, &mut Context<'_, M>) -> Action<'static> + 'static,
-    ) -> Self {
-        self.info = Box::new(call);
-        self
-    }
-
-    pub(crate) fn end(mut self, call: impl FnMut(CloseReason) + 'static) -> Self {
-        self.end = Box::new(call);
-        self
-    }
-
-    /// Tells how it ended.
-    pub(crate) fn ends(self, to: &Sender<CloseReason>) -> Self {
-        let to = to.clone();
-        self.end(move |reason| {
-            let _ = to.send(reason);
-        })
-    }
-
-    /// Tells its address, as soon as it has one.
-    pub(crate) fn tells(self, to: &Sender<condor::Address<M>>) -> Self {
-        let to = to.clone();
-        self.init(move |ctx| {
-            let _ = to.send(ctx.address());
-            Action::Continue
-        })
-    }
-}
-
-impl<M: Send + 'static> Handler for Script<M> {
-    type Message = M;
-
-    fn init(&mut self, ctx: &mut Context<'_, M>) -> Action<'_> {
-        (self.init)(ctx)
-    }
-
-    fn handle_packet<'a>(&'a mut self, packet: &'a [u8], ctx: &mut Context<'_, M>) -> Action<'a> {
-        (self.packet)(packet, ctx)
-    }
-
-    fn handle_info<'a>(&'a mut self, info: Info<'a, M>, ctx: &mut Context<'_, M>) -> Action<'a> {
-        (self.info)(info, ctx)
-    }
-
-    fn terminate(mut self, reason: CloseReason) {
-        (self.end)(reason);
-    }
-}
-
-// ---- clients ----
 
 /// `payload` behind its two-byte length.
 pub(crate) fn framed(payload: &[u8]) -> Vec<u8> {
-    let len = u16::try_from(payload.len()).unwrap();
-    [&len.to_be_bytes()[..], payload].concat()
+    wire(&[payload])
 }
 
-/// An endpoint of TCP as the address that it is.
-#[track_caller]
-pub(crate) fn inet(endpoint: impl Into<Endpoint>) -> SocketAddr {
-    endpoint.into().as_inet().unwrap()
-}
-
-/// A blocking client that speaks packets with a two-byte length. It has nothing of the library's
-/// own in it.
-pub(crate) struct Client {
-    pub(crate) stream: TcpStream,
-}
-
-impl Client {
-    #[track_caller]
-    pub(crate) fn connect(addr: impl Into<Endpoint>) -> Self {
-        Self::from(TcpStream::connect_timeout(&inet(addr), PATIENCE).unwrap())
+/// Frames as they are with a two-byte length.
+pub(crate) fn wire(payloads: &[&[u8]]) -> Vec<u8> {
+    let mut wire = Vec::new();
+    for payload in payloads {
+        wire.extend(u16::try_from(payload.len()).unwrap().to_be_bytes());
+        wire.extend_from_slice(payload);
     }
-
-    /// A client whose kernel takes little before it is read.
-    #[track_caller]
-    pub(crate) fn with_small_window(addr: impl Into<Endpoint>) -> Self {
-        let addr = inet(addr);
-        let socket = socket2::Socket::new(
-            socket2::Domain::for_address(addr),
-            socket2::Type::STREAM,
-            Some(socket2::Protocol::TCP),
-        )
-        .unwrap();
-        socket.set_recv_buffer_size(4096).unwrap();
-        socket.connect(&addr.into()).unwrap();
-        Self::from(TcpStream::from(socket))
-    }
-
-    #[track_caller]
-    pub(crate) fn raw(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).unwrap();
-    }
-
-    #[track_caller]
-    pub(crate) fn send(&mut self, payload: &[u8]) {
-        self.raw(&framed(payload));
-    }
-
-    #[track_caller]
-    pub(crate) fn receive(&mut self) -> Vec<u8> {
-        let mut header = [0; 2];
-        self.stream.read_exact(&mut header).unwrap();
-        let mut payload = vec![0; u16::from_be_bytes(header).into()];
-        self.stream.read_exact(&mut payload).unwrap();
-        payload
-    }
-
-    #[track_caller]
-    pub(crate) fn ask(&mut self, payload: &[u8]) -> Vec<u8> {
-        self.send(payload);
-        self.receive()
-    }
-
-    /// Shuts the sending side down.
-    #[track_caller]
-    pub(crate) fn finish(&self) {
-        self.stream.shutdown(Shutdown::Write).unwrap();
-    }
-
-    /// Everything up to the end of the stream, which must be an end and not a reset.
-    #[track_caller]
-    pub(crate) fn rest(&mut self) -> Vec<u8> {
-        let mut rest = Vec::new();
-        self.stream.read_to_end(&mut rest).unwrap();
-        rest
-    }
-
-    /// The stream ends here.
-    #[track_caller]
-    pub(crate) fn expect_end(&mut self) {
-        let rest = self.rest();
-        assert!(rest.is_empty(), "{} bytes instead of the end: {:?}", rest.len(), head(&rest));
-    }
-
-    /// The connection is over, by an end or by a reset, whatever still arrives before.
-    #[track_caller]
-    pub(crate) fn expect_gone(&mut self) {
-        let mut sink = [0; 4096];
-        loop {
-            match self.stream.read(&mut sink) {
-                Ok(0) => return,
-                Ok(_) => {}
-                Err(error) => {
-                    let timeout = matches!(error.kind(), ErrorKind::WouldBlock);
-                    assert!(!timeout, "the connection is still open");
-                    return;
-                }
-            }
-        }
-    }
-
-    /// Closes with a reset.
-    pub(crate) fn reset(self) {
-        socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
-    }
-
-    /// How many bytes wait to be read, as far as they fit 64 KiB; none if the stream has ended.
-    pub(crate) fn arrived(&self) -> usize {
-        self.stream.set_nonblocking(true).unwrap();
-        let peeked = self.stream.peek(&mut [0; 64 * 1024]);
-        self.stream.set_nonblocking(false).unwrap();
-        match peeked {
-            Ok(count) => count,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
-            Err(error) => panic!("{error}"),
-        }
-    }
-
-    /// Writes as much of `bytes` as both kernels take. Returns how much.
-    pub(crate) fn stuff(&mut self, bytes: &[u8]) -> usize {
-        self.stream.set_nonblocking(true).unwrap();
-        let mut taken = 0;
-        while taken < bytes.len() {
-            match self.stream.write(&bytes[taken..]) {
-                Ok(count) => taken += count,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) => panic!("{error}"),
-            }
-        }
-        self.stream.set_nonblocking(false).unwrap();
-        taken
-    }
-}
-
-impl From<TcpStream> for Client {
-    fn from(stream: TcpStream) -> Self {
-        stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        Self { stream }
-    }
-}
-
-impl fmt::Debug for Client {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Client({})", self.stream.as_raw_fd())
-    }
-}
-
-fn head(bytes: &[u8]) -> &[u8] {
-    &bytes[..bytes.len().min(32)]
-}
-
-// ---- processes ----
-
-const CHILD: &str = "CONDOR_TEST_CHILD";
-
-/// Whether this process was made by [`child`].
-pub(crate) fn is_child() -> bool {
-    std::env::var_os(CHILD).is_some()
-}
-
-/// Runs one test of this binary again, alone in a process of its own, for tests that lower limits
-/// or count descriptors. The test asks [`is_child`] which of the two it is.
-pub(crate) fn child(test: &str) -> Command {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(CHILD, "1");
-    command.stdin(Stdio::null());
-    command
-}
-
-/// Waits for a test in a process of its own.
-#[track_caller]
-pub(crate) fn passes(command: &mut Command) {
-    let output = command.output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    assert!(output.status.success(), "{}\n{}", text(&output.stdout), text(&output.stderr));
-    assert!(text(&output.stdout).contains("1 passed"), "no such test: {}", text(&output.stdout));
-}
-
-/// The numbers of this process's open descriptors.
-pub(crate) fn descriptors() -> Vec<u32> {
-    let listed = std::fs::read_dir("/proc/self/fd").unwrap();
-    let mut fds: Vec<u32> =
-        listed.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
-    // The one that the directory itself was read through is closed again.
-    fds.retain(|fd| std::fs::symlink_metadata(format!("/proc/self/fd/{fd}")).is_ok());
-    fds.sort_unstable();
-    fds
+    wire
 }

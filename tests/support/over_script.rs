@@ -1,0 +1,45 @@
+//! Connections over scripted streams: the crate's own harness, and what holds once they are gone.
+
+use std::sync::mpsc::channel;
+
+pub(crate) use condor::ListenerOptions as Options;
+pub(crate) use condor::testing::Harness;
+use condor::testing::Leftovers;
+use condor::{Action, Handler, PulseStats};
+
+use super::script::{Actor, order};
+use super::secs;
+
+/// Of many cases that differ in a number, each is tried.
+pub(crate) const EVERY: usize = 1;
+
+pub(crate) fn options() -> Options {
+    Options::port(5555)
+}
+
+/// What the loop has recorded so far. The handler is asked, by a message.
+pub(crate) fn pulse(harness: &Harness<Actor>) -> PulseStats {
+    let (tell, told) = channel();
+    harness.message(order("pulse", move |ctx| {
+        let _ = tell.send(ctx.handle().pulse().remove(0));
+        Action::Continue
+    }));
+    told.recv().expect("the handler has answered")
+}
+
+/// The peer takes what there is and goes. Afterwards nothing may be left.
+pub(crate) fn conclude<H: Handler>(harness: &Harness<H>) {
+    harness.peer_reads_all();
+    harness.peer_closes();
+    harness.advance(secs(100));
+    assert!(harness.closed().is_some(), "the connection has not ended");
+    assert_clean(harness);
+}
+
+/// All connections are gone, and nothing of them is left.
+pub(crate) fn assert_clean<H: Handler>(harness: &Harness<H>) {
+    let stats = harness.stats();
+    assert_eq!(stats.made, stats.terminated, "as many handlers terminated as made");
+    assert_eq!(stats.open, 0);
+    assert_eq!(harness.leftovers(), Leftovers::default());
+}

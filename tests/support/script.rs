@@ -1,0 +1,183 @@
+//! The handler of all tests: made of closures, with a diary if it is to keep one.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::mpsc::Sender;
+
+use condor::{Action, Address, CloseReason, Context, Handler, Info};
+
+/// What happened to a handler, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Seen {
+    Packet(Vec<u8>),
+    Timeout(Vec<u8>),
+    Message(&'static str),
+    Shutdown,
+    Drained,
+    End(CloseReason),
+}
+
+/// What happened to the handlers that write into it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Diary(Rc<RefCell<Vec<Seen>>>);
+
+impl Diary {
+    fn note(&self, seen: Seen) {
+        self.0.borrow_mut().push(seen);
+    }
+
+    /// What was noted since last asked.
+    pub(crate) fn read(&self) -> Vec<Seen> {
+        std::mem::take(&mut self.0.borrow_mut())
+    }
+}
+
+type Deed = Box<dyn FnOnce(&mut Context<'_, Do>) -> Action<'static> + Send>;
+
+/// A message: do this, now.
+pub(crate) struct Do(&'static str, Deed);
+
+/// A message that only shows up in the diary.
+pub(crate) fn note(name: &'static str) -> Do {
+    order(name, |_| Action::Continue)
+}
+
+pub(crate) fn order(
+    name: &'static str,
+    deed: impl FnOnce(&mut Context<'_, Do>) -> Action<'static> + Send + 'static,
+) -> Do {
+    Do(name, Box::new(deed))
+}
+
+type OnInit<M> = Box<dyn FnMut(&mut Context<'_, M>) -> Action<'static>>;
+type OnPacket<M> = Box<dyn FnMut(&[u8], &mut Context<'_, M>) -> Action<'static>>;
+type OnInfo<M> = Box<dyn FnMut(Info<'_, M>, &mut Context<'_, M>) -> Action<'static>>;
+type OnEnd = Box<dyn FnMut(CloseReason)>;
+/// What becomes of a message, once it is noted.
+type Obey<M> = fn(M, &Diary, &mut Context<'_, M>) -> Action<'static>;
+
+/// A handler made of closures. Without any it sends every packet back, and takes the default action on
+/// everything else.
+pub(crate) struct Script<M> {
+    diary: Option<(Diary, Obey<M>)>,
+    init: Option<OnInit<M>>,
+    packet: Option<OnPacket<M>>,
+    info: Option<OnInfo<M>>,
+    end: Option<OnEnd>,
+}
+
+/// One that keeps a diary, and does what messages say.
+pub(crate) type Actor = Script<Do>;
+
+impl Actor {
+    pub(crate) fn echo(diary: &Diary) -> Self {
+        let obey: Obey<Do> = |Do(name, deed), diary, ctx| {
+            diary.note(Seen::Message(name));
+            deed(ctx)
+        };
+        Self { diary: Some((diary.clone(), obey)), ..Self::new() }
+    }
+}
+
+impl<M: Send + 'static> Script<M> {
+    pub(crate) fn new() -> Self {
+        Self { diary: None, init: None, packet: None, info: None, end: None }
+    }
+
+    pub(crate) fn init(
+        mut self,
+        call: impl FnMut(&mut Context<'_, M>) -> Action<'static> + 'static,
+    ) -> Self {
+        self.init = Some(Box::new(call));
+        self
+    }
+
+    pub(crate) fn packet(
+        mut self,
+        call: impl FnMut(&[u8], &mut Context<'_, M>) -> Action<'static> + 'static,
+    ) -> Self {
+        self.packet = Some(Box::new(call));
+        self
+    }
+
+    /// Everything, but for messages of one that keeps a diary.
+    pub(crate) fn info(
+        mut self,
+        call: impl FnMut(Info<'_, M>, &mut Context<'_, M>) -> Action<'static> + 'static,
+    ) -> Self {
+        self.info = Some(Box::new(call));
+        self
+    }
+
+    pub(crate) fn end(mut self, call: impl FnMut(CloseReason) + 'static) -> Self {
+        self.end = Some(Box::new(call));
+        self
+    }
+
+    /// Tells how it ended.
+    pub(crate) fn ends(self, to: &Sender<CloseReason>) -> Self {
+        let to = to.clone();
+        self.end(move |reason| {
+            let _ = to.send(reason);
+        })
+    }
+
+    /// Tells its address, as soon as it has one.
+    pub(crate) fn tells(self, to: &Sender<Address<M>>) -> Self {
+        let to = to.clone();
+        self.init(move |ctx| {
+            let _ = to.send(ctx.address());
+            Action::Continue
+        })
+    }
+
+    fn note(&self, seen: impl FnOnce() -> Seen) {
+        if let Some((diary, _)) = &self.diary {
+            diary.note(seen());
+        }
+    }
+}
+
+impl<M: Send + 'static> Handler for Script<M> {
+    type Message = M;
+
+    fn init(&mut self, ctx: &mut Context<'_, M>) -> Action<'_> {
+        self.init.as_mut().map_or(Action::Continue, |call| call(ctx))
+    }
+
+    fn handle_packet<'a>(&'a mut self, packet: &'a [u8], ctx: &mut Context<'_, M>) -> Action<'a> {
+        self.note(|| Seen::Packet(packet.to_vec()));
+        match &mut self.packet {
+            Some(call) => call(packet, ctx),
+            None => Action::send(packet),
+        }
+    }
+
+    fn handle_info<'a>(&'a mut self, info: Info<'a, M>, ctx: &mut Context<'_, M>) -> Action<'a> {
+        let info = match (info, &self.diary) {
+            (Info::Message(message), Some((diary, obey))) => return obey(message, diary, ctx),
+            (info, _) => info,
+        };
+        match info {
+            Info::Timeout(bytes) => self.note(|| Seen::Timeout(bytes.to_vec())),
+            Info::Shutdown => self.note(|| Seen::Shutdown),
+            Info::Drained => self.note(|| Seen::Drained),
+            _ => {}
+        }
+        match &mut self.info {
+            Some(call) => call(info, ctx),
+            None => info.default_action(),
+        }
+    }
+
+    fn terminate(mut self, reason: CloseReason) {
+        self.note(|| Seen::End(reason));
+        if let Some(call) = &mut self.end {
+            call(reason);
+        }
+    }
+}
+
+pub(crate) fn packet(payload: &[u8]) -> Seen {
+    Seen::Packet(payload.to_vec())
+}
