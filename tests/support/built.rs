@@ -1,20 +1,29 @@
 //! Where the program of an example is.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Mutex;
+
+/// The examples that this process has had built.
+static BUILT: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 /// The example's program, built beside the test's own. `cargo test` builds an example that has tests
-/// as a test only, and cargo knows best whether a program is up to date.
+/// as a test only, and cargo knows best whether a program is up to date: it is asked once.
 pub(crate) fn built(name: &str) -> PathBuf {
     let here = std::env::current_exe().unwrap();
     let profile = here.ancestors().nth(2).unwrap();
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut build = Command::new(cargo);
-    build.args(["build", "--quiet", "--example", name]);
-    build.arg("--target-dir").arg(profile.parent().unwrap());
-    if profile.ends_with("release") {
-        build.arg("--release");
+    let mut built = BUILT.lock().unwrap_or_else(|broken| broken.into_inner());
+    if !built.contains(name) {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut build = Command::new(cargo);
+        build.args(["build", "--quiet", "--example", name]);
+        build.arg("--target-dir").arg(profile.parent().unwrap());
+        if profile.ends_with("release") {
+            build.arg("--release");
+        }
+        assert!(build.status().unwrap().success(), "example {name} does not compile");
+        built.insert(name.to_owned());
     }
-    assert!(build.status().unwrap().success(), "example {name} does not compile");
     profile.join("examples").join(name)
 }
