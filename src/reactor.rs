@@ -338,6 +338,11 @@ impl Reactor {
         tenant.map(|(_, tenant)| &*tenant.listener)
     }
 
+    /// From now on the present is the newest time known, for the test kit.
+    pub(crate) fn look_at_clock(&self) {
+        self.turn.present();
+    }
+
     /// Deadlines of listeners and connections, for the test kit.
     pub(crate) fn deadlines(&self) -> usize {
         self.turn.deadlines()

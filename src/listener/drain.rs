@@ -24,6 +24,8 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         let draining = self.draining.get_or_insert_default();
         draining.since = Some(turn.nanos());
         if forced {
+            // Who was let in since the others were forced is not waited for either.
+            self.force_all();
             return accepted;
         }
         let at = turn.now().after(self.profile.options.drain_timeout);

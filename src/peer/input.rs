@@ -246,8 +246,13 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         }
     }
 
-    /// An error was announced. If reading does not tell, because we do not read, the kernel does.
+    /// An error was announced. If reading does not tell, because we do not read, the kernel does. As
+    /// long as we do and something is left it is not forgotten: we may stop before we come to it.
     pub(super) fn look_for_death(&mut self) {
+        let unread = self.is_marked(Marks::READABLE) || self.conn.has(Flags::BACKLOG);
+        if unread && !self.conn.is_blocked() {
+            return;
+        }
         self.marks.remove(Marks::ERROR);
         if self.conn.life().is_open()
             && self.conn.is_blocked()
@@ -259,7 +264,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
 }
 
 /// The reason for which a connection ends whose stream failed while we did not write.
-fn reason_of(kind: ErrorKind) -> CloseReason {
+pub(super) fn reason_of(kind: ErrorKind) -> CloseReason {
     match kind {
         ErrorKind::ConnectionReset => CloseReason::Reset,
         kind => CloseReason::Io(kind),

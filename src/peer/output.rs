@@ -8,6 +8,7 @@
 use std::io::{self, ErrorKind};
 
 use super::Peer;
+use super::input::reason_of;
 use super::marks::Marks;
 use crate::connection::Flags;
 use crate::desk::Desk;
@@ -162,10 +163,12 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         if !life.is_open() || life.output() != OutputHalf::Ending || self.conn.output.is_some() {
             return;
         }
-        match self.stream.shutdown_write() {
-            Ok(()) => self.conn.advance(|life| life.output_ended()),
-            Err(error) => self.fail(CloseReason::Io(error.kind())),
+        if let Err(error) = self.stream.shutdown_write() {
+            // Why the stream is broken is kept by the kernel: the error says only that it is.
+            let kept = self.stream.take_error().ok().flatten();
+            return self.fail(reason_of(kept.unwrap_or(error).kind()));
         }
+        self.conn.advance(|life| life.output_ended());
     }
 
     /// Tells the handler that there is room again, at most once a turn.

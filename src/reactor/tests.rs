@@ -9,7 +9,8 @@ use mio::Events;
 use super::build::Seed;
 use super::*;
 use crate::clock::{Clock, ManualClock};
-use crate::directory::Shared;
+use crate::directory::{Command, Shared};
+use crate::drain::Drain;
 use crate::handler::{Action, Context, Info};
 use crate::options::ReactorOptions;
 use crate::poller::Registry;
@@ -44,7 +45,11 @@ struct ByHand {
 
 impl ByHand {
     fn new(options: ListenerOptions) -> Self {
-        let (seed, end) = Seed::new(0, ReactorOptions::new()).unwrap();
+        Self::with(ReactorOptions::new(), options)
+    }
+
+    fn with(own: ReactorOptions, options: ListenerOptions) -> Self {
+        let (seed, end) = Seed::new(0, own).unwrap();
         let Seed { shard, poll, registry, options: own } = seed;
         let hand = ManualClock::default();
         let (poller, registry) = (Poller::system(poll, own.events), Registry::System(registry));
@@ -120,6 +125,28 @@ fn no_peer_is_timed_out_after_a_full_batch() {
         by_hand.until(|by_hand| by_hand.listener.stats().bytes_in == 2 * (6 + 1));
         by_hand.hand.advance(3 * limit);
         by_hand.until(|by_hand| by_hand.listener.stats().packet_timeouts == 2);
+    }
+}
+
+/// Goal: a second shutdown waits for nobody, also for a client that is let in after it was announced and
+/// before it begins, as all shards have to know of it first. Method: both commands by hand, a client in
+/// between, and a handler that ignores the shutdown.
+#[test]
+fn a_client_that_comes_between_two_steps_of_a_second_shutdown_is_not_waited_for() {
+    let options = ReactorOptions::new().drain_lead(Duration::from_secs(60));
+    let mut by_hand = ByHand::with(options, ListenerOptions::port(0));
+    by_hand.reactor.handle.shared.set_unready();
+    let (drain, mut tickets) = Drain::new(Arc::clone(&by_hand.reactor.handle.shared.threads));
+    by_hand.reactor.obey(Command::AnnounceShutdown(tickets.remove(0)));
+    by_hand.reactor.obey(Command::BeginShutdown);
+    let (again, mut tickets) = Drain::new(Arc::clone(&by_hand.reactor.handle.shared.threads));
+    by_hand.reactor.obey(Command::AnnounceShutdown(tickets.remove(0)));
+    let _late = Client::connect(by_hand.listener.local_addr()).unwrap();
+    by_hand.until(|by_hand| by_hand.listener.stats().made == 3);
+    by_hand.reactor.obey(Command::BeginShutdown);
+    by_hand.until(|by_hand| by_hand.reactor.is_stopped());
+    for drain in [drain, again] {
+        assert_eq!(drain.report().map(|report| report.forced), Some(3));
     }
 }
 

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::faults::Faults;
+use super::network::Network;
 use super::rig::Rig;
 use super::script::{Script, Shared};
 use crate::drain::Report;
@@ -26,6 +27,8 @@ use crate::reason::MessageError;
 /// a dropped [`Reactor`](crate::Reactor): every handler that is left is terminated.
 pub struct Harness<H: Handler> {
     pub(super) rig: Rc<RefCell<Rig<H>>>,
+    /// The rig's own, to be reached while the rig is in a turn: a callback may drop a harness.
+    network: Rc<RefCell<Network>>,
     pub(super) script: Shared,
 }
 
@@ -79,7 +82,8 @@ impl<H: Handler> Harness<H> {
     fn join(rig: &Rc<RefCell<Rig<H>>>, peer_addr: Option<Endpoint>) -> Self {
         let script = rig.borrow().connect(peer_addr);
         rig.borrow_mut().run();
-        Self { rig: Rc::clone(rig), script }
+        let network = Rc::clone(&rig.borrow().network);
+        Self { rig: Rc::clone(rig), network, script }
     }
 
     /// Changes the script, then has everything happen that follows from it.
@@ -372,7 +376,7 @@ impl<H: Handler> Harness<H> {
 
 impl<H: Handler> Drop for Harness<H> {
     fn drop(&mut self) {
-        self.rig.borrow().forget(&self.script);
+        self.network.borrow_mut().forget(&self.script);
     }
 }
 

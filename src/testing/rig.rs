@@ -146,10 +146,6 @@ impl<H: Handler> Rig<H> {
         self.network.borrow_mut().connect(peer_addr, self.handle.local_addr())
     }
 
-    pub(super) fn forget(&self, script: &Shared) {
-        self.network.borrow_mut().forget(script);
-    }
-
     pub(super) fn set_faults(&self, faults: Faults) {
         self.network.borrow_mut().set_faults(faults);
     }
@@ -157,6 +153,9 @@ impl<H: Handler> Rig<H> {
     // ---- the turn ----
 
     pub(super) fn turn(&mut self) {
+        // Time passes by the hand alone, and so never between a look at the clock and a poll: what is
+        // due now is due in this turn, whether or not the reactor had a reason to look.
+        self.reactor.look_at_clock();
         let turned = self.reactor.turn(Some(Duration::ZERO));
         turned.expect("the listening socket is sound");
     }

@@ -8,8 +8,8 @@ use std::rc::Rc;
 
 use condor::testing::Harness;
 use condor::{
-    Action, Address, CloseReason, Context, Endpoint, Handler, Info, ListenerOptions, MessageError,
-    ReactorOptions, SendError, UnixName,
+    Action, Address, CloseReason, Context, Endpoint, Handler, Info, LengthField, ListenerOptions,
+    MessageError, ReactorOptions, SendError, UnixName,
 };
 
 use crate::both::life::Bomb;
@@ -36,6 +36,31 @@ fn a_stale_event_does_not_touch_the_next_owner_of_the_slot() {
     new.receive(b"rld");
     assert_eq!(new.packets(), [b"world"]);
     conclude(&new);
+}
+
+/// Goal: a slot may be taken again while its place in the run queue is still the earlier owner's.
+/// Method: one whose work is not done ends at once, another one waits for its slot and has work from
+/// the start; debug builds look at the lists after each phase.
+#[test]
+fn a_slot_is_taken_again_while_it_is_queued_for_work() {
+    let diary = Diary::default();
+    let own = diary.clone();
+    let few = ReactorOptions::new().packet_budget(1);
+    let first = Harness::with(few, options().max_connections(1), move |_| {
+        Actor::echo(&own).init(|ctx| {
+            ctx.set_framing(LengthField::U8);
+            Action::Continue
+        })
+    });
+    let second = first.connect();
+    second.receive(b"\x01d");
+    let stop = order("stop", |_| Action::stop(CloseReason::Reset));
+    assert_eq!(first.address().send(stop).map_err(|_| "refused"), Ok(()));
+    first.receive(b"\x01a\x01b\x01c");
+    let seen = [packet(b"a"), Seen::Message("stop"), Seen::End(CloseReason::Reset), packet(b"d")];
+    assert_eq!(diary.read(), seen);
+    assert_eq!(second.packets(), [b"d"]);
+    conclude(&second);
 }
 
 /// Goal: a message to a connection that has ended reaches nobody, and is counted. Method: one sent
@@ -622,6 +647,25 @@ fn the_output_half_ends_after_what_is_queued() {
     conclude(&harness);
 }
 
+/// Goal: a reset is told as a reset, too, if the end of the output is what comes upon it. Method: a
+/// packet of two, for the budget; the output ends at it, and the reset is not read yet.
+#[test]
+fn a_reset_found_by_ending_the_output_is_a_reset() {
+    let diary = Diary::default();
+    let own = diary.clone();
+    let few = ReactorOptions::new().packet_budget(1);
+    let harness = Harness::with(few, options(), move |_| {
+        Actor::echo(&own).packet(|_, ctx| {
+            ctx.end_output();
+            Action::Continue
+        })
+    });
+    harness.arrive(wire(&[b"one", b"two"]));
+    harness.peer_resets();
+    assert_eq!(diary.read(), [packet(b"one"), Seen::End(CloseReason::Reset)]);
+    assert_clean(&harness);
+}
+
 /// Goal: a handler that sends after its last word ends its connection, and nothing of it is sent; a
 /// drain, a reset and a stalled peer end it as ever.
 #[test]
@@ -658,6 +702,44 @@ fn a_connection_with_one_half_ends_like_any_other() {
 }
 
 // ---- the harness itself ----
+
+/// Drops, when told, the harnesses that it keeps.
+struct Keeper(Rc<RefCell<Vec<Harness<Self>>>>);
+
+impl Handler for Keeper {
+    type Message = ();
+
+    fn handle_packet<'a>(&'a mut self, _: &'a [u8], _: &mut Context<'_, ()>) -> Action<'a> {
+        self.0.borrow_mut().clear();
+        Action::Continue
+    }
+
+    fn terminate(self, _: CloseReason) {
+        self.0.borrow_mut().clear();
+    }
+}
+
+/// Goal: a callback may drop a harness of its own listener. Method: of a connection that lives and of
+/// one that is gone, in a packet and at the end.
+#[test]
+fn a_callback_may_drop_a_harness() {
+    let kept = Rc::new(RefCell::new(Vec::new()));
+    let own = Rc::clone(&kept);
+    let harness = Harness::new(options(), move |_| Keeper(Rc::clone(&own)));
+    for leave in [false, true] {
+        let gone = harness.connect();
+        gone.peer_closes();
+        kept.borrow_mut().extend([gone, harness.connect()]);
+        if leave {
+            harness.peer_closes()
+        } else {
+            harness.packet("drop them")
+        }
+        assert!(kept.borrow().is_empty());
+        assert_eq!(harness.closed(), leave.then_some(CloseReason::PeerClosed));
+    }
+    assert_eq!(harness.stats().panics, 0);
+}
 
 /// Asks its reactor for what the packet says. `deaf`: a shutdown does not end it.
 struct Controls {

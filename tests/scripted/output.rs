@@ -5,8 +5,8 @@ use std::io::ErrorKind;
 use bytes::Bytes;
 use condor::testing::Harness;
 use condor::{
-    Action, CloseReason, Context, Decode, FrameError, Framer, Framing, Info, LengthField, Lines,
-    ListenerOptions, Output, Packet, Raw, SendError,
+    Action, CloseReason, Context, Decode, FrameError, Framer, Framing, Handler, Info, LengthField,
+    Lines, ListenerOptions, Output, Packet, Raw, ReactorOptions, SendError,
 };
 
 use crate::both::output::{Parrot, send_and_stop};
@@ -775,6 +775,31 @@ fn an_error_ends_the_lingering() {
     harness.receive(b"x");
     assert!(harness.is_gone());
     assert_clean(&harness);
+}
+
+/// Goal: the same when the pause comes after the reset was announced, and before what had arrived with it
+/// was read to its end. Method: packets of one turn each, the second of which pauses; the packets are
+/// read together, or one by one.
+#[test]
+fn a_reset_is_not_forgotten_by_a_handler_that_pauses_before_it_is_read() {
+    for at_once in [3, 1_000] {
+        let diary = Diary::default();
+        let own = diary.clone();
+        let few = ReactorOptions::new().packet_budget(1);
+        let harness = Harness::with(few, options(), move |_| {
+            Actor::echo(&own).packet(|packet, ctx| {
+                if packet == b"b" {
+                    ctx.pause_reading();
+                }
+                Action::Continue
+            })
+        });
+        harness.max_read(at_once);
+        harness.arrive(wire(&[b"a", b"b", b"c"]));
+        harness.peer_resets();
+        assert_eq!(diary.read(), [packet(b"a"), packet(b"b"), Seen::End(CloseReason::Reset)]);
+        assert_clean(&harness);
+    }
 }
 
 /// Goal: a reset is noticed although nobody reads. Method: paused by the handler, and above the

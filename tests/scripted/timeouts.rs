@@ -529,3 +529,29 @@ fn a_thousand_linger_timeouts_end_in_the_same_turn() {
     }
     assert_clean(&first);
 }
+
+/// Goal: in the harness what is due now happens in this turn, whatever else there is in the reactor to
+/// make it look at its clock. Method: a timer of no delay, with and without another one that is far.
+#[test]
+fn a_timer_of_no_delay_fires_in_the_turn_that_set_it() {
+    for far in [false, true] {
+        let (harness, diary) = actor(options(), |diary| {
+            Actor::echo(diary).packet(|_, ctx| {
+                ctx.send_after(Duration::ZERO, note("now"));
+                Action::Continue
+            })
+        });
+        if far {
+            harness.message(order("set", |ctx| {
+                ctx.send_after(secs(3_600), note("far"));
+                Action::Continue
+            }));
+        }
+        harness.stall(ms(1));
+        harness.arrive(wire(&[b"x"]));
+        diary.read();
+        harness.turn();
+        assert_eq!(diary.read(), [packet(b"x"), Seen::Message("now")], "another timer: {far}");
+        conclude(&harness);
+    }
+}

@@ -411,7 +411,9 @@ impl Model {
             self.consume(&mut budget);
         }
         self.read(&mut budget);
-        if std::mem::take(&mut self.error) && self.blocked() && self.reset_pending {
+        // What was announced is not forgotten before all that had arrived was read.
+        let unread = !self.blocked() && (self.readable || self.backlog);
+        if !unread && std::mem::take(&mut self.error) && self.blocked() && self.reset_pending {
             self.reset_pending = false;
             self.broke(CloseReason::Reset);
         }
@@ -798,7 +800,9 @@ impl Model {
 
     fn settle(&mut self) {
         if self.output == Output::Ending && self.closing.is_none() && self.queue == 0 {
-            if self.dead {
+            if std::mem::take(&mut self.reset_pending) {
+                self.broke(CloseReason::Reset);
+            } else if self.dead {
                 self.broke(CloseReason::Io(ErrorKind::NotConnected));
             } else {
                 (self.output, self.finished) = (Output::Ended, true);
