@@ -19,7 +19,7 @@
 //! What it shows: `condor::client::Client`, the blocking client, works against any server.
 
 use std::ffi::OsString;
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead, ErrorKind, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -32,7 +32,7 @@ use condor::client::{Client, ClientError};
 #[derive(Debug, Parser)]
 #[command(
     after_help = "Exit status: 0 if every packet was answered; 1 if not: no server there, it \
-                        closed, or it said nothing in time; 2 if a packet makes no sense: an \
+                        closed, it said nothing in time, or the answers cannot be written; 2 if a packet makes no sense: an \
                         argument, or a line of stdin."
 )]
 struct Arguments {
@@ -72,18 +72,22 @@ enum Failure {
     Packet(String),
     #[error("cannot read stdin: {0}")]
     Stdin(io::Error),
-    /// Nobody is left to tell.
-    #[error("nobody reads the answers")]
+    #[error("cannot write the answers: {0}")]
     Output(io::Error),
 }
 
 impl Failure {
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Server(_) => 1,
+            Self::Output(_) if self.is_nobodys() => 0,
+            Self::Server(_) | Self::Output(_) => 1,
             Self::Packet(_) | Self::Stdin(_) => 2,
-            Self::Output(_) => 0,
         }
+    }
+
+    /// Whether nobody is left who reads the answers. A full disk is another matter.
+    fn is_nobodys(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == ErrorKind::BrokenPipe)
     }
 }
 
@@ -91,7 +95,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
     let Err(failure) = run(&arguments) else { return ExitCode::SUCCESS };
-    if !matches!(failure, Failure::Output(_)) {
+    if !failure.is_nobodys() {
         let _ = writeln!(io::stderr(), "call: {failure}");
     }
     ExitCode::from(failure.exit_code())
@@ -133,10 +137,12 @@ fn unsendable(error: ClientError) -> Failure {
 /// Sends what stdin says, line by line.
 fn converse(arguments: &Arguments, client: &mut Client) -> Result<(), Failure> {
     for (number, line) in (1..).zip(io::stdin().lock().split(b'\n')) {
-        let packet = arguments
-            .bytes_of(&line.map_err(Failure::Stdin)?)
-            .map_err(|failure| Failure::Packet(format!("line {number} of stdin: {failure}")))?;
-        client.send(packet).map_err(unsendable)?;
+        let in_line = |failure| match failure {
+            Failure::Packet(why) => Failure::Packet(format!("line {number} of stdin: {why}")),
+            other => other,
+        };
+        let packet = arguments.bytes_of(&line.map_err(Failure::Stdin)?).map_err(in_line)?;
+        client.send(packet).map_err(unsendable).map_err(in_line)?;
         arguments.print(&client.receive()?)?;
     }
     Ok(())

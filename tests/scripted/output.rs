@@ -5,14 +5,14 @@ use std::io::ErrorKind;
 use bytes::Bytes;
 use condor::testing::Harness;
 use condor::{
-    Action, CloseReason, Context, Decode, FrameError, Framer, Framing, Handler, Info, LengthField,
+    Action, CloseReason, Context, Decode, FrameError, Framer, Framing, Info, LengthField,
     Lines, ListenerOptions, Output, Packet, Raw, ReactorOptions, SendError,
 };
 
 use crate::both::output::{Parrot, send_and_stop};
 use crate::both::{actor, echo};
 use crate::rig::{assert_clean, conclude, options};
-use crate::support::{Actor, Do, Seen, ms, order, packet, secs, wire};
+use crate::support::{Actor, Diary, Do, Seen, ms, order, packet, secs, wire};
 
 const HIGH: usize = 64 * 1024;
 const LOW: usize = 32 * 1024;

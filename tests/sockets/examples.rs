@@ -1,6 +1,7 @@
 //! The examples as strangers meet them: what they take on the command line, what they say, and how
 //! they end. (What they are about is tested where they are.)
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
@@ -151,6 +152,7 @@ fn call_says_what_makes_no_sense() {
         (&["one", "-"], b"", 2, "goes with no other packets", ""),
         (&["--len", "3", "a"], b"", 2, "a length has 1, 2 or 4 bytes", ""),
         (&["--len", "1", &"a".repeat(256)], b"", 2, "256 bytes exceeds the maximum of 255", ""),
+        (&["--len", "1", "-"], &[b'a'; 256], 2, "line 1 of stdin: a packet of 256 bytes", ""),
         (&["send_and_stop", "more"], b"", 1, "closed by the server", "send_and_stop\n"),
         (&["--len", "1", "--timeout", "10", "a"], b"", 1, "no answer within 10ms", ""),
     ] {
@@ -176,4 +178,17 @@ fn call_whose_output_is_closed_ends_quietly() {
     stream.write_all(b"\0\x02hi").unwrap();
     let end = call.end();
     assert_eq!((end.code, end.err.as_str()), (Some(0), ""));
+}
+
+/// Goal: answers that are lost are no success: only a reader that has left is. Method: a disk that is
+/// full.
+#[test]
+#[cfg(target_os = "linux")]
+fn call_whose_answers_cannot_be_written_fails() {
+    let (_echo, addr) = serving("echo", &["--listen", "127.0.0.1:0"]);
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let call = Program::start_into(full.into(), "call", &[&addr.to_string(), "hello"], b"");
+    let end = call.end();
+    assert_eq!(end.code, Some(1), "{end:?}");
+    assert!(end.err.starts_with("call: cannot write the answers: No space left"), "{end:?}");
 }

@@ -28,12 +28,17 @@ pub(crate) struct End {
 impl Program {
     /// Starts the example. What it may read is written at once.
     pub(crate) fn start(name: &str, arguments: &[&str], input: &[u8]) -> Self {
+        Self::start_into(Stdio::piped(), name, arguments, input)
+    }
+
+    /// The same with an output of the test's choice.
+    pub(crate) fn start_into(out: Stdio, name: &str, arguments: &[&str], input: &[u8]) -> Self {
         let mut child = Command::new(built(name))
             .args(arguments)
             .env_remove("RUST_LOG")
             .env_remove("RUST_BACKTRACE")
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
+            .stdout(out)
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
