@@ -5,8 +5,8 @@ use std::io::ErrorKind;
 use bytes::Bytes;
 use condor::testing::Harness;
 use condor::{
-    Action, CloseReason, Context, Decode, FrameError, Framer, Framing, Info, LengthField,
-    Lines, ListenerOptions, Output, Packet, Raw, ReactorOptions, SendError,
+    Action, CloseReason, Context, Decode, FrameError, Framer, Framing, Info, LengthField, Lines,
+    ListenerOptions, Output, Packet, Raw, ReactorOptions, SendError,
 };
 
 use crate::both::output::{Parrot, send_and_stop};
