@@ -153,8 +153,8 @@ impl<H: Handler> Rig<H> {
     // ---- the turn ----
 
     pub(super) fn turn(&mut self) {
-        // Time passes by the hand alone, and so never between a look at the clock and a poll: what is
-        // due now is due in this turn, whether or not the reactor had a reason to look.
+        // Only the test moves the clock, so no time passes between a look at it and a poll: what is
+        // due now is due in this turn.
         self.reactor.look_at_clock();
         let turned = self.reactor.turn(Some(Duration::ZERO));
         turned.expect("the listening socket is sound");
