@@ -32,8 +32,8 @@ use condor::client::{Client, ClientError};
 #[derive(Debug, Parser)]
 #[command(
     after_help = "Exit status: 0 if every packet was answered; 1 if not: no server there, it \
-                        closed, it said nothing in time, or the answers cannot be written; 2 if a packet makes no sense: an \
-                        argument, or a line of stdin."
+        closed, it said nothing in time, or the answers cannot be written; 2 if a packet makes no \
+        sense: an argument, or a line of stdin."
 )]
 struct Arguments {
     /// The server, by address or by name; `:PORT` is on 127.0.0.1

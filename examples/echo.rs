@@ -20,7 +20,7 @@ use clap::Parser;
 use clap::builder::RangedU64ValueParser;
 use condor::{
     Action, CloseReason, Context, Error, Handle, Handler, Info, LengthField, ListenerOptions,
-    PulseStats, ReactorOptions, Shards,
+    LoopStats, ReactorOptions, Shards,
 };
 use listenfd::ListenFd;
 
@@ -147,9 +147,9 @@ fn serve(options: &Options) -> Result<(), Error> {
     let outcome = shards.run();
     if let Some(report) = drains.try_recv().ok().and_then(|drain| drain.report()) {
         common::say(&report);
-        for straggler in &report.slowest {
-            let (peer, after) = (&straggler.peer_addr, straggler.after);
-            common::complain(format_args!("{peer} after {after:?}: {}", straggler.reason));
+        for slow in &report.slowest {
+            let (peer, after) = (&slow.peer_addr, slow.after);
+            common::complain(format_args!("{peer} after {after:?}: {}", slow.reason));
         }
     }
     let stats = handle.stats();
@@ -166,8 +166,8 @@ fn watch(handle: &Handle, period: Duration) {
     for line in 0_u32.. {
         thread::sleep(period);
         let now = handle.stats();
-        let mut pulse = PulseStats::default();
-        handle.pulse().iter().for_each(|shard| pulse.merge(shard));
+        let mut pulse = LoopStats::default();
+        handle.loop_stats().iter().for_each(|shard| pulse.merge(shard));
         if line % 20 == 0 {
             common::say(format_args!(
                 "{:>7} {:>9} {:>11} {:>11} {:>9} {:>12} {:>12}",

@@ -24,7 +24,7 @@ use clap::Parser;
 use clap::builder::RangedU64ValueParser;
 use condor::{
     Action, CloseKind, CloseReason, Context, Endpoint, Error, Framing, Handle, Handler, Histogram,
-    Lines, ListenerOptions, PulseStats, ReactorOptions, Shards, Stats,
+    Lines, ListenerOptions, LoopStats, ReactorOptions, Shards, Stats,
 };
 
 #[path = "common/mod.rs"]
@@ -75,7 +75,7 @@ fn answer(first_line: &str, handle: &Handle) -> String {
     let mut words = first_line.split(' ');
     let (status, body) = match (words.next(), words.next()) {
         (Some("GET"), Some("/metrics")) => {
-            ("200 OK", metrics(&handle.listeners(), &handle.pulse(), handle.is_ready()))
+            ("200 OK", metrics(&handle.listeners(), &handle.loop_stats(), handle.is_ready()))
         }
         (Some("GET"), Some("/ready")) if handle.is_ready() => ("200 OK", String::from("ready\n")),
         (Some("GET"), Some("/ready")) => ("503 Service Unavailable", String::from("draining\n")),
@@ -91,7 +91,7 @@ fn answer(first_line: &str, handle: &Handle) -> String {
 /// one line for each listener or shard.
 fn metrics(
     listeners: &[(String, Endpoint, Stats)],
-    shards: &[PulseStats],
+    shards: &[LoopStats],
     is_ready: bool,
 ) -> String {
     let mut text = String::new();
@@ -130,8 +130,8 @@ fn histogram(
     text: &mut String,
     name: &str,
     unit: f64,
-    shards: &[PulseStats],
-    which: impl Fn(&PulseStats) -> &Histogram,
+    shards: &[LoopStats],
+    which: impl Fn(&LoopStats) -> &Histogram,
 ) {
     let _ = writeln!(text, "# TYPE condor_{name} histogram");
     for (shard, pulse) in shards.iter().enumerate() {
@@ -178,7 +178,7 @@ struct Options {
     shards: usize,
     /// How long to let clients in after the shutdown has begun
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 0)]
-    drain_lead: u64,
+    shutdown_delay: u64,
 }
 
 fn main() -> ExitCode {
@@ -194,7 +194,8 @@ fn admin_options(addr: SocketAddr) -> ListenerOptions {
 }
 
 fn serve(options: &Options) -> Result<(), Error> {
-    let reactor = ReactorOptions::new().drain_lead(Duration::from_millis(options.drain_lead));
+    let reactor =
+        ReactorOptions::new().shutdown_delay(Duration::from_millis(options.shutdown_delay));
     let shards = Shards::with_options(options.shards, reactor)?;
     let echo = shards.start_listener("echo", ListenerOptions::new(options.listen), |_| Echo)?;
     let admin =

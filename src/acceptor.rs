@@ -24,7 +24,7 @@ pub(crate) trait Acceptor {
     fn accept(&mut self, options: &ListenerOptions) -> io::Result<(Self::Stream, Endpoint)>;
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()>;
     /// Has it announced again if somebody still waits, although nobody new has come.
-    fn ask(&mut self, registry: &Registry, token: Token) -> io::Result<()>;
+    fn rearm(&mut self, registry: &Registry, token: Token) -> io::Result<()>;
     /// Stops its events. While another holder keeps the same socket open, closing this descriptor
     /// does not.
     fn deregister(&mut self, registry: &Registry) -> io::Result<()>;
@@ -61,7 +61,7 @@ impl Acceptor for ListeningSocket {
         }
     }
 
-    fn ask(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+    fn rearm(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         match registry {
             Registry::System(registry) => {
                 registry.reregister(&mut self.socket, token, Interest::READABLE)

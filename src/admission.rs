@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use crate::acceptor::Acceptor;
 use crate::endpoint::Endpoint;
-use crate::mailbox::Doorbell;
+use crate::mailbox::Notifier;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex};
 
 /// One shard's part, as the others see it.
@@ -20,7 +20,7 @@ struct Part<S> {
     /// Handed over, and not taken yet.
     arrivals: Mutex<Vec<(S, Endpoint)>>,
     has_arrivals: AtomicBool,
-    doorbell: Arc<Doorbell>,
+    notifier: Arc<Notifier>,
 }
 
 /// See the module's documentation.
@@ -37,20 +37,20 @@ pub(crate) struct Admission<S> {
 }
 
 impl<S> Admission<S> {
-    /// One part for each doorbell.
+    /// One part for each notifier.
     pub(crate) fn new(
-        doorbells: impl IntoIterator<Item = Arc<Doorbell>>,
+        notifiers: impl IntoIterator<Item = Arc<Notifier>>,
         acceptor: usize,
         max_connections: usize,
     ) -> Self {
-        let part = |doorbell| Part {
+        let part = |notifier| Part {
             open: AtomicUsize::new(0),
             arrivals: Mutex::default(),
             has_arrivals: AtomicBool::new(false),
-            doorbell,
+            notifier,
         };
         Self {
-            parts: doorbells.into_iter().map(part).collect(),
+            parts: notifiers.into_iter().map(part).collect(),
             acceptor,
             max_connections,
             full: AtomicBool::new(false),
@@ -94,7 +94,7 @@ impl<S> Admission<S> {
     pub(crate) fn leave(&self, shard: usize) {
         self.parts[shard].open.fetch_sub(1, Ordering::SeqCst);
         if shard != self.acceptor && self.full.swap(false, Ordering::SeqCst) {
-            self.parts[self.acceptor].doorbell.ring();
+            self.parts[self.acceptor].notifier.notify();
         }
     }
 
@@ -105,7 +105,7 @@ impl<S> Admission<S> {
         arrivals.push((stream, peer_addr));
         drop(arrivals);
         part.has_arrivals.store(true, Ordering::SeqCst);
-        part.doorbell.ring();
+        part.notifier.notify();
     }
 
     /// Whether somebody was handed to `shard`.
@@ -137,7 +137,7 @@ impl<S> Admission<S> {
             return;
         }
         for part in &self.parts {
-            part.doorbell.ring();
+            part.notifier.notify();
         }
     }
 

@@ -22,7 +22,7 @@ impl Nanos {
         Tick(self.0.div_ceil(NANOS_PER_TICK))
     }
 
-    /// The tick a deadline is judged against.
+    /// The tick a deadline is expiry_now against.
     pub(crate) fn round_down(self) -> Tick {
         Tick(self.0 / NANOS_PER_TICK)
     }

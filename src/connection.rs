@@ -27,35 +27,35 @@ flag_set! {
         /// The handler paused reading and delivery.
         PAUSED = 0,
         /// Above the high-water mark, and not yet down at the low one.
-        HIGH = 1,
-        /// The handler is owed an `Info::Drained`.
-        OWES_DRAINED = 2,
+        OVER_HIGH_WATER = 1,
+        /// The handler is owed an `Info::Writable`.
+        OWES_WRITABLE = 2,
         /// The framing was changed, or a packet shared, in the callback that just ran.
-        REFRAMED = 3,
+        RESTART_BATCH = 3,
         /// Bytes that wait may hold whole packets: delivery stopped for another reason.
         BACKLOG = 4,
         /// At least one packet has been delivered.
-        SPOKEN = 5,
+        HAD_PACKET = 5,
         /// The packet clock runs or stands still, as opposed to being off.
         PACKET_CLOCK = 6,
         /// The packet clock stands still.
         PACKET_STOPPED = 7,
         /// The idle clock stands still.
         IDLE_STOPPED = 8,
-        /// In this batch answers that are packets are copied like all others; see `handler::Echo`.
-        COPIES = 9,
+        /// In this batch answers that are packets are copied like all others; see `handler::PassThrough`.
+        NO_PASS_THROUGH = 9,
         /// The last packet of this batch is not part of the run of packets that are sent back.
-        GAP = 10,
+        RUN_BROKEN = 10,
     }
 }
 
 impl Flags {
     /// These mean something within a batch only.
-    pub(crate) const BATCH: Self = Self::COPIES.with(Self::GAP);
+    pub(crate) const BATCH: Self = Self::NO_PASS_THROUGH.with(Self::RUN_BROKEN);
     /// Either keeps an open connection from being read and delivered to.
-    pub(crate) const BLOCKS: Self = Self::PAUSED.with(Self::HIGH);
+    pub(crate) const BLOCKS: Self = Self::PAUSED.with(Self::OVER_HIGH_WATER);
     /// Any of these ends the tight delivery loop of an open connection.
-    const INTERRUPTS: Self = Self::BLOCKS.with(Self::REFRAMED);
+    const INTERRUPTS: Self = Self::BLOCKS.with(Self::RESTART_BATCH);
     /// None of these lets a packet join the run of those that are sent back.
     const NO_RUN: Self = Self::INTERRUPTS.with(Self::BATCH);
     const PACKET: Self = Self::PACKET_CLOCK.with(Self::PACKET_STOPPED);
@@ -170,8 +170,8 @@ impl Connection {
     /// Whether it owes and awaits nothing and has no clock but, maybe, the idle one: the state that
     /// most connections are in most of the time.
     #[inline]
-    pub(crate) fn is_quiet(&self) -> bool {
-        self.word & !(Flags::SPOKEN.bits() | Life::AT_REST) == 0
+    pub(crate) fn has_no_pending_state(&self) -> bool {
+        self.word & !(Flags::HAD_PACKET.bits() | Life::AT_REST) == 0
             && self.input.is_none()
             && self.output.is_none()
             && self.cold.is_none()
@@ -194,7 +194,7 @@ impl Connection {
     // ---- in ----
 
     /// Bytes arrived: the peer is not idle.
-    pub(crate) fn heard(&mut self, now: Tick) {
+    pub(crate) fn touch_idle(&mut self, now: Tick) {
         if self.has(Flags::IDLE_STOPPED) {
             self.idle_clock = 0;
         } else {
@@ -204,7 +204,7 @@ impl Connection {
 
     /// At least one packet was delivered; a packet clock that ran was that packet's.
     pub(crate) fn delivered(&mut self) {
-        self.insert(Flags::SPOKEN);
+        self.insert(Flags::HAD_PACKET);
         self.remove(Flags::PACKET);
     }
 
@@ -268,7 +268,7 @@ impl Connection {
     /// Counts from the first byte not yet delivered, and starts the packet clock anew.
     pub(crate) fn set_framing(&mut self, framing: Framing) {
         self.cold().framing = Some(Box::new(framing));
-        self.insert(Flags::REFRAMED.with(Flags::BACKLOG));
+        self.insert(Flags::RESTART_BATCH.with(Flags::BACKLOG));
         self.remove(Flags::PACKET);
         if let Some(input) = &mut self.input {
             (input.scanned, input.need) = (0, Some(0));
@@ -330,23 +330,23 @@ impl Connection {
     /// Returns true once per crossing, when the connection went over the high mark.
     pub(crate) fn watch_water(&mut self, limits: &Limits) -> bool {
         let queued = self.queued();
-        if queued > limits.write_high_water && !self.has(Flags::HIGH) {
-            self.insert(Flags::HIGH.with(Flags::OWES_DRAINED));
+        if queued > limits.write_high_water && !self.has(Flags::OVER_HIGH_WATER) {
+            self.insert(Flags::OVER_HIGH_WATER.with(Flags::OWES_WRITABLE));
             return true;
         }
-        if queued <= limits.write_low_water && self.has(Flags::HIGH) {
-            self.remove(Flags::HIGH);
+        if queued <= limits.write_low_water && self.has(Flags::OVER_HIGH_WATER) {
+            self.remove(Flags::OVER_HIGH_WATER);
         }
         false
     }
 
-    /// Whether `Info::Drained` is to be delivered now; it is owed no longer then.
-    pub(crate) fn take_drained(&mut self, limits: &Limits) -> bool {
-        let now = self.has(Flags::OWES_DRAINED)
-            && self.is_open_without(Flags::HIGH)
+    /// Whether `Info::Writable` is to be delivered now; it is owed no longer then.
+    pub(crate) fn take_writable(&mut self, limits: &Limits) -> bool {
+        let now = self.has(Flags::OWES_WRITABLE)
+            && self.is_open_without(Flags::OVER_HIGH_WATER)
             && self.queued() <= limits.write_low_water;
         if now {
-            self.remove(Flags::OWES_DRAINED);
+            self.remove(Flags::OWES_WRITABLE);
         }
         now
     }

@@ -8,14 +8,14 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::drain::{Farewell, Threads, Ticket};
+use crate::drain::{DrainPart, FinalReport, Threads};
 use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::guard::guarded;
 use crate::identity::ConnectionId;
-use crate::mailbox::Doorbell;
+use crate::loop_metrics::LoopMetrics;
+use crate::mailbox::Notifier;
 use crate::phases::AnyListener;
-use crate::pulse::Pulse;
 use crate::stats::{Counters, Stats};
 use crate::sync::Arc;
 use crate::token::MAX_LISTENERS;
@@ -27,12 +27,12 @@ pub(crate) type MakeListener = Box<dyn FnOnce(u16) -> Box<dyn AnyListener> + Sen
 pub(crate) enum Command {
     /// Serve this part of a listener.
     Adopt(MakeListener),
-    /// The part with this serial is about to drain: complete the ticket when it has.
-    ExpectDrain { serial: u32, ticket: Ticket },
+    /// The part with this serial is about to drain: complete the part when it has.
+    ExpectDrain { serial: u32, part: DrainPart },
     /// Drain the part with this serial, which accepts. The other parts follow by themselves.
     Drain { serial: u32 },
     /// Count every listener's report from now on. The second time, wait for none of them.
-    AnnounceShutdown(Ticket),
+    AnnounceShutdown(DrainPart),
     /// All shards know of the shutdown.
     BeginShutdown,
     /// End everything at once: another shard died.
@@ -58,7 +58,7 @@ impl fmt::Debug for Command {
 /// What all handles share with their reactors: one, or one per shard.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) ends: Vec<End>,
+    pub(crate) inboxes: Vec<Inbox>,
     pub(crate) threads: Arc<Threads>,
     directory: Mutex<Directory>,
     ready: AtomicBool,
@@ -67,12 +67,12 @@ pub(crate) struct Shared {
 }
 
 /// How one reactor is reached.
-pub(crate) struct End {
-    pub(crate) doorbell: Arc<Doorbell>,
+pub(crate) struct Inbox {
+    pub(crate) notifier: Arc<Notifier>,
     commands: Mutex<Vec<Command>>,
     gone: AtomicBool,
-    pub(crate) farewell: Farewell,
-    pub(crate) pulse: Arc<Pulse>,
+    pub(crate) final_report: FinalReport,
+    pub(crate) metrics: Arc<LoopMetrics>,
 }
 
 /// Who listens, by name.
@@ -98,14 +98,14 @@ struct Entry {
     parts: usize,
 }
 
-impl End {
-    pub(crate) fn new(doorbell: Doorbell) -> Self {
+impl Inbox {
+    pub(crate) fn new(notifier: Notifier) -> Self {
         Self {
-            doorbell: Arc::new(doorbell),
+            notifier: Arc::new(notifier),
             commands: Mutex::default(),
             gone: AtomicBool::new(false),
-            farewell: Farewell::default(),
-            pulse: Arc::default(),
+            final_report: FinalReport::default(),
+            metrics: Arc::default(),
         }
     }
 
@@ -116,7 +116,7 @@ impl End {
     /// From now on every handle says so.
     pub(crate) fn set_gone(&self) {
         self.gone.store(true, Ordering::SeqCst);
-        // Dropped outside the lock: tickets among them tell who waits, leases give names back, and
+        // Dropped outside the lock: parts among them tell who waits, leases give names back, and
         // the drop of a factory is the user's code.
         for command in self.take_commands() {
             guarded(|| drop(command));
@@ -137,22 +137,22 @@ impl End {
             drop(self.take_commands());
             return Err(Error::Gone);
         }
-        self.doorbell.ring();
+        self.notifier.notify();
         Ok(())
     }
 }
 
-impl fmt::Debug for End {
+impl fmt::Debug for Inbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("End").field("gone", &self.is_gone()).finish_non_exhaustive()
+        f.debug_struct("Inbox").field("gone", &self.is_gone()).finish_non_exhaustive()
     }
 }
 
 impl Shared {
-    pub(crate) fn new(ends: Vec<End>) -> Self {
+    pub(crate) fn new(inboxes: Vec<Inbox>) -> Self {
         Self {
-            threads: Arc::new(Threads::new(ends.len())),
-            ends,
+            threads: Arc::new(Threads::new(inboxes.len())),
+            inboxes,
             directory: Mutex::default(),
             ready: AtomicBool::new(true),
             is_simulated: false,
@@ -160,8 +160,8 @@ impl Shared {
     }
 
     /// The same for a reactor over a simulated network.
-    pub(crate) fn simulated(end: End) -> Self {
-        Self { is_simulated: true, ..Self::new(vec![end]) }
+    pub(crate) fn simulated(inbox: Inbox) -> Self {
+        Self { is_simulated: true, ..Self::new(vec![inbox]) }
     }
 
     /// A part of the listener has ended. After the last one its name is free again.
@@ -180,19 +180,19 @@ impl Shared {
 
     /// Every reactor ends everything at once.
     pub(crate) fn abort(&self) {
-        for end in &self.ends {
+        for inbox in &self.inboxes {
             // One that is gone has nothing left to end.
-            let _ = end.command(Command::Abort);
+            let _ = inbox.command(Command::Abort);
         }
     }
 
     /// Whoever asks for something from now on is told that nobody is there to do it.
     pub(crate) fn set_gone(&self) {
-        self.ends.iter().for_each(End::set_gone);
+        self.inboxes.iter().for_each(Inbox::set_gone);
     }
 
     pub(crate) fn reserve(&self, name: &str) -> Result<(u32, usize, Vec<Arc<Counters>>), Error> {
-        let parts = self.ends.len();
+        let parts = self.inboxes.len();
         let mut directory = lock(&self.directory);
         if directory.entries.contains_key(name) {
             return Err(Error::DuplicateName(name.to_owned()));
@@ -279,7 +279,7 @@ impl Shared {
     pub(crate) fn shard_of(&self, serial: u32) -> Option<usize> {
         lock(&self.directory).entries.values().find_map(|entry| {
             let shard = serial.checked_sub(entry.serial)? as usize;
-            (shard < self.ends.len()).then_some(shard)
+            (shard < self.inboxes.len()).then_some(shard)
         })
     }
 }
@@ -292,12 +292,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// A listener's part holds its name, and gives it back however the part ends, also if no reactor
 /// ever adopts it.
 #[derive(Debug)]
-pub(crate) struct Lease {
+pub(crate) struct NameGuard {
     pub(crate) shared: Arc<Shared>,
     pub(crate) name: Arc<str>,
 }
 
-impl Drop for Lease {
+impl Drop for NameGuard {
     fn drop(&mut self) {
         self.shared.release(&self.name);
     }
@@ -322,20 +322,20 @@ mod tests {
     use crate::drain::Drain;
 
     /// Goal: a command that was welcome when it was looked at, and was stored after the reactor had
-    /// gone, is dropped, and its sender is told: else a ticket in it is waited for for ever. Method: the
+    /// gone, is dropped, and its sender is told: else a part in it is waited for for ever. Method: the
     /// sender is held up between the two by the lock of the commands; `/proc` tells when it sleeps there.
     #[test]
     #[cfg(target_os = "linux")]
     fn a_command_that_comes_while_the_reactor_goes_is_dropped() {
-        let end = End::new(Doorbell::new(|| {}));
-        let (drain, mut tickets) = Drain::new(Arc::new(Threads::new(1)));
-        let ticket = tickets.pop().unwrap();
+        let end = Inbox::new(Notifier::new(|| {}));
+        let (drain, mut parts) = Drain::new(Arc::new(Threads::new(1)));
+        let part = parts.pop().unwrap();
         let task = OnceLock::new();
         let told = thread::scope(|scope| {
             let mut commands = lock(&end.commands);
             let sender = scope.spawn(|| {
                 task.get_or_init(|| std::fs::canonicalize("/proc/thread-self").unwrap());
-                end.command(Command::AnnounceShutdown(ticket))
+                end.command(Command::AnnounceShutdown(part))
             });
             let sleeps = || {
                 let stat = std::fs::read_to_string(task.get()?.join("stat")).unwrap();

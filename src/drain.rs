@@ -25,13 +25,13 @@ pub struct Report {
     pub unsent_bytes: u64,
     /// The connections that took longest, the last one last; at most [`Report::SLOWEST`] of each
     /// listener and shard.
-    pub slowest: Vec<Straggler>,
+    pub slowest: Vec<SlowConnection>,
 }
 
 /// A connection that was among the last of a drain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Straggler {
+pub struct SlowConnection {
     /// The connection's name.
     pub id: ConnectionId,
     /// The peer's end.
@@ -47,7 +47,7 @@ impl Report {
     pub const SLOWEST: usize = 8;
 
     /// Counts a connection that has ended.
-    pub(crate) fn count(&mut self, straggler: Straggler, was_forced: bool) {
+    pub(crate) fn count(&mut self, slow: SlowConnection, was_forced: bool) {
         if was_forced {
             self.forced += 1;
         } else {
@@ -56,7 +56,7 @@ impl Report {
         if self.slowest.len() == Self::SLOWEST {
             self.slowest.remove(0);
         }
-        self.slowest.push(straggler);
+        self.slowest.push(slow);
     }
 }
 
@@ -68,7 +68,7 @@ impl Report {
         self.undelivered_bytes += other.undelivered_bytes;
         self.unsent_bytes += other.unsent_bytes;
         self.slowest.extend_from_slice(&other.slowest);
-        self.slowest.sort_by_key(|straggler| straggler.after);
+        self.slowest.sort_by_key(|slow| slow.after);
     }
 }
 
@@ -125,7 +125,7 @@ impl Threads {
     }
 
     /// The reactor of `shard` is on the calling thread, from now on.
-    pub(crate) fn settle_here(&self, shard: usize) {
+    pub(crate) fn bind_thread(&self, shard: usize) {
         self.reactors[shard].get_or_init(|| thread::current().id());
     }
 
@@ -154,20 +154,20 @@ impl Threads {
 }
 
 /// What a reactor leaves behind when a shutdown has ended it.
-pub(crate) type Farewell = Arc<OnceLock<Report>>;
+pub(crate) type FinalReport = Arc<OnceLock<Report>>;
 
 impl Drain {
     /// How long `wait` gives shards on the calling thread to be moved to another one and run.
     const GRACE: Duration = Duration::from_secs(1);
 
     /// A drain of as many parts as there are reactors, and the ends that complete it.
-    pub(crate) fn new(threads: Arc<Threads>) -> (Self, Vec<Ticket>) {
+    pub(crate) fn new(threads: Arc<Threads>) -> (Self, Vec<DrainPart>) {
         let parts = threads.reactors.len();
         let state = Arc::new(State::default());
         state.progress().pending = parts;
-        let ticket = |_| Ticket { state: Arc::clone(&state), report: None, farewell: None };
-        let tickets = (0..parts).map(ticket).collect();
-        (Self { state, threads }, tickets)
+        let part = |_| DrainPart { state: Arc::clone(&state), report: None, final_report: None };
+        let parts = (0..parts).map(part).collect();
+        (Self { state, threads }, parts)
     }
 
     /// Blocks until the last connection has ended. Once the drain is over it returns the report at
@@ -214,18 +214,18 @@ fn now() -> Instant {
 
 /// A reactor's end of a [`Drain`]. Dropped without a report it says that the reactor is gone.
 #[derive(Debug)]
-pub(crate) struct Ticket {
+pub(crate) struct DrainPart {
     state: Arc<State>,
     report: Option<Report>,
-    farewell: Option<Farewell>,
+    final_report: Option<FinalReport>,
 }
 
-impl Ticket {
+impl DrainPart {
     /// Of a shutdown: a reactor that has shut down already is not gone, it is done.
-    pub(crate) fn or(self, farewell: &Farewell) -> Self {
-        let mut ticket = self;
-        ticket.farewell = Some(Arc::clone(farewell));
-        ticket
+    pub(crate) fn or(self, final_report: &FinalReport) -> Self {
+        let mut part = self;
+        part.final_report = Some(Arc::clone(final_report));
+        part
     }
 
     pub(crate) fn complete(mut self, report: &Report) {
@@ -233,12 +233,12 @@ impl Ticket {
     }
 }
 
-impl Drop for Ticket {
+impl Drop for DrainPart {
     fn drop(&mut self) {
         let mut progress = self.state.progress();
         progress.pending -= 1;
-        let farewell = self.farewell.as_ref().and_then(|farewell| farewell.get());
-        match self.report.as_ref().or(farewell) {
+        let final_report = self.final_report.as_ref().and_then(|final_report| final_report.get());
+        match self.report.as_ref().or(final_report) {
             Some(report) => progress.report.merge(report),
             None => progress.gone = true,
         }
@@ -250,9 +250,9 @@ impl Drop for Ticket {
 mod tests {
     use super::*;
 
-    /// What a listener's drain came to, and its one straggler, so many seconds after the beginning.
+    /// What a listener's drain came to, and its one slow, so many seconds after the beginning.
     fn report(drained: u64, forced: u64, undelivered: u64, unsent: u64, secs: u64) -> Report {
-        let straggler = Straggler {
+        let slow = SlowConnection {
             id: ConnectionId { serial: 1, key: 2, generation: 3 },
             peer_addr: ([127, 0, 0, 1], 4).into(),
             reason: CloseReason::Shutdown,
@@ -263,7 +263,7 @@ mod tests {
             forced,
             undelivered_bytes: undelivered,
             unsent_bytes: unsent,
-            slowest: vec![straggler],
+            slowest: vec![slow],
         }
     }
 
@@ -281,7 +281,7 @@ mod tests {
         }
         assert_eq!((sum.drained, sum.forced), (7, 70));
         assert_eq!((sum.undelivered_bytes, sum.unsent_bytes), (700, 7_000));
-        let after = sum.slowest.iter().map(|straggler| straggler.after.as_secs());
+        let after = sum.slowest.iter().map(|slow| slow.after.as_secs());
         assert_eq!(after.collect::<Vec<_>>(), [3, 6, 9], "the last one last");
     }
 }

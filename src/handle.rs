@@ -5,13 +5,13 @@
 
 use std::fmt;
 
-use crate::directory::{Command, End, Shared, sum};
+use crate::directory::{Command, Inbox, Shared, sum};
 use crate::drain::Drain;
 use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::identity::ConnectionId;
+use crate::loop_metrics::LoopStats;
 use crate::mailbox::{Mail, Mailbox};
-use crate::pulse::PulseStats;
 use crate::reason::MessageError;
 use crate::stats::{Counters, Stats};
 use crate::sync::Arc;
@@ -43,22 +43,22 @@ impl Handle {
         let Some((serial, acceptor)) = self.shared.begin_stop(name) else {
             return Err(Error::UnknownName(name.to_owned()));
         };
-        let (drain, tickets) = Drain::new(Arc::clone(&self.shared.threads));
+        let (drain, parts) = Drain::new(Arc::clone(&self.shared.threads));
         let mut accepting = None;
-        for ((shard, ticket), serial) in tickets.into_iter().enumerate().zip(serial..) {
+        for ((shard, part), serial) in parts.into_iter().enumerate().zip(serial..) {
             if shard == acceptor {
-                accepting = Some((serial, ticket));
+                accepting = Some((serial, part));
             } else {
-                // If it is gone, the ticket tells.
-                let _ = self.shared.ends[shard].command(Command::ExpectDrain { serial, ticket });
+                // If it is gone, the part tells.
+                let _ = self.shared.inboxes[shard].command(Command::ExpectDrain { serial, part });
             }
         }
         // The part that accepts comes last: the others drain when nobody comes any more, and
         // nobody's report is to be missed.
-        if let Some((serial, ticket)) = accepting {
-            let end = &self.shared.ends[acceptor];
-            end.command(Command::ExpectDrain { serial, ticket })?;
-            end.command(Command::Drain { serial })?;
+        if let Some((serial, part)) = accepting {
+            let inbox = &self.shared.inboxes[acceptor];
+            inbox.command(Command::ExpectDrain { serial, part })?;
+            inbox.command(Command::Drain { serial })?;
         }
         Ok(drain)
     }
@@ -66,7 +66,7 @@ impl Handle {
     /// Drains every listener, then has [`Reactor::run`](crate::Reactor::run) return.
     ///
     /// [`is_ready`](Self::is_ready) says no from now on; the listening sockets close after
-    /// [`ReactorOptions::drain_lead`](crate::ReactorOptions::drain_lead).
+    /// [`ReactorOptions::shutdown_delay`](crate::ReactorOptions::shutdown_delay).
     ///
     /// Asked a second time, it does not wait any longer: every connection is ended at once.
     ///
@@ -75,17 +75,17 @@ impl Handle {
     /// [`Error::Gone`].
     pub fn shutdown(&self) -> Result<Drain, Error> {
         self.shared.set_unready();
-        let (drain, tickets) = Drain::new(Arc::clone(&self.shared.threads));
+        let (drain, parts) = Drain::new(Arc::clone(&self.shared.threads));
         let mut reached = Err(Error::Gone);
-        for (end, ticket) in self.shared.ends.iter().zip(tickets) {
-            let ticket = ticket.or(&end.farewell);
-            reached = reached.or(end.command(Command::AnnounceShutdown(ticket)));
+        for (inbox, part) in self.shared.inboxes.iter().zip(parts) {
+            let part = part.or(&inbox.final_report);
+            reached = reached.or(inbox.command(Command::AnnounceShutdown(part)));
         }
         reached?;
         // Only when all of them know may one begin: what the others are told by it comes later.
-        for end in &self.shared.ends {
+        for inbox in &self.shared.inboxes {
             // One that had no listener has ended already.
-            let _ = end.command(Command::BeginShutdown);
+            let _ = inbox.command(Command::BeginShutdown);
         }
         Ok(drain)
     }
@@ -103,11 +103,11 @@ impl Handle {
     ///
     /// [`Error::Gone`].
     pub fn close(&self, id: ConnectionId) -> Result<(), Error> {
-        if self.shared.ends.iter().all(End::is_gone) {
+        if self.shared.inboxes.iter().all(Inbox::is_gone) {
             return Err(Error::Gone);
         }
         match self.shared.shard_of(id.serial) {
-            Some(shard) => self.shared.ends[shard].command(Command::Close(id)),
+            Some(shard) => self.shared.inboxes[shard].command(Command::Close(id)),
             None => Ok(()),
         }
     }
@@ -123,8 +123,8 @@ impl Handle {
     }
 
     /// What the reactors' turns were like, a snapshot for each shard. Nothing is reset by it.
-    pub fn pulse(&self) -> Vec<PulseStats> {
-        self.shared.ends.iter().map(|end| end.pulse.snapshot()).collect()
+    pub fn loop_stats(&self) -> Vec<LoopStats> {
+        self.shared.inboxes.iter().map(|inbox| inbox.metrics.snapshot()).collect()
     }
 }
 
@@ -228,7 +228,7 @@ mod tests {
     use std::collections::VecDeque;
 
     use super::*;
-    use crate::mailbox::Doorbell;
+    use crate::mailbox::Notifier;
     use crate::options::ListenerOptions;
 
     /// What a broadcast finds on a shard.
@@ -247,7 +247,7 @@ mod tests {
         for found in
             states.iter().flat_map(|a| states.iter().flat_map(|b| states.map(|c| [*a, *b, c])))
         {
-            let ends = (0..3).map(|_| End::new(Doorbell::new(|| {}))).collect();
+            let ends = (0..3).map(|_| Inbox::new(Notifier::new(|| {}))).collect();
             let handle = Handle { shared: Arc::new(Shared::new(ends)) };
             let options = ListenerOptions::port(0).mailbox_capacity(2);
             let prepared = handle.prepare_tcp::<u32>("test", options).unwrap();

@@ -2,15 +2,15 @@
 
 mod action;
 mod context;
-mod echo;
+mod pass_through;
 
 use std::fmt;
 
 pub use self::action::{Action, Packet};
 pub use self::context::Context;
-pub(crate) use self::echo::{Echo, Place};
+pub(crate) use self::pass_through::{PassThrough, Place};
 use crate::endpoint::Endpoint;
-use crate::identity::{ConnectionId, Seat};
+use crate::identity::{ConnectionId, Identity};
 use crate::reason::CloseReason;
 
 /// One connection's state machine. The value itself is the connection's state.
@@ -94,7 +94,7 @@ pub enum Info<'a, M> {
     Shutdown,
     /// There is room again for output, after [`SendError::Full`](crate::SendError::Full) or after
     /// the connection was over its high-water mark.
-    Drained,
+    Writable,
 }
 
 impl<M> Info<'_, M> {
@@ -104,14 +104,14 @@ impl<M> Info<'_, M> {
         match self {
             Self::Timeout(_) => Action::Stop(CloseReason::PacketTimeout),
             Self::Shutdown => Action::Stop(CloseReason::Shutdown),
-            Self::Message(_) | Self::Drained => Action::Continue,
+            Self::Message(_) | Self::Writable => Action::Continue,
         }
     }
 }
 
 /// What is known of a connection when its handler is made.
 pub struct Accepted<'a> {
-    pub(crate) seat: &'a Seat,
+    pub(crate) identity: &'a Identity,
     pub(crate) id: ConnectionId,
     pub(crate) listener: &'a str,
 }
@@ -119,7 +119,7 @@ pub struct Accepted<'a> {
 impl Accepted<'_> {
     /// The peer's end; an IPv4 client of an IPv6 socket is shown as IPv4.
     pub fn peer_addr(&self) -> Endpoint {
-        self.seat.peer_addr()
+        self.identity.peer_addr()
     }
 
     /// The connection's name.

@@ -25,7 +25,7 @@ impl fmt::Display for ConnectionId {
 
 /// Which slot, whose turn in it, and who sits there.
 #[derive(Debug)]
-pub(crate) struct Seat {
+pub(crate) struct Identity {
     pub(crate) key: u32,
     pub(crate) generation: u32,
     addr: CompactEndpoint,
@@ -40,7 +40,7 @@ enum CompactEndpoint {
     Unix(UnixName),
 }
 
-impl Seat {
+impl Identity {
     pub(crate) fn new(key: u32, generation: u32, peer_addr: Endpoint) -> Self {
         let addr = match peer_addr {
             Endpoint::Inet(SocketAddr::V4(addr)) => CompactEndpoint::V4(*addr.ip(), addr.port()),
@@ -79,12 +79,12 @@ mod tests {
             "unix:@echo",
         ] {
             let endpoint: Endpoint = text.parse().expect("an endpoint");
-            assert_eq!(Seat::new(1, 2, endpoint.clone()).peer_addr(), endpoint);
+            assert_eq!(Identity::new(1, 2, endpoint.clone()).peer_addr(), endpoint);
         }
         let unnamed = Endpoint::from(UnixName::unnamed());
-        assert_eq!(Seat::new(1, 2, unnamed.clone()).peer_addr(), unnamed);
+        assert_eq!(Identity::new(1, 2, unnamed.clone()).peer_addr(), unnamed);
 
-        let sizes = (size_of::<CompactEndpoint>(), size_of::<Seat>(), size_of::<Endpoint>());
+        let sizes = (size_of::<CompactEndpoint>(), size_of::<Identity>(), size_of::<Endpoint>());
         assert_eq!(sizes, (24, 32, size_of::<SocketAddr>()));
     }
 }

@@ -55,7 +55,7 @@
 //!   what had arrived is answered.
 //! - **Trouble.** Out of descriptors, reset while being accepted, a port in use: each has a defined
 //!   outcome, and a line in the [log] at most once a second. [`Stats`] counts everything, and
-//!   [`PulseStats`] has histograms of the turns.
+//!   [`LoopStats`] has histograms of the turns.
 //! - **Tests.** [`testing::Harness`] runs your handler over a scripted stream with a clock that only
 //!   the test moves; see [Testing your handler](testing#testing-your-handler).
 //!
@@ -97,12 +97,12 @@
 //!   listener     one named listener: its connections, and which of them have work to do
 //!   peer         one connection: reads and writes its stream, calls its handler
 //!   handler      the contract with your code: Handler, Context, Action, Info
-//!   desk         what a peer borrows while it is worked on
-//!   profile      what stays the same while a listener runs
+//!   peer_cx      what a peer borrows while it is worked on
+//!   listener_shared  what stays the same while a listener runs
 //!   handle       what other threads and callbacks may ask of a reactor
 //!   directory    listeners by name, and the commands to each reactor
 //!   phases       what a reactor asks of a listener, one method per phase
-//!   turn         what all phases share: the time, the timers, the buffers
+//!   loop_state   what all phases share: the time, the timers, the buffers
 //!   admission    how many connections a listener has, and on which shard
 //!   acceptor     the listening socket, and what its errors mean
 //!   stream       what a peer reads from and writes to
@@ -112,7 +112,7 @@
 //!   system       what the system allows this process
 //!   drain        waits for a drain, and reports its result
 //!   mailbox      messages from any thread, and how they wake the reactor
-//!   pulse        histograms of the turns
+//!   loop_metrics histograms of the turns
 //!   stats        counters
 //!   logging      at most one line per second and cause
 //!   clock        the only module that reads the time
@@ -153,12 +153,12 @@ mod start;
 mod listener;
 mod peer;
 mod handler;
-mod desk;
-mod profile;
+mod peer_cx;
+mod listener_shared;
 mod handle;
 mod directory;
 mod phases;
-mod turn;
+mod loop_state;
 mod admission;
 mod acceptor;
 mod stream;
@@ -168,7 +168,7 @@ mod token;
 mod system;
 mod drain;
 mod mailbox;
-mod pulse;
+mod loop_metrics;
 mod stats;
 mod logging;
 mod clock;
@@ -189,16 +189,16 @@ mod wheel;
 mod flags;
 mod text;
 
-pub use drain::{Drain, Report, Straggler};
+pub use drain::{Drain, Report, SlowConnection};
 pub use endpoint::{Endpoint, EndpointError, UnixName};
 pub use error::{Error, OptionsError};
 pub use framing::{Decode, Framer, Framing, FramingProblem, LengthField, Lines, Output, Raw};
 pub use handle::{Handle, ListenerHandle};
 pub use handler::{Accepted, Action, Context, Handler, Info, Packet};
 pub use identity::ConnectionId;
+pub use loop_metrics::{Histogram, LoopStats};
 pub use mailbox::Address;
 pub use options::{Findings, ListenerOptions, OptionsWarning, ReactorOptions};
-pub use pulse::{Histogram, PulseStats};
 pub use reactor::Reactor;
 pub use reason::{CloseReason, FrameError, MessageError, SendError};
 pub use shards::Shards;

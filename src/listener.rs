@@ -30,22 +30,22 @@ use self::queues::Lists;
 use crate::acceptor::Acceptor;
 use crate::admission::{Admission, Listening};
 use crate::clock::Nanos;
-use crate::desk::{Desk, Lost};
-use crate::drain::{Report, Straggler};
+use crate::drain::{Report, SlowConnection};
 use crate::error::Error;
 use crate::handler::{Accepted, Handler};
 use crate::identity::ConnectionId;
+use crate::listener_shared::ListenerShared;
 use crate::logging::LogGate;
+use crate::loop_state::{LoopState, Timer};
 use crate::mailbox::Mail;
 use crate::peer::{Marks, Peer, Swept};
+use crate::peer_cx::{Discarded, PeerCx};
 use crate::phases::AnyListener;
 use crate::poller::Readiness;
-use crate::profile::Profile;
 use crate::reason::CloseReason;
 use crate::sync::Arc;
 use crate::timers::Timers;
 use crate::token;
-use crate::turn::{Timer, Turn};
 use crate::wheel::TimerKey;
 
 /// The clock is read again after so many peers of a long turn.
@@ -69,12 +69,12 @@ struct Draining {
 type Lent<'a, H, A> = (
     &'a mut Slab<Peer<H, <A as Acceptor>::Stream>>,
     &'a mut Lists,
-    Desk<'a, <H as Handler>::Message>,
+    PeerCx<'a, <H as Handler>::Message>,
 );
 
 /// See the module's documentation.
 pub(crate) struct Listener<H: Handler, A: Acceptor> {
-    profile: Profile<H::Message>,
+    profile: ListenerShared<H::Message>,
     admission: Arc<Admission<A::Stream>>,
     /// None on the shards that do not accept, and once the socket is closed.
     listening: Option<Listening<A>>,
@@ -87,16 +87,16 @@ pub(crate) struct Listener<H: Handler, A: Acceptor> {
     pub(crate) timers: Timers<H::Message>,
     inbox: VecDeque<Mail<H::Message>>,
     broadcast: Option<Broadcast<H::Message>>,
-    /// The doorbell was answered and the mailbox not looked into yet.
+    /// The notifier was answered and the mailbox not looked into yet.
     mail: bool,
     gate: LogGate,
-    lost: Lost,
+    discarded: Discarded,
     draining: Option<Draining>,
 }
 
 impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     pub(crate) fn new(
-        profile: Profile<H::Message>,
+        profile: ListenerShared<H::Message>,
         admission: Arc<Admission<A::Stream>>,
         listening: Option<Listening<A>>,
         factory: Factory<H>,
@@ -115,50 +115,50 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
             broadcast: None,
             mail: false,
             gate: LogGate::default(),
-            lost: Lost::default(),
+            discarded: Discarded::default(),
             draining: None,
         }
     }
 
-    /// The peers, their lists, and what a peer is lent: the one place where a `Desk` is made.
+    /// The peers, their lists, and what a peer is lent: the one place where a `PeerCx` is made.
     #[inline(always)]
-    fn lend<'a>(&'a mut self, turn: &'a mut Turn) -> Lent<'a, H, A> {
-        let Self { peers, lists, timers, profile, gate, lost, .. } = self;
-        (peers, lists, Desk { turn, timers, profile, gate, lost })
+    fn lend<'a>(&'a mut self, state: &'a mut LoopState) -> Lent<'a, H, A> {
+        let Self { peers, lists, timers, profile, gate, discarded, .. } = self;
+        (peers, lists, PeerCx { state, timers, profile, gate, discarded })
     }
 
     /// Works on one peer, and queues it wherever it belongs afterwards.
     fn with_peer(
         &mut self,
-        turn: &mut Turn,
+        state: &mut LoopState,
         key: u32,
-        work: impl FnOnce(&mut Peer<H, A::Stream>, &mut Desk<'_, H::Message>),
+        work: impl FnOnce(&mut Peer<H, A::Stream>, &mut PeerCx<'_, H::Message>),
     ) {
-        let (peers, lists, mut desk) = self.lend(turn);
+        let (peers, lists, mut cx) = self.lend(state);
         let Some(peer) = peers.get_mut(key as usize) else { return };
-        work(peer, &mut desk);
-        lists.requeue(peer, &mut desk);
+        work(peer, &mut cx);
+        lists.requeue(peer, &mut cx);
     }
 
     /// Counts a connection out that has ended, and frees its slot.
-    fn remove(&mut self, turn: &mut Turn, key: u32) {
+    fn remove(&mut self, state: &mut LoopState, key: u32) {
         let Some(peer) = self.peers.get(key as usize) else { return };
         if let Some(draining) = &mut self.draining {
-            let straggler = Straggler {
-                id: self.profile.id_of(&peer.seat),
-                peer_addr: peer.seat.peer_addr(),
+            let slow = SlowConnection {
+                id: self.profile.id_of(&peer.identity),
+                peer_addr: peer.identity.peer_addr(),
                 reason: peer.conn.reason().unwrap_or(CloseReason::Normal),
                 after: draining
                     .since
-                    .map_or(Duration::ZERO, |since| since.elapsed_at(turn.nanos())),
+                    .map_or(Duration::ZERO, |since| since.elapsed_at(state.nanos())),
             };
-            draining.report.count(straggler, peer.conn.life().is_forced());
+            draining.report.count(slow, peer.conn.life().is_forced());
         }
-        self.free(turn, key);
+        self.free(state, key);
     }
 
     /// Frees a slot: its next owner has another generation.
-    fn free(&mut self, turn: &mut Turn, key: u32) {
+    fn free(&mut self, state: &mut LoopState, key: u32) {
         // In this order: the place is free when its descriptor is.
         drop(self.peers.remove(key as usize));
         let generation = &mut self.generations[key as usize];
@@ -169,16 +169,16 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         if !self.accepting.retried
             && let Some(pause) = self.accepting.pause.take()
         {
-            turn.wheel.cancel(pause);
+            state.wheel.cancel(pause);
             self.accepting.retried = true;
         }
     }
 }
 
 impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
-    fn register(&mut self, turn: &Turn) -> io::Result<()> {
+    fn register(&mut self, state: &LoopState) -> io::Result<()> {
         match self.listening.as_mut().and_then(Listening::socket) {
-            Some(socket) => socket.register(&turn.registry, token::acceptor(self.profile.slot)),
+            Some(socket) => socket.register(&state.registry, token::acceptor(self.profile.slot)),
             None => Ok(()),
         }
     }
@@ -209,51 +209,51 @@ impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
 
     fn mark_peer(&mut self, key: u32, generation: u32, readiness: Readiness) {
         let Some(peer) = self.peers.get_mut(key as usize) else { return };
-        if peer.seat.generation == generation && peer.notice(readiness) {
+        if peer.identity.generation == generation && peer.notice(readiness) {
             self.lists.run(peer);
         }
     }
 
-    fn accept(&mut self, turn: &mut Turn) -> Result<(), Error> {
+    fn accept(&mut self, state: &mut LoopState) -> Result<(), Error> {
         if self.accepting.ready || self.admission.has_news(self.profile.shard) {
-            return self.accept_ready(turn);
+            return self.accept_ready(state);
         }
-        self.accepting.streak = 0;
+        self.accepting.full_rounds = 0;
         Ok(())
     }
 
-    fn work(&mut self, turn: &mut Turn, read: &mut [u8]) {
-        let (peers, lists, mut desk) = self.lend(turn);
+    fn work(&mut self, state: &mut LoopState, read: &mut [u8]) {
+        let (peers, lists, mut cx) = self.lend(state);
         // Whoever is queued from now on waits for the next turn.
         let mut run = std::mem::replace(&mut lists.run, std::mem::take(&mut lists.spare));
         for (count, key) in (1..).zip(run.drain(..)) {
             if let Some(peer) = peers.get_mut(key as usize) {
-                peer.work(&mut desk, read);
-                lists.requeue(peer, &mut desk);
+                peer.work(&mut cx, read);
+                lists.requeue(peer, &mut cx);
             }
             if count % PEERS_PER_SAMPLE == 0 {
-                desk.turn.sample();
+                cx.state.sample();
             }
         }
         lists.spare = run;
     }
 
-    fn deliver(&mut self, turn: &mut Turn, rung: bool) {
+    fn deliver(&mut self, state: &mut LoopState, rung: bool) {
         self.mail |= rung;
         if self.has_mail() {
-            self.deliver_some(turn);
+            self.deliver_some(state);
         }
     }
 
-    fn expire(&mut self, turn: &mut Turn, timer: Timer) {
+    fn expire(&mut self, state: &mut LoopState, timer: Timer) {
         match timer {
-            Timer::Peer { key, .. } => self.with_peer(turn, key, Peer::expire),
-            Timer::User { index, .. } => self.user_timer(turn, index),
+            Timer::Peer { key, .. } => self.with_peer(state, key, Peer::expire),
+            Timer::User { index, .. } => self.user_timer(state, index),
             Timer::Accept { .. } => {
                 self.accepting.pause = None;
                 self.accepting.retried = false;
             }
-            Timer::Lead | Timer::Trim => {}
+            Timer::ShutdownDelay | Timer::Trim => {}
             Timer::Drain { .. } => {
                 self.force_all();
                 self.draining.get_or_insert_default().deadline = None;
@@ -261,34 +261,34 @@ impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
         }
     }
 
-    fn flush(&mut self, turn: &mut Turn) {
+    fn flush(&mut self, state: &mut LoopState) {
         if self.lists.flush.is_empty() {
             return;
         }
-        let (peers, lists, mut desk) = self.lend(turn);
+        let (peers, lists, mut cx) = self.lend(state);
         let mut flush = std::mem::take(&mut lists.flush);
         for key in flush.drain(..) {
             let Some(peer) = peers.get_mut(key as usize) else { continue };
             peer.marks.remove(Marks::FLUSH);
-            peer.flush(&mut desk);
-            peer.settle(&mut desk);
-            lists.requeue(peer, &mut desk);
+            peer.flush(&mut cx);
+            peer.update_timers(&mut cx);
+            lists.requeue(peer, &mut cx);
         }
         // Nothing is pushed here: what could be written has been offered.
         debug_assert!(lists.flush.is_empty());
         lists.flush = flush;
     }
 
-    fn sweep(&mut self, turn: &mut Turn) {
+    fn sweep(&mut self, state: &mut LoopState) {
         if self.lists.sweep.is_empty() {
             return;
         }
         let mut sweep = std::mem::take(&mut self.lists.sweep);
         for key in sweep.drain(..) {
-            let (peers, lists, mut desk) = self.lend(turn);
+            let (peers, lists, mut cx) = self.lend(state);
             let Some(peer) = peers.get_mut(key as usize) else { continue };
-            match peer.sweep(&mut desk) {
-                Swept::Gone => self.remove(turn, key),
+            match peer.sweep(&mut cx) {
+                Swept::Gone => self.remove(state, key),
                 Swept::Waits if peer.wants_work() => lists.run(peer),
                 Swept::Waits => {}
             }
@@ -303,7 +303,7 @@ impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
             || self.has_mail()
             || self.may_accept()
             || self.admission.has_arrivals(self.profile.shard)
-            || self.is_left_alone()
+            || self.acceptor_is_gone()
     }
 
     fn serial(&self) -> u32 {
@@ -318,14 +318,14 @@ impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
         &self.profile.name
     }
 
-    fn close(&mut self, turn: &mut Turn, id: ConnectionId) {
+    fn close(&mut self, state: &mut LoopState, id: ConnectionId) {
         if self.is_current(id.key, id.generation) {
-            self.with_peer(turn, id.key, |peer, _| peer.conn.close(CloseReason::Shutdown));
+            self.with_peer(state, id.key, |peer, _| peer.conn.close(CloseReason::Shutdown));
         }
     }
 
-    fn drain(&mut self, turn: &mut Turn) -> Result<(), Error> {
-        self.begin_drain(turn)
+    fn drain(&mut self, state: &mut LoopState) -> Result<(), Error> {
+        self.begin_drain(state)
     }
 
     fn force(&mut self) {
@@ -340,7 +340,7 @@ impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
         self.drain_report()
     }
 
-    fn retire(&mut self, turn: &mut Turn) {
-        self.stop_for_good(turn);
+    fn retire(&mut self, state: &mut LoopState) {
+        self.stop_for_good(state);
     }
 }

@@ -1,14 +1,14 @@
-//! Messages from any thread: the address, the mailbox behind it, and the doorbell that wakes.
+//! Messages from any thread: the address, the mailbox behind it, and the notifier that wakes.
 //!
 //! ```text
 //!   Address::send ──► Mailbox (bounded, one per listener) ──► Reactor: deliver
-//!        └─ ring ──► Doorbell: wakes the reactor only if it sleeps or is about to
+//!        └─ ring ──► Notifier: wakes the reactor only if it sleeps or is about to
 //! ```
 //!
-//! The wake-up protocol has two flags. A sender stores its mail, then sets `rung`, then looks at
-//! `asleep`. The reactor sets `asleep`, then looks at `rung`. In the single order that all threads
-//! agree on, one of the two sees the other: no wake-up is lost. Only [`Doorbell::answer`] clears
-//! `rung`, before the mail is taken, so that mail that comes later rings again.
+//! The wake-up protocol has two flags. A sender stores its mail, then sets `notified`, then looks at
+//! `asleep`. The reactor sets `asleep`, then looks at `notified`. In the single order that all threads
+//! agree on, one of the two sees the other: no wake-up is lost. Only [`Notifier::answer`] clears
+//! `notified`, before the mail is taken, so that mail that comes later rings again.
 //!
 //! No lock is held while code of the user runs: messages are taken out of the mailbox first, then
 //! delivered, cloned or dropped.
@@ -24,53 +24,58 @@ use crate::reason::MessageError;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, MutexGuard};
 
 /// Wakes one reactor, at most once for everything that happens until it answers.
-pub(crate) struct Doorbell {
-    rung: AtomicBool,
+pub(crate) struct Notifier {
+    notified: AtomicBool,
     asleep: AtomicBool,
     wake: Box<dyn Fn() + Send + Sync>,
 }
 
-impl Doorbell {
+impl Notifier {
     pub(crate) fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
-        Self { rung: AtomicBool::new(false), asleep: AtomicBool::new(true), wake: Box::new(wake) }
+        Self {
+            notified: AtomicBool::new(false),
+            asleep: AtomicBool::new(true),
+            wake: Box::new(wake),
+        }
     }
 
     /// There is something to do. Call it after the something can be seen.
-    pub(crate) fn ring(&self) {
-        if !self.rung.swap(true, Ordering::SeqCst) && self.asleep.swap(false, Ordering::SeqCst) {
+    pub(crate) fn notify(&self) {
+        if !self.notified.swap(true, Ordering::SeqCst) && self.asleep.swap(false, Ordering::SeqCst)
+        {
             (self.wake)();
         }
     }
 
-    /// The reactor is about to sleep. Returns whether it may: nobody has rung since the last
-    /// [`answer`](Self::answer).
+    /// The reactor is about to sleep. Returns whether it may: nobody has notified since the last
+    /// [`answer`](Self::take).
     ///
     /// Both sides swap what they set, so that whoever comes second has seen all that the first one
     /// did; this needs no order that all threads agree on.
-    pub(crate) fn may_sleep(&self) -> bool {
+    pub(crate) fn prepare_to_sleep(&self) -> bool {
         self.asleep.swap(true, Ordering::SeqCst);
-        !self.rung.load(Ordering::SeqCst)
+        !self.notified.load(Ordering::SeqCst)
     }
 
     /// The reactor is up: no need to wake it.
-    pub(crate) fn awake(&self) {
+    pub(crate) fn woke_up(&self) {
         self.asleep.store(false, Ordering::SeqCst);
     }
 
-    /// Whether somebody has rung. The reactor then looks after all its mail.
-    pub(crate) fn answer(&self) -> bool {
-        self.rung.load(Ordering::Relaxed) && self.rung.swap(false, Ordering::SeqCst)
+    /// Whether somebody has notified. The reactor then looks after all its mail.
+    pub(crate) fn take(&self) -> bool {
+        self.notified.load(Ordering::Relaxed) && self.notified.swap(false, Ordering::SeqCst)
     }
 
-    /// Whether somebody has rung and was not answered.
-    pub(crate) fn is_rung(&self) -> bool {
-        self.rung.load(Ordering::SeqCst)
+    /// Whether somebody has notified and was not answered.
+    pub(crate) fn is_notified(&self) -> bool {
+        self.notified.load(Ordering::SeqCst)
     }
 }
 
-impl fmt::Debug for Doorbell {
+impl fmt::Debug for Notifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Doorbell").field("rung", &self.is_rung()).finish_non_exhaustive()
+        f.debug_struct("Notifier").field("notified", &self.is_notified()).finish_non_exhaustive()
     }
 }
 
@@ -112,7 +117,7 @@ pub(crate) struct Mailbox<M> {
     taken: AtomicUsize,
     capacity: usize,
     serial: u32,
-    doorbell: Arc<Doorbell>,
+    notifier: Arc<Notifier>,
     refused: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -121,7 +126,7 @@ impl<M> Mailbox<M> {
     pub(crate) fn new(
         serial: u32,
         capacity: usize,
-        doorbell: Arc<Doorbell>,
+        notifier: Arc<Notifier>,
         refused: impl Fn() + Send + Sync + 'static,
     ) -> Self {
         Self {
@@ -129,7 +134,7 @@ impl<M> Mailbox<M> {
             taken: AtomicUsize::new(0),
             capacity,
             serial,
-            doorbell,
+            notifier,
             refused: Box::new(refused),
         }
     }
@@ -147,7 +152,7 @@ impl<M> Mailbox<M> {
         }
         letters.queue.push_back(mail);
         drop(letters);
-        self.doorbell.ring();
+        self.notifier.notify();
         Ok(())
     }
 
@@ -255,13 +260,13 @@ mod tests {
 
     use super::*;
 
-    fn bell() -> (Doorbell, Arc<AtomicU32>) {
+    fn bell() -> (Notifier, Arc<AtomicU32>) {
         let wakes = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&wakes);
         let wake = move || {
             counted.fetch_add(1, Ordering::SeqCst);
         };
-        (Doorbell::new(wake), wakes)
+        (Notifier::new(wake), wakes)
     }
 
     /// Goal: a command that comes before the first turn is not slept through. Method: ring a bell
@@ -269,21 +274,21 @@ mod tests {
     #[test]
     fn a_reactor_that_has_not_begun_can_be_woken() {
         let (bell, wakes) = bell();
-        bell.ring();
+        bell.notify();
         assert_eq!(wakes.load(Ordering::SeqCst), 1);
-        assert!(!bell.may_sleep(), "and it does not go to sleep over it");
+        assert!(!bell.prepare_to_sleep(), "and it does not go to sleep over it");
     }
 
     /// Goal: one wake-up for everything until the reactor answers, none while it is up.
     #[test]
     fn rings_are_coalesced() {
         let (bell, wakes) = bell();
-        bell.awake();
-        (0..1_000).for_each(|_| bell.ring());
+        bell.woke_up();
+        (0..1_000).for_each(|_| bell.notify());
         assert_eq!(wakes.load(Ordering::SeqCst), 0);
-        assert!(bell.answer() && !bell.answer());
-        assert!(bell.may_sleep());
-        (0..1_000).for_each(|_| bell.ring());
+        assert!(bell.take() && !bell.take());
+        assert!(bell.prepare_to_sleep());
+        (0..1_000).for_each(|_| bell.notify());
         assert_eq!(wakes.load(Ordering::SeqCst), 1);
     }
 }

@@ -14,14 +14,14 @@ mod output;
 
 pub(crate) use self::marks::Marks;
 use crate::connection::{Connection, Flags};
-use crate::desk::Desk;
 use crate::handler::{Handler, Info};
-use crate::identity::Seat;
+use crate::identity::Identity;
 use crate::life::{OutputHalf, Stage};
+use crate::loop_state::{FLUSH_AT, LoopState};
+use crate::peer_cx::PeerCx;
 use crate::poller::Readiness;
 use crate::reason::CloseReason;
 use crate::stream::Stream;
-use crate::turn::{FLUSH_AT, Turn};
 use crate::wheel::TimerKey;
 
 /// What sweeping a peer came to.
@@ -45,38 +45,38 @@ pub(crate) struct Peer<H, S> {
     /// here and for four in `conn`, and none for eight.
     accepted_low: u32,
     pub(crate) conn: Connection,
-    pub(crate) seat: Seat,
+    pub(crate) identity: Identity,
 }
 
 impl<H: Handler, S: Stream> Peer<H, S> {
     /// A peer whose connection is opening: it has no handler yet.
-    pub(crate) fn new(stream: S, seat: Seat, turn: &Turn) -> Self {
-        let (accepted_high, accepted_low) = halves(turn.nanos().micros());
+    pub(crate) fn new(stream: S, identity: Identity, state: &LoopState) -> Self {
+        let (accepted_high, accepted_low) = halves(state.nanos().micros());
         Self {
             stream,
             handler: None,
             marks: Marks::WRITABLE,
             timer: TimerKey::NONE,
             accepted_low,
-            conn: Connection::new(turn.now(), accepted_high),
-            seat,
+            conn: Connection::new(state.now(), accepted_high),
+            identity,
         }
     }
 
     /// Opening is over: here is the handler, which is asked for its first words.
-    pub(crate) fn open(&mut self, handler: H, desk: &mut Desk<'_, H::Message>) {
+    pub(crate) fn open(&mut self, handler: H, cx: &mut PeerCx<'_, H::Message>) {
         self.conn.advance(|life| life.open());
         self.handler = Some(handler);
-        desk.profile.counters.made.add(1);
-        log::debug!("{}: {} connected", desk.profile.name, self.seat.peer_addr());
-        self.dispatch(desk, |handler, ctx| {
+        cx.profile.counters.made.add(1);
+        log::debug!("{}: {} connected", cx.profile.name, self.identity.peer_addr());
+        self.dispatch(cx, |handler, ctx| {
             let action = handler.init(ctx);
             ctx.apply(action);
         });
-        if !self.conn.is_quiet() || !desk.turn.out.is_empty() {
-            self.queue_out(desk, 0);
+        if !self.conn.has_no_pending_state() || !cx.state.out.is_empty() {
+            self.queue_out(cx, 0);
         }
-        self.settle(desk);
+        self.update_timers(cx);
     }
 
     /// The handler, unless it was terminated or not made yet.
@@ -91,7 +91,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
 
     /// An event came. Returns whether the peer is to be worked on for it.
     pub(crate) fn notice(&mut self, readiness: Readiness) -> bool {
-        let was_at_rest = self.is_at_rest();
+        let was_at_rest = self.is_idle();
         self.marks.insert(readiness.into());
         if was_at_rest {
             return self.is_marked(Marks::READABLE);
@@ -103,8 +103,9 @@ impl<H: Handler, S: Stream> Peer<H, S> {
 
     /// Whether all it has to do is to wait for an event: no list needs to have it.
     #[inline]
-    pub(crate) fn is_at_rest(&self) -> bool {
-        self.marks.has_only(Marks::WRITABLE.with(Marks::ROOM_WATCHED)) && self.conn.is_quiet()
+    pub(crate) fn is_idle(&self) -> bool {
+        self.marks.has_only(Marks::WRITABLE.with(Marks::WRITE_INTEREST))
+            && self.conn.has_no_pending_state()
     }
 
     /// Whether there is something to do without waiting for an event.
@@ -115,8 +116,8 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         let unread = self.is_marked(Marks::READABLE)
             || self.conn.has(Flags::BACKLOG)
             || self.conn.life().is_input_ended();
-        let goodbye = self.is_marked(Marks::DRAIN) && self.may_say_goodbye();
-        let drained = self.conn.has(Flags::OWES_DRAINED) && self.conn.output.is_none();
+        let goodbye = self.is_marked(Marks::DRAIN) && self.can_announce_shutdown();
+        let drained = self.conn.has(Flags::OWES_WRITABLE) && self.conn.output.is_none();
         (unread || goodbye) && !self.conn.is_blocked()
             || drained && self.conn.life().is_open()
             || self.is_marked(Marks::ERROR)
@@ -128,56 +129,56 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     }
 
     /// The peer's share of a turn.
-    pub(crate) fn work(&mut self, desk: &mut Desk<'_, H::Message>, read: &mut [u8]) {
+    pub(crate) fn work(&mut self, cx: &mut PeerCx<'_, H::Message>, read: &mut [u8]) {
         self.marks.remove(Marks::QUEUED);
-        let mut budget = desk.turn.options.packet_budget;
-        if !self.conn.is_quiet() {
-            self.flush(desk);
+        let mut budget = cx.state.options.packet_budget;
+        if !self.conn.has_no_pending_state() {
+            self.flush(cx);
             if !self.conn.life().is_open() {
                 return self.discard(read);
             }
-            self.catch_up(desk, &mut budget);
+            self.resume_backlog(cx, &mut budget);
         }
         if self.is_marked(Marks::READABLE) && self.conn.may_read() {
-            self.read(desk, read, &mut budget);
+            self.read(cx, read, &mut budget);
         }
         if budget == 0 {
-            desk.profile.counters.packet_budget_hits.add(1);
+            cx.profile.counters.packet_budget_hits.add(1);
         }
         // What follows is not for those who are done, as most are, nor for those past help.
-        let over = self.is_at_rest() && self.is_clockless(desk) || self.conn.life().is_broken();
-        if over && desk.turn.out.is_empty() {
+        let over = self.is_idle() && self.needs_no_timer(cx) || self.conn.life().is_broken();
+        if over && cx.state.out.is_empty() {
             return;
         }
-        self.look_around(desk);
-        self.write_out(desk);
-        self.settle(desk);
+        self.after_read(cx);
+        self.write_out(cx);
+        self.update_timers(cx);
     }
 
     /// What comes before reading: word that there is room again, and packets left over.
     #[inline(never)]
-    fn catch_up(&mut self, desk: &mut Desk<'_, H::Message>, budget: &mut u32) {
-        self.tell_drained(desk);
+    fn resume_backlog(&mut self, cx: &mut PeerCx<'_, H::Message>, budget: &mut u32) {
+        self.notify_writable(cx);
         if self.conn.has(Flags::BACKLOG) && !self.conn.is_blocked() {
-            self.consume(desk, &[], 0, budget);
+            self.consume(cx, &[], 0, budget);
         }
     }
 
     /// What comes after reading: ends that reading does not tell of, and the word that the listener
     /// drains.
     #[inline(never)]
-    fn look_around(&mut self, desk: &mut Desk<'_, H::Message>) {
+    fn after_read(&mut self, cx: &mut PeerCx<'_, H::Message>) {
         if self.is_marked(Marks::ERROR) {
-            self.look_for_death();
+            self.check_socket_error();
         }
         let waits = self.conn.is_blocked() || self.conn.has(Flags::BACKLOG);
         if self.conn.life().is_input_ended() && !waits {
             let reason = self.conn.end_of_input();
-            self.close(desk, reason);
+            self.close(cx, reason);
         }
-        if self.is_marked(Marks::DRAIN) && self.may_say_goodbye() {
+        if self.is_marked(Marks::DRAIN) && self.can_announce_shutdown() {
             self.marks.remove(Marks::DRAIN);
-            self.dispatch(desk, |handler, ctx| {
+            self.dispatch(cx, |handler, ctx| {
                 let action = handler.handle_info(Info::Shutdown, ctx);
                 ctx.apply(action);
             });
@@ -192,37 +193,37 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     /// Hands over one message. What is answered gathers until [`reply`](Self::reply), unless it is
     /// much: a peer that would take it must not be ended for what it was never offered.
     #[inline]
-    pub(crate) fn tell(&mut self, desk: &mut Desk<'_, H::Message>, message: H::Message) {
-        desk.profile.counters.messages.add(1);
-        self.dispatch(desk, |handler, ctx| {
+    pub(crate) fn deliver_message(&mut self, cx: &mut PeerCx<'_, H::Message>, message: H::Message) {
+        cx.profile.counters.messages.add(1);
+        self.dispatch(cx, |handler, ctx| {
             let action = handler.handle_info(Info::Message(message), ctx);
             ctx.apply(action);
         });
-        if desk.turn.out.len() + self.conn.queued() >= FLUSH_AT {
-            self.write_out(desk);
+        if cx.state.out.len() + self.conn.queued() >= FLUSH_AT {
+            self.write_out(cx);
         }
     }
 
     /// Sends what was answered: at once if these were the `last` messages that anybody gets in this
     /// turn, else together with what comes behind.
     #[inline]
-    pub(crate) fn reply(&mut self, desk: &mut Desk<'_, H::Message>, last: bool) {
+    pub(crate) fn flush_replies(&mut self, cx: &mut PeerCx<'_, H::Message>, last: bool) {
         if last {
-            self.write_out(desk);
+            self.write_out(cx);
         } else {
-            self.queue_out(desk, 0);
+            self.queue_out(cx, 0);
         }
-        self.settle(desk);
+        self.update_timers(cx);
     }
 
     /// How long it took from accept to now.
-    pub(crate) fn micros_since_accept(&self, turn: &Turn) -> u64 {
+    pub(crate) fn micros_since_accept(&self, state: &LoopState) -> u64 {
         let high = u64::from(self.conn.accepted_high) << u32::BITS;
-        turn.nanos().micros().saturating_sub(high | u64::from(self.accepted_low))
+        state.nanos().micros().saturating_sub(high | u64::from(self.accepted_low))
     }
 
     /// Everything that had arrived was delivered, and no packet is half here.
-    fn may_say_goodbye(&self) -> bool {
+    fn can_announce_shutdown(&self) -> bool {
         !self.is_marked(Marks::READABLE)
             && !self.conn.is_blocked()
             && !self.conn.has(Flags::BACKLOG)
@@ -232,12 +233,12 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     /// Puts everything right that follows from what just happened: the output half's end, the clocks,
     /// the one entry in the wheel.
     #[inline]
-    pub(crate) fn settle(&mut self, desk: &mut Desk<'_, H::Message>) {
-        if !self.is_clockless(desk) || !self.conn.is_quiet() {
+    pub(crate) fn update_timers(&mut self, cx: &mut PeerCx<'_, H::Message>) {
+        if !self.needs_no_timer(cx) || !self.conn.has_no_pending_state() {
             if self.conn.life().output() == OutputHalf::Ending {
                 self.finish_output();
             }
-            self.settle_clocks(desk);
+            self.rearm_timer(cx);
         }
     }
 
@@ -250,7 +251,10 @@ impl<H: Handler, S: Stream> Peer<H, S> {
 
     /// Fails with a reason that the kernel gave: nothing can be read or written any more.
     fn fail(&mut self, reason: CloseReason) {
-        let readiness = Marks::READABLE.with(Marks::WRITABLE).with(Marks::HINT).with(Marks::ERROR);
+        let readiness = Marks::READABLE
+            .with(Marks::WRITABLE)
+            .with(Marks::READ_UNTIL_BLOCKED)
+            .with(Marks::ERROR);
         self.marks.remove(readiness);
         self.conn.close(reason);
         self.conn.advance(|life| life.cut(crate::life::Cut::Broken));

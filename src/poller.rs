@@ -26,7 +26,7 @@ flag_set! {
         /// There may be room to write.
         WRITABLE = 1,
         /// A short read proves nothing: the event carried an end, an error or an urgent byte.
-        HINT = 2,
+        READ_UNTIL_BLOCKED = 2,
         /// The event carried an error.
         ERROR = 3,
     }
@@ -42,10 +42,10 @@ impl From<&Event> for Readiness {
             readiness.insert(Self::READABLE);
         }
         if event.is_read_closed() || event.is_priority() {
-            readiness.insert(Self::READABLE.with(Self::HINT));
+            readiness.insert(Self::READABLE.with(Self::READ_UNTIL_BLOCKED));
         }
         if event.is_error() {
-            readiness.insert(Self::READABLE.with(Self::HINT).with(Self::ERROR));
+            readiness.insert(Self::READABLE.with(Self::READ_UNTIL_BLOCKED).with(Self::ERROR));
         }
         readiness
     }

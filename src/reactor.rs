@@ -22,31 +22,31 @@ use slab::Slab;
 use self::stage::Shutdown;
 use crate::acceptor::Acceptor;
 use crate::clock::Nanos;
-use crate::directory::End;
-use crate::drain::Ticket;
+use crate::directory::Inbox;
+use crate::drain::DrainPart;
 use crate::error::Error;
 use crate::guard::guarded;
 use crate::handle::{Handle, ListenerHandle};
 use crate::handler::{Accepted, Handler};
 use crate::logging::{Cause, LogGate};
+use crate::loop_state::{LoopState, Timer};
 use crate::options::ListenerOptions;
 use crate::phases::AnyListener;
 use crate::poller::Poller;
 use crate::start::Prepared;
 use crate::token::{self, Target};
-use crate::turn::{Timer, Turn};
 
 /// A listener in its slot, and who waits for it to be drained.
-struct Tenant {
+struct ListenerSlot {
     listener: Box<dyn AnyListener>,
-    tickets: Vec<Ticket>,
+    parts: Vec<DrainPart>,
     /// How long it took in this turn, if there are others to compare it with.
     took: Duration,
 }
 
-impl Tenant {
+impl ListenerSlot {
     fn new(listener: Box<dyn AnyListener>) -> Self {
-        Self { listener, tickets: Vec::new(), took: Duration::ZERO }
+        Self { listener, parts: Vec::new(), took: Duration::ZERO }
     }
 }
 
@@ -63,8 +63,8 @@ pub struct Reactor {
     last_event: Nanos,
     /// The one buffer that every socket is read into.
     read: Vec<u8>,
-    listeners: Slab<Tenant>,
-    turn: Turn,
+    listeners: Slab<ListenerSlot>,
+    state: LoopState,
     handle: Handle,
     shutdown: Option<Shutdown>,
     gate: LogGate,
@@ -91,7 +91,11 @@ impl Reactor {
         H: Handler,
         F: FnMut(&Accepted<'_>) -> H + 'static,
     {
-        debug_assert_eq!(self.handle.shared.ends.len(), 1, "shards start theirs by their handle");
+        debug_assert_eq!(
+            self.handle.shared.inboxes.len(),
+            1,
+            "shards start theirs by their handle"
+        );
         let prepared = self.handle.prepare_tcp::<H::Message>(name, options)?;
         Ok(self.serve(prepared, factory))
     }
@@ -162,8 +166,8 @@ impl Reactor {
             return Some(Duration::ZERO);
         }
         // Asked first: without a timer the clock is not read.
-        let next = self.turn.wheel.next_expiry()?;
-        Some(self.turn.present().until(next))
+        let next = self.state.wheel.next_expiry()?;
+        Some(self.state.present().until(next))
     }
 
     // ---- the phases ----
@@ -174,17 +178,17 @@ impl Reactor {
             (Some(own), Some(theirs)) => Some(own.min(theirs)),
             (own, theirs) => own.or(theirs),
         };
-        let before = self.turn.latest();
+        let before = self.state.latest();
         let polled = self.poller.poll(timeout);
-        self.end().doorbell.awake();
+        self.inbox().notifier.woke_up();
         match polled {
-            Ok(()) => self.turn.begin(Some(before)),
+            Ok(()) => self.state.begin(Some(before)),
             Err(error) if error.kind() == ErrorKind::Interrupted => {
                 self.poller.forget();
-                self.turn.begin(None);
+                self.state.begin(None);
             }
             Err(source) => {
-                self.end().doorbell.may_sleep();
+                self.inbox().notifier.prepare_to_sleep();
                 return Err(Error::Poll { what: "wait for events", source });
             }
         }
@@ -193,8 +197,8 @@ impl Reactor {
 
     /// Whether to go on polling without blocking: a core traded for latency.
     fn spins(&self) -> bool {
-        let busy_poll = self.turn.options.busy_poll;
-        !busy_poll.is_zero() && self.last_event.elapsed_at(self.turn.nanos()) < busy_poll
+        let busy_poll = self.state.options.busy_poll;
+        !busy_poll.is_zero() && self.last_event.elapsed_at(self.state.nanos()) < busy_poll
     }
 
     fn mark(&mut self) {
@@ -202,54 +206,54 @@ impl Reactor {
         let (count, full) = self.poller.each(|token, readiness| match token::target(token) {
             Target::Waker => {}
             Target::Acceptor { listener } => {
-                if let Some(tenant) = listeners.get_mut(listener.into()) {
-                    tenant.listener.mark_acceptor();
+                if let Some(entry) = listeners.get_mut(listener.into()) {
+                    entry.listener.mark_acceptor();
                 }
             }
             Target::Peer { listener, key, generation } => {
-                if let Some(tenant) = listeners.get_mut(listener.into()) {
-                    tenant.listener.mark_peer(key, generation, readiness);
+                if let Some(entry) = listeners.get_mut(listener.into()) {
+                    entry.listener.mark_peer(key, generation, readiness);
                 }
             }
         });
-        self.turn.pulse.events.record(count as u64);
+        self.state.metrics.events.record(count as u64);
         if count > 0 {
-            self.last_event = self.turn.nanos();
+            self.last_event = self.state.nanos();
         }
         self.more_events = full;
     }
 
     fn accept(&mut self) -> Result<(), Error> {
-        self.turn.has_laps = self.listeners.len() > 1;
-        for (_, tenant) in &mut self.listeners {
-            if let Err(error) = tenant.listener.accept(&mut self.turn) {
-                self.handle.shared.ends[self.shard].doorbell.may_sleep();
+        self.state.per_listener_timing = self.listeners.len() > 1;
+        for (_, entry) in &mut self.listeners {
+            if let Err(error) = entry.listener.accept(&mut self.state) {
+                self.handle.shared.inboxes[self.shard].notifier.prepare_to_sleep();
                 return Err(error);
             }
-            tenant.took = self.turn.lap();
+            entry.took = self.state.attribute_time();
         }
         self.invariants();
         Ok(())
     }
 
     fn work(&mut self) {
-        for (_, tenant) in &mut self.listeners {
-            tenant.listener.work(&mut self.turn, &mut self.read);
-            tenant.took += self.turn.lap();
+        for (_, entry) in &mut self.listeners {
+            entry.listener.work(&mut self.state, &mut self.read);
+            entry.took += self.state.attribute_time();
         }
         self.invariants();
     }
 
     fn deliver(&mut self) {
-        let rung = self.end().doorbell.answer();
+        let rung = self.inbox().notifier.take();
         if rung {
-            for command in self.end().take_commands() {
+            for command in self.inbox().take_commands() {
                 self.obey(command);
             }
         }
-        for (_, tenant) in &mut self.listeners {
-            tenant.listener.deliver(&mut self.turn, rung);
-            tenant.took += self.turn.lap();
+        for (_, entry) in &mut self.listeners {
+            entry.listener.deliver(&mut self.state, rung);
+            entry.took += self.state.attribute_time();
         }
         self.invariants();
     }
@@ -259,37 +263,37 @@ impl Reactor {
         if self.more_events {
             return;
         }
-        let mut budget = self.turn.options.timer_budget;
-        while let Some(timer) = self.turn.wheel.expire(self.turn.judged(), &mut budget) {
+        let mut budget = self.state.options.timer_budget;
+        while let Some(timer) = self.state.wheel.expire(self.state.expiry_now(), &mut budget) {
             match timer {
                 Timer::Peer { listener, .. }
                 | Timer::User { listener, .. }
                 | Timer::Accept { listener }
                 | Timer::Drain { listener } => {
-                    if let Some(tenant) = self.listeners.get_mut(listener.into()) {
-                        tenant.listener.expire(&mut self.turn, timer);
-                        tenant.took += self.turn.lap();
+                    if let Some(entry) = self.listeners.get_mut(listener.into()) {
+                        entry.listener.expire(&mut self.state, timer);
+                        entry.took += self.state.attribute_time();
                     }
                 }
-                Timer::Lead => self.lead_is_over(),
-                Timer::Trim => self.turn.trim(),
+                Timer::ShutdownDelay => self.delay_is_over(),
+                Timer::Trim => self.state.trim(),
             }
         }
         self.invariants();
     }
 
     fn flush(&mut self) {
-        for (_, tenant) in &mut self.listeners {
-            tenant.listener.flush(&mut self.turn);
+        for (_, entry) in &mut self.listeners {
+            entry.listener.flush(&mut self.state);
         }
         self.invariants();
     }
 
     fn sweep(&mut self) {
         let mut finished = Vec::new();
-        for (slot, tenant) in &mut self.listeners {
-            tenant.listener.sweep(&mut self.turn);
-            if let Some(report) = tenant.listener.finished() {
+        for (slot, entry) in &mut self.listeners {
+            entry.listener.sweep(&mut self.state);
+            if let Some(report) = entry.listener.finished() {
                 finished.push((slot, report));
             }
         }
@@ -304,16 +308,16 @@ impl Reactor {
 
     /// Whoever rings from now on has to wake us, in our own `wait` or in a loop of the user.
     fn rest(&mut self) {
-        self.turn.plan_trim();
-        self.end().doorbell.may_sleep();
-        let slow = self.turn.options.slow_turn;
-        let nanos = self.turn.since_began();
-        self.turn.pulse.turn.record(nanos);
-        self.turn.took = nanos;
+        self.state.plan_trim();
+        self.inbox().notifier.prepare_to_sleep();
+        let slow = self.state.options.slow_turn;
+        let nanos = self.state.since_began();
+        self.state.metrics.turn.record(nanos);
+        self.state.took = nanos;
         let took = Duration::from_nanos(nanos);
-        if took > slow && self.gate.opens(Cause::SlowTurn, self.turn.latest()) {
-            let slowest = self.listeners.iter().max_by_key(|(_, tenant)| tenant.took);
-            let name = slowest.map_or("(none)", |(_, tenant)| tenant.listener.name());
+        if took > slow && self.gate.opens(Cause::SlowTurn, self.state.latest()) {
+            let slowest = self.listeners.iter().max_by_key(|(_, entry)| entry.took);
+            let name = slowest.map_or("(none)", |(_, entry)| entry.listener.name());
             log::warn!("a turn took {took:?}, more than {slow:?}, most of it for \"{name}\"");
         }
     }
@@ -321,41 +325,41 @@ impl Reactor {
     /// What must hold between two phases: looked at after each of them in debug builds.
     fn invariants(&self) {
         if cfg!(debug_assertions) {
-            debug_assert!(self.turn.out.is_empty(), "output belongs to one peer at a time");
+            debug_assert!(self.state.out.is_empty(), "output belongs to one peer at a time");
             let forced = self.shutdown.as_ref().is_some_and(|shutdown| shutdown.forced);
             debug_assert!(!forced || !self.handle.is_ready());
-            self.listeners.iter().for_each(|(_, tenant)| tenant.listener.invariants());
+            self.listeners.iter().for_each(|(_, entry)| entry.listener.invariants());
         }
     }
 
     fn slot_of(&self, serial: u32) -> Option<usize> {
-        self.listeners.iter().find(|(_, tenant)| tenant.listener.serial() == serial).map(|(s, _)| s)
+        self.listeners.iter().find(|(_, entry)| entry.listener.serial() == serial).map(|(s, _)| s)
     }
 
     /// The listener of this name, for the test kit.
     pub(crate) fn listener(&self, name: &str) -> Option<&dyn AnyListener> {
-        let tenant = self.listeners.iter().find(|(_, tenant)| tenant.listener.name() == name);
-        tenant.map(|(_, tenant)| &*tenant.listener)
+        let entry = self.listeners.iter().find(|(_, entry)| entry.listener.name() == name);
+        entry.map(|(_, entry)| &*entry.listener)
     }
 
     /// From now on the present is the newest time known, for the test kit.
     pub(crate) fn look_at_clock(&self) {
-        self.turn.present();
+        self.state.present();
     }
 
     /// Deadlines of listeners and connections, for the test kit.
     pub(crate) fn deadlines(&self) -> usize {
-        self.turn.deadlines()
+        self.state.deadlines()
     }
 
-    fn end(&self) -> &End {
-        &self.handle.shared.ends[self.shard]
+    fn inbox(&self) -> &Inbox {
+        &self.handle.shared.inboxes[self.shard]
     }
 
     fn is_busy(&self) -> bool {
-        self.end().doorbell.is_rung()
+        self.inbox().notifier.is_notified()
             || self.more_events
-            || self.listeners.iter().any(|(_, tenant)| tenant.listener.is_busy())
+            || self.listeners.iter().any(|(_, entry)| entry.listener.is_busy())
     }
 }
 
@@ -372,7 +376,7 @@ impl Drop for Reactor {
         if guarded(|| self.terminate_all()).is_none() {
             log::error!("a reactor that was dropped could not end all of its connections");
         }
-        self.end().set_gone();
+        self.inbox().set_gone();
     }
 }
 

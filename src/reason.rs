@@ -72,7 +72,7 @@ debug_as_display!(FrameError { TooLarge { len, max }, Bad(what), });
 pub enum SendError {
     /// The framing cannot express a packet of this length, or the maximum forbids it, or it would
     /// not fit even an empty queue of [`max_queued`](crate::ListenerOptions::max_queued). Waiting
-    /// does not help, and no [`Info::Drained`](crate::Info::Drained) follows.
+    /// does not help, and no [`Info::Writable`](crate::Info::Writable) follows.
     #[error("a packet of {len} bytes exceeds the maximum of {max}")]
     TooLarge {
         /// The packet's length in bytes.
@@ -82,7 +82,7 @@ pub enum SendError {
     },
     /// The peer reads too slowly: the packet would take the queue past
     /// [`max_queued`](crate::ListenerOptions::max_queued). Wait for
-    /// [`Info::Drained`](crate::Info::Drained).
+    /// [`Info::Writable`](crate::Info::Writable).
     #[error("{queued} bytes wait for a slow peer, the limit is {max}")]
     Full {
         /// Bytes that wait already.

@@ -21,7 +21,7 @@ use crate::guard::panic_text;
 use crate::handle::{Handle, ListenerHandle};
 use crate::handler::{Accepted, Handler};
 use crate::options::{ListenerOptions, ReactorOptions};
-use crate::reactor::build::Seed;
+use crate::reactor::build::ReactorParts;
 use crate::sync::Arc;
 
 /// Several reactors, each on a thread of its own.
@@ -65,7 +65,7 @@ use crate::sync::Arc;
 /// });
 /// ```
 pub struct Shards {
-    seeds: Vec<Seed>,
+    reactors: Vec<ReactorParts>,
     handle: Handle,
     on_thread_start: Arc<dyn Fn(usize) + Send + Sync>,
 }
@@ -86,16 +86,16 @@ impl Shards {
     ///
     /// As [`Reactor::with_options`](crate::Reactor::with_options).
     pub fn with_options(count: usize, options: ReactorOptions) -> Result<Self, Error> {
-        let mut seeds = Vec::new();
+        let mut reactors = Vec::new();
         let mut ends = Vec::new();
         for shard in 0..count.max(1) {
-            let (seed, end) = Seed::new(shard, options.clone())?;
-            seeds.push(seed);
+            let (parts, end) = ReactorParts::new(shard, options.clone())?;
+            reactors.push(parts);
             ends.push(end);
         }
         let handle = Handle { shared: Arc::new(Shared::new(ends)) };
         handle.shared.threads.owned_here();
-        Ok(Self { seeds, handle, on_thread_start: Arc::new(|_shard| {}) })
+        Ok(Self { reactors, handle, on_thread_start: Arc::new(|_shard| {}) })
     }
 
     /// Has `hook` called on each shard's thread, with the shard's number from 0, before any of them
@@ -149,10 +149,10 @@ impl Shards {
         let (tell, told) = mpsc::channel();
         let mut threads = Vec::new();
         let mut outcome = Ok(());
-        for (shard, seed) in std::mem::take(&mut self.seeds).into_iter().enumerate() {
+        for (shard, parts) in std::mem::take(&mut self.reactors).into_iter().enumerate() {
             let job = Job {
                 shard,
-                seed,
+                parts,
                 shared: Arc::clone(&shared),
                 hook: Arc::clone(&self.on_thread_start),
                 may_serve: Arc::clone(&may_serve),
@@ -225,7 +225,7 @@ fn join(thread: JoinHandle<()>) {
 
 impl fmt::Debug for Shards {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shards").field("count", &self.seeds.len()).finish_non_exhaustive()
+        f.debug_struct("Shards").field("count", &self.reactors.len()).finish_non_exhaustive()
     }
 }
 
@@ -240,7 +240,7 @@ enum News {
 /// What a shard's thread does.
 struct Job {
     shard: usize,
-    seed: Seed,
+    parts: ReactorParts,
     shared: Arc<Shared>,
     hook: Arc<dyn Fn(usize) + Send + Sync>,
     /// Decided when all shards are ready, or one is not: nothing is served in part.
@@ -250,14 +250,14 @@ struct Job {
 
 impl Job {
     fn run(self) {
-        let Self { shard, seed, shared, hook, may_serve, tell } = self;
+        let Self { shard, parts, shared, hook, may_serve, tell } = self;
         // The hook is not to wait for its own reactor either.
-        shared.threads.settle_here(shard);
+        shared.threads.bind_thread(shard);
         let caught = catch_unwind(AssertUnwindSafe(|| {
             hook(shard);
             // Nobody listens only if `run` itself is gone.
             let _ = tell.send((shard, News::Ready));
-            if *may_serve.wait() { seed.grow(shared).run() } else { Ok(()) }
+            if *may_serve.wait() { parts.grow(shared).run() } else { Ok(()) }
         }));
         let why = match caught {
             Ok(Ok(())) => return,
@@ -279,9 +279,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::directory::End;
+    use crate::directory::Inbox;
     use crate::handler::{Action, Context};
-    use crate::mailbox::Doorbell;
+    use crate::mailbox::Notifier;
     use crate::reactor::Reactor;
 
     /// Goal: `top -H` tells the shards apart, however long the names of the listeners are.
@@ -315,10 +315,10 @@ mod tests {
 
     /// Shards on this thread.
     fn by_hand(count: usize) -> (Handle, Vec<Reactor>) {
-        let (mut seeds, mut ends) = (Vec::new(), Vec::new());
+        let (mut reactors, mut ends) = (Vec::new(), Vec::new());
         for shard in 0..count {
-            seeds.push(Seed::new(shard, ReactorOptions::new()).unwrap().0);
-            ends.push(End::new(Doorbell::new(|| {
+            reactors.push(ReactorParts::new(shard, ReactorOptions::new()).unwrap().0);
+            ends.push(Inbox::new(Notifier::new(|| {
                 // In the midst of a turn it is enough to have rung.
                 FAST.with(|fast| {
                     fast.try_borrow_mut().is_ok_and(|mut fast| {
@@ -329,8 +329,8 @@ mod tests {
             })));
         }
         let shared = Arc::new(Shared::new(ends));
-        let grow = |seed: Seed| seed.grow(Arc::clone(&shared));
-        let reactors = seeds.into_iter().map(grow).collect();
+        let grow = |parts: ReactorParts| parts.grow(Arc::clone(&shared));
+        let reactors = reactors.into_iter().map(grow).collect();
         (Handle { shared }, reactors)
     }
 

@@ -7,16 +7,16 @@ use std::sync::atomic::Ordering;
 
 use crate::acceptor::{self, Acceptor, ListeningSocket};
 use crate::admission::{Admission, Listening};
-use crate::directory::{Command, End, Lease};
+use crate::directory::{Command, Inbox, NameGuard};
 use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::handle::{Handle, ListenerHandle};
 use crate::handler::{Accepted, Handler};
 use crate::listener::{Factory, Listener};
+use crate::listener_shared::ListenerShared;
 use crate::mailbox::Mailbox;
 use crate::options::{ListenerOptions, Origin};
 use crate::phases::AnyListener;
-use crate::profile::Profile;
 use crate::sync::Arc;
 use crate::text::Line;
 
@@ -31,7 +31,7 @@ pub(crate) struct Prepared<M, A: Acceptor> {
 pub(crate) struct Part<M, A: Acceptor> {
     listening: Option<Listening<A>>,
     admission: Arc<Admission<A::Stream>>,
-    profile: Profile<M>,
+    profile: ListenerShared<M>,
 }
 
 impl<M: Send + 'static, A: Acceptor + 'static> Part<M, A> {
@@ -68,10 +68,10 @@ impl Handle {
         // The part that accepts goes last: the others are there for the first connection, and if
         // it does not get through, they learn from its `Listening` that they end.
         for part in parts {
-            let end = &self.shared.ends[part.profile.shard];
+            let inbox = &self.shared.inboxes[part.profile.shard];
             let factory = factory.clone();
             let make = move |slot| part.into_listener::<H>(slot, Box::new(factory));
-            end.command(Command::Adopt(Box::new(make)))?;
+            inbox.command(Command::Adopt(Box::new(make)))?;
         }
         self.shared.publish(&handle.name, handle.addr.clone());
         Ok(handle)
@@ -102,7 +102,7 @@ impl Handle {
         listen: impl FnOnce(&ListenerOptions) -> Result<(Option<A>, Endpoint), Error>,
     ) -> Result<Prepared<M, A>, Error> {
         let shared = &self.shared;
-        if shared.ends.iter().any(End::is_gone) {
+        if shared.inboxes.iter().any(Inbox::is_gone) {
             return Err(Error::Gone);
         }
         if let Some(found) = name.chars().find(|c| Line::is_special(*c)) {
@@ -120,38 +120,38 @@ impl Handle {
         // An inherited socket is ours now; kept here, it would go on listening through the drain.
         options.origin = Origin::Bind(addr.clone());
         log::info!("listener \"{name}\": listening on {addr}");
-        let doorbells = shared.ends.iter().map(|end| Arc::clone(&end.doorbell));
-        let admission = Arc::new(Admission::new(doorbells, acceptor, options.max_connections));
+        let notifiers = shared.inboxes.iter().map(|inbox| Arc::clone(&inbox.notifier));
+        let admission = Arc::new(Admission::new(notifiers, acceptor, options.max_connections));
         let name: Arc<str> = name.into();
-        let mut parts = Vec::with_capacity(shared.ends.len());
-        let mut mailboxes = Vec::with_capacity(shared.ends.len());
+        let mut parts = Vec::with_capacity(shared.inboxes.len());
+        let mut mailboxes = Vec::with_capacity(shared.inboxes.len());
         for ((shard, counters), serial) in counters.iter().enumerate().zip(serial..) {
             let refused = Arc::clone(counters);
-            let doorbell = Arc::clone(&shared.ends[shard].doorbell);
+            let notifier = Arc::clone(&shared.inboxes[shard].notifier);
             let refuse = move || {
                 refused.refused_messages.fetch_add(1, Ordering::Relaxed);
             };
             let mailbox =
-                Arc::new(Mailbox::new(serial, options.mailbox_capacity, doorbell, refuse));
+                Arc::new(Mailbox::new(serial, options.mailbox_capacity, notifier, refuse));
             mailboxes.push(Arc::clone(&mailbox));
             let framing = options.framing_in_force();
             let admission = Arc::clone(&admission);
             let listening =
                 (shard == acceptor).then(|| Listening::new(socket.take(), Arc::clone(&admission)));
-            let lease = Lease { shared: Arc::clone(shared), name: Arc::clone(&name) };
-            let profile = Profile {
+            let name_guard = NameGuard { shared: Arc::clone(shared), name: Arc::clone(&name) };
+            let profile = ListenerShared {
                 name: Arc::clone(&name),
                 shard,
                 slot: 0,
                 serial,
                 shape: framing.shape(),
                 framing,
-                limits: Profile::<M>::limits(&options),
+                limits: ListenerShared::<M>::limits(&options),
                 options: options.clone(),
                 mailbox,
                 counters: Arc::clone(counters),
                 handle: self.clone(),
-                lease,
+                name_guard,
             };
             parts.push(Part { listening, admission, profile });
         }

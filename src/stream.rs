@@ -20,7 +20,7 @@ pub(crate) trait Stream: Read + Write {
     /// Has events sent for this stream: bytes, ends and errors.
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()>;
     /// Has room to write announced, too, from now on.
-    fn watch_room(&mut self, registry: &Registry, token: Token) -> io::Result<()>;
+    fn watch_writable(&mut self, registry: &Registry, token: Token) -> io::Result<()>;
 }
 
 impl Stream for TcpStream {
@@ -43,7 +43,7 @@ impl Stream for TcpStream {
         }
     }
 
-    fn watch_room(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+    fn watch_writable(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         match registry {
             Registry::System(registry) => {
                 registry.reregister(self, token, READING.add(Interest::WRITABLE))

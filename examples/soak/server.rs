@@ -173,7 +173,7 @@ fn answer(handle: &Handle, out: &mut impl Write) -> io::Result<()> {
     for line in io::stdin().lock().lines() {
         line?;
         let stats = handle.stats();
-        let turn = handle.pulse().remove(0).turn_nanos;
+        let turn = handle.loop_stats().remove(0).turn_nanos;
         let figures = [
             stats.open,
             stats.accepted,

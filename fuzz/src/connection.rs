@@ -267,7 +267,7 @@ impl Handler for Actor {
                     return Action::Continue;
                 }
             }
-            Info::Drained => self.note(Seen::Drained),
+            Info::Writable => self.note(Seen::Drained),
             _ => {}
         }
         info.default_action()

@@ -6,33 +6,33 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::action::{Action, Packet};
-use super::echo::Echo;
+use super::pass_through::PassThrough;
 use crate::connection::{Connection, Flags};
-use crate::desk::Desk;
 use crate::endpoint::Endpoint;
 use crate::framing::{Enframe, Framing, Shape};
 use crate::handle::Handle;
-use crate::identity::{ConnectionId, Seat};
+use crate::identity::{ConnectionId, Identity};
+use crate::listener_shared::ListenerShared;
+use crate::loop_state::{LoopState, Timer};
 use crate::mailbox::Address;
-use crate::profile::Profile;
+use crate::peer_cx::PeerCx;
 use crate::reason::{FrameError, SendError};
 use crate::stream::Stream;
 use crate::sync::Arc;
 use crate::timers::{TimerId, Timers};
-use crate::turn::{Timer, Turn};
 
 /// What a callback may do besides returning an [`Action`]. All of it is about the callback's own
 /// connection.
 pub struct Context<'a, M> {
     pub(crate) conn: &'a mut Connection,
-    pub(crate) turn: &'a mut Turn,
+    pub(crate) state: &'a mut LoopState,
     pub(crate) timers: &'a mut Timers<M>,
-    pub(crate) profile: &'a Profile<M>,
-    pub(crate) seat: &'a Seat,
+    pub(crate) profile: &'a ListenerShared<M>,
+    pub(crate) identity: &'a Identity,
     pub(crate) stream: &'a dyn Stream,
     /// Answers of this batch that are the packets themselves.
-    pub(crate) echo: Echo<'a>,
-    /// Packets framed in this dispatch, those of `echo` not counted.
+    pub(crate) pass_through: PassThrough<'a>,
+    /// Packets framed in this dispatch, those of `pass_through` not counted.
     pub(crate) framed: u64,
 }
 
@@ -41,13 +41,13 @@ impl<'a, M> Context<'a, M> {
     #[inline(always)]
     pub(crate) fn new<'d: 'a>(
         conn: &'a mut Connection,
-        desk: &'a mut Desk<'d, M>,
-        seat: &'a Seat,
+        cx: &'a mut PeerCx<'d, M>,
+        identity: &'a Identity,
         stream: &'a dyn Stream,
-        echo: Echo<'a>,
+        pass_through: PassThrough<'a>,
     ) -> Self {
-        let Desk { turn, timers, profile, .. } = desk;
-        Self { conn, turn, timers, profile, seat, stream, echo, framed: 0 }
+        let PeerCx { state, timers, profile, .. } = cx;
+        Self { conn, state, timers, profile, identity, stream, pass_through, framed: 0 }
     }
 }
 
@@ -66,7 +66,7 @@ impl<M> Context<'_, M> {
     /// - [`SendError::TooLarge`]: longer than the framing can express, than the maximum, or, framed,
     ///   than [`max_queued`](crate::ListenerOptions::max_queued). It can never be sent.
     /// - [`SendError::Full`]: past [`max_queued`](crate::ListenerOptions::max_queued);
-    ///   [`Info::Drained`](super::Info::Drained) tells when there is room.
+    ///   [`Info::Writable`](super::Info::Writable) tells when there is room.
     /// - [`SendError::BadFrame`]: the framer refused it.
     /// - [`SendError::Closing`]: the end was decided before.
     pub fn send<'p>(&mut self, packet: impl Into<Packet<'p>>) -> Result<(), SendError> {
@@ -79,7 +79,7 @@ impl<M> Context<'_, M> {
 
     /// The peer's end; an IPv4 client of an IPv6 socket is shown as IPv4.
     pub fn peer_addr(&self) -> Endpoint {
-        self.seat.peer_addr()
+        self.identity.peer_addr()
     }
 
     /// The end the peer connected to: that of the listener, unless it listens on all addresses.
@@ -90,15 +90,15 @@ impl<M> Context<'_, M> {
 
     /// The connection's name.
     pub fn id(&self) -> ConnectionId {
-        self.profile.id_of(self.seat)
+        self.profile.id_of(self.identity)
     }
 
     /// Where other threads send this handler messages.
     pub fn address(&self) -> Address<M> {
         Address {
             mailbox: Arc::clone(&self.profile.mailbox),
-            key: self.seat.key,
-            generation: self.seat.generation,
+            key: self.identity.key,
+            generation: self.identity.generation,
         }
     }
 
@@ -110,27 +110,27 @@ impl<M> Context<'_, M> {
     /// Has `message` delivered to this handler after `delay`, rounded up to milliseconds: never
     /// early, and not at all if the connection ends before. `Duration::MAX`: never.
     pub fn send_after(&mut self, delay: Duration, message: M) -> TimerId {
-        let at = self.turn.now().after(delay);
+        let at = self.state.now().after(delay);
         let index = self.timers.next_index();
         let timer = Timer::User { listener: self.profile.slot, index };
-        let wheel = self.turn.wheel.arm(at, timer);
+        let wheel = self.state.wheel.arm(at, timer);
         let first = self.conn.timers();
-        self.timers.insert(self.seat.key, first, at, wheel, message)
+        self.timers.insert(self.identity.key, first, at, wheel, message)
     }
 
     /// Cancels a timer of this connection. Returns whether it was still to come.
     pub fn cancel(&mut self, timer: TimerId) -> bool {
-        if !self.timers.is_armed(timer, self.seat.key) {
+        if !self.timers.is_armed(timer, self.identity.key) {
             return false;
         }
         let removed = self.timers.remove(timer, self.conn.timers());
-        self.turn.wheel.cancel(removed.wheel);
+        self.state.wheel.cancel(removed.wheel);
         true
     }
 
     /// The time, as of this turn. Free of a system call.
     pub fn now(&self) -> Instant {
-        self.turn.instant()
+        self.state.instant()
     }
 
     /// Cuts everything from the first byte not yet delivered, buffered bytes included, by another
@@ -180,14 +180,14 @@ impl<M> Context<'_, M> {
 
     /// Bytes of output that have not been taken by the kernel, length prefixes included.
     pub fn queued_bytes(&self) -> usize {
-        self.conn.queued() + self.turn.out.len() + self.echo.len()
+        self.conn.queued() + self.state.out.len() + self.pass_through.len()
     }
 
     /// Puts the run of answers that are packets where everything else goes, so that something can
     /// go behind it.
-    pub(crate) fn end_echo(&mut self) {
-        if self.echo.len() > 0 {
-            self.framed += self.echo.copy_to(&mut self.turn.out);
+    pub(crate) fn end_pass_through(&mut self) {
+        if self.pass_through.len() > 0 {
+            self.framed += self.pass_through.copy_to(&mut self.state.out);
         }
     }
 
@@ -225,26 +225,26 @@ impl<M> Context<'_, M> {
                 return Err(self.no_room(payload.len(), framed, queued, max));
             }
         }
-        self.end_echo();
-        self.conn.insert(Flags::COPIES);
+        self.end_pass_through();
+        self.conn.insert(Flags::NO_PASS_THROUGH);
         let framing = self.conn.framing(&self.profile.framing);
-        let before = self.turn.out.len();
+        let before = self.state.out.len();
         match packet {
             Packet::Shared(bytes)
                 if bytes.len() >= Self::SHARE_FROM
-                    && framing.encode_header(bytes.len(), &mut self.turn.out)? =>
+                    && framing.encode_header(bytes.len(), &mut self.state.out)? =>
             {
                 self.share(bytes, before, queued, max)?;
             }
             _ => {
-                let (packet, out) = (packet.as_slice(), &mut self.turn.out);
+                let (packet, out) = (packet.as_slice(), &mut self.state.out);
                 match (&self.profile.shape, self.conn.own_framing()) {
                     (Shape::U16(_, prefix), None) => prefix.frame(packet, out)?,
                     _ => framing.frame(packet, out)?,
                 }
-                let framed = self.turn.out.len() - before;
+                let framed = self.state.out.len() - before;
                 if queued + framed > max {
-                    self.turn.out.truncate(before);
+                    self.state.out.truncate(before);
                     return Err(self.no_room(packet.len(), framed, queued, max));
                 }
             }
@@ -262,29 +262,29 @@ impl<M> Context<'_, M> {
         queued: usize,
         max: usize,
     ) -> Result<(), SendError> {
-        let framed = self.turn.out.len() - before + bytes.len();
+        let framed = self.state.out.len() - before + bytes.len();
         if queued + framed > max {
-            self.turn.out.truncate(before);
+            self.state.out.truncate(before);
             return Err(self.no_room(bytes.len(), framed, queued, max));
         }
-        let now = self.turn.now();
-        let queue = self.conn.queue(now, &mut self.turn.pool);
-        queue.append(&self.turn.out, &mut self.turn.pool);
+        let now = self.state.now();
+        let queue = self.conn.queue(now, &mut self.state.pool);
+        queue.append(&self.state.out, &mut self.state.pool);
         queue.append_shared(bytes);
-        self.turn.out.clear();
+        self.state.out.clear();
         // The batch has to end as well: its room is another one now, and all of this is to be
         // offered to the kernel before more is queued.
-        self.conn.insert(Flags::REFRAMED);
+        self.conn.insert(Flags::RESTART_BATCH);
         Ok(())
     }
 
     /// Bytes that a packet for which there is no room would take in the queue.
     #[cold]
     fn framed_len(&mut self, payload: &[u8]) -> Result<usize, FrameError> {
-        let before = self.turn.out.len();
+        let before = self.state.out.len();
         let framing = self.conn.framing(&self.profile.framing);
-        let framed = framing.framed_len(payload, &mut self.turn.out);
-        self.turn.out.truncate(before);
+        let framed = framing.framed_len(payload, &mut self.state.out);
+        self.state.out.truncate(before);
         framed
     }
 
@@ -296,7 +296,7 @@ impl<M> Context<'_, M> {
             let overhead = framed.saturating_sub(len);
             return SendError::TooLarge { len, max: max.saturating_sub(overhead) };
         }
-        self.conn.insert(Flags::OWES_DRAINED);
+        self.conn.insert(Flags::OWES_WRITABLE);
         SendError::Full { queued, max }
     }
 }

@@ -9,19 +9,19 @@
 use std::time::Duration;
 
 use super::Listener;
-use super::accepting::STREAK;
+use super::accepting::FULL_ROUNDS;
 use crate::acceptor::{AcceptFault, Acceptor};
 use crate::admission::Listening;
 use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::guard::make;
 use crate::handler::{Accepted, Handler};
-use crate::identity::Seat;
+use crate::identity::Identity;
 use crate::logging::Cause;
+use crate::loop_state::{LoopState, Timer};
 use crate::peer::Peer;
 use crate::stream::Stream;
 use crate::token;
-use crate::turn::{Timer, Turn};
 
 /// How long accepting rests after the system had nothing to give.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -31,19 +31,20 @@ const LONG_TURN: u64 = 100_000;
 
 impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     /// The phase: what other shards have handed over, then what waits at the socket.
-    pub(super) fn accept_ready(&mut self, turn: &mut Turn) -> Result<(), Error> {
-        self.take_arrivals(turn);
-        if self.is_left_alone() {
-            self.begin_drain(turn)?;
+    pub(super) fn accept_ready(&mut self, state: &mut LoopState) -> Result<(), Error> {
+        self.take_arrivals(state);
+        if self.acceptor_is_gone() {
+            self.begin_drain(state)?;
         }
-        let budget = turn.options.accept_budget;
-        let share = if turn.took < LONG_TURN { self.accepting.share() } else { budget }.min(budget);
-        if self.accept_some(turn, share)? {
-            self.accepting.streak = self.accepting.streak.saturating_add(1);
+        let budget = state.options.accept_budget;
+        let share =
+            if state.took < LONG_TURN { self.accepting.quota() } else { budget }.min(budget);
+        if self.accept_some(state, share)? {
+            self.accepting.full_rounds = self.accepting.full_rounds.saturating_add(1);
             if share == budget {
                 self.profile.counters.accept_budget_hits.add(1);
             } else {
-                self.ask(turn);
+                self.rearm(state);
             }
         }
         let full = self.accepting.ready && !self.admission.has_room();
@@ -63,9 +64,9 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
 
     /// Accepts at most `share` connections, with as many tries as the budget allows. Returns whether
     /// there was no other reason to stop.
-    pub(super) fn accept_some(&mut self, turn: &mut Turn, share: u32) -> Result<bool, Error> {
+    pub(super) fn accept_some(&mut self, state: &mut LoopState, share: u32) -> Result<bool, Error> {
         let mut taken = 0;
-        for _ in 0..turn.options.accept_budget {
+        for _ in 0..state.options.accept_budget {
             if taken == share || !self.may_accept() {
                 break;
             }
@@ -73,10 +74,10 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
             let Some(socket) = listening else { break };
             match socket.accept(&self.profile.options) {
                 Ok((stream, peer_addr)) => {
-                    self.assign(turn, stream, peer_addr);
+                    self.assign(state, stream, peer_addr);
                     taken += 1;
                 }
-                Err(error) => self.accept_failed(turn, error)?,
+                Err(error) => self.accept_failed(state, error)?,
             }
         }
         Ok(self.may_accept())
@@ -84,9 +85,9 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
 
     /// Leaves it to the kernel to say whether somebody still waits. Without an answer, the next turn
     /// finds out by itself.
-    fn ask(&mut self, turn: &Turn) {
+    fn rearm(&mut self, state: &LoopState) {
         if let Some(socket) = self.listening.as_mut().and_then(Listening::socket)
-            && socket.ask(&turn.registry, token::acceptor(self.profile.slot)).is_ok()
+            && socket.rearm(&state.registry, token::acceptor(self.profile.slot)).is_ok()
         {
             self.accepting.ready = false;
         }
@@ -94,30 +95,30 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
 
     pub(super) fn accept_failed(
         &mut self,
-        turn: &mut Turn,
+        state: &mut LoopState,
         error: std::io::Error,
     ) -> Result<(), Error> {
         let fault = AcceptFault::from(&error);
         if fault == AcceptFault::Empty {
             self.accepting.ready = false;
-            self.accepting.streak = self.accepting.streak.saturating_sub(STREAK);
+            self.accepting.full_rounds = self.accepting.full_rounds.saturating_sub(FULL_ROUNDS);
             return Ok(());
         }
         self.profile.counters.accept_errors.add(1);
         match fault {
             AcceptFault::Empty | AcceptFault::Connection => {
-                if self.gate.opens(Cause::AcceptError, turn.nanos()) {
+                if self.gate.opens(Cause::AcceptError, state.nanos()) {
                     log::debug!("{}: a connection was lost in accept: {error}", self.profile.name);
                 }
             }
             AcceptFault::Resources => {
-                if self.gate.opens(Cause::AcceptPause, turn.nanos()) {
+                if self.gate.opens(Cause::AcceptPause, state.nanos()) {
                     let name = &self.profile.name;
                     log::warn!("{name}: cannot accept, next try in {ACCEPT_PAUSE:?}: {error}");
                 }
                 self.profile.counters.accept_pauses.add(1);
                 let timer = Timer::Accept { listener: self.profile.slot };
-                let pause = turn.wheel.arm(turn.now().after(ACCEPT_PAUSE), timer);
+                let pause = state.wheel.arm(state.now().after(ACCEPT_PAUSE), timer);
                 self.accepting.pause = Some(pause);
             }
             AcceptFault::Listener => {
@@ -129,24 +130,24 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     }
 
     /// Finds the shard that a new connection is to live on.
-    pub(super) fn assign(&mut self, turn: &mut Turn, stream: A::Stream, peer_addr: Endpoint) {
+    pub(super) fn assign(&mut self, state: &mut LoopState, stream: A::Stream, peer_addr: Endpoint) {
         self.profile.counters.accepted.add(1);
         let shard = self.admission.enter();
         if shard == self.profile.shard {
-            self.admit(turn, stream, peer_addr);
+            self.admit(state, stream, peer_addr);
         } else {
             self.admission.hand_over(shard, stream, peer_addr);
         }
     }
 
     /// Takes in who was accepted by another shard.
-    pub(super) fn take_arrivals(&mut self, turn: &mut Turn) {
+    pub(super) fn take_arrivals(&mut self, state: &mut LoopState) {
         let arrivals = self.admission.arrivals(self.profile.shard);
         if arrivals.is_empty() {
             return;
         }
         for (stream, peer_addr) in arrivals {
-            self.admit(turn, stream, peer_addr);
+            self.admit(state, stream, peer_addr);
         }
         // They were on their way when all others were forced.
         if self.is_forced() {
@@ -156,42 +157,47 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
 
     /// Gives a connection a slot and its events, then opens it. A connection that fails early leaves
     /// nothing behind.
-    pub(super) fn admit(&mut self, turn: &mut Turn, mut stream: A::Stream, peer_addr: Endpoint) {
+    pub(super) fn admit(
+        &mut self,
+        state: &mut LoopState,
+        mut stream: A::Stream,
+        peer_addr: Endpoint,
+    ) {
         let slot = self.peers.vacant_key();
         if slot == self.generations.len() {
             self.generations.push(0);
-            self.make_room(turn);
+            self.make_room(state);
         }
         let key = u32::try_from(slot).unwrap_or(u32::MAX);
-        let seat = Seat::new(key, self.generations[slot], peer_addr.canonical());
-        let token = token::peer(self.profile.slot, key, seat.generation);
-        if let Err(error) = stream.register(&turn.registry, token) {
+        let identity = Identity::new(key, self.generations[slot], peer_addr.canonical());
+        let token = token::peer(self.profile.slot, key, identity.generation);
+        if let Err(error) = stream.register(&state.registry, token) {
             self.profile.counters.register_errors.add(1);
-            if self.gate.opens(Cause::RegisterError, turn.nanos()) {
+            if self.gate.opens(Cause::RegisterError, state.nanos()) {
                 let name = &self.profile.name;
-                log::warn!("{name}: cannot watch {}: {error}", seat.peer_addr());
+                log::warn!("{name}: cannot watch {}: {error}", identity.peer_addr());
             }
             self.admission.leave(self.profile.shard);
             return;
         }
         self.profile.counters.open.add(1);
-        self.peers.insert(Peer::new(stream, seat, turn));
-        self.open(turn, key);
+        self.peers.insert(Peer::new(stream, identity, state));
+        self.open(state, key);
     }
 
     /// Opening is over: the connection gets its handler, and the handler its `init`.
-    fn open(&mut self, turn: &mut Turn, key: u32) {
-        let Some(Peer { seat, .. }) = self.peers.get(key as usize) else { return };
-        let id = self.profile.id_of(seat);
-        let accepted = Accepted { seat, id, listener: &self.profile.name };
+    fn open(&mut self, state: &mut LoopState, key: u32) {
+        let Some(Peer { identity, .. }) = self.peers.get(key as usize) else { return };
+        let id = self.profile.id_of(identity);
+        let accepted = Accepted { identity, id, listener: &self.profile.name };
         match make(|| (self.factory)(&accepted)) {
-            Ok(handler) => self.with_peer(turn, key, |peer, desk| peer.open(handler, desk)),
+            Ok(handler) => self.with_peer(state, key, |peer, cx| peer.open(handler, cx)),
             Err(text) => {
                 self.profile.counters.panics.add(1);
-                if self.gate.opens(Cause::FactoryPanic, turn.nanos()) {
+                if self.gate.opens(Cause::FactoryPanic, state.nanos()) {
                     log::error!("{}: the factory panicked: {text}", self.profile.name);
                 }
-                self.free(turn, key);
+                self.free(state, key);
             }
         }
     }
@@ -200,31 +206,31 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     /// not to be allocated in the midst of a burst of buffers, which could then not be given back to
     /// the system. A place that is not used is not resident either, unless it is moved: hence many
     /// of them the first time.
-    fn make_room(&mut self, turn: &mut Turn) {
+    fn make_room(&mut self, state: &mut LoopState) {
         const FIRST: usize = 4096;
         let first = self.profile.options.max_connections.min(FIRST);
         let slots = self.generations.len().max(first);
-        turn.wheel.make_room(slots);
+        state.wheel.make_room(slots);
         self.lists.make_room(slots);
     }
 
     /// Whoever has finished the handshake is served.
-    pub(super) fn accept_last(&mut self, turn: &mut Turn) -> Result<(), Error> {
+    pub(super) fn accept_last(&mut self, state: &mut LoopState) -> Result<(), Error> {
         self.accepting.ready = true;
-        while self.accept_some(turn, turn.options.accept_budget)? {}
+        while self.accept_some(state, state.options.accept_budget)? {}
         Ok(())
     }
 
-    pub(super) fn stop_accepting(&mut self, turn: &mut Turn) {
+    pub(super) fn stop_accepting(&mut self, state: &mut LoopState) {
         if let Some(socket) = self.listening.as_mut().and_then(Listening::socket) {
             // One that could not be watched is not; it is closed all the same.
-            let _ = socket.deregister(&turn.registry);
+            let _ = socket.deregister(&state.registry);
         }
         // Dropping it closes the admission as well.
         self.listening = None;
         self.accepting.ready = false;
         if let Some(pause) = self.accepting.pause.take() {
-            turn.wheel.cancel(pause);
+            state.wheel.cancel(pause);
         }
     }
 }
@@ -242,14 +248,14 @@ mod tests {
     use crate::acceptor::ListeningSocket;
     use crate::admission::Admission;
     use crate::clock::{Clock, ManualClock};
-    use crate::directory::{Lease, Shared};
+    use crate::directory::{NameGuard, Shared};
     use crate::handle::Handle;
     use crate::handler::{Action, Context};
-    use crate::mailbox::{Doorbell, Mailbox};
+    use crate::listener_shared::ListenerShared;
+    use crate::mailbox::{Mailbox, Notifier};
     use crate::options::{ListenerOptions, ReactorOptions};
     use crate::phases::AnyListener;
     use crate::poller::Registry;
-    use crate::profile::Profile;
     use crate::reason::CloseReason;
     use crate::sync::Arc;
 
@@ -268,21 +274,21 @@ mod tests {
         }
     }
 
-    fn profile(bell: Arc<Doorbell>) -> Profile<()> {
+    fn profile(bell: Arc<Notifier>) -> ListenerShared<()> {
         let options = ListenerOptions::port(0);
         let shared = Arc::new(Shared::new(Vec::new()));
-        Profile {
+        ListenerShared {
             name: "test".into(),
             shard: 1,
             slot: 0,
             serial: 2,
             framing: options.framing_in_force(),
             shape: options.framing_in_force().shape(),
-            limits: Profile::<()>::limits(&options),
+            limits: ListenerShared::<()>::limits(&options),
             options,
             mailbox: Arc::new(Mailbox::new(2, 8, bell, || ())),
             counters: Arc::default(),
-            lease: Lease { shared: Arc::clone(&shared), name: "test".into() },
+            name_guard: NameGuard { shared: Arc::clone(&shared), name: "test".into() },
             handle: Handle { shared },
         }
     }
@@ -291,10 +297,10 @@ mod tests {
     /// the test.
     struct Part {
         listener: Listener<Guest, ListeningSocket>,
-        turn: Turn,
+        state: LoopState,
         poll: Poll,
         admission: Arc<Admission<TcpStream>>,
-        acceptor: Arc<Doorbell>,
+        acceptor: Arc<Notifier>,
         /// How often the first part was woken.
         woken: Arc<AtomicU32>,
         /// Whether factories panic.
@@ -308,10 +314,10 @@ mod tests {
         fn new() -> Self {
             let woken = Arc::new(AtomicU32::new(0));
             let count = Arc::clone(&woken);
-            let acceptor = Arc::new(Doorbell::new(move || {
+            let acceptor = Arc::new(Notifier::new(move || {
                 count.fetch_add(1, Ordering::SeqCst);
             }));
-            let own = Arc::new(Doorbell::new(|| {}));
+            let own = Arc::new(Notifier::new(|| {}));
             let bells = [&acceptor, &own].map(Arc::clone);
             let admission = Arc::new(Admission::new(bells, 0, 2));
             let (panics, ended) = (Rc::new(Cell::new(false)), Rc::default());
@@ -323,11 +329,11 @@ mod tests {
             let poll = Poll::new().unwrap();
             let registry = Registry::System(poll.registry().try_clone().unwrap());
             let clock = Clock::manual(ManualClock::default());
-            let turn = Turn::new(clock, ReactorOptions::new(), registry, Arc::default());
+            let state = LoopState::new(clock, ReactorOptions::new(), registry, Arc::default());
             let listener = Listener::new(profile(own), Arc::clone(&admission), None, factory);
             let door = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             let clients = Vec::new();
-            Self { listener, turn, poll, admission, acceptor, woken, panics, ended, door, clients }
+            Self { listener, state, poll, admission, acceptor, woken, panics, ended, door, clients }
         }
 
         /// Our end of a new connection.
@@ -346,7 +352,7 @@ mod tests {
         }
 
         fn accept(&mut self) {
-            self.listener.accept(&mut self.turn).unwrap();
+            self.listener.accept(&mut self.state).unwrap();
         }
     }
 
@@ -368,10 +374,10 @@ mod tests {
                 }
                 part.hand_over(stream);
                 assert!(!part.admission.has_room());
-                assert!(part.acceptor.may_sleep());
+                assert!(part.acceptor.prepare_to_sleep());
                 part.accept();
                 assert_eq!(part.woken.load(Ordering::SeqCst), nth, "woken after the {cause}");
-                assert!(part.acceptor.answer());
+                assert!(part.acceptor.take());
                 assert!(part.admission.has_room());
                 let stats = part.listener.profile.counters.snapshot();
                 let failed = stats.register_errors.max(stats.panics);
@@ -394,17 +400,17 @@ mod tests {
             let mut part = Part::new();
             assert_eq!(part.admission.enter(), 0);
             if stage == "in a drain" {
-                part.listener.drain(&mut part.turn).unwrap();
+                part.listener.drain(&mut part.state).unwrap();
             }
             part.listener.force();
             let stream = part.stream();
             part.hand_over(stream);
             if stage == "by a drain" {
-                part.listener.drain(&mut part.turn).unwrap();
+                part.listener.drain(&mut part.state).unwrap();
             } else {
                 part.accept();
             }
-            part.listener.sweep(&mut part.turn);
+            part.listener.sweep(&mut part.state);
             assert_eq!(*part.ended.borrow(), [CloseReason::DrainForced], "{stage}");
             assert_eq!(part.listener.report().forced, 1, "{stage}");
             assert!(part.listener.peers.is_empty(), "{stage}");

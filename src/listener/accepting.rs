@@ -3,7 +3,7 @@
 use crate::wheel::TimerKey;
 
 /// After so many turns in a row that found whom they looked for, each looks for four times as many.
-pub(super) const STREAK: u32 = 4;
+pub(super) const FULL_ROUNDS: u32 = 4;
 
 /// Whether the listening socket may be accepted from.
 #[derive(Debug, Default)]
@@ -18,7 +18,7 @@ pub(super) struct Accepting {
     pub(super) full: bool,
     /// Turns in a row in which somebody waited and no fewer than were looked for; less after a share
     /// that was too large, and none after a turn without anybody.
-    pub(super) streak: u32,
+    pub(super) full_rounds: u32,
 }
 
 impl Accepting {
@@ -26,7 +26,7 @@ impl Accepting {
     /// be there: the system makes a socket and a file before it finds that nobody waits, so that an
     /// `accept` in vain costs as much as ten questions. nginx (`multi_accept`) takes one an event
     /// as well.
-    pub(super) fn share(&self) -> u32 {
-        1 << (self.streak / STREAK * 2).min(u32::BITS - 1)
+    pub(super) fn quota(&self) -> u32 {
+        1 << (self.full_rounds / FULL_ROUNDS * 2).min(u32::BITS - 1)
     }
 }

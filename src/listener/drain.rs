@@ -6,31 +6,31 @@ use crate::drain::Report;
 use crate::error::Error;
 use crate::guard::guarded;
 use crate::handler::Handler;
+use crate::loop_state::{LoopState, Timer};
 use crate::peer::Marks;
-use crate::turn::{Timer, Turn};
 
 impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     /// Closes the listening socket, and has every connection told once all that had arrived was
     /// delivered.
-    pub(super) fn begin_drain(&mut self, turn: &mut Turn) -> Result<(), Error> {
+    pub(super) fn begin_drain(&mut self, state: &mut LoopState) -> Result<(), Error> {
         if self.has_begun_to_drain() {
             return Ok(());
         }
-        self.take_arrivals(turn);
+        self.take_arrivals(state);
         let forced = self.is_forced();
         // A broken listening socket is closed like any other; what it has let in is drained.
-        let accepted = if forced { Ok(()) } else { self.accept_last(turn) };
-        self.stop_accepting(turn);
+        let accepted = if forced { Ok(()) } else { self.accept_last(state) };
+        self.stop_accepting(state);
         let draining = self.draining.get_or_insert_default();
-        draining.since = Some(turn.nanos());
+        draining.since = Some(state.nanos());
         if forced {
             // Who was let in since the others were forced is not waited for either.
             self.force_all();
             return accepted;
         }
-        let at = turn.now().after(self.profile.options.drain_timeout);
+        let at = state.now().after(self.profile.options.drain_timeout);
         let timer = Timer::Drain { listener: self.profile.slot };
-        draining.deadline = Some(turn.wheel.arm(at, timer));
+        draining.deadline = Some(state.wheel.arm(at, timer));
         for (_, peer) in &mut self.peers {
             if peer.conn.life().is_open() {
                 peer.marks.insert(Marks::DRAIN.with(Marks::READABLE));
@@ -60,8 +60,8 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     pub(super) fn drain_report(&self) -> Report {
         let report = self.draining.as_ref().map(|draining| draining.report.clone());
         Report {
-            undelivered_bytes: self.lost.input as u64,
-            unsent_bytes: self.lost.output as u64,
+            undelivered_bytes: self.discarded.input as u64,
+            unsent_bytes: self.discarded.output as u64,
             ..report.unwrap_or_default()
         }
     }
@@ -75,15 +75,15 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     }
 
     /// The part that accepts has closed the door, and this one does not know yet.
-    pub(super) fn is_left_alone(&self) -> bool {
+    pub(super) fn acceptor_is_gone(&self) -> bool {
         self.admission.is_closed() && !self.has_begun_to_drain()
     }
 
-    pub(super) fn stop_for_good(&mut self, turn: &mut Turn) {
-        self.stop_accepting(turn);
+    pub(super) fn stop_for_good(&mut self, state: &mut LoopState) {
+        self.stop_accepting(state);
         if let Some(deadline) = self.draining.as_mut().and_then(|draining| draining.deadline.take())
         {
-            turn.wheel.cancel(deadline);
+            state.wheel.cancel(deadline);
         }
         let unread = self.profile.mailbox.close();
         for mail in self.inbox.drain(..).chain(unread) {

@@ -6,9 +6,9 @@ use crate::acceptor::Acceptor;
 use crate::guard::guarded;
 use crate::handler::Handler;
 use crate::logging::Cause;
+use crate::loop_state::LoopState;
 use crate::mailbox::Mail;
 use crate::peer::Peer;
-use crate::turn::Turn;
 
 /// At most so many broadcasts in a row go through the slab together, so that who hears them all at
 /// once can answer them with one write.
@@ -20,17 +20,17 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     }
 
     /// Delivers as many messages as one turn may.
-    pub(super) fn deliver_some(&mut self, turn: &mut Turn) {
+    pub(super) fn deliver_some(&mut self, state: &mut LoopState) {
         if self.mail && self.inbox.is_empty() {
             self.profile.mailbox.take(&mut self.inbox);
             self.mail = false;
         }
-        let mut budget = turn.options.message_budget;
+        let mut budget = state.options.message_budget;
         while budget > 0 {
             if self.broadcast.is_some() {
-                self.broadcast_some(turn, &mut budget);
+                self.broadcast_some(state, &mut budget);
             } else if let Some(mail) = self.inbox.pop_front() {
-                self.deliver_one(turn, mail);
+                self.deliver_one(state, mail);
                 budget -= 1;
             } else {
                 return;
@@ -41,10 +41,16 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
 
     /// Delivers one message if its receiver is still there. What it answers is written at once if
     /// this is the `last` that anybody gets in this turn, else together with what comes behind.
-    pub(super) fn message(&mut self, turn: &mut Turn, key: u32, message: H::Message, last: bool) {
-        self.with_peer(turn, key, |peer, desk| {
-            peer.tell(desk, message);
-            peer.reply(desk, last);
+    pub(super) fn message(
+        &mut self,
+        state: &mut LoopState,
+        key: u32,
+        message: H::Message,
+        last: bool,
+    ) {
+        self.with_peer(state, key, |peer, cx| {
+            peer.deliver_message(cx, message);
+            peer.flush_replies(cx, last);
         });
     }
 
@@ -53,24 +59,24 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     }
 
     pub(super) fn is_current(&self, key: u32, generation: u32) -> bool {
-        self.peers.get(key as usize).is_some_and(|peer| peer.seat.generation == generation)
+        self.peers.get(key as usize).is_some_and(|peer| peer.identity.generation == generation)
     }
 
-    pub(super) fn deliver_one(&mut self, turn: &mut Turn, mail: Mail<H::Message>) {
+    pub(super) fn deliver_one(&mut self, state: &mut LoopState, mail: Mail<H::Message>) {
         match mail {
             Mail::To { key, generation, message } => {
                 // It waits no longer, so its receiver has room for a message of its own.
                 self.profile.mailbox.delivered();
                 if self.is_current(key, generation) && self.listens(key) {
                     let last = self.inbox.is_empty();
-                    self.message(turn, key, message, last);
+                    self.message(state, key, message, last);
                 } else {
-                    self.drop_message(turn, message);
+                    self.drop_message(state, message);
                 }
             }
             Mail::All { message, clone } => {
                 // All of them are to fit into one turn's budget.
-                let most = BROADCASTS.min(turn.options.message_budget as usize);
+                let most = BROADCASTS.min(state.options.message_budget as usize);
                 let mut said = vec![(message, clone)];
                 while said.len() < most && matches!(self.inbox.front(), Some(Mail::All { .. })) {
                     if let Some(Mail::All { message, clone }) = self.inbox.pop_front() {
@@ -84,11 +90,11 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
 
     /// Some recipients of the broadcasts on their way. The bound on keys is taken from the slab each
     /// time: who is accepted meanwhile may get them or not.
-    fn broadcast_some(&mut self, turn: &mut Turn, budget: &mut u32) {
+    fn broadcast_some(&mut self, state: &mut LoopState, budget: &mut u32) {
         let last = self.inbox.is_empty();
         let Some(Broadcast { said, mut next_key }) = self.broadcast.take() else { return };
         let slots = self.generations.len();
-        let (peers, lists, mut desk) = self.lend(turn);
+        let (peers, lists, mut cx) = self.lend(state);
         while (next_key as usize) < slots {
             // Nobody hears a part of them now and a part in the next turn.
             if (*budget as usize) < said.len() {
@@ -107,37 +113,37 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
                 }
                 *budget -= 1;
                 match guarded(|| clone(message)) {
-                    Some(message) => peer.tell(&mut desk, message),
-                    None => desk.profile.counters.panics.add(1),
+                    Some(message) => peer.deliver_message(&mut cx, message),
+                    None => cx.profile.counters.panics.add(1),
                 }
             }
-            peer.reply(&mut desk, last);
-            lists.requeue(peer, &mut desk);
+            peer.flush_replies(&mut cx, last);
+            lists.requeue(peer, &mut cx);
         }
         let done = Broadcast { said, next_key };
         done.forget(|| self.profile.mailbox.delivered());
     }
 
-    pub(super) fn drop_message(&mut self, turn: &Turn, message: H::Message) {
+    pub(super) fn drop_message(&mut self, state: &LoopState, message: H::Message) {
         self.profile.counters.dropped_messages.add(1);
         if guarded(|| drop(message)).is_none() {
             self.profile.counters.panics.add(1);
-            if self.gate.opens(Cause::DroppedMessage, turn.nanos()) {
+            if self.gate.opens(Cause::DroppedMessage, state.nanos()) {
                 log::error!("{}: the drop of a message panicked", self.profile.name);
             }
         }
     }
 
     /// A `send_after` has run out.
-    pub(super) fn user_timer(&mut self, turn: &mut Turn, index: u32) {
+    pub(super) fn user_timer(&mut self, state: &mut LoopState, index: u32) {
         let key = self.timers.owner(index);
         let Some(first) = self.peers[key as usize].conn.first_timer() else { return };
         let removed = self.timers.remove_at(index, first);
-        turn.pulse.timer_lateness.record(turn.judged().0.saturating_sub(removed.at.0));
+        state.metrics.timer_lateness.record(state.expiry_now().0.saturating_sub(removed.at.0));
         if self.listens(key) {
-            self.message(turn, key, removed.message, false);
+            self.message(state, key, removed.message, false);
         } else {
-            self.drop_message(turn, removed.message);
+            self.drop_message(state, removed.message);
         }
     }
 }

@@ -2,9 +2,9 @@
 
 use slab::Slab;
 
-use crate::desk::Desk;
 use crate::handler::Handler;
 use crate::peer::{Marks, Peer};
+use crate::peer_cx::PeerCx;
 use crate::stream::Stream;
 
 /// Who is to be worked on, by key. A mark tells a peer that it is in a list.
@@ -24,11 +24,11 @@ impl Lists {
     pub(super) fn requeue<H: Handler, S: Stream>(
         &mut self,
         peer: &mut Peer<H, S>,
-        desk: &mut Desk<'_, H::Message>,
+        cx: &mut PeerCx<'_, H::Message>,
     ) {
-        debug_assert!(desk.turn.out.is_empty(), "output belongs to one peer at a time");
-        if !peer.is_at_rest() {
-            peer.conclude(desk);
+        debug_assert!(cx.state.out.is_empty(), "output belongs to one peer at a time");
+        if !peer.is_idle() {
+            peer.conclude(cx);
             self.put(peer);
         }
         peer.invariants();
@@ -63,7 +63,7 @@ impl Lists {
             [(&self.run, Marks::QUEUED), (&self.flush, Marks::FLUSH), (&self.sweep, Marks::SWEEP)]
         {
             for (_, peer) in peers.iter().filter(|(_, peer)| peer.is_marked(mark)) {
-                debug_assert!(list.contains(&peer.seat.key), "{mark:?} and its list");
+                debug_assert!(list.contains(&peer.identity.key), "{mark:?} and its list");
             }
         }
         debug_assert!(self.spare.is_empty());
@@ -81,6 +81,6 @@ impl Lists {
 fn push<H: Handler, S: Stream>(list: &mut Vec<u32>, peer: &mut Peer<H, S>, mark: Marks) {
     if !peer.is_marked(mark) {
         peer.marks.insert(mark);
-        list.push(peer.seat.key);
+        list.push(peer.identity.key);
     }
 }

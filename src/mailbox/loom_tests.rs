@@ -1,4 +1,4 @@
-//! The protocols of doorbell, mailbox and admission, in every order that loom can think of.
+//! The protocols of notifier, mailbox and admission, in every order that loom can think of.
 //!
 //! ```text
 //! RUSTFLAGS="--cfg loom" cargo test --release --lib loom
@@ -13,10 +13,10 @@ use loom::thread;
 use super::*;
 use crate::admission::Admission;
 
-/// A reactor, as far as the doorbell is concerned.
+/// A reactor, as far as the notifier is concerned.
 #[derive(Clone)]
 struct Sleeper {
-    bell: Arc<Doorbell>,
+    bell: Arc<Notifier>,
     poll: loom::sync::Arc<Notify>,
 }
 
@@ -24,14 +24,14 @@ impl Sleeper {
     fn new() -> Self {
         let poll = loom::sync::Arc::new(Notify::new());
         let wake = loom::sync::Arc::clone(&poll);
-        Self { bell: Arc::new(Doorbell::new(move || wake.notify())), poll }
+        Self { bell: Arc::new(Notifier::new(move || wake.notify())), poll }
     }
 
     fn sleep(&self) {
-        if self.bell.may_sleep() {
+        if self.bell.prepare_to_sleep() {
             self.poll.wait();
         }
-        self.bell.awake();
+        self.bell.woke_up();
     }
 
     fn mailbox(&self) -> Arc<Mailbox<u32>> {
@@ -42,7 +42,7 @@ impl Sleeper {
     fn receive(&self, mailbox: &Mailbox<u32>, count: usize) -> Vec<u32> {
         let (mut inbox, mut letters) = (VecDeque::new(), Vec::new());
         while letters.len() < count {
-            if self.bell.answer() {
+            if self.bell.take() {
                 mailbox.take(&mut inbox);
                 for mail in inbox.drain(..) {
                     letters.push(mail.into_message());
@@ -140,7 +140,7 @@ fn whoever_leaves_makes_room() {
         // It looks once, and sleeps.
         while !admission.has_room() {
             acceptor.sleep();
-            acceptor.bell.answer();
+            acceptor.bell.take();
         }
         leaver.join().unwrap();
     });
@@ -161,7 +161,7 @@ fn whoever_is_handed_over_arrives() {
         });
         let mut arrived = Vec::new();
         while arrived.len() < 2 {
-            other.bell.answer();
+            other.bell.take();
             arrived.extend(admission.arrivals(1).into_iter().map(|(stream, _)| stream));
             if arrived.len() < 2 && !admission.has_arrivals(1) {
                 other.sleep();

@@ -188,7 +188,7 @@ impl ListenerOptions {
     }
 
     /// Bytes still queued at which a connection over its high-water mark goes on, after
-    /// [`Info::Drained`](crate::Info::Drained). Default: 32 KiB.
+    /// [`Info::Writable`](crate::Info::Writable). Default: 32 KiB.
     pub fn write_low_water(mut self, bytes: usize) -> Self {
         self.write_low_water = bytes;
         self

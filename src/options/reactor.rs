@@ -19,7 +19,7 @@ pub struct ReactorOptions {
     pub(crate) events: usize,
     pub(crate) slow_turn: Duration,
     pub(crate) busy_poll: Duration,
-    pub(crate) drain_lead: Duration,
+    pub(crate) shutdown_delay: Duration,
 }
 
 impl Default for ReactorOptions {
@@ -33,7 +33,7 @@ impl Default for ReactorOptions {
             events: 256,
             slow_turn: Duration::from_millis(100),
             busy_poll: Duration::ZERO,
-            drain_lead: Duration::ZERO,
+            shutdown_delay: Duration::ZERO,
         }
     }
 }
@@ -110,8 +110,8 @@ impl ReactorOptions {
     /// How long [`Handle::shutdown`](crate::Handle::shutdown) leaves the listening sockets open
     /// after [`Handle::is_ready`](crate::Handle::is_ready) has turned to no, so that a load balancer
     /// has time to notice. Default: zero. `Duration::MAX`: until shutdown is asked for again.
-    pub fn drain_lead(mut self, lead: Duration) -> Self {
-        self.drain_lead = lead;
+    pub fn shutdown_delay(mut self, delay: Duration) -> Self {
+        self.shutdown_delay = delay;
         self
     }
 

@@ -5,31 +5,31 @@ use std::time::Duration;
 use super::Peer;
 use super::marks::Marks;
 use crate::connection::Due;
-use crate::desk::Desk;
 use crate::handler::{Handler, Info};
 use crate::life::Cut;
+use crate::loop_state::Timer;
+use crate::peer_cx::PeerCx;
 use crate::reason::CloseReason;
 use crate::stream::Stream;
-use crate::turn::Timer;
 use crate::wheel::{Tick, TimerKey};
 
 impl<H: Handler, S: Stream> Peer<H, S> {
     /// Whether no clock runs for it as long as it is at rest.
     #[inline]
-    pub(super) fn is_clockless(&self, desk: &Desk<'_, H::Message>) -> bool {
-        self.timer.is_none() && desk.profile.limits.idle_timeout.is_none()
+    pub(super) fn needs_no_timer(&self, cx: &PeerCx<'_, H::Message>) -> bool {
+        self.timer.is_none() && cx.profile.limits.idle_timeout.is_none()
     }
 
     /// An entry in the wheel that is too early stays: it asks again when it fires.
     #[inline(never)]
-    pub(super) fn settle_clocks(&mut self, desk: &mut Desk<'_, H::Message>) {
-        let limits = &desk.profile.limits;
-        self.conn.settle(desk.turn.now(), limits);
+    pub(super) fn rearm_timer(&mut self, cx: &mut PeerCx<'_, H::Message>) {
+        let limits = &cx.profile.limits;
+        self.conn.settle(cx.state.now(), limits);
         let deadline = self.conn.deadline(limits);
-        let wheel = &mut desk.turn.wheel;
+        let wheel = &mut cx.state.wheel;
         if self.timer.is_none() {
             if deadline != Tick::NEVER {
-                let timer = Timer::Peer { listener: desk.profile.slot, key: self.seat.key };
+                let timer = Timer::Peer { listener: cx.profile.slot, key: self.identity.key };
                 self.timer = wheel.arm(deadline, timer);
             }
         } else if deadline == Tick::NEVER {
@@ -41,25 +41,25 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     }
 
     /// The entry in the wheel fired: something may be due.
-    pub(crate) fn expire(&mut self, desk: &mut Desk<'_, H::Message>) {
+    pub(crate) fn expire(&mut self, cx: &mut PeerCx<'_, H::Message>) {
         self.timer = TimerKey::NONE;
-        let due = self.conn.due(desk.turn.judged(), &desk.profile.limits);
+        let due = self.conn.due(cx.state.expiry_now(), &cx.profile.limits);
         if due.is_some() {
-            let deadline = self.conn.deadline(&desk.profile.limits);
-            let late = desk.turn.judged().0.saturating_sub(deadline.0);
-            desk.turn.pulse.timer_lateness.record(late);
+            let deadline = self.conn.deadline(&cx.profile.limits);
+            let late = cx.state.expiry_now().0.saturating_sub(deadline.0);
+            cx.state.metrics.timer_lateness.record(late);
         }
         match due {
             // The peer may have done its part, and we have not looked: judge after the next read.
             Some(Due::Packet | Due::Idle) if self.is_unread() => {
-                let timer = Timer::Peer { listener: desk.profile.slot, key: self.seat.key };
-                let next = desk.turn.judged().after(Duration::from_millis(1));
-                self.timer = desk.turn.wheel.arm(next, timer);
+                let timer = Timer::Peer { listener: cx.profile.slot, key: self.identity.key };
+                let next = cx.state.expiry_now().after(Duration::from_millis(1));
+                self.timer = cx.state.wheel.arm(next, timer);
                 return;
             }
-            Some(Due::Packet) => self.packet_timeout(desk),
-            Some(Due::Idle) => self.close(desk, CloseReason::IdleTimeout),
-            Some(Due::Stall) => self.close(desk, CloseReason::WriteStalled),
+            Some(Due::Packet) => self.packet_timeout(cx),
+            Some(Due::Idle) => self.close(cx, CloseReason::IdleTimeout),
+            Some(Due::Stall) => self.close(cx, CloseReason::WriteStalled),
             Some(Due::Close) => {
                 self.conn.advance(|life| life.cut(Cut::Late));
                 // `sweep` does the rest. An entry armed again would be due at once, and again.
@@ -67,22 +67,22 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             }
             None => {}
         }
-        self.queue_out(desk, 0);
-        self.settle(desk);
+        self.queue_out(cx, 0);
+        self.update_timers(cx);
     }
 
     pub(super) fn is_unread(&self) -> bool {
         self.is_marked(Marks::READABLE.with(Marks::QUEUED)) && !self.conn.is_blocked()
     }
 
-    pub(super) fn packet_timeout(&mut self, desk: &mut Desk<'_, H::Message>) {
-        desk.profile.counters.packet_timeouts.add(1);
+    pub(super) fn packet_timeout(&mut self, cx: &mut PeerCx<'_, H::Message>) {
+        cx.profile.counters.packet_timeouts.add(1);
         let Some(partial) = self.conn.take_partial() else { return };
-        self.log_partial(desk, partial.as_slice());
-        self.dispatch(desk, |handler, ctx| {
+        self.log_partial(cx, partial.as_slice());
+        self.dispatch(cx, |handler, ctx| {
             let action = handler.handle_info(Info::Timeout(partial.as_slice()), ctx);
             ctx.apply(action);
         });
-        desk.turn.pool.give_buffer(partial);
+        cx.state.pool.give_buffer(partial);
     }
 }

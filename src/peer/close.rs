@@ -4,23 +4,23 @@
 use super::marks::Marks;
 use super::{Peer, Swept};
 use crate::connection::Flags;
-use crate::desk::Desk;
 use crate::guard::guarded;
 use crate::handler::Handler;
 use crate::life::Stage;
 use crate::logging::{Cause, resembles};
+use crate::peer_cx::PeerCx;
 use crate::reason::CloseReason;
 use crate::stream::Stream;
 use crate::wheel::TimerKey;
 
 impl<H: Handler, S: Stream> Peer<H, S> {
     /// Decides the end, with a line in the log if a first packet made no sense.
-    pub(crate) fn close(&mut self, desk: &mut Desk<'_, H::Message>, reason: CloseReason) {
+    pub(crate) fn close(&mut self, cx: &mut PeerCx<'_, H::Message>, reason: CloseReason) {
         if let (CloseReason::PeerClosedMidPacket { .. }, Some(input)) = (reason, &self.conn.input) {
             let bytes: [u8; 16] =
                 std::array::from_fn(|at| input.as_slice().get(at).copied().unwrap_or_default());
             let len = input.len().min(bytes.len());
-            self.log_partial(desk, &bytes[..len]);
+            self.log_partial(cx, &bytes[..len]);
         }
         self.conn.close(reason);
     }
@@ -34,20 +34,20 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         self.conn.advance(|life| life.force());
     }
 
-    pub(super) fn log_nonsense(&self, desk: &mut Desk<'_, H::Message>, bytes: &[u8]) {
+    pub(super) fn log_nonsense(&self, cx: &mut PeerCx<'_, H::Message>, bytes: &[u8]) {
         if let Some(CloseReason::PacketTooLarge { .. } | CloseReason::BadFrame(_)) =
             self.conn.reason()
         {
-            self.log_partial(desk, bytes);
+            self.log_partial(cx, bytes);
         }
     }
 
-    pub(super) fn log_partial(&self, desk: &mut Desk<'_, H::Message>, bytes: &[u8]) {
-        if !self.conn.has(Flags::SPOKEN) && desk.gate.opens(Cause::Nonsense, desk.turn.nanos()) {
+    pub(super) fn log_partial(&self, cx: &mut PeerCx<'_, H::Message>, bytes: &[u8]) {
+        if !self.conn.has(Flags::HAD_PACKET) && cx.gate.opens(Cause::Nonsense, cx.state.nanos()) {
             log::warn!(
                 "{}: the first packet of {} came to nothing; it looks like {}",
-                desk.profile.name,
-                self.seat.peer_addr(),
+                cx.profile.name,
+                self.identity.peer_addr(),
                 resembles(bytes)
             );
         }
@@ -55,7 +55,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
 
     /// Tells the handler of the end as soon as nothing is left to send, which is where the end was
     /// found if nothing was queued: before packets of other connections that came later.
-    pub(crate) fn conclude(&mut self, desk: &mut Desk<'_, H::Message>) {
+    pub(crate) fn conclude(&mut self, cx: &mut PeerCx<'_, H::Message>) {
         if self.conn.life().stage() != Stage::Closing {
             return;
         }
@@ -64,52 +64,52 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         if self.conn.output.is_some() && !cut_short {
             return;
         }
-        self.cancel_timers(desk);
-        self.terminate(desk, reason);
-        let lost = self.conn.give_back(&mut desk.turn.pool);
+        self.cancel_timers(cx);
+        self.terminate(cx, reason);
+        let lost = self.conn.give_back(&mut cx.state.pool);
         if self.conn.life().is_forced() {
-            desk.lost.add(lost);
+            cx.discarded.add(lost);
         }
         let lingers = !cut_short && !self.conn.life().is_input_ended();
         if lingers && self.stream.shutdown_write().is_ok() {
             self.conn.advance(|life| life.linger());
-            self.conn.close_by(desk.turn.now().after(desk.profile.options.linger_timeout));
+            self.conn.close_by(cx.state.now().after(cx.profile.options.linger_timeout));
             self.marks.insert(Marks::READABLE);
-            self.settle(desk);
+            self.update_timers(cx);
         } else {
-            self.go(desk);
+            self.go(cx);
         }
     }
 
     /// One step of the way out, at the end of a turn.
-    pub(crate) fn sweep(&mut self, desk: &mut Desk<'_, H::Message>) -> Swept {
+    pub(crate) fn sweep(&mut self, cx: &mut PeerCx<'_, H::Message>) -> Swept {
         self.marks.remove(Marks::SWEEP);
-        self.conclude(desk);
+        self.conclude(cx);
         let life = self.conn.life();
         match life.stage() {
             Stage::Closing if !self.conn.is_close_armed() => {
-                self.conn.close_by(desk.turn.now().after(desk.profile.options.close_timeout));
-                self.settle(desk);
+                self.conn.close_by(cx.state.now().after(cx.profile.options.close_timeout));
+                self.update_timers(cx);
             }
-            Stage::Lingering if life.is_cut() || life.is_input_ended() => self.go(desk),
+            Stage::Lingering if life.is_cut() || life.is_input_ended() => self.go(cx),
             _ => {}
         }
         if self.conn.life().stage() == Stage::Gone { Swept::Gone } else { Swept::Waits }
     }
 
-    fn go(&mut self, desk: &mut Desk<'_, H::Message>) {
+    fn go(&mut self, cx: &mut PeerCx<'_, H::Message>) {
         self.conn.advance(|life| life.go());
         if !self.timer.is_none() {
-            desk.turn.wheel.cancel(self.timer);
+            cx.state.wheel.cancel(self.timer);
             self.timer = TimerKey::NONE;
         }
     }
 
     /// The handler's own timers end with it.
-    fn cancel_timers(&mut self, desk: &mut Desk<'_, H::Message>) {
+    fn cancel_timers(&mut self, cx: &mut PeerCx<'_, H::Message>) {
         let Some(first) = self.conn.first_timer() else { return };
-        while let Some(removed) = desk.timers.pop(first) {
-            desk.turn.wheel.cancel(removed.wheel);
+        while let Some(removed) = cx.timers.pop(first) {
+            cx.state.wheel.cancel(removed.wheel);
             guarded(|| drop(removed.message));
         }
     }

@@ -10,14 +10,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::Peer;
 use crate::connection::Flags;
-use crate::desk::Desk;
 use crate::framing::{Decode, Deframe, Enframe, Shape};
 use crate::guard::{drop_guarded, panic_text};
-use crate::handler::{Action, Context, Echo, Handler, Packet, Place};
+use crate::handler::{Action, Context, Handler, Packet, PassThrough, Place};
 use crate::logging::Cause;
+use crate::loop_state::{FLUSH_AT, LoopState};
+use crate::peer_cx::PeerCx;
 use crate::reason::{CloseReason, SendError};
 use crate::stream::Stream;
-use crate::turn::{FLUSH_AT, Turn};
 
 /// Why a batch of packets ended.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
@@ -59,20 +59,21 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     /// Makes one call of the user's code, unless the end was decided.
     pub(crate) fn dispatch(
         &mut self,
-        desk: &mut Desk<'_, H::Message>,
+        cx: &mut PeerCx<'_, H::Message>,
         call: impl FnOnce(&mut H, &mut Context<'_, H::Message>),
     ) {
         if !self.conn.life().is_open() {
             return;
         }
         let Some(handler) = &mut self.handler else { return };
-        let mut ctx = Context::new(&mut self.conn, desk, &self.seat, &self.stream, Echo::default());
+        let mut ctx =
+            Context::new(&mut self.conn, cx, &self.identity, &self.stream, PassThrough::default());
         let caught = catch_unwind(AssertUnwindSafe(|| call(handler, &mut ctx)));
         // There is no batch that a new framing or a shared packet would have to end.
-        ctx.conn.remove(Flags::BATCH.with(Flags::REFRAMED));
+        ctx.conn.remove(Flags::BATCH.with(Flags::RESTART_BATCH));
         ctx.profile.counters.packets_out.add(ctx.framed);
         if let Err(payload) = caught {
-            self.panicked(desk, payload);
+            self.panicked(cx, payload);
         }
     }
 
@@ -80,7 +81,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     #[inline(always)]
     pub(crate) fn deliver(
         &mut self,
-        desk: &mut Desk<'_, H::Message>,
+        cx: &mut PeerCx<'_, H::Message>,
         input: &[u8],
         scanned: usize,
         budget: &mut u32,
@@ -90,10 +91,11 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         };
         let own = self.conn.own_framing().map(|own| (own.clone(), own.shape()));
         let (framing, shape) = match &own {
-            None => (&desk.profile.framing, &desk.profile.shape),
+            None => (&cx.profile.framing, &cx.profile.shape),
             Some((own, shape)) => (own, shape),
         };
-        let mut ctx = Context::new(&mut self.conn, desk, &self.seat, &self.stream, Echo::of(input));
+        let mut ctx =
+            Context::new(&mut self.conn, cx, &self.identity, &self.stream, PassThrough::of(input));
         let mut progress = Progress { budget: *budget, ..Progress::default() };
         let batch = &mut progress;
         // The default first, by itself: a jump through a table of all is foretold badly.
@@ -109,56 +111,56 @@ impl<H: Handler, S: Stream> Peer<H, S> {
                 _ => pump(handler, &mut ctx, &framing, framing, false, scanned, batch),
             }
         }));
-        let run = ctx.echo.range();
+        let run = ctx.pass_through.range();
         ctx.conn.remove(Flags::BATCH);
-        let framed = ctx.framed + ctx.echo.packets();
-        desk.profile.counters.packets_out.add(framed);
-        desk.profile.counters.packets_in.add(progress.packets.into());
+        let framed = ctx.framed + ctx.pass_through.packets();
+        cx.profile.counters.packets_out.add(framed);
+        cx.profile.counters.packets_in.add(progress.packets.into());
         *budget -= progress.packets;
         if progress.packets > 0 {
-            if !self.conn.has(Flags::SPOKEN) {
-                self.record_first_packet(desk.turn);
+            if !self.conn.has(Flags::HAD_PACKET) {
+                self.record_first_packet(cx.state);
             }
             self.conn.delivered();
         }
         let verdict = caught.unwrap_or_else(|payload| {
-            self.panicked(desk, payload);
+            self.panicked(cx, payload);
             Verdict::Blocked
         });
         Batch { consumed: progress.consumed, run, verdict }
     }
 
     #[inline(never)]
-    fn record_first_packet(&self, turn: &Turn) {
-        turn.pulse.first_packet.record(self.micros_since_accept(turn));
+    fn record_first_packet(&self, state: &LoopState) {
+        state.metrics.first_packet.record(self.micros_since_accept(state));
     }
 
     /// Calls `terminate`, once: the handler is gone afterwards.
-    pub(crate) fn terminate(&mut self, desk: &mut Desk<'_, H::Message>, reason: CloseReason) {
+    pub(crate) fn terminate(&mut self, cx: &mut PeerCx<'_, H::Message>, reason: CloseReason) {
         let Some(handler) = self.handler.take() else { return };
-        let counters = &desk.profile.counters;
+        let counters = &cx.profile.counters;
         counters.terminated.add(1);
         counters.closed[crate::stats::CloseKind::from(reason) as usize].add(1);
-        log::debug!("{}: {} ended: {reason}", desk.profile.name, self.seat.peer_addr());
+        log::debug!("{}: {} ended: {reason}", cx.profile.name, self.identity.peer_addr());
         if matches!(reason, CloseReason::WriteStalled | CloseReason::SlowReader)
-            && desk.gate.opens(Cause::SlowPeer, desk.turn.nanos())
+            && cx.gate.opens(Cause::SlowPeer, cx.state.nanos())
         {
-            log::warn!("{}: {}: {reason}", desk.profile.name, self.seat.peer_addr());
+            log::warn!("{}: {}: {reason}", cx.profile.name, self.identity.peer_addr());
         }
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| handler.terminate(reason))) {
-            self.panicked(desk, payload);
+            self.panicked(cx, payload);
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn panicked(&mut self, desk: &mut Desk<'_, H::Message>, payload: Box<dyn Any + Send>) {
-        desk.profile.counters.panics.add(1);
-        if desk.gate.opens(Cause::Panic, desk.turn.nanos()) {
+    fn panicked(&mut self, cx: &mut PeerCx<'_, H::Message>, payload: Box<dyn Any + Send>) {
+        cx.profile.counters.panics.add(1);
+        if cx.gate.opens(Cause::Panic, cx.state.nanos()) {
             log::error!(
                 "{}: a callback of {} panicked: {}",
-                desk.profile.name,
-                self.seat.peer_addr(),
+                cx.profile.name,
+                self.identity.peer_addr(),
                 panic_text(payload.as_ref())
             );
         }
@@ -185,12 +187,12 @@ fn pump<H: Handler, D: Deframe + Copy, E: Enframe>(
     // What is framed here stays below this: not even a prefix alone is to fit a full queue.
     let bound = ctx.profile.options.max_queued.saturating_add(1);
     let bound = bound.saturating_sub(ctx.conn.queued().saturating_add(enframe.max_overhead()));
-    let input = ctx.echo.input();
+    let input = ctx.pass_through.input();
     // A copy of its own can be kept in registers.
     let mut deframe = *deframe;
     // If all of the input may be sent back, nobody has to look at the limits each time.
-    if !mirror || input.len() + ctx.turn.out.len() >= bound {
-        ctx.conn.insert(Flags::COPIES);
+    if !mirror || input.len() + ctx.state.out.len() >= bound {
+        ctx.conn.insert(Flags::NO_PASS_THROUGH);
     }
     let mut rest = input;
     let verdict = 'batch: {
@@ -224,7 +226,7 @@ fn pump<H: Handler, D: Deframe + Copy, E: Enframe>(
                 let blocked = ctx.conn.is_blocked();
                 break 'batch if blocked { Verdict::Blocked } else { Verdict::Reframed };
             }
-            if ctx.turn.out.len() >= FLUSH_AT {
+            if ctx.state.out.len() >= FLUSH_AT {
                 break 'batch Verdict::Full;
             }
         }
@@ -248,7 +250,7 @@ fn answer<M, E: Enframe>(
     let bytes = match action.into_borrowed() {
         Ok(bytes) => bytes,
         Err(Action::Continue) => {
-            ctx.conn.insert(Flags::GAP);
+            ctx.conn.insert(Flags::RUN_BROKEN);
             return false;
         }
         Err(action) => {
@@ -258,19 +260,19 @@ fn answer<M, E: Enframe>(
     };
     let is_packet = std::ptr::eq(bytes, packet);
     if is_packet && ctx.conn.may_join_run() {
-        ctx.echo.grow(place);
+        ctx.pass_through.grow(place);
         return true;
     }
     if ctx.conn.is_interrupted() {
         ctx.apply(Action::Send(Packet::Borrowed(bytes)));
-    } else if is_packet && !ctx.conn.has(Flags::COPIES) {
-        ctx.end_echo();
-        ctx.echo.begin(place);
-        ctx.conn.remove(Flags::GAP);
-    } else if bytes.len() + ctx.turn.out.len() + ctx.echo.len() < bound {
-        ctx.end_echo();
-        ctx.conn.insert(Flags::COPIES);
-        match enframe.frame(bytes, &mut ctx.turn.out) {
+    } else if is_packet && !ctx.conn.has(Flags::NO_PASS_THROUGH) {
+        ctx.end_pass_through();
+        ctx.pass_through.begin(place);
+        ctx.conn.remove(Flags::RUN_BROKEN);
+    } else if bytes.len() + ctx.state.out.len() + ctx.pass_through.len() < bound {
+        ctx.end_pass_through();
+        ctx.conn.insert(Flags::NO_PASS_THROUGH);
+        match enframe.frame(bytes, &mut ctx.state.out) {
             Ok(()) => ctx.framed += 1,
             Err(error) => {
                 ctx.profile.counters.refused_sends.add(1);

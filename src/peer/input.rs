@@ -7,9 +7,9 @@ use super::Peer;
 use super::dispatch::{Batch, Verdict};
 use super::marks::Marks;
 use crate::connection::Flags;
-use crate::desk::Desk;
 use crate::handler::Handler;
 use crate::life::Cut;
+use crate::peer_cx::PeerCx;
 use crate::reason::CloseReason;
 use crate::stream::Stream;
 
@@ -28,7 +28,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     /// without a copy.
     pub(super) fn read(
         &mut self,
-        desk: &mut Desk<'_, H::Message>,
+        cx: &mut PeerCx<'_, H::Message>,
         read: &mut [u8],
         budget: &mut u32,
     ) {
@@ -37,18 +37,21 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         while self.is_marked(Marks::READABLE) && self.conn.may_read() {
             let most = READ_AT_ONCE.min(read.len() - end);
             if most == 0 {
-                desk.profile.counters.read_budget_hits.add(1);
+                cx.profile.counters.read_budget_hits.add(1);
                 break;
             }
             match self.stream.read(&mut read[end..end + most]) {
                 Ok(0) => {
-                    self.marks.remove(Marks::READABLE.with(Marks::HINT));
+                    self.marks.remove(Marks::READABLE.with(Marks::READ_UNTIL_BLOCKED));
                     self.conn.advance(|life| life.end_input());
                 }
                 Ok(count) => {
-                    desk.profile.counters.bytes_in.add(count as u64);
-                    self.conn.heard(desk.turn.now());
-                    if SHORT_READ_DRAINS && count < most && !self.is_marked(Marks::HINT) {
+                    cx.profile.counters.bytes_in.add(count as u64);
+                    self.conn.touch_idle(cx.state.now());
+                    if SHORT_READ_DRAINS
+                        && count < most
+                        && !self.is_marked(Marks::READ_UNTIL_BLOCKED)
+                    {
                         self.marks.remove(Marks::READABLE);
                     }
                     let scanned = end - at;
@@ -56,9 +59,9 @@ impl<H: Handler, S: Stream> Peer<H, S> {
                     let fresh = &read[at..end];
                     let consumed;
                     (consumed, verdict) = if self.conn.input.is_none() {
-                        self.deliver_all(desk, fresh, scanned, budget, true)
+                        self.deliver_all(cx, fresh, scanned, budget, true)
                     } else {
-                        self.consume(desk, fresh, scanned, budget)
+                        self.consume(cx, fresh, scanned, budget)
                     };
                     at += consumed;
                     if !matches!(verdict, Verdict::Partial(_)) {
@@ -69,14 +72,16 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             }
         }
         if at < end {
-            self.keep(desk, &read[at..end], verdict);
+            self.keep(cx, &read[at..end], verdict);
         }
     }
 
     #[inline(never)]
     fn read_failed(&mut self, error: &io::Error) {
         match error.kind() {
-            ErrorKind::WouldBlock => self.marks.remove(Marks::READABLE.with(Marks::HINT)),
+            ErrorKind::WouldBlock => {
+                self.marks.remove(Marks::READABLE.with(Marks::READ_UNTIL_BLOCKED))
+            }
             ErrorKind::Interrupted => {}
             kind => self.fail(reason_of(kind)),
         }
@@ -87,7 +92,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     #[inline(never)]
     pub(super) fn consume(
         &mut self,
-        desk: &mut Desk<'_, H::Message>,
+        cx: &mut PeerCx<'_, H::Message>,
         fresh: &[u8],
         scanned: usize,
         budget: &mut u32,
@@ -95,12 +100,12 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         self.conn.remove(Flags::BACKLOG);
         let mut rest = fresh;
         if self.conn.input.is_some() {
-            match self.consume_kept(desk, fresh, budget) {
+            match self.consume_kept(cx, fresh, budget) {
                 Some(left) => rest = left,
                 None => return (fresh.len(), Verdict::Partial(None)),
             }
         }
-        let (consumed, verdict) = self.deliver_all(desk, rest, scanned, budget, true);
+        let (consumed, verdict) = self.deliver_all(cx, rest, scanned, budget, true);
         (fresh.len() - rest.len() + consumed, verdict)
     }
 
@@ -109,7 +114,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     #[inline(never)]
     fn consume_kept<'a>(
         &mut self,
-        desk: &mut Desk<'_, H::Message>,
+        cx: &mut PeerCx<'_, H::Message>,
         mut fresh: &'a [u8],
         budget: &mut u32,
     ) -> Option<&'a [u8]> {
@@ -117,28 +122,28 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         while let Some(mut kept) = self.conn.input.take() {
             // What is needed is exact, unless it is a custom framer's hint. One that was too low is
             // not followed byte by byte, and one that is too high holds no packet back.
-            let is_hint = self.conn.framing(&desk.profile.framing).is_custom();
+            let is_hint = self.conn.framing(&cx.profile.framing).is_custom();
             let missing =
                 if failed && is_hint { kept.missing_after_failure() } else { kept.missing() };
             let (now, later) = fresh.split_at(missing.min(fresh.len()));
             kept.append(now);
             fresh = later;
             if !is_hint && kept.need.is_some_and(|need| kept.len() < need) {
-                self.conn.put_back(kept, &mut desk.turn.pool);
+                self.conn.put_back(kept, &mut cx.state.pool);
                 return None;
             }
             let scanned = kept.scanned;
             let (consumed, verdict) =
-                self.deliver_all(desk, kept.as_slice(), scanned, budget, fresh.is_empty());
+                self.deliver_all(cx, kept.as_slice(), scanned, budget, fresh.is_empty());
             failed = consumed == 0;
             kept.consume(consumed);
             (kept.scanned, kept.need) = match verdict {
                 Verdict::Partial(need) => (kept.len(), need),
                 _ => (0, Some(0)),
             };
-            self.conn.put_back(kept, &mut desk.turn.pool);
+            self.conn.put_back(kept, &mut cx.state.pool);
             if !matches!(verdict, Verdict::Partial(_)) {
-                self.keep(desk, fresh, verdict);
+                self.keep(cx, fresh, verdict);
                 return None;
             }
             if fresh.is_empty() {
@@ -151,8 +156,8 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     /// Keeps what delivery has left. If it stopped for a reason other than the bytes, they may hold
     /// whole packets.
     #[inline(never)]
-    fn keep(&mut self, desk: &mut Desk<'_, H::Message>, rest: &[u8], verdict: Verdict) {
-        let pool = &mut desk.turn.pool;
+    fn keep(&mut self, cx: &mut PeerCx<'_, H::Message>, rest: &[u8], verdict: Verdict) {
+        let pool = &mut cx.state.pool;
         match verdict {
             Verdict::Partial(need) => self.conn.keep(rest, rest.len(), need, pool),
             _ => {
@@ -169,7 +174,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     #[inline(always)]
     fn deliver_all(
         &mut self,
-        desk: &mut Desk<'_, H::Message>,
+        cx: &mut PeerCx<'_, H::Message>,
         input: &[u8],
         mut scanned: usize,
         budget: &mut u32,
@@ -177,16 +182,15 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     ) -> (usize, Verdict) {
         let mut at = 0;
         loop {
-            let Batch { consumed, run, verdict } =
-                self.deliver(desk, &input[at..], scanned, budget);
-            self.send_back(desk, &input[at..][run], last);
+            let Batch { consumed, run, verdict } = self.deliver(cx, &input[at..], scanned, budget);
+            self.send_back(cx, &input[at..][run], last);
             at += consumed;
             scanned = 0;
             if let Verdict::Partial(_) = verdict {
-                self.conn.remove(Flags::REFRAMED);
+                self.conn.remove(Flags::RESTART_BATCH);
                 return (at, verdict);
             }
-            if let Some(stopped) = self.stopped(desk, verdict, &input[at..]) {
+            if let Some(stopped) = self.stopped(cx, verdict, &input[at..]) {
                 return (at, stopped);
             }
         }
@@ -197,21 +201,21 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     #[inline(never)]
     fn stopped(
         &mut self,
-        desk: &mut Desk<'_, H::Message>,
+        cx: &mut PeerCx<'_, H::Message>,
         verdict: Verdict,
         rest: &[u8],
     ) -> Option<Verdict> {
         match verdict {
             Verdict::Reframed => {
-                self.conn.remove(Flags::REFRAMED.with(Flags::BACKLOG));
+                self.conn.remove(Flags::RESTART_BATCH.with(Flags::BACKLOG));
                 if self.conn.output.is_some() {
-                    self.write_out(desk);
+                    self.write_out(cx);
                 }
             }
-            Verdict::Full => self.write_out(desk),
+            Verdict::Full => self.write_out(cx),
             Verdict::Partial(_) | Verdict::Budget | Verdict::Blocked => {
-                self.conn.remove(Flags::REFRAMED);
-                self.log_nonsense(desk, rest);
+                self.conn.remove(Flags::RESTART_BATCH);
+                self.log_nonsense(cx, rest);
                 return Some(verdict);
             }
         }
@@ -248,7 +252,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
 
     /// An error was announced. If reading does not tell, because we do not read, the kernel does. As
     /// long as we do and something is left it is not forgotten: we may stop before we come to it.
-    pub(super) fn look_for_death(&mut self) {
+    pub(super) fn check_socket_error(&mut self) {
         let unread = self.is_marked(Marks::READABLE) || self.conn.has(Flags::BACKLOG);
         if unread && !self.conn.is_blocked() {
             return;

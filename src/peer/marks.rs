@@ -11,7 +11,7 @@ flag_set! {
         /// There may be room to write.
         WRITABLE = 1,
         /// A short read proves nothing: the event carried an end, an error or an urgent byte.
-        HINT = 2,
+        READ_UNTIL_BLOCKED = 2,
         /// The event carried an error.
         ERROR = 3,
         /// In the listener's run queue.
@@ -23,7 +23,7 @@ flag_set! {
         /// The listener drains, and the handler has not been told yet.
         DRAIN = 7,
         /// Room to write is announced: a write was refused before.
-        ROOM_WATCHED = 8,
+        WRITE_INTEREST = 8,
     }
 }
 
@@ -43,7 +43,7 @@ mod tests {
         for (readiness, marks) in [
             (Readiness::READABLE, Marks::READABLE),
             (Readiness::WRITABLE, Marks::WRITABLE),
-            (Readiness::HINT, Marks::HINT),
+            (Readiness::READ_UNTIL_BLOCKED, Marks::READ_UNTIL_BLOCKED),
             (Readiness::ERROR, Marks::ERROR),
         ] {
             assert_eq!(Marks::from(readiness), marks);

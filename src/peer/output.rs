@@ -11,15 +11,15 @@ use super::Peer;
 use super::input::reason_of;
 use super::marks::Marks;
 use crate::connection::Flags;
-use crate::desk::Desk;
 use crate::handler::{Handler, Info};
 use crate::life::OutputHalf;
+use crate::listener_shared::ListenerShared;
+use crate::loop_state::LoopState;
+use crate::peer_cx::PeerCx;
 use crate::poller::Registry;
-use crate::profile::Profile;
 use crate::reason::CloseReason;
 use crate::stream::Stream;
 use crate::token;
-use crate::turn::Turn;
 
 /// Answers of this many bytes leave at once, without waiting for what comes behind: a system call
 /// costs less than copying them.
@@ -29,55 +29,55 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     /// Writes what was framed for this peer, or queues it behind what is queued. What is shared is in
     /// the queue already.
     #[inline(never)]
-    pub(crate) fn write_out(&mut self, desk: &mut Desk<'_, H::Message>) {
-        if desk.turn.out.is_empty() {
-            return self.flush(desk);
+    pub(crate) fn write_out(&mut self, cx: &mut PeerCx<'_, H::Message>) {
+        if cx.state.out.is_empty() {
+            return self.flush(cx);
         }
         let mut taken = 0;
         if self.conn.output.is_none() && self.is_marked(Marks::WRITABLE) {
-            taken = self.write(&desk.turn.out, desk.profile, &desk.turn.registry);
+            taken = self.write(&cx.state.out, cx.profile, &cx.state.registry);
         }
-        if taken < desk.turn.out.len() && !self.conn.life().is_broken() {
-            self.queue_out(desk, taken);
-            self.flush(desk);
+        if taken < cx.state.out.len() && !self.conn.life().is_broken() {
+            self.queue_out(cx, taken);
+            self.flush(cx);
         }
-        desk.turn.clear_out();
+        cx.state.clear_out();
     }
 
     /// Sends answers that are packets straight out of the input, unless they have to wait for
     /// something, or something small comes behind that one write can take along.
     #[inline(always)]
-    pub(super) fn send_back(&mut self, desk: &mut Desk<'_, H::Message>, run: &[u8], last: bool) {
+    pub(super) fn send_back(&mut self, cx: &mut PeerCx<'_, H::Message>, run: &[u8], last: bool) {
         if run.is_empty() {
             return;
         }
-        let alone = desk.turn.out.is_empty() && self.conn.output.is_none();
+        let alone = cx.state.out.is_empty() && self.conn.output.is_none();
         if !alone || !self.is_marked(Marks::WRITABLE) || !last && run.len() < DIRECT_FROM {
-            desk.turn.out.extend_from_slice(run);
+            cx.state.out.extend_from_slice(run);
             return;
         }
-        let taken = self.write(run, desk.profile, &desk.turn.registry);
+        let taken = self.write(run, cx.profile, &cx.state.registry);
         if taken < run.len() && !self.conn.life().is_broken() {
-            self.conn.enqueue(&run[taken..], desk.turn.now(), &mut desk.turn.pool);
-            self.watch_water(desk);
+            self.conn.enqueue(&run[taken..], cx.state.now(), &mut cx.state.pool);
+            self.watch_water(cx);
         }
     }
 
     /// Moves what was framed, from `taken` on, to the peer's own queue.
     #[inline(never)]
-    pub(crate) fn queue_out(&mut self, desk: &mut Desk<'_, H::Message>, taken: usize) {
-        if taken < desk.turn.out.len() {
-            let now = desk.turn.now();
-            let Turn { out, pool, .. } = &mut *desk.turn;
+    pub(crate) fn queue_out(&mut self, cx: &mut PeerCx<'_, H::Message>, taken: usize) {
+        if taken < cx.state.out.len() {
+            let now = cx.state.now();
+            let LoopState { out, pool, .. } = &mut *cx.state;
             self.conn.enqueue(&out[taken..], now, pool);
         }
-        self.watch_water(desk);
-        desk.turn.clear_out();
+        self.watch_water(cx);
+        cx.state.clear_out();
     }
 
     /// Offers the queue, if there is one, to the kernel, piece by piece, until it refuses.
     #[inline(never)]
-    pub(crate) fn flush(&mut self, desk: &mut Desk<'_, H::Message>) {
+    pub(crate) fn flush(&mut self, cx: &mut PeerCx<'_, H::Message>) {
         if self.conn.output.is_none() {
             return;
         }
@@ -85,18 +85,23 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             && let Some(queue) = self.conn.output.take()
         {
             let front = queue.front().unwrap_or_default();
-            let taken = self.write(front, desk.profile, &desk.turn.registry);
+            let taken = self.write(front, cx.profile, &cx.state.registry);
             self.conn.output = Some(queue);
             if taken > 0 {
-                self.conn.sent(taken, desk.turn.now(), &mut desk.turn.pool);
+                self.conn.sent(taken, cx.state.now(), &mut cx.state.pool);
             }
         }
-        self.watch_water(desk);
+        self.watch_water(cx);
     }
 
     /// Writes until all is taken or the kernel refuses: only its refusal makes it announce room.
     #[inline]
-    fn write(&mut self, bytes: &[u8], profile: &Profile<H::Message>, registry: &Registry) -> usize {
+    fn write(
+        &mut self,
+        bytes: &[u8],
+        profile: &ListenerShared<H::Message>,
+        registry: &Registry,
+    ) -> usize {
         let taken = match self.stream.write(bytes) {
             Ok(count) if count == bytes.len() => count,
             first => self.write_on(bytes, first, profile, registry),
@@ -111,7 +116,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         &mut self,
         bytes: &[u8],
         first: io::Result<usize>,
-        profile: &Profile<H::Message>,
+        profile: &ListenerShared<H::Message>,
         registry: &Registry,
     ) -> usize {
         let (mut taken, mut last) = (0, first);
@@ -121,7 +126,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.marks.remove(Marks::WRITABLE);
-                    self.watch_room(profile, registry);
+                    self.watch_writable(profile, registry);
                     return taken;
                 }
                 refused => {
@@ -139,20 +144,20 @@ impl<H: Handler, S: Stream> Peer<H, S> {
 
     /// The first write was refused: from now on the kernel is to say when there is room. If there is
     /// some already, it says so at once.
-    fn watch_room(&mut self, profile: &Profile<H::Message>, registry: &Registry) {
-        if self.is_marked(Marks::ROOM_WATCHED) {
+    fn watch_writable(&mut self, profile: &ListenerShared<H::Message>, registry: &Registry) {
+        if self.is_marked(Marks::WRITE_INTEREST) {
             return;
         }
-        let token = token::peer(profile.slot, self.seat.key, self.seat.generation);
-        match self.stream.watch_room(registry, token) {
-            Ok(()) => self.marks.insert(Marks::ROOM_WATCHED),
+        let token = token::peer(profile.slot, self.identity.key, self.identity.generation);
+        match self.stream.watch_writable(registry, token) {
+            Ok(()) => self.marks.insert(Marks::WRITE_INTEREST),
             Err(error) => self.fail(CloseReason::Io(error.kind())),
         }
     }
 
-    fn watch_water(&mut self, desk: &Desk<'_, H::Message>) {
-        if self.conn.watch_water(&desk.profile.limits) {
-            desk.profile.counters.high_water_hits.add(1);
+    fn watch_water(&mut self, cx: &PeerCx<'_, H::Message>) {
+        if self.conn.watch_water(&cx.profile.limits) {
+            cx.profile.counters.high_water_hits.add(1);
         }
     }
 
@@ -172,13 +177,13 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     }
 
     /// Tells the handler that there is room again, at most once a turn.
-    pub(crate) fn tell_drained(&mut self, desk: &mut Desk<'_, H::Message>) {
-        if self.conn.has(Flags::OWES_DRAINED) && self.conn.take_drained(&desk.profile.limits) {
-            self.dispatch(desk, |handler, ctx| {
-                let action = handler.handle_info(Info::Drained, ctx);
+    pub(crate) fn notify_writable(&mut self, cx: &mut PeerCx<'_, H::Message>) {
+        if self.conn.has(Flags::OWES_WRITABLE) && self.conn.take_writable(&cx.profile.limits) {
+            self.dispatch(cx, |handler, ctx| {
+                let action = handler.handle_info(Info::Writable, ctx);
                 ctx.apply(action);
             });
-            self.write_out(desk);
+            self.write_out(cx);
         }
     }
 }

@@ -5,38 +5,38 @@ use slab::Slab;
 
 use super::Reactor;
 use crate::clock::{Clock, Nanos};
-use crate::directory::{End, Shared};
+use crate::directory::{Inbox, Shared};
 use crate::error::Error;
 use crate::handle::Handle;
 use crate::logging::LogGate;
-use crate::mailbox::Doorbell;
+use crate::loop_state::LoopState;
+use crate::mailbox::Notifier;
 use crate::options::ReactorOptions;
 use crate::poller::{Poller, Registry};
 use crate::sync::Arc;
 use crate::token;
-use crate::turn::Turn;
 
 /// What a reactor grows from: all of it that can be made on another thread, and can fail.
-pub(crate) struct Seed {
+pub(crate) struct ReactorParts {
     pub(super) shard: usize,
     pub(super) poll: Poll,
     pub(super) registry: mio::Registry,
     pub(super) options: ReactorOptions,
 }
 
-impl Seed {
-    pub(crate) fn new(shard: usize, options: ReactorOptions) -> Result<(Self, End), Error> {
+impl ReactorParts {
+    pub(crate) fn new(shard: usize, options: ReactorOptions) -> Result<(Self, Inbox), Error> {
         let options = options.checked()?;
         let failed = |what| move |source| Error::Poll { what, source };
         let poll = Poll::new().map_err(failed("make an event queue"))?;
         let waker = Waker::new(poll.registry(), token::WAKER).map_err(failed("make a waker"))?;
         let registry = poll.registry().try_clone().map_err(failed("share the event queue"))?;
-        let doorbell = Doorbell::new(move || {
+        let notifier = Notifier::new(move || {
             if let Err(error) = waker.wake() {
                 log::error!("cannot wake the reactor: {error}");
             }
         });
-        Ok((Self { shard, poll, registry, options }, End::new(doorbell)))
+        Ok((Self { shard, poll, registry, options }, Inbox::new(notifier)))
     }
 
     /// Grows the reactor on the calling thread.
@@ -65,8 +65,8 @@ impl Reactor {
     /// As [`new`](Self::new), and [`Error::ReactorOptions`] with everything that is
     /// [wrong](ReactorOptions::check) with them.
     pub fn with_options(options: ReactorOptions) -> Result<Self, Error> {
-        let (seed, end) = Seed::new(0, options)?;
-        Ok(seed.grow(Arc::new(Shared::new(vec![end]))))
+        let (parts, end) = ReactorParts::new(0, options)?;
+        Ok(parts.grow(Arc::new(Shared::new(vec![end]))))
     }
 
     /// A reactor of these parts, on the calling thread.
@@ -78,8 +78,8 @@ impl Reactor {
         options: ReactorOptions,
         shared: Arc<Shared>,
     ) -> Self {
-        shared.threads.settle_here(shard);
-        let pulse = Arc::clone(&shared.ends[shard].pulse);
+        shared.threads.bind_thread(shard);
+        let metrics = Arc::clone(&shared.inboxes[shard].metrics);
         Self {
             shard,
             poller,
@@ -87,7 +87,7 @@ impl Reactor {
             last_event: Nanos(0),
             read: vec![0; options.read_buffer],
             listeners: Slab::new(),
-            turn: Turn::new(clock, options, registry, pulse),
+            state: LoopState::new(clock, options, registry, metrics),
             handle: Handle { shared },
             shutdown: None,
             gate: LogGate::default(),

@@ -1,9 +1,9 @@
 //! What the commands of other threads and of callbacks do to a reactor and its listeners.
 
 use super::stage::Stage;
-use super::{Reactor, Tenant};
+use super::{ListenerSlot, Reactor};
 use crate::directory::Command;
-use crate::drain::{Report, Ticket};
+use crate::drain::{DrainPart, Report};
 use crate::identity::ConnectionId;
 use crate::phases::AnyListener;
 
@@ -11,9 +11,9 @@ impl Reactor {
     pub(super) fn obey(&mut self, command: Command) {
         match command {
             Command::Adopt(make) => self.adopt(make),
-            Command::ExpectDrain { serial, ticket } => self.expect_drain(serial, ticket),
+            Command::ExpectDrain { serial, part } => self.expect_drain(serial, part),
             Command::Drain { serial } => self.drain_listener(serial),
-            Command::AnnounceShutdown(ticket) => self.announce_shutdown(ticket),
+            Command::AnnounceShutdown(part) => self.announce_shutdown(part),
             Command::BeginShutdown => self.begin_shutdown(),
             Command::Abort => self.abort(),
             Command::Close(id) => self.close(id),
@@ -24,12 +24,12 @@ impl Reactor {
         let entry = self.listeners.vacant_entry();
         let slot = entry.key();
         let mut listener = make(u16::try_from(slot).unwrap_or(u16::MAX));
-        if let Err(error) = listener.register(&self.turn) {
+        if let Err(error) = listener.register(&self.state) {
             log::error!("listener \"{}\": cannot be watched: {error}", listener.name());
-            entry.insert(Tenant::new(listener));
+            entry.insert(ListenerSlot::new(listener));
             return self.drain_slot(slot);
         }
-        entry.insert(Tenant::new(listener));
+        entry.insert(ListenerSlot::new(listener));
         let Some(shutdown) = &self.shutdown else { return };
         if shutdown.forced {
             self.listeners[slot].listener.force();
@@ -40,10 +40,10 @@ impl Reactor {
     }
 
     /// A part of a listener is about to be drained, and somebody waits for its report.
-    fn expect_drain(&mut self, serial: u32, ticket: Ticket) {
+    fn expect_drain(&mut self, serial: u32, part: DrainPart) {
         match self.slot_of(serial) {
-            Some(slot) => self.listeners[slot].tickets.push(ticket),
-            None => ticket.complete(&Report::default()),
+            Some(slot) => self.listeners[slot].parts.push(part),
+            None => part.complete(&Report::default()),
         }
     }
 
@@ -57,13 +57,13 @@ impl Reactor {
 
     fn close(&mut self, id: ConnectionId) {
         if let Some(slot) = self.slot_of(id.serial) {
-            self.listeners[slot].listener.close(&mut self.turn, id);
+            self.listeners[slot].listener.close(&mut self.state, id);
         }
     }
 
     pub(super) fn drain_slot(&mut self, slot: usize) {
         let listener = &mut self.listeners[slot].listener;
-        if let Err(error) = listener.drain(&mut self.turn) {
+        if let Err(error) = listener.drain(&mut self.state) {
             log::error!("{error}");
         }
     }

@@ -6,21 +6,21 @@
 //! ```
 
 use super::stage::Stage;
-use super::{Reactor, Tenant};
-use crate::drain::{Report, Ticket};
+use super::{ListenerSlot, Reactor};
+use crate::drain::{DrainPart, Report};
 use crate::guard::guarded;
-use crate::turn::Timer;
+use crate::loop_state::Timer;
 
 impl Reactor {
     /// Every listener's report counts from now on. The second time, nobody is waited for.
-    pub(super) fn announce_shutdown(&mut self, ticket: Ticket) {
+    pub(super) fn announce_shutdown(&mut self, part: DrainPart) {
         let again = self.shutdown.is_some();
         let shutdown = self.shutdown.get_or_insert_default();
-        shutdown.tickets.push(ticket);
+        shutdown.parts.push(part);
         if again {
             shutdown.forced = true;
-            for (_, tenant) in &mut self.listeners {
-                tenant.listener.force();
+            for (_, entry) in &mut self.listeners {
+                entry.listener.force();
             }
         }
     }
@@ -28,17 +28,17 @@ impl Reactor {
     /// All shards know of the shutdown.
     pub(super) fn begin_shutdown(&mut self) {
         let Some(shutdown) = &mut self.shutdown else { return };
-        let lead = self.turn.options.drain_lead;
-        if shutdown.stage == Stage::Announced && !lead.is_zero() && !shutdown.forced {
-            shutdown.stage = Stage::Lead;
-            let at = self.turn.now().after(lead);
-            self.turn.wheel.arm(at, Timer::Lead);
-        } else if shutdown.stage != Stage::Lead || shutdown.forced {
-            self.lead_is_over();
+        let delay = self.state.options.shutdown_delay;
+        if shutdown.stage == Stage::Announced && !delay.is_zero() && !shutdown.forced {
+            shutdown.stage = Stage::Delay;
+            let at = self.state.now().after(delay);
+            self.state.wheel.arm(at, Timer::ShutdownDelay);
+        } else if shutdown.stage != Stage::Delay || shutdown.forced {
+            self.delay_is_over();
         }
     }
 
-    pub(super) fn lead_is_over(&mut self) {
+    pub(super) fn delay_is_over(&mut self) {
         if let Some(shutdown) = &mut self.shutdown {
             shutdown.stage = Stage::Draining;
             self.drain_acceptors();
@@ -53,7 +53,7 @@ impl Reactor {
 
     /// The parts that do not accept follow by themselves.
     pub(super) fn drain_acceptors(&mut self) {
-        let accepts = |(_, tenant): &(usize, &Tenant)| tenant.listener.accepts();
+        let accepts = |(_, entry): &(usize, &ListenerSlot)| entry.listener.accepts();
         let slots: Vec<usize> =
             self.listeners.iter().filter(accepts).map(|(slot, _)| slot).collect();
         for slot in slots {
@@ -65,16 +65,16 @@ impl Reactor {
     pub(super) fn finish_shutdown(&mut self) {
         let Some(shutdown) = self.shutdown.take() else { return };
         self.stopped = true;
-        self.end().farewell.get_or_init(|| shutdown.report.clone());
-        for ticket in shutdown.tickets {
-            ticket.complete(&shutdown.report);
+        self.inbox().final_report.get_or_init(|| shutdown.report.clone());
+        for part in shutdown.parts {
+            part.complete(&shutdown.report);
         }
     }
 
     /// A drained listener leaves, and its name is free before anybody is told.
     pub(super) fn evict(&mut self, slot: usize, report: Report) {
-        let Tenant { mut listener, tickets, .. } = self.listeners.remove(slot);
-        listener.retire(&mut self.turn);
+        let ListenerSlot { mut listener, parts, .. } = self.listeners.remove(slot);
+        listener.retire(&mut self.state);
         log::info!("listener \"{}\": stopped, {report}", listener.name());
         // With it goes the factory, which is the user's.
         if guarded(|| drop(listener)).is_none() {
@@ -83,8 +83,8 @@ impl Reactor {
         if let Some(shutdown) = &mut self.shutdown {
             shutdown.report.merge(&report);
         }
-        for ticket in tickets {
-            ticket.complete(&report);
+        for part in parts {
+            part.complete(&report);
         }
     }
 
@@ -94,7 +94,7 @@ impl Reactor {
         for slot in slots {
             let listener = &mut self.listeners[slot].listener;
             listener.force();
-            listener.sweep(&mut self.turn);
+            listener.sweep(&mut self.state);
             let report = listener.report();
             self.evict(slot, report);
         }

@@ -1,11 +1,11 @@
 //! How far a shutdown has come.
 
-use crate::drain::{Report, Ticket};
+use crate::drain::{DrainPart, Report};
 
 /// A shutdown under way.
 #[derive(Default)]
 pub(super) struct Shutdown {
-    pub(super) tickets: Vec<Ticket>,
+    pub(super) parts: Vec<DrainPart>,
     pub(super) report: Report,
     pub(super) stage: Stage,
     /// It was asked for twice: nobody is waited for.
@@ -19,6 +19,6 @@ pub(super) enum Stage {
     #[default]
     Announced,
     /// The listening sockets stay open for a while.
-    Lead,
+    Delay,
     Draining,
 }

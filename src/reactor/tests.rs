@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use mio::Events;
 
-use super::build::Seed;
+use super::build::ReactorParts;
 use super::*;
 use crate::clock::{Clock, ManualClock};
 use crate::directory::{Command, Shared};
@@ -49,8 +49,8 @@ impl ByHand {
     }
 
     fn with(own: ReactorOptions, options: ListenerOptions) -> Self {
-        let (seed, end) = Seed::new(0, own).unwrap();
-        let Seed { shard, poll, registry, options: own } = seed;
+        let (parts, end) = ReactorParts::new(0, own).unwrap();
+        let ReactorParts { shard, poll, registry, options: own } = parts;
         let hand = ManualClock::default();
         let (poller, registry) = (Poller::system(poll, own.events), Registry::System(registry));
         let (clock, shared) = (Clock::manual(hand.clone()), Arc::new(Shared::new(vec![end])));
@@ -98,8 +98,8 @@ impl ByHand {
 }
 
 /// Goal: after a full batch of events no peer is timed out: what it sent in time may be in the next
-/// one. That is asked for at once, and after one that is not full timeouts are judged. Method: a batch
-/// of one, two clients that have spoken while we stood still; an idle timeout, a packet timeout.
+/// one. The next batch is asked for at once; after one that is not full, timeouts are judged. Method: a
+/// batch of one, two clients that send while the clock stands still; an idle and a packet timeout.
 #[test]
 fn no_peer_is_timed_out_after_a_full_batch() {
     let packet = b"\x00\x04late";
@@ -133,14 +133,14 @@ fn no_peer_is_timed_out_after_a_full_batch() {
 /// handler that ignores the shutdown.
 #[test]
 fn a_client_that_comes_between_two_steps_of_a_second_shutdown_is_not_waited_for() {
-    let options = ReactorOptions::new().drain_lead(Duration::from_secs(60));
+    let options = ReactorOptions::new().shutdown_delay(Duration::from_secs(60));
     let mut by_hand = ByHand::with(options, ListenerOptions::port(0));
     by_hand.reactor.handle.shared.set_unready();
-    let (drain, mut tickets) = Drain::new(Arc::clone(&by_hand.reactor.handle.shared.threads));
-    by_hand.reactor.obey(Command::AnnounceShutdown(tickets.remove(0)));
+    let (drain, mut parts) = Drain::new(Arc::clone(&by_hand.reactor.handle.shared.threads));
+    by_hand.reactor.obey(Command::AnnounceShutdown(parts.remove(0)));
     by_hand.reactor.obey(Command::BeginShutdown);
-    let (again, mut tickets) = Drain::new(Arc::clone(&by_hand.reactor.handle.shared.threads));
-    by_hand.reactor.obey(Command::AnnounceShutdown(tickets.remove(0)));
+    let (again, mut parts) = Drain::new(Arc::clone(&by_hand.reactor.handle.shared.threads));
+    by_hand.reactor.obey(Command::AnnounceShutdown(parts.remove(0)));
     let _late = Client::connect(by_hand.listener.local_addr()).unwrap();
     by_hand.until(|by_hand| by_hand.listener.stats().made == 3);
     by_hand.reactor.obey(Command::BeginShutdown);

@@ -1,4 +1,4 @@
-//! Bad weather: what may go wrong in a call of a scripted stream, drawn from a seed.
+//! Faults: what may go wrong in a call of a scripted stream, drawn from a seed.
 
 use std::io::ErrorKind;
 
@@ -117,11 +117,11 @@ impl Faults {
         self
     }
 
-    /// The weather of connection number `index`: each has its own, from the one seed.
-    pub(super) fn weather(&self, index: u64) -> Weather {
+    /// The plan of connection number `index`: each has its own, from the one seed.
+    pub(super) fn plan(&self, index: u64) -> FaultPlan {
         let mut random = Random(self.seed);
         let own = random.next() ^ index.wrapping_mul(0xD134_2543_DE82_EF95);
-        Weather { faults: self.clone(), random: Random(own) }
+        FaultPlan { faults: self.clone(), random: Random(own) }
     }
 }
 
@@ -134,12 +134,12 @@ pub(super) enum Fault {
 
 /// Faults as they fall on one stream.
 #[derive(Debug)]
-pub(super) struct Weather {
+pub(super) struct FaultPlan {
     faults: Faults,
     random: Random,
 }
 
-impl Weather {
+impl FaultPlan {
     pub(super) fn on_read(&mut self) -> Option<Fault> {
         let Faults { interrupted, would_block, reset, end, .. } = self.faults;
         self.one_of([

@@ -273,11 +273,11 @@ impl<H: Handler> Harness<H> {
     /// An event that announces everything, for nothing.
     pub fn disturb(&self) {
         let all = Readiness::READABLE.with(Readiness::WRITABLE);
-        let all = all.with(Readiness::HINT).with(Readiness::ERROR);
+        let all = all.with(Readiness::READ_UNTIL_BLOCKED).with(Readiness::ERROR);
         self.act(|script| script.announce(all));
     }
 
-    /// From now on all connections to this listener have this weather, those to come included.
+    /// From now on all connections to this listener have this plan, those to come included.
     pub fn faults(&self, faults: Faults) {
         self.rig.borrow().set_faults(faults);
     }

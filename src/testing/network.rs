@@ -39,7 +39,7 @@ impl Network {
         let place = self.scripts.vacant_entry();
         let ready = Rc::clone(&self.ready);
         let mut script = Script::new(place.key(), ready, peer_addr, local_addr);
-        script.weather = self.faults.as_ref().map(|faults| faults.weather(self.connections));
+        script.plan = self.faults.as_ref().map(|faults| faults.plan(self.connections));
         let script = Rc::new(RefCell::new(script));
         place.insert(Rc::clone(&script));
         let mut door = self.door.borrow_mut();
@@ -56,11 +56,11 @@ impl Network {
         }
     }
 
-    /// Connections that exist already are numbered from the top, so that none has the weather of
+    /// Connections that exist already are numbered from the top, so that none has the plan of
     /// one to come.
     pub(super) fn set_faults(&mut self, faults: Faults) {
         for (place, script) in &self.scripts {
-            script.borrow_mut().weather = Some(faults.weather(!(place as u64)));
+            script.borrow_mut().plan = Some(faults.plan(!(place as u64)));
         }
         self.faults = Some(faults);
     }

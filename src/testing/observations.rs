@@ -39,7 +39,7 @@ impl<H: Handler> Harness<H> {
 
     /// Whether the stream was dropped with bytes unread. A kernel resets the connection then, which
     /// may destroy answers that the peer has not read.
-    pub fn is_rude(&self) -> bool {
+    pub fn closed_with_unread_input(&self) -> bool {
         self.script.borrow().rude
     }
 

@@ -9,7 +9,7 @@ use super::network::{Network, Wire};
 use super::script::{ScriptedAcceptor, Shared};
 use crate::clock::{Clock, ManualClock};
 use crate::connection::Flags;
-use crate::directory::{self, End};
+use crate::directory::{self, Inbox};
 use crate::drain::{Drain, Report};
 use crate::endpoint::Endpoint;
 use crate::framing::Framing;
@@ -17,7 +17,7 @@ use crate::handle::ListenerHandle;
 use crate::handler::{Accepted, Action, Context, Handler, Info};
 use crate::identity::ConnectionId;
 use crate::listener::Listener;
-use crate::mailbox::Doorbell;
+use crate::mailbox::Notifier;
 use crate::options::{ListenerOptions, ReactorOptions};
 use crate::peer::Peer;
 use crate::poller::{Poller, Registry};
@@ -54,7 +54,7 @@ pub(super) struct Observed<H> {
 
 /// Notes the framing, should the callback that just returned have changed it.
 fn note_framing<M>(script: &Shared, ctx: &Context<'_, M>) {
-    if ctx.conn.has(Flags::REFRAMED) {
+    if ctx.conn.has(Flags::RESTART_BATCH) {
         script.borrow_mut().framing = ctx.conn.own_framing().cloned();
     }
 }
@@ -121,7 +121,7 @@ impl<H: Handler> Rig<H> {
         let network = Rc::new(RefCell::new(Network::new()));
         let door = Rc::clone(&network.borrow().door);
         let hand = ManualClock::default();
-        let shared = directory::Shared::simulated(End::new(Doorbell::new(|| {})));
+        let shared = directory::Shared::simulated(Inbox::new(Notifier::new(|| {})));
         let wire = Box::new(Wire(Rc::clone(&network)));
         let poller = Poller::simulated(wire, reactor.events);
         let clock = Clock::manual(hand.clone());
@@ -209,7 +209,7 @@ impl<H: Handler> Rig<H> {
 
     fn peer(&self, id: ConnectionId) -> Option<&Peer<Observed<H>, ScriptedStream>> {
         let peer = self.listener()?.peers.get(id.key as usize)?;
-        (peer.seat.generation == id.generation).then_some(peer)
+        (peer.identity.generation == id.generation).then_some(peer)
     }
 
     pub(super) fn handler(&self, id: ConnectionId) -> Option<&H> {
@@ -289,7 +289,7 @@ mod tests {
                 assert_eq!(harness.packets(), [vec![1; len]]);
                 let rig = harness.rig.borrow();
                 let peer = rig.peer(id).expect("it lives");
-                assert!(peer.is_at_rest(), "{:?} after {len} bytes", peer.conn.flags());
+                assert!(peer.is_idle(), "{:?} after {len} bytes", peer.conn.flags());
             }
         }
         harness.message(Bytes::new());

@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use mio::Token;
 
-use super::faults::{Fault, Weather};
+use super::faults::{Fault, FaultPlan};
 use crate::acceptor::Acceptor;
 use crate::endpoint::Endpoint;
 use crate::framing::Framing;
@@ -66,7 +66,7 @@ pub(super) struct Script {
     pub(super) rude: bool,
     /// Events on their way.
     events: Readiness,
-    pub(super) weather: Option<Weather>,
+    pub(super) plan: Option<FaultPlan>,
 }
 
 impl Script {
@@ -101,7 +101,7 @@ impl Script {
             gone: false,
             rude: false,
             events: Readiness::NONE,
-            weather: None,
+            plan: None,
         }
     }
 
@@ -116,7 +116,7 @@ impl Script {
 
     pub(super) fn end(&mut self) {
         self.ended = true;
-        self.announce(Readiness::READABLE.with(Readiness::HINT));
+        self.announce(Readiness::READABLE.with(Readiness::READ_UNTIL_BLOCKED));
     }
 
     /// What had arrived can still be read; then comes the error, once.
@@ -128,7 +128,7 @@ impl Script {
         self.announce(
             Readiness::READABLE
                 .with(Readiness::WRITABLE)
-                .with(Readiness::HINT)
+                .with(Readiness::READ_UNTIL_BLOCKED)
                 .with(Readiness::ERROR),
         );
     }
@@ -159,19 +159,19 @@ impl Script {
 
     /// The events that come with this poll.
     pub(super) fn take_events(&mut self) -> Readiness {
-        if self.weather.as_mut().is_some_and(Weather::holds_back) {
+        if self.plan.as_mut().is_some_and(FaultPlan::holds_back) {
             self.ready.borrow_mut().push(Source::Script(self.place));
             return Readiness::NONE;
         }
         let events = std::mem::take(&mut self.events);
         if self.ended && events.has(Readiness::READABLE) {
-            return events.with(Readiness::HINT);
+            return events.with(Readiness::READ_UNTIL_BLOCKED);
         }
         events
     }
 
     fn make_up_an_event(&mut self) {
-        if self.weather.as_mut().is_some_and(Weather::makes_up_an_event) {
+        if self.plan.as_mut().is_some_and(FaultPlan::makes_up_an_event) {
             self.announce(Readiness::READABLE.with(Readiness::WRITABLE));
         }
     }
@@ -181,7 +181,7 @@ impl Script {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.make_up_an_event();
         let forced = self.read_errors.pop_front().map(Fault::Fails);
-        match forced.or_else(|| self.weather.as_mut()?.on_read()) {
+        match forced.or_else(|| self.plan.as_mut()?.on_read()) {
             Some(Fault::Fails(kind)) => return Err(self.fail(kind, Readiness::READABLE)),
             Some(Fault::Ends) => {
                 self.arrived.clear();
@@ -191,8 +191,8 @@ impl Script {
         }
         let whole = buf.len().min(self.arrived.len());
         let mut count = whole.min(self.read_most);
-        if let Some(weather) = &mut self.weather {
-            count = weather.cut(count);
+        if let Some(plan) = &mut self.plan {
+            count = plan.cut(count);
         }
         if count < whole {
             // A kernel gives less than it has only if the rest came later: then it says so.
@@ -216,7 +216,7 @@ impl Script {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
         self.make_up_an_event();
         let forced = self.write_errors.pop_front().map(Fault::Fails);
-        if let Some(Fault::Fails(kind)) = forced.or_else(|| self.weather.as_mut()?.on_write()) {
+        if let Some(Fault::Fails(kind)) = forced.or_else(|| self.plan.as_mut()?.on_write()) {
             return Err(self.fail(kind, Readiness::WRITABLE));
         }
         if let Some(kind) = self.error.take() {
@@ -231,8 +231,8 @@ impl Script {
             return Err(ErrorKind::WouldBlock.into());
         }
         count = count.min(self.write_most);
-        if let Some(weather) = &mut self.weather {
-            count = weather.cut(count);
+        if let Some(plan) = &mut self.plan {
+            count = plan.cut(count);
         }
         self.taken.extend_from_slice(&buf[..count]);
         self.writes += 1;
@@ -312,7 +312,7 @@ impl Stream for ScriptedStream {
         Ok(())
     }
 
-    fn watch_room(&mut self, _: &Registry, _: Token) -> io::Result<()> {
+    fn watch_writable(&mut self, _: &Registry, _: Token) -> io::Result<()> {
         Ok(())
     }
 }
@@ -371,7 +371,7 @@ impl Acceptor for ScriptedAcceptor {
         Ok(())
     }
 
-    fn ask(&mut self, _: &Registry, _: Token) -> io::Result<()> {
+    fn rearm(&mut self, _: &Registry, _: Token) -> io::Result<()> {
         self.0.borrow().announce();
         Ok(())
     }

@@ -87,7 +87,7 @@ fn what_arrived_before_the_end_is_read_at_once() {
     harness.receive(wire(&[b"unheard"]));
     harness.peer_closes();
     harness.message(send_and_stop(3));
-    assert!(harness.is_gone() && !harness.is_rude());
+    assert!(harness.is_gone() && !harness.closed_with_unread_input());
     assert_eq!(harness.sent(), wire(&[&[1; 3]]));
     assert_clean(&harness);
 }

@@ -226,7 +226,7 @@ fn a_peers_end_is_told_as_it_is() {
         first.peer_closes();
         harness.peer_closes();
         let slowest = first.report().unwrap().slowest;
-        assert!(slowest.iter().any(|straggler| straggler.peer_addr == peer_addr), "{slowest:?}");
+        assert!(slowest.iter().any(|slow| slow.peer_addr == peer_addr), "{slowest:?}");
         conclude(&harness);
     }
 }

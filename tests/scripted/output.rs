@@ -715,7 +715,7 @@ fn an_end_with_unread_input_is_no_reset() {
     harness.receive(vec![0; 2 << 20]);
     harness.advance(secs(1));
     harness.peer_closes();
-    assert!(harness.is_gone() && !harness.is_rude());
+    assert!(harness.is_gone() && !harness.closed_with_unread_input());
     assert_eq!(diary.read().len(), 2);
     conclude(&harness);
 }
@@ -730,7 +730,7 @@ fn what_arrives_behind_a_stop_is_read_and_forgotten() {
     harness.receive([1; 100]);
     assert_eq!(harness.closed(), None);
     harness.advance(secs(5));
-    assert!(harness.is_gone() && !harness.is_rude());
+    assert!(harness.is_gone() && !harness.closed_with_unread_input());
     assert_clean(&harness);
 }
 
@@ -777,9 +777,9 @@ fn an_error_ends_the_lingering() {
     assert_clean(&harness);
 }
 
-/// Goal: the same when the pause comes after the reset was announced, and before what had arrived with it
-/// was read to its end. Method: packets of one turn each, the second of which pauses; the packets are
-/// read together, or one by one.
+/// Goal: the same when the pause comes after the reset was announced, and before everything that had
+/// arrived with it was read. Method: packets of one turn each, the second of which pauses; the packets
+/// are read together, or one by one.
 #[test]
 fn a_reset_is_not_forgotten_by_a_handler_that_pauses_before_it_is_read() {
     for at_once in [3, 1_000] {
@@ -883,7 +883,7 @@ fn a_paused_connection_keeps_its_packets_and_its_end_back() {
 fn drained_may_be_answered_in_every_way() {
     let (harness, _) = actor(options(), |diary| {
         Actor::echo(diary).info(|info, _| match info {
-            Info::Drained => Action::send_and_stop("bye", CloseReason::Custom("drained")),
+            Info::Writable => Action::send_and_stop("bye", CloseReason::Custom("drained")),
             other => other.default_action(),
         })
     });

@@ -220,7 +220,7 @@ fn the_report_of_a_shutdown_is_a_sum() {
     assert_eq!(report.unsent_bytes, unsent[0] + unsent[1]);
     assert_eq!((report.drained, report.forced), (3, 5));
     assert_eq!(report.undelivered_bytes, 3 * 6);
-    let after: Vec<Duration> = report.slowest.iter().map(|straggler| straggler.after).collect();
+    let after: Vec<Duration> = report.slowest.iter().map(|slow| slow.after).collect();
     assert_eq!(after.len(), 8);
     assert!(after.is_sorted(), "{after:?}");
 }

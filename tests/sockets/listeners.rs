@@ -401,8 +401,8 @@ fn useless_values_of_a_reactors_options_are_refused() {
         new().packet_budget(1).accept_budget(1).message_budget(1).timer_budget(1),
         new().read_buffer(ReactorOptions::MAX_READ_BUFFER).events(ReactorOptions::MAX_EVENTS),
         new().packet_budget(u32::MAX).accept_budget(u32::MAX).message_budget(u32::MAX),
-        new().timer_budget(usize::MAX).slow_turn(Duration::MAX).drain_lead(Duration::MAX),
-        new().slow_turn(Duration::ZERO).busy_poll(Duration::ZERO).drain_lead(Duration::ZERO),
+        new().timer_budget(usize::MAX).slow_turn(Duration::MAX).shutdown_delay(Duration::MAX),
+        new().slow_turn(Duration::ZERO).busy_poll(Duration::ZERO).shutdown_delay(Duration::ZERO),
         new().busy_poll(Duration::MAX),
     ] {
         assert_eq!(options.check().errors, []);

@@ -268,7 +268,7 @@ fn an_idle_reactor_does_not_turn() {
     for client in &mut clients {
         assert_eq!(client.ask(b"hi"), b"hi");
     }
-    let turns = || server.handle.pulse()[0].turn_nanos.count();
+    let turns = || server.handle.loop_stats()[0].turn_nanos.count();
     // The turn that answered may not have been counted yet when the answer is here.
     let (mut before, deadline) = (turns(), now() + PATIENCE);
     loop {

@@ -262,7 +262,7 @@ fn addresses_broadcasts_close_and_stats_reach_across_shards() {
     let mut sum = stats[0].clone();
     sum.merge(&stats[1]);
     assert_eq!((listener.stats(), server.stats()), (sum.clone(), sum));
-    assert_eq!(server.handle.pulse().len(), 2);
+    assert_eq!(server.handle.loop_stats().len(), 2);
     // Closed by id, whatever the shard; the next owner of the slot gets nothing meant for the last.
     for (closed, client) in [(a, &mut one), (b, &mut two)] {
         let ends = listener.stats().closed(CloseKind::Shutdown);
@@ -487,12 +487,12 @@ fn the_report_of_a_drain_is_that_of_all_shards() {
     let report = over(&drain);
     assert_eq!((report.drained, report.forced), (5, 3));
     assert_eq!((report.undelivered_bytes, report.unsent_bytes), (3 * 6, 0));
-    let after: Vec<Duration> = report.slowest.iter().map(|straggler| straggler.after).collect();
+    let after: Vec<Duration> = report.slowest.iter().map(|slow| slow.after).collect();
     assert_eq!(after.len(), 8);
     assert!(after.is_sorted(), "{after:?}");
-    for straggler in &report.slowest[5..] {
-        assert_eq!(straggler.reason, CloseReason::DrainForced);
-        assert!(straggler.after >= Duration::from_millis(200));
+    for slow in &report.slowest[5..] {
+        assert_eq!(slow.reason, CloseReason::DrainForced);
+        assert!(slow.after >= Duration::from_millis(200));
     }
     let mut slowest: Vec<_> =
         report.slowest[5..].iter().map(|slow| inet(slow.peer_addr.clone())).collect();
@@ -510,7 +510,7 @@ fn the_report_of_a_drain_is_that_of_all_shards() {
 #[test]
 fn clients_are_let_in_for_the_lead_time() {
     for shards in [1, 2] {
-        let lead = ReactorOptions::new().drain_lead(Duration::from_secs(1));
+        let lead = ReactorOptions::new().shutdown_delay(Duration::from_secs(1));
         let (server, listener) = Server::sharded(shards, lead, |starter| {
             starter.start_listener("test", any_port(), echo).unwrap()
         });
@@ -542,7 +542,7 @@ fn clients_are_let_in_for_the_lead_time() {
 #[test]
 fn a_second_shutdown_forces() {
     for (shards, lead) in [(1, 0), (2, 0), (1, 3600), (2, 3600)] {
-        let reactor = ReactorOptions::new().drain_lead(Duration::from_secs(lead));
+        let reactor = ReactorOptions::new().shutdown_delay(Duration::from_secs(lead));
         let (server, listener) = Server::sharded(shards, reactor, |starter| {
             let options = any_port().drain_timeout(Duration::MAX).packet_timeout(Duration::MAX);
             starter.start_listener("test", options, echo).unwrap()

@@ -40,7 +40,7 @@ fn a_slow_reader_is_not_read_until_it_has_caught_up() {
                     Action::send([&count.to_be_bytes()[..], &[0; 20_000]].concat())
                 })
                 .info(move |info, _| {
-                    assert!(matches!(info, Info::Drained));
+                    assert!(matches!(info, Info::Writable));
                     told.set(told.get() + 1);
                     Action::Continue
                 })
@@ -176,7 +176,7 @@ fn sends_past_the_queues_limit_are_refused() {
                 }
             })
             .info(|info, _| match info {
-                Info::Drained => Action::send("room again"),
+                Info::Writable => Action::send("room again"),
                 other => other.default_action(),
             })
             .ends(&ends)

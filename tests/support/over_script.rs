@@ -5,7 +5,7 @@ use std::sync::mpsc::channel;
 pub(crate) use condor::ListenerOptions as Options;
 pub(crate) use condor::testing::Harness;
 use condor::testing::Leftovers;
-use condor::{Action, Handler, PulseStats};
+use condor::{Action, Handler, LoopStats};
 
 use super::script::{Actor, order};
 use super::secs;
@@ -18,10 +18,10 @@ pub(crate) fn options() -> Options {
 }
 
 /// What the loop has recorded so far. The handler is asked, by a message.
-pub(crate) fn pulse(harness: &Harness<Actor>) -> PulseStats {
+pub(crate) fn pulse(harness: &Harness<Actor>) -> LoopStats {
     let (tell, told) = channel();
     harness.message(order("pulse", move |ctx| {
-        let _ = tell.send(ctx.handle().pulse().remove(0));
+        let _ = tell.send(ctx.handle().loop_stats().remove(0));
         Action::Continue
     }));
     told.recv().expect("the handler has answered")

@@ -181,7 +181,7 @@ impl<H: Handler> World<H> {
     }
 
     /// Whether nothing can be under way.
-    fn is_quiet(&self) -> bool {
+    fn has_no_pending_state(&self) -> bool {
         let stats = self.listener.stats();
         let fates = self.fates.borrow();
         (stats.bytes_in, stats.bytes_out) == (self.sent, self.received)
@@ -206,7 +206,7 @@ impl<H: Handler> World<H> {
             let moved = self.pump() || self.listener.stats() != before;
             if moved || self.reactor.next_deadline() == Some(Duration::ZERO) {
                 wait = Duration::ZERO;
-            } else if from.elapsed() >= QUIET || self.is_quiet() {
+            } else if from.elapsed() >= QUIET || self.has_no_pending_state() {
                 return;
             } else {
                 wait = QUIET;
@@ -390,7 +390,7 @@ impl<H: Handler> Harness<H> {
         self.peer.borrow().finished
     }
 
-    pub(crate) fn is_rude(&self) -> bool {
+    pub(crate) fn closed_with_unread_input(&self) -> bool {
         self.peer.borrow().rude
     }
 

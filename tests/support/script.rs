@@ -161,7 +161,7 @@ impl<M: Send + 'static> Handler for Script<M> {
         match info {
             Info::Timeout(bytes) => self.note(|| Seen::Timeout(bytes.to_vec())),
             Info::Shutdown => self.note(|| Seen::Shutdown),
-            Info::Drained => self.note(|| Seen::Drained),
+            Info::Writable => self.note(|| Seen::Drained),
             _ => {}
         }
         match &mut self.info {

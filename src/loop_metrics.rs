@@ -93,16 +93,16 @@ fn upper(bits: usize) -> u64 {
 
 /// What one reactor records.
 #[derive(Debug, Default)]
-pub(crate) struct Pulse {
+pub(crate) struct LoopMetrics {
     pub(crate) turn: Recorder,
     pub(crate) events: Recorder,
     pub(crate) first_packet: Recorder,
     pub(crate) timer_lateness: Recorder,
 }
 
-impl Pulse {
-    pub(crate) fn snapshot(&self) -> PulseStats {
-        PulseStats {
+impl LoopMetrics {
+    pub(crate) fn snapshot(&self) -> LoopStats {
+        LoopStats {
             turn_nanos: self.turn.snapshot(),
             events: self.events.snapshot(),
             first_packet_micros: self.first_packet.snapshot(),
@@ -111,11 +111,11 @@ impl Pulse {
     }
 }
 
-/// What a reactor's turns were like since it was made. Means to ask: [`Handle::pulse`](
-/// crate::Handle::pulse).
+/// What a reactor's turns were like since it was made. Means to ask: [`Handle::loop_stats`](
+/// crate::Handle::loop_stats).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct PulseStats {
+pub struct LoopStats {
     /// How long turns took, without the wait, in nanoseconds. Every other connection waits so long.
     pub turn_nanos: Histogram,
     /// Events a turn.
@@ -126,7 +126,7 @@ pub struct PulseStats {
     pub timer_lateness_millis: Histogram,
 }
 
-impl PulseStats {
+impl LoopStats {
     /// Adds another reactor's.
     pub fn merge(&mut self, other: &Self) {
         self.turn_nanos.merge(&other.turn_nanos);

@@ -1,18 +1,18 @@
 //! What a peer is lent while it is worked on.
 
+use crate::listener_shared::ListenerShared;
 use crate::logging::LogGate;
-use crate::profile::Profile;
+use crate::loop_state::LoopState;
 use crate::timers::Timers;
-use crate::turn::Turn;
 
 /// Bytes that a forced end threw away.
 #[derive(Debug, Default)]
-pub(crate) struct Lost {
+pub(crate) struct Discarded {
     pub(crate) input: usize,
     pub(crate) output: usize,
 }
 
-impl Lost {
+impl Discarded {
     pub(crate) fn add(&mut self, (input, output): (usize, usize)) {
         self.input += input;
         self.output += output;
@@ -21,10 +21,10 @@ impl Lost {
 
 /// What a peer is lent while it is worked on.
 #[derive(Debug)]
-pub(crate) struct Desk<'a, M> {
-    pub(crate) turn: &'a mut Turn,
+pub(crate) struct PeerCx<'a, M> {
+    pub(crate) state: &'a mut LoopState,
     pub(crate) timers: &'a mut Timers<M>,
-    pub(crate) profile: &'a Profile<M>,
+    pub(crate) profile: &'a ListenerShared<M>,
     pub(crate) gate: &'a mut LogGate,
-    pub(crate) lost: &'a mut Lost,
+    pub(crate) discarded: &'a mut Discarded,
 }

@@ -8,7 +8,7 @@ use std::ops::Range;
 /// that stand in the input already. They are not copied: the run is written straight from there, or
 /// copied in one piece once something else has to go behind it.
 #[derive(Debug, Default)]
-pub(crate) struct Echo<'a> {
+pub(crate) struct PassThrough<'a> {
     input: &'a [u8],
     /// Bytes of input from the run on, and bytes of it behind the run.
     from: usize,
@@ -18,7 +18,7 @@ pub(crate) struct Echo<'a> {
     last: u32,
 }
 
-impl<'a> Echo<'a> {
+impl<'a> PassThrough<'a> {
     /// Nothing yet, and the first packet may begin it.
     pub(crate) fn of(input: &'a [u8]) -> Self {
         Self { input, from: input.len(), behind: input.len(), first: 0, last: 0 }

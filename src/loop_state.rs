@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use crate::buffer::Pool;
 use crate::clock::{Clock, Nanos};
+use crate::loop_metrics::LoopMetrics;
 use crate::options::ReactorOptions;
 use crate::poller::Registry;
-use crate::pulse::Pulse;
 use crate::sync::Arc;
 use crate::wheel::{Tick, Wheel};
 
@@ -26,7 +26,7 @@ pub(crate) enum Timer {
     /// A listener's drain deadline.
     Drain { listener: u16 },
     /// The lead time of a shutdown: now the listening sockets close.
-    Lead,
+    ShutdownDelay,
     /// The pool gives back what nobody has needed lately.
     Trim,
 }
@@ -40,7 +40,7 @@ pub(crate) const FLUSH_AT: usize = 256 * 1024;
 
 /// See the module's documentation.
 #[derive(Debug)]
-pub(crate) struct Turn {
+pub(crate) struct LoopState {
     clock: Clock,
     /// The newest sample: what deadlines are counted from.
     now: Nanos,
@@ -49,13 +49,13 @@ pub(crate) struct Turn {
     /// When this turn began, after `poll`.
     began: Nanos,
     /// A moment before `poll` looked: whatever had arrived by then was announced. What deadlines
-    /// are judged against.
-    judged: Nanos,
-    lap_began: Nanos,
+    /// are expiry_now against.
+    expiry_now: Nanos,
+    attributed_until: Nanos,
     /// How long the turn before this one took, in nanoseconds.
     pub(crate) took: u64,
     /// Whether there are listeners to be told apart when the turn turns out to be slow.
-    pub(crate) has_laps: bool,
+    pub(crate) per_listener_timing: bool,
     pub(crate) wheel: Wheel<Timer>,
     /// Output of the connection that is being worked on, framed. It belongs to that one alone.
     pub(crate) out: Vec<u8>,
@@ -64,15 +64,15 @@ pub(crate) struct Turn {
     trim_armed: bool,
     pub(crate) options: ReactorOptions,
     pub(crate) registry: Registry,
-    pub(crate) pulse: Arc<Pulse>,
+    pub(crate) metrics: Arc<LoopMetrics>,
 }
 
-impl Turn {
+impl LoopState {
     pub(crate) fn new(
         clock: Clock,
         options: ReactorOptions,
         registry: Registry,
-        pulse: Arc<Pulse>,
+        metrics: Arc<LoopMetrics>,
     ) -> Self {
         let now = clock.now();
         Self {
@@ -80,27 +80,27 @@ impl Turn {
             now,
             tick: now.round_up(),
             began: now,
-            lap_began: now,
+            attributed_until: now,
             took: 0,
-            has_laps: false,
-            judged: now,
+            per_listener_timing: false,
+            expiry_now: now,
             wheel: Wheel::new(),
             out: Vec::new(),
             pool: Pool::default(),
             trim_armed: false,
             options,
             registry,
-            pulse,
+            metrics,
         }
     }
 
-    /// A turn begins. Deadlines are judged against `before`, the newest time known before `poll`
+    /// A turn begins. Deadlines are expiry_now against `before`, the newest time known before `poll`
     /// looked, and not against the present: what arrived in between has not been announced, and no
-    /// peer is to blame for it. Nothing new is judged if `poll` was interrupted, and did not look.
+    /// peer is to blame for it. Nothing new is expiry_now if `poll` was interrupted, and did not look.
     pub(crate) fn begin(&mut self, before: Option<Nanos>) {
         self.sample();
-        (self.began, self.lap_began) = (self.now, self.now);
-        self.judged = before.unwrap_or(self.judged);
+        (self.began, self.attributed_until) = (self.now, self.now);
+        self.expiry_now = before.unwrap_or(self.expiry_now);
     }
 
     /// Takes the time again, for deadlines armed late in a long turn.
@@ -116,12 +116,12 @@ impl Turn {
 
     /// Takes the time, and tells how much of it has passed since the last lap, or since the turn
     /// began. Without laps it costs nothing and none has.
-    pub(crate) fn lap(&mut self) -> Duration {
-        if !self.has_laps {
+    pub(crate) fn attribute_time(&mut self) -> Duration {
+        if !self.per_listener_timing {
             return Duration::ZERO;
         }
         self.sample();
-        std::mem::replace(&mut self.lap_began, self.now).elapsed_at(self.now)
+        std::mem::replace(&mut self.attributed_until, self.now).elapsed_at(self.now)
     }
 
     /// The newest time that anybody has asked for. Costs nothing.
@@ -142,8 +142,8 @@ impl Turn {
         self.tick
     }
 
-    pub(crate) fn judged(&self) -> Tick {
-        self.judged.round_down()
+    pub(crate) fn expiry_now(&self) -> Tick {
+        self.expiry_now.round_down()
     }
 
     pub(crate) fn instant(&self) -> Instant {
@@ -185,9 +185,9 @@ mod tests {
     use crate::buffer::Buffer;
     use crate::clock::ManualClock;
 
-    fn by_hand(hand: &ManualClock) -> Turn {
+    fn by_hand(hand: &ManualClock) -> LoopState {
         let clock = Clock::manual(hand.clone());
-        Turn::new(clock, ReactorOptions::new(), Registry::Simulated, Arc::default())
+        LoopState::new(clock, ReactorOptions::new(), Registry::Simulated, Arc::default())
     }
 
     /// Goal: what arrived after `poll` looked is not held against anybody, however long we were
@@ -195,22 +195,22 @@ mod tests {
     #[test]
     fn deadlines_are_judged_by_a_time_before_poll_looked() {
         let hand = ManualClock::default();
-        let mut turn = by_hand(&hand);
+        let mut state = by_hand(&hand);
         hand.advance(Duration::from_millis(10));
-        let before = turn.present();
+        let before = state.present();
         hand.advance(Duration::from_millis(500));
-        turn.begin(Some(before));
-        assert_eq!((turn.judged(), turn.now()), (Tick(10), Tick(510)));
+        state.begin(Some(before));
+        assert_eq!((state.expiry_now(), state.now()), (Tick(10), Tick(510)));
         hand.advance(Duration::from_millis(500));
-        turn.begin(None);
-        assert_eq!((turn.judged(), turn.now()), (Tick(10), Tick(1_010)), "poll did not look");
+        state.begin(None);
+        assert_eq!((state.expiry_now(), state.now()), (Tick(10), Tick(1_010)), "poll did not look");
     }
 
     /// What the wheel has at the end of so much time.
-    fn fired(turn: &mut Turn, hand: &ManualClock, after: Duration) -> Option<Timer> {
+    fn fired(state: &mut LoopState, hand: &ManualClock, after: Duration) -> Option<Timer> {
         hand.advance(after);
-        turn.begin(Some(turn.present()));
-        turn.wheel.expire(turn.judged(), &mut 100)
+        state.begin(Some(state.present()));
+        state.wheel.expire(state.expiry_now(), &mut 100)
     }
 
     /// Goal: what a burst needed goes back, by the second trim, and then no deadline is left; without
@@ -219,37 +219,37 @@ mod tests {
     fn what_a_burst_needed_is_trimmed_and_no_deadline_is_left() {
         let tick = Duration::from_millis(1);
         let hand = ManualClock::default();
-        let mut turn = by_hand(&hand);
-        turn.plan_trim();
-        assert_eq!(turn.wheel.len(), 0, "nothing to trim");
+        let mut state = by_hand(&hand);
+        state.plan_trim();
+        assert_eq!(state.wheel.len(), 0, "nothing to trim");
         for _ in 0..4 {
             let mut buffer: Box<Buffer> = Box::default();
             buffer.append(&[7; Pool::TRIM_FROM / 4]);
-            turn.pool.give_buffer(buffer);
+            state.pool.give_buffer(buffer);
         }
         for left in [Pool::TRIM_FROM, 0] {
-            turn.plan_trim();
-            turn.plan_trim();
-            assert_eq!(turn.wheel.len(), 1, "one trim is planned");
-            assert_eq!(fired(&mut turn, &hand, TRIM_EVERY - tick), None);
-            assert_eq!(fired(&mut turn, &hand, tick), Some(Timer::Trim));
-            turn.trim();
-            assert_eq!(turn.pool.held(), left);
+            state.plan_trim();
+            state.plan_trim();
+            assert_eq!(state.wheel.len(), 1, "one trim is planned");
+            assert_eq!(fired(&mut state, &hand, TRIM_EVERY - tick), None);
+            assert_eq!(fired(&mut state, &hand, tick), Some(Timer::Trim));
+            state.trim();
+            assert_eq!(state.pool.held(), left);
         }
-        turn.plan_trim();
-        assert_eq!(turn.wheel.len(), 0, "nothing is left to trim");
+        state.plan_trim();
+        assert_eq!(state.wheel.len(), 0, "nothing is left to trim");
     }
 
     /// Goal: the buffer of output does not stay as large as the largest answer, and is not made anew for
     /// each of ordinary size. Method: its capacity after either.
     #[test]
     fn one_large_answer_does_not_stay_in_memory() {
-        let mut turn = by_hand(&ManualClock::default());
+        let mut state = by_hand(&ManualClock::default());
         for len in [64 << 20, 4 * FLUSH_AT + 1, FLUSH_AT] {
-            turn.out.extend_from_slice(&vec![7; len]);
-            turn.clear_out();
-            assert!(turn.out.is_empty());
-            let kept = turn.out.capacity();
+            state.out.extend_from_slice(&vec![7; len]);
+            state.clear_out();
+            assert!(state.out.is_empty());
+            let kept = state.out.capacity();
             assert!(kept <= 4 * FLUSH_AT, "{kept} bytes are kept of {len}");
             assert!(kept >= FLUSH_AT, "{kept} bytes are kept of {len}");
         }

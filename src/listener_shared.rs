@@ -1,11 +1,11 @@
 //! What of a listener never changes while it runs, as its connections and their handlers see it.
 
 use crate::connection::Limits;
-use crate::directory::Lease;
+use crate::directory::NameGuard;
 use crate::framing::{Framing, Shape};
 use crate::guard::guarded;
 use crate::handle::Handle;
-use crate::identity::{ConnectionId, Seat};
+use crate::identity::{ConnectionId, Identity};
 use crate::mailbox::Mailbox;
 use crate::options::ListenerOptions;
 use crate::stats::Counters;
@@ -13,7 +13,7 @@ use crate::sync::Arc;
 
 /// What of a listener never changes while it runs.
 #[derive(Debug)]
-pub(crate) struct Profile<M> {
+pub(crate) struct ListenerShared<M> {
     pub(crate) name: Arc<str>,
     /// Which shard this part of the listener lives on.
     pub(crate) shard: usize,
@@ -29,13 +29,13 @@ pub(crate) struct Profile<M> {
     /// The handle of the reactor, for callbacks.
     pub(crate) handle: Handle,
     #[expect(dead_code, reason = "it is only there to be dropped")]
-    pub(crate) lease: Lease,
+    pub(crate) name_guard: NameGuard,
 }
 
-impl<M> Profile<M> {
+impl<M> ListenerShared<M> {
     /// The name of the connection that sits there.
-    pub(crate) fn id_of(&self, seat: &Seat) -> ConnectionId {
-        ConnectionId { serial: self.serial, key: seat.key, generation: seat.generation }
+    pub(crate) fn id_of(&self, identity: &Identity) -> ConnectionId {
+        ConnectionId { serial: self.serial, key: identity.key, generation: identity.generation }
     }
 
     pub(crate) fn limits(options: &ListenerOptions) -> Limits {
@@ -49,7 +49,7 @@ impl<M> Profile<M> {
     }
 }
 
-impl<M> Drop for Profile<M> {
+impl<M> Drop for ListenerShared<M> {
     /// Whoever sends to a listener that ends before a reactor has adopted it is told so.
     fn drop(&mut self) {
         guarded(|| drop(self.mailbox.close()));
