@@ -292,6 +292,27 @@ fn a_second_shutdown_forces_the_rest() {
     server.join();
 }
 
+/// Goal: a second shutdown ends also what is started behind it: whom a listener lets in then nobody
+/// would end. Method: a listener that is started after both, with a client and no deadline, all of it
+/// before the reactor's first turn.
+#[test]
+fn a_listener_started_after_a_second_shutdown_is_forced_as_well() {
+    let mut reactor = Reactor::new().unwrap();
+    let handle = reactor.handle();
+    let drains = [handle.shutdown().unwrap(), handle.shutdown().unwrap()];
+    let options = any_port().drain_timeout(Duration::MAX);
+    let factory = |_: &condor::Accepted<'_>| Script::<()>::new();
+    let late = handle.start_listener("late", options, factory).unwrap();
+    let client = TcpStream::connect(late.local_addr()).unwrap();
+    for _ in 0..10 {
+        reactor.turn(Some(Duration::ZERO)).unwrap();
+    }
+    assert!(reactor.is_stopped(), "{:?}", late.stats());
+    assert_eq!(drains.map(|drain| over(&drain).drained), [0, 0]);
+    assert_eq!(late.stats().made, 0);
+    drop(client);
+}
+
 /// Goal: a listener that is started while the reactor shuts down does not keep it alive. Method:
 /// start one while a handler holds the shutdown up, then let the handler go.
 #[test]
