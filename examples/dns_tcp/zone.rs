@@ -148,6 +148,8 @@ impl Zone {
     pub(crate) fn parse(text: &[u8], path: &Path) -> Result<Self, ZoneError> {
         let at =
             |line| move |error| ZoneError::At { path: path.into(), line, error: Box::new(error) };
+        // Some editors begin a file with a byte order mark.
+        let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
         // With room for all of it, so that the parser copies nothing when it is fed.
         let mut file = Zonefile::with_capacity(text.len() + 1);
         file.set_default_class(Class::IN); // any other is a syntax error

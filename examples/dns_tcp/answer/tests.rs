@@ -387,6 +387,17 @@ fn a_zone_that_makes_no_sense_is_not_served() {
     assert!(error.contains("test.zone:1: missing origin"), "{error}");
 }
 
+/// Goal: a file from an editor of another system is a zone as well. Method: line ends of two bytes, and
+/// a byte order mark.
+#[test]
+fn a_zone_may_have_a_byte_order_mark_and_line_ends_of_two_bytes() {
+    let zone = "$ORIGIN z.\r\n$TTL 60\r\n@ IN SOA a b (\r\n1 2 3 4 5 )\r\na TXT \"b\"\r\n";
+    for start in ["", "\u{feff}"] {
+        let zone = from_text(&format!("{start}{zone}")).unwrap();
+        assert_eq!(lines(&ask(&zone, &query("a.z", Rtype::TXT))).len(), 1);
+    }
+}
+
 #[test]
 fn what_looks_unbalanced_and_is_not_is_served() {
     for (text, txt) in [
