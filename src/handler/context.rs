@@ -142,12 +142,13 @@ impl<M> Context<'_, M> {
         self.conn.set_framing(self.profile.options.limit(framing.into()));
     }
 
-    /// Changes the packet timeout, from the next packet on. `Duration::MAX`: never.
+    /// Changes the packet timeout, from the next packet on. `Duration::MAX`: never. Zero: a packet has
+    /// to come in one piece.
     pub fn set_packet_timeout(&mut self, timeout: Duration) {
         self.conn.set_packet_timeout(timeout);
     }
 
-    /// Changes the idle timeout, at once. `None`: no timeout.
+    /// Changes the idle timeout, at once. `None`: no timeout. Zero: the connection ends.
     pub fn set_idle_timeout(&mut self, timeout: Option<Duration>) {
         self.conn.set_idle_timeout(timeout);
     }
@@ -271,7 +272,7 @@ impl<M> Context<'_, M> {
         let queue = self.conn.queue(now, &mut self.state.pool);
         queue.append(&self.state.out, &mut self.state.pool);
         queue.append_shared(bytes);
-        self.state.out.clear();
+        self.state.clear_out();
         // The batch has to end as well: its room is another one now, and all of this is to be
         // offered to the kernel before more is queued.
         self.conn.insert(Flags::RESTART_BATCH);
@@ -292,6 +293,10 @@ impl<M> Context<'_, M> {
     /// a packet that room would help: otherwise the handler would try again at once, for ever.
     #[cold]
     fn no_room(&mut self, len: usize, framed: usize, queued: usize, max: usize) -> SendError {
+        if self.state.out.is_empty() {
+            // Nobody else gives the memory back that the refused packet took.
+            self.state.clear_out();
+        }
         if framed > max {
             let overhead = framed.saturating_sub(len);
             return SendError::TooLarge { len, max: max.saturating_sub(overhead) };

@@ -12,10 +12,11 @@ use std::time::Duration;
 use crate::support::over_script::{assert_clean, options};
 use crate::support::secs;
 use allocation_counter::measure;
+use bytes::Bytes;
 use condor::testing::Harness;
 use condor::{
-    Accepted, Action, Address, CloseKind, CloseReason, Context, Endpoint, Handler, Info,
-    LengthField, ListenerOptions, Reactor, TimerId, UnixName,
+    Accepted, Action, Address, CloseKind, CloseReason, Context, Endpoint, Framing, Handler, Info,
+    LengthField, Lines, ListenerOptions, Raw, Reactor, SendError, TimerId, UnixName,
 };
 use socket2::SockRef;
 
@@ -423,5 +424,46 @@ fn a_large_answer_leaves_no_large_memory() {
         assert_eq!(harness.sent().len(), 4 + Generous::LEN);
         let held = -measure(|| drop(harness)).bytes_current;
         assert!(held <= most, "{held} bytes held, {by:?}, stalls: {stalls}");
+    }
+}
+
+/// Sends much, and in the same callback something else with which the buffer of output is empty again.
+struct Hasty(bool);
+
+impl Handler for Hasty {
+    type Message = ();
+
+    fn init(&mut self, ctx: &mut Context<'_, ()>) -> Action<'_> {
+        ctx.set_framing(Framing::split(LengthField::U32, Lines::new(MAX)));
+        Action::Continue
+    }
+
+    fn handle_packet<'a>(&'a mut self, _: &'a [u8], ctx: &mut Context<'_, ()>) -> Action<'a> {
+        if self.0 {
+            let refused = ctx.send(vec![b'x'; 3 * MAX / 4]);
+            assert!(matches!(refused, Err(SendError::TooLarge { .. })), "{refused:?}");
+            return Action::Continue;
+        }
+        ctx.set_framing(Framing::split(LengthField::U32, Raw));
+        assert_eq!(ctx.send(vec![b'x'; 3 * MAX / 4]), Ok(()));
+        Action::send(Bytes::from_static(&[b'x'; 64 * 1024]))
+    }
+}
+
+/// Goal: neither does an answer that was refused, nor one with shared bytes behind it. Method: 12 MiB
+/// of either, and nothing else after it.
+#[test]
+fn a_large_answer_leaves_no_large_memory_whatever_becomes_of_it() {
+    for refused in [true, false] {
+        let max = if refused { MAX / 2 } else { 2 * MAX };
+        let harness = Harness::new(options().max_queued(max), move |_| Hasty(refused));
+        harness.packet(b"more");
+        let sent = if refused { 0 } else { 3 * MAX / 4 + 64 * 1024 };
+        assert_eq!(harness.sent().len(), sent);
+        let held = -measure(|| drop(harness)).bytes_current;
+        assert!(
+            held <= (4 << 20) + (1 << 20) + 256 * 1024,
+            "{held} bytes held, refused: {refused}"
+        );
     }
 }
