@@ -178,7 +178,7 @@ pub enum OptionsError {
         max_packet: usize,
     },
     /// The high-water mark would never be reached.
-    #[error("write_high_water of {high} bytes is not below max_queued of {max_queued}")]
+    #[error("write_high_water of {high} bytes is above max_queued of {max_queued}")]
     HighWaterAboveQueue {
         /// `write_high_water` in bytes.
         high: usize,

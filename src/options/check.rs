@@ -81,7 +81,7 @@ impl ListenerOptions {
         {
             errors.push(OptionsError::QueueSmallerThanPacket { max_queued, max_packet });
         }
-        if high >= max_queued {
+        if high > max_queued {
             errors.push(OptionsError::HighWaterAboveQueue { high, max_queued });
         }
         errors.extend(zeros([

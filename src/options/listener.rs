@@ -181,7 +181,7 @@ impl ListenerOptions {
     }
 
     /// Bytes refused by the kernel above which a connection is neither read nor delivered to, until
-    /// its peer has taken enough of them. Default: 64 KiB. Below [`max_queued`](Self::max_queued).
+    /// its peer has taken enough of them. Default: 64 KiB.
     pub fn write_high_water(mut self, bytes: usize) -> Self {
         self.write_high_water = bytes;
         self

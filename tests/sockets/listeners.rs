@@ -298,14 +298,12 @@ fn options_are_checked_whole_before_anything_is_bound() {
 /// of a listener, at and beside its limits.
 #[test]
 fn useless_values_of_a_listeners_options_are_refused() {
-    use OptionsError::{HighWaterAboveQueue, Keepalive, Zero};
+    use OptionsError::{Keepalive, Zero};
     const ZERO: Duration = Duration::ZERO;
     let keepalive = |asked| Keepalive { asked, max: 32_767 };
     let of = any_port;
     let secs = Duration::from_secs;
-    let never_high = HighWaterAboveQueue { high: 65_537, max_queued: 65_537 };
     for (options, expected) in [
-        (of().max_queued(65_537).write_high_water(65_537), never_high),
         (of().max_connections(0), Zero("max_connections")),
         (of().mailbox_capacity(0), Zero("mailbox_capacity")),
         (of().backlog(0), Zero("backlog")),
@@ -341,7 +339,6 @@ fn useless_values_of_a_listeners_options_are_refused() {
     let nano = Duration::from_nanos(1);
     for options in [
         of().max_connections(1).mailbox_capacity(1).backlog(1).max_packet(1),
-        of().framing(Raw).max_queued(2).write_high_water(1).write_low_water(0),
         of().packet_timeout(nano).idle_timeout(nano).write_stall_timeout(nano).close_timeout(nano),
         of().linger_timeout(ZERO).drain_timeout(ZERO).write_low_water(0).memory_warning(0),
         of().keepalive(secs(1)).mailbox_capacity(usize::MAX).max_queued(usize::MAX),
