@@ -57,6 +57,8 @@ enum Request {
     Timers,
     /// Another framing from here on, in both directions.
     Reframe(bool),
+    /// A last word, then the end of the output. What only asks for the same back is heard on.
+    Half,
     Stop,
     Panic,
 }
@@ -71,6 +73,7 @@ impl Request {
             15..19 => Self::Reframe(random.one_in(2)),
             19 => Self::Stop,
             20 => Self::Panic,
+            21 => Self::Half,
             _ => {
                 let len = if random.one_in(8) { random.below(50_000) } else { random.below(20) };
                 Self::Echo(large(len))
@@ -88,8 +91,20 @@ impl Request {
             Self::Later(delay) => vec![b'a', *delay],
             Self::Timers => vec![b't'],
             Self::Reframe(wide) => vec![b'f', u8::from(*wide)],
+            Self::Half => vec![b'h'],
             Self::Stop => vec![b'.'],
             Self::Panic => vec![b'!'],
+        }
+    }
+}
+
+impl Request {
+    /// What it ends a connection with whose output has ended: an answer is a mistake.
+    fn after_the_last_word(&self) -> Option<CloseReason> {
+        match self {
+            Self::Echo(_) | Self::Half => None,
+            Self::Several(1..) | Self::Panic => Some(CloseReason::Panicked),
+            _ => Some(CloseReason::Normal),
         }
     }
 }
@@ -113,6 +128,8 @@ struct Plan {
     sends: Vec<u8>,
     gets: Vec<u8>,
     reason: Option<CloseReason>,
+    /// Its output ends, and it goes on for a while.
+    half: bool,
 }
 
 impl Plan {
@@ -123,6 +140,10 @@ impl Plan {
             let request = Request::draw(random);
             current.encode(&request.to_packet(), &mut plan.sends).unwrap();
             if plan.reason.is_some() {
+                continue;
+            }
+            if plan.half {
+                plan.reason = request.after_the_last_word();
                 continue;
             }
             let mut answer = |bytes: &[u8]| current.encode(bytes, &mut plan.gets).unwrap();
@@ -136,6 +157,10 @@ impl Plan {
                     current = framing(wide);
                     current.encode(b"reframed", &mut plan.gets).unwrap();
                 }
+                Request::Half => {
+                    answer(b"last word");
+                    plan.half = true;
+                }
                 Request::Stop => {
                     answer(b"bye");
                     plan.reason = Some(CloseReason::Custom("asked"));
@@ -147,7 +172,10 @@ impl Plan {
     }
 }
 
-struct Node;
+#[derive(Default)]
+struct Node {
+    half: bool,
+}
 
 #[derive(Debug, Clone)]
 enum Note {
@@ -164,13 +192,18 @@ impl Handler for Node {
         ctx: &mut Context<'_, Note>,
     ) -> Action<'a> {
         match packet {
+            [b'e', ..] if self.half => Action::Continue,
             [b'e', bytes @ ..] => Action::send(bytes),
             [b'l', shared, len @ ..] => {
                 let bytes = large(u32::from_be_bytes(len.try_into().unwrap()) as usize);
                 if *shared == 1 { Action::send(Bytes::from(bytes)) } else { Action::send(bytes) }
             }
             [b's', count] => {
-                (0..*count).for_each(|number| ctx.send(&[number]).unwrap());
+                for number in 0..*count {
+                    if ctx.send(&[number]).is_err() {
+                        resume_unwind(Box::new("refused"));
+                    }
+                }
                 Action::send(&packet[1..])
             }
             [b'a', 0] => {
@@ -193,6 +226,14 @@ impl Handler for Node {
             [b'f', wide] => {
                 ctx.set_framing(framing(*wide == 1));
                 Action::send("reframed")
+            }
+            [b'h'] => {
+                if !self.half {
+                    ctx.send("last word").unwrap();
+                }
+                self.half = true;
+                ctx.end_output();
+                Action::Continue
             }
             [b'.'] => Action::send_and_stop("bye", CloseReason::Custom("asked")),
             // A panic without its line on the terminal.
@@ -247,6 +288,9 @@ impl Client {
     fn check(&mut self) {
         self.got.extend(self.harness.sent());
         assert!(self.plan.gets.starts_with(&self.got), "answers out of order or corrupted");
+        if self.plan.half && self.harness.is_finished() && !self.harness.is_dead() {
+            assert_eq!(self.got.len(), self.plan.gets.len(), "the end came before the last word");
+        }
     }
 
     /// What is left to send, at once: nothing of ours may run out of time.
@@ -313,7 +357,8 @@ fn run(seed: u64) {
     let mut random = Random::new(seed);
     let count = 1 + random.below(8);
     let options = options().framing(framing(false)).max_connections(1 + random.below(10));
-    let first = Harness::with(budgets(&mut random), options.linger_timeout(secs(5)), |_| Node);
+    let first =
+        Harness::with(budgets(&mut random), options.linger_timeout(secs(5)), |_| Node::default());
     first.faults(faults(seed, &mut random));
     let mut clients: Vec<_> = (0..count)
         .map(|_| {
@@ -383,7 +428,7 @@ fn answers_are_whole_and_in_order_under_fresh_faults() {
 #[test]
 fn a_seed_replays_the_same_faults() {
     let outcome = |seed| {
-        let harness = Harness::new(options(), |_| Node);
+        let harness = Harness::new(options(), |_| Node::default());
         harness.faults(Faults::new(seed));
         for len in [0u16, 1, 300, 5_000] {
             harness.packet([&b"e"[..], &vec![1; len.into()]].concat());
