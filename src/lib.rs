@@ -143,8 +143,8 @@
 // Of the library alone: examples print, and tests fail.
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::print_stdout))]
 
-// From the top down: a module names only modules below it. `tests/tidy.rs` checks this order, here
-// and in the list above.
+// From the top down: a module names only modules below it. `tests/house/tidy.rs` checks this order,
+// here and in the list above.
 pub mod client;
 pub mod testing;
 mod shards;

@@ -384,7 +384,9 @@ fn run(seed: u64) {
 
 fn run_and_tell(seed: u64) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(seed))) {
-        eprintln!("replay with: CONDOR_FAULT_SEED={seed} cargo test --test faulty_network");
+        eprintln!(
+            "replay with: CONDOR_FAULT_SEED={seed} cargo test --test scripted faulty_network"
+        );
         resume_unwind(panic);
     }
 }
