@@ -128,9 +128,9 @@ fn no_peer_is_timed_out_after_a_full_batch() {
     }
 }
 
-/// Goal: a second shutdown waits for no connection, not even for one that is accepted after the
-/// announcement and before the drain begins. Method: both commands by hand, a client in between, and a
-/// handler that ignores the shutdown.
+/// Goal: a second shutdown waits for no connection, also for one that is let in after it was
+/// announced and before the drain begins: all shards have to know of it first. Method: both commands by
+/// hand, and a client in between.
 #[test]
 fn a_client_that_comes_between_two_steps_of_a_second_shutdown_is_not_waited_for() {
     let options = ReactorOptions::new().shutdown_delay(Duration::from_secs(60));

@@ -777,9 +777,9 @@ fn an_error_ends_the_lingering() {
     assert_clean(&harness);
 }
 
-/// Goal: the same when the pause comes after the reset was announced, and before everything that had
-/// arrived with it was read. Method: packets of one turn each, the second of which pauses; the packets
-/// are read together, or one by one.
+/// Goal: a reset is noticed although nobody reads on, when the pause comes after the word of it and
+/// before what had arrived with it was read to its end. Method: packets of one turn each, the second
+/// of which pauses; they are read together, or one by one.
 #[test]
 fn a_reset_is_not_forgotten_by_a_handler_that_pauses_before_it_is_read() {
     for at_once in [3, 1_000] {
