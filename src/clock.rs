@@ -1,8 +1,9 @@
-//! Where time enters: monotonic nanoseconds since the reactor's start, and ticks made of them.
+//! Where a reactor gets the time from: monotonic nanoseconds since the reactor's start, and ticks
+//! made of them.
 //!
-//! Everything below this module takes time as an argument. A deadline is *armed* from a time rounded
-//! up to a tick and *judged* against a time rounded down, so that it never fires early, whatever
-//! the rounding of the system's timers.
+//! Every module below this one takes the time as an argument. A deadline is *set* from a time
+//! rounded up to a tick, and *judged* against a time rounded down. So it never fires early, however
+//! the system's timers round.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -17,12 +18,12 @@ const NANOS_PER_TICK: u64 = 1_000_000;
 pub(crate) struct Nanos(pub(crate) u64);
 
 impl Nanos {
-    /// The tick a deadline is counted from.
+    /// The tick that a deadline is counted from.
     pub(crate) fn round_up(self) -> Tick {
         Tick(self.0.div_ceil(NANOS_PER_TICK))
     }
 
-    /// The tick a deadline is expiry_now against.
+    /// The tick that a deadline is judged against.
     pub(crate) fn round_down(self) -> Tick {
         Tick(self.0 / NANOS_PER_TICK)
     }
@@ -32,18 +33,18 @@ impl Nanos {
         self.0 / 1_000
     }
 
-    /// How long `now` is after this.
+    /// The time from this moment to `now`. Zero if `now` is not later.
     pub(crate) fn elapsed_at(self, now: Self) -> Duration {
         Duration::from_nanos(now.0.saturating_sub(self.0))
     }
 
-    /// How long from here until `tick` begins; zero if it has begun.
+    /// The time from this moment until `tick` begins. Zero if it has begun.
     pub(crate) fn until(self, tick: Tick) -> Duration {
         Duration::from_nanos(tick.0.saturating_mul(NANOS_PER_TICK).saturating_sub(self.0))
     }
 }
 
-/// The reactor's source of time: the system's monotonic clock, or a hand that moves it.
+/// The reactor's source of time: the system's monotonic clock, or a [`ManualClock`].
 #[derive(Debug)]
 pub(crate) struct Clock {
     origin: Instant,
@@ -60,7 +61,7 @@ impl Clock {
         Self { by_hand: Some(hand), ..Self::monotonic() }
     }
 
-    /// The present. Never less than what was returned before, whatever the source says.
+    /// The present. It is never less than what was returned before, even if the source goes back.
     pub(crate) fn now(&self) -> Nanos {
         let read = match &self.by_hand {
             None => nanos(system_now().saturating_duration_since(self.origin)),
@@ -81,7 +82,7 @@ impl Clock {
     }
 }
 
-/// A clock that stands still until somebody moves it. Clones share the time.
+/// A clock that stands still until it is moved. Clones share the time.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ManualClock(Rc<Cell<u64>>);
 
@@ -100,13 +101,13 @@ impl ManualClock {
     }
 }
 
-/// Saturates after 584 years.
+/// The duration in nanoseconds. It saturates after 584 years.
 fn nanos(duration: Duration) -> u64 {
     let whole = duration.as_secs().saturating_mul(1_000_000_000);
     whole.saturating_add(duration.subsec_nanos().into())
 }
 
-#[expect(clippy::disallowed_methods, reason = "the one door through which time enters")]
+#[expect(clippy::disallowed_methods, reason = "the only place where a reactor reads the time")]
 fn system_now() -> Instant {
     Instant::now()
 }
@@ -115,7 +116,7 @@ fn system_now() -> Instant {
 mod tests {
     use super::*;
 
-    /// Goal: a source that goes back does not take time with it.
+    /// Goal: if the source goes back, the clock stands still.
     #[test]
     fn a_clock_set_back_stands_still() {
         let hand = ManualClock::default();
@@ -126,7 +127,8 @@ mod tests {
         assert_eq!(clock.now(), Nanos(5_000_000));
     }
 
-    /// Goal: never early. Method: arm from any moment, judge one nanosecond before the end.
+    /// Goal: a deadline never fires early. Method: set it from any moment, judge it one nanosecond
+    /// before it is due.
     #[test]
     fn rounding_never_fires_early() {
         for start in [0, 1, 999_999, 1_000_000, 1_000_001] {

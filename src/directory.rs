@@ -1,7 +1,7 @@
-//! Who listens, by name, and how each reactor is reached: what handles share with reactors.
+//! What handles share with reactors: the listeners by name, and the commands to each reactor.
 //!
-//! A handle asks a reactor for something by a [`Command`], which the reactor carries out in its own
-//! turn, on its own thread.
+//! A handle sends a reactor a [`Command`]. The reactor carries it out in its own turn, on its own
+//! thread.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -27,13 +27,15 @@ pub(crate) type MakeListener = Box<dyn FnOnce(u16) -> Box<dyn AnyListener> + Sen
 pub(crate) enum Command {
     /// Serve this part of a listener.
     Adopt(MakeListener),
-    /// The part with this serial is about to drain: complete the part when it has.
+    /// The listener part with this serial is about to drain. Complete `part` when it has drained.
     ExpectDrain { serial: u32, part: DrainPart },
-    /// Drain the part with this serial, which accepts. The other parts follow by themselves.
+    /// Drain the listener part with this serial, which accepts. The other parts then drain by
+    /// themselves.
     Drain { serial: u32 },
-    /// Count every listener's report from now on. The second time, wait for none of them.
+    /// Count the report of every listener that ends from now on. The second time, wait for no
+    /// connection.
     AnnounceShutdown(DrainPart),
-    /// All shards know of the shutdown.
+    /// Begin the shutdown: all shards know of it.
     BeginShutdown,
     /// End everything at once: another shard died.
     Abort,
@@ -55,14 +57,14 @@ impl fmt::Debug for Command {
     }
 }
 
-/// What all handles share with their reactors: one, or one per shard.
+/// What all handles share with their reactors. There is one reactor, or one per shard.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) inboxes: Vec<Inbox>,
     pub(crate) threads: Arc<Threads>,
     directory: Mutex<Directory>,
     ready: AtomicBool,
-    /// Nothing of it has a socket: the network is simulated.
+    /// The network is simulated, and there are no sockets.
     pub(crate) is_simulated: bool,
 }
 
@@ -75,7 +77,7 @@ pub(crate) struct Inbox {
     pub(crate) metrics: Arc<LoopMetrics>,
 }
 
-/// Who listens, by name.
+/// The listeners, by name.
 #[derive(Debug, Default)]
 struct Directory {
     entries: HashMap<Arc<str>, Entry>,
@@ -86,14 +88,15 @@ struct Directory {
 
 #[derive(Debug)]
 struct Entry {
-    /// Of the part on the first shard; the others follow.
+    /// The serial of the part on the first shard. The other parts have the serials after it.
     serial: u32,
     /// The shard that accepts.
     acceptor: usize,
-    /// None while it is being started: for everybody else it is not there yet.
+    /// `None` while the listener is being started: until it has started, other callers do not see
+    /// it.
     addr: Option<Endpoint>,
     counters: Vec<Arc<Counters>>,
-    /// The name is taken until every part has ended.
+    /// The listener is being stopped. Its name stays taken until every part has ended.
     stopping: bool,
     parts: usize,
 }
@@ -113,10 +116,11 @@ impl Inbox {
         std::mem::take(&mut *lock(&self.commands))
     }
 
-    /// From now on every handle says so.
+    /// The reactor is gone: from now on every command fails with [`Error::Gone`].
     pub(crate) fn set_gone(&self) {
         self.gone.store(true, Ordering::SeqCst);
-        // Dropped outside the lock: parts among them tell who waits, leases give names back, and
+        // The commands are dropped outside the lock, because their drops do more than free memory.
+        // A `DrainPart` wakes the callers of `Drain::wait`, a `NameGuard` releases its name, and
         // the drop of a factory is the user's code.
         for command in self.take_commands() {
             guarded(|| drop(command));
@@ -132,7 +136,8 @@ impl Inbox {
             return Err(Error::Gone);
         }
         lock(&self.commands).push(command);
-        // The reactor may have gone meanwhile; then nobody else drops the command.
+        // The reactor may have gone in the meantime. Then it will not drop the command, so this
+        // does.
         if self.is_gone() {
             drop(self.take_commands());
             return Err(Error::Gone);
@@ -159,12 +164,12 @@ impl Shared {
         }
     }
 
-    /// The same for a reactor over a simulated network.
+    /// As [`new`](Self::new), for one reactor over a simulated network.
     pub(crate) fn simulated(inbox: Inbox) -> Self {
         Self { is_simulated: true, ..Self::new(vec![inbox]) }
     }
 
-    /// A part of the listener has ended. After the last one its name is free again.
+    /// Notes that a part of the listener has ended. After the last part the name is free again.
     fn release(&self, name: &str) {
         let mut directory = lock(&self.directory);
         let Some(entry) = directory.entries.get_mut(name) else { return };
@@ -178,15 +183,15 @@ impl Shared {
         }
     }
 
-    /// Every reactor ends everything at once.
+    /// Makes every reactor end everything at once.
     pub(crate) fn abort(&self) {
         for inbox in &self.inboxes {
-            // One that is gone has nothing left to end.
+            // A reactor that is gone has nothing left to end.
             let _ = inbox.command(Command::Abort);
         }
     }
 
-    /// Whoever asks for something from now on is told that nobody is there to do it.
+    /// All reactors are gone: from now on every command fails with [`Error::Gone`].
     pub(crate) fn set_gone(&self) {
         self.inboxes.iter().for_each(Inbox::set_gone);
     }
@@ -216,21 +221,21 @@ impl Shared {
         Ok((serial, acceptor, counters))
     }
 
-    /// Nothing came of a reserved name.
+    /// Releases a reserved name, because its listener could not start.
     pub(crate) fn cancel(&self, name: &str) {
         lock(&self.directory).entries.remove(name);
     }
 
-    /// Every part is on its way to its reactor: whatever is asked of the listener from now on
-    /// comes after it.
+    /// Makes the listener visible to other callers, once every part is on its way to its reactor.
+    /// Later commands to the listener then arrive after the part.
     pub(crate) fn publish(&self, name: &str, addr: Endpoint) {
         if let Some(entry) = lock(&self.directory).entries.get_mut(name) {
             entry.addr = Some(addr);
         }
     }
 
-    /// Marks a listener as being stopped. Returns its first serial and the shard that accepts, unless
-    /// none of that name runs.
+    /// Marks a listener as being stopped. Returns its first serial and the shard that accepts.
+    /// Returns `None` if no listener of that name runs, or if it is being stopped already.
     pub(crate) fn begin_stop(&self, name: &str) -> Option<(u32, usize)> {
         match lock(&self.directory).entries.get_mut(name) {
             Some(entry) if !entry.stopping && entry.addr.is_some() => {
@@ -241,7 +246,7 @@ impl Shared {
         }
     }
 
-    /// Until a shutdown is asked for.
+    /// True until a shutdown is asked for.
     pub(crate) fn is_ready(&self) -> bool {
         self.ready.load(Ordering::SeqCst)
     }
@@ -250,7 +255,7 @@ impl Shared {
         self.ready.store(false, Ordering::SeqCst);
     }
 
-    /// The counters of all listeners in sum, those included that have ended.
+    /// The sum of the counters of all listeners, including those that have ended.
     pub(crate) fn stats(&self) -> Stats {
         let directory = lock(&self.directory);
         let mut stats = directory.retired.clone();
@@ -274,8 +279,8 @@ impl Shared {
         listeners
     }
 
-    /// The shard on which a part with this serial lives: the serials of a listener's parts follow
-    /// each other.
+    /// The shard of the listener part with this serial. The serials of a listener's parts are
+    /// consecutive.
     pub(crate) fn shard_of(&self, serial: u32) -> Option<usize> {
         lock(&self.directory).entries.values().find_map(|entry| {
             let shard = serial.checked_sub(entry.serial)? as usize;
@@ -289,8 +294,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A listener's part holds its name, and gives it back however the part ends, also if no reactor
-/// ever adopts it.
+/// Holds the name of a listener for one of its parts. The drop releases it, however the part ends,
+/// even if no reactor has adopted the part.
 #[derive(Debug)]
 pub(crate) struct NameGuard {
     pub(crate) shared: Arc<Shared>,
@@ -303,7 +308,7 @@ impl Drop for NameGuard {
     }
 }
 
-/// The counters of all of a listener's parts.
+/// The sum of the counters of all parts of a listener.
 pub(crate) fn sum(counters: &[Arc<Counters>]) -> Stats {
     let mut sum = Stats::default();
     for counters in counters {
@@ -321,9 +326,10 @@ mod tests {
     use super::*;
     use crate::drain::Drain;
 
-    /// Goal: a command that was welcome when it was looked at, and was stored after the reactor had
-    /// gone, is dropped, and its sender is told: else a part in it is waited for for ever. Method: the
-    /// sender is held up between the two by the lock of the commands; `/proc` tells when it sleeps there.
+    /// Goal: if the reactor goes after a sender has checked for it and before the sender stores its
+    /// command, the command is dropped and the sender gets an error. Otherwise a drain would wait
+    /// for ever for a part in the command. Method: the test holds the lock of the commands, so the
+    /// sender waits between check and store; `/proc` tells when it sleeps there.
     #[test]
     #[cfg(target_os = "linux")]
     fn a_command_that_comes_while_the_reactor_goes_is_dropped() {
@@ -346,7 +352,7 @@ mod tests {
                 sleeps().is_some()
             });
             assert!(patience, "the sender does not come to the lock");
-            // As `set_gone`, at a moment of the test's choice.
+            // What `set_gone` does, at a time that the test chooses.
             end.gone.store(true, Ordering::SeqCst);
             assert!(std::mem::take(&mut *commands).is_empty());
             drop(commands);

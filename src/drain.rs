@@ -1,4 +1,4 @@
-//! Waiting for a drain, and what it came to.
+//! Waits for a drain, and reports its result.
 
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -10,40 +10,41 @@ use crate::error::Error;
 use crate::identity::ConnectionId;
 use crate::reason::CloseReason;
 
-/// What a drain came to.
+/// The result of a drain.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
-    /// Connections that came to an end of their own: between packets, or by their own doing.
+    /// Connections that were not forced. They ended between packets, or for a reason of their own.
     pub drained: u64,
-    /// Connections that were ended at the drain deadline, those included whose end was decided
-    /// before and whose last output could not leave.
+    /// Connections that were ended at the drain deadline, or by a second shutdown. This includes
+    /// connections whose end was decided before, and whose last output could not leave.
     pub forced: u64,
-    /// Bytes of unfinished packets that forced connections had received, and that no handler got.
+    /// Bytes of unfinished packets that forced connections had received. No handler got them.
     pub undelivered_bytes: u64,
     /// Bytes of answers that forced connections had queued, and that were not sent.
     pub unsent_bytes: u64,
-    /// The connections that took longest, the last one last; at most [`Report::SLOWEST`] of each
-    /// listener and shard.
+    /// The connections that took longest, sorted so that the last one to end comes last. At most
+    /// [`Report::SLOWEST`] of each listener and shard.
     pub slowest: Vec<SlowConnection>,
 }
 
-/// A connection that was among the last of a drain.
+/// One of the last connections that ended in a drain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SlowConnection {
     /// The connection's name.
     pub id: ConnectionId,
-    /// The peer's end.
+    /// The peer's endpoint.
     pub peer_addr: Endpoint,
-    /// What it ended with.
+    /// The reason for its end.
     pub reason: CloseReason,
-    /// How long after the drain began.
+    /// The time from the beginning of the drain to the end of the connection.
     pub after: Duration,
 }
 
 impl Report {
-    /// The most connections that are named per listener and shard.
+    /// The largest number of connections in [`slowest`](Self::slowest), for each listener and
+    /// shard.
     pub const SLOWEST: usize = 8;
 
     /// Counts a connection that has ended.
@@ -61,7 +62,7 @@ impl Report {
 }
 
 impl Report {
-    /// Adds another listener's.
+    /// Adds the report of another listener or shard.
     pub(crate) fn merge(&mut self, other: &Self) {
         self.drained += other.drained;
         self.forced += other.forced;
@@ -84,7 +85,7 @@ impl fmt::Display for Report {
 
 #[derive(Debug, Default)]
 struct Progress {
-    /// Parts of the drain that are not over: one per shard.
+    /// Parts of the drain that are not over. There is one part per shard.
     pending: usize,
     report: Report,
     /// A reactor went away before its part was over.
@@ -103,19 +104,19 @@ impl State {
     }
 }
 
-/// A drain under way. Dropping it changes nothing: the drain goes on.
+/// A drain under way. A drop of this value does not stop the drain.
 #[derive(Debug, Clone)]
 pub struct Drain {
     state: Arc<State>,
     threads: Arc<Threads>,
 }
 
-/// Which threads have to do the work that a drain waits for.
+/// The threads that do the work that a drain waits for.
 #[derive(Debug)]
 pub(crate) struct Threads {
-    /// The reactors' threads, each known once its reactor is on it.
+    /// The reactors' threads. Each is known once its reactor is on it.
     reactors: Box<[OnceLock<ThreadId>]>,
-    /// Of shards that do not run yet: where their owner was seen last.
+    /// For shards that do not run yet: the thread that used them last.
     owner: Mutex<Option<ThreadId>>,
 }
 
@@ -124,17 +125,17 @@ impl Threads {
         Self { reactors: (0..reactors).map(|_| OnceLock::new()).collect(), owner: Mutex::default() }
     }
 
-    /// The reactor of `shard` is on the calling thread, from now on.
+    /// Notes that the reactor of `shard` is on the calling thread from now on.
     pub(crate) fn bind_thread(&self, shard: usize) {
         self.reactors[shard].get_or_init(|| thread::current().id());
     }
 
-    /// Shards that do not run yet are on the calling thread.
+    /// Notes that shards that do not run yet are on the calling thread.
     pub(crate) fn owned_here(&self) {
         *self.owner() = Some(thread::current().id());
     }
 
-    /// The shards run: their threads are the reactors'.
+    /// Notes that the shards run: from now on the reactors' threads do the work.
     pub(crate) fn disown(&self) {
         *self.owner() = None;
     }
@@ -153,14 +154,15 @@ impl Threads {
     }
 }
 
-/// What a reactor leaves behind when a shutdown has ended it.
+/// The report of a shutdown, which stays when the shutdown has ended the reactor.
 pub(crate) type FinalReport = Arc<OnceLock<Report>>;
 
 impl Drain {
-    /// How long `wait` gives shards on the calling thread to be moved to another one and run.
+    /// If the shards are on the calling thread and do not run, `wait` gives up after this time.
+    /// Until then they may be moved to another thread and run.
     const GRACE: Duration = Duration::from_secs(1);
 
-    /// A drain of as many parts as there are reactors, and the ends that complete it.
+    /// A drain, and one part for each reactor. The drain is over when all parts are complete.
     pub(crate) fn new(threads: Arc<Threads>) -> (Self, Vec<DrainPart>) {
         let parts = threads.reactors.len();
         let state = Arc::new(State::default());
@@ -170,15 +172,15 @@ impl Drain {
         (Self { state, threads }, parts)
     }
 
-    /// Blocks until the last connection has ended. Once the drain is over it returns the report at
-    /// once, as often as it is called and on every thread.
+    /// Blocks until the last connection has ended, and returns the report. Once the drain is over,
+    /// every call returns the report at once, on any thread.
     ///
     /// # Errors
     ///
-    /// [`Error::WouldDeadlock`] on a reactor's own thread while the drain is not over, in a callback
-    /// for example, or between two turns. Also, after 1 s, on the thread that last used
-    /// [`Shards`](crate::Shards) which do not run; until then another thread may begin to run them.
-    /// [`Error::Gone`] if a reactor was dropped before the drain was over.
+    /// [`Error::WouldDeadlock`] on a reactor's own thread while the drain is not over, for example
+    /// in a callback or between two turns. [`Error::WouldDeadlock`] after 1 s on the thread that
+    /// last used [`Shards`](crate::Shards) that do not run. Within that second another thread may
+    /// begin to run them. [`Error::Gone`] if a reactor was dropped before the drain was over.
     pub fn wait(&self) -> Result<Report, Error> {
         let mut progress = self.state.progress();
         if progress.pending > 0 && self.threads.is_reactor_here() {
@@ -207,12 +209,13 @@ impl Drain {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "it blocks: no reactor's clock has to do with it")]
+#[expect(clippy::disallowed_methods, reason = "`wait` blocks, and uses no reactor's clock")]
 fn now() -> Instant {
     Instant::now()
 }
 
-/// A reactor's end of a [`Drain`]. Dropped without a report it says that the reactor is gone.
+/// A reactor's part of a [`Drain`]. If it is dropped without a report, it marks the reactor as
+/// gone.
 #[derive(Debug)]
 pub(crate) struct DrainPart {
     state: Arc<State>,
@@ -221,7 +224,8 @@ pub(crate) struct DrainPart {
 }
 
 impl DrainPart {
-    /// Of a shutdown: a reactor that has shut down already is not gone, it is done.
+    /// Makes this a part of a shutdown. A reactor that has shut down already is not gone: its final
+    /// report counts.
     pub(crate) fn or(self, final_report: &FinalReport) -> Self {
         let mut part = self;
         part.final_report = Some(Arc::clone(final_report));
@@ -250,7 +254,8 @@ impl Drop for DrainPart {
 mod tests {
     use super::*;
 
-    /// What a listener's drain came to, and its one slow, so many seconds after the beginning.
+    /// A report with these numbers, and one slow connection that ended `secs` seconds after the
+    /// beginning.
     fn report(drained: u64, forced: u64, undelivered: u64, unsent: u64, secs: u64) -> Report {
         let slow = SlowConnection {
             id: ConnectionId { serial: 1, key: 2, generation: 3 },
@@ -267,8 +272,8 @@ mod tests {
         }
     }
 
-    /// Goal: reports of listeners and shards add up, each number to its own sum. Method: three of them,
-    /// with numbers of which no two sums are equal.
+    /// Goal: reports of listeners and shards add up, each number to its own sum. Method: three
+    /// reports with numbers that give different sums in every combination.
     #[test]
     fn reports_add_up() {
         let mut sum = Report::default();

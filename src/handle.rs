@@ -1,7 +1,7 @@
-//! The reactor's handles: what other threads, and callbacks, may ask of it.
+//! The reactor's handles, for other threads and for callbacks.
 //!
-//! Whatever can fail fails at once, on the caller's thread; starting a listener is in
-//! [`start`](crate::start). What is left to do goes to the reactor as a command.
+//! What can fail, fails at once on the caller's thread. The rest goes to the reactor as a command.
+//! The start of a listener is in [`start`](crate::start).
 
 use std::fmt;
 
@@ -16,29 +16,31 @@ use crate::reason::MessageError;
 use crate::stats::{Counters, Stats};
 use crate::sync::Arc;
 
-/// Asks things of a reactor, from any thread and from callbacks. Cheap to clone.
+/// Controls a reactor, from any thread and from callbacks. It is cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Handle {
     pub(crate) shared: Arc<Shared>,
 }
 
 impl Handle {
-    /// Stops a listener and drains it: everybody who had connected is served, everything that had
-    /// arrived is answered, then every connection is told [`Info::Shutdown`](crate::Info::Shutdown)
-    /// and gets until the [`drain_timeout`](crate::ListenerOptions::drain_timeout).
+    /// Stops a listener and drains it. Every client that has connected is served, and everything
+    /// that has arrived is answered. Then every connection gets
+    /// [`Info::Shutdown`](crate::Info::Shutdown), and has until the
+    /// [`drain_timeout`](crate::ListenerOptions::drain_timeout) to finish.
     ///
-    /// Whoever is still in the backlog because `max_connections` is reached, or for want of
-    /// descriptors, is not served. A connection whose handler has paused reading is told once it
-    /// resumes.
+    /// A client is not served if it is still in the backlog because `max_connections` is reached,
+    /// or because no descriptors are left. A connection whose handler has paused reading gets the
+    /// `Info::Shutdown` once the handler resumes.
     ///
-    /// Returns at once. A handshake that finishes while the listening socket closes is reset by
-    /// the kernel; who cannot have that keeps the socket open elsewhere and hands it over with
-    /// [`ListenerOptions::from_std`](crate::ListenerOptions::from_std). The name is free once the
-    /// listener is drained.
+    /// Returns at once. The name is free once the listener is drained.
+    ///
+    /// If a handshake finishes while the listening socket closes, the kernel resets the connection.
+    /// To avoid this, keep the socket open elsewhere and pass it in with
+    /// [`ListenerOptions::from_std`](crate::ListenerOptions::from_std).
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownName`], also for a listener that is being stopped already; [`Error::Gone`].
+    /// [`Error::UnknownName`], also if the listener is being stopped already; [`Error::Gone`].
     pub fn stop_listener(&self, name: &str) -> Result<Drain, Error> {
         let Some((serial, acceptor)) = self.shared.begin_stop(name) else {
             return Err(Error::UnknownName(name.to_owned()));
@@ -49,12 +51,12 @@ impl Handle {
             if shard == acceptor {
                 accepting = Some((serial, part));
             } else {
-                // If it is gone, the part tells.
+                // If the reactor is gone, the drop of the part reports it.
                 let _ = self.shared.inboxes[shard].command(Command::ExpectDrain { serial, part });
             }
         }
-        // The part that accepts comes last: the others drain when nobody comes any more, and
-        // nobody's report is to be missed.
+        // The part that accepts comes last. When it drains, the others drain, too. By then each of
+        // them has to know where its report goes.
         if let Some((serial, part)) = accepting {
             let inbox = &self.shared.inboxes[acceptor];
             inbox.command(Command::ExpectDrain { serial, part })?;
@@ -63,12 +65,12 @@ impl Handle {
         Ok(drain)
     }
 
-    /// Drains every listener, then has [`Reactor::run`](crate::Reactor::run) return.
+    /// Drains every listener, then makes [`Reactor::run`](crate::Reactor::run) return.
     ///
-    /// [`is_ready`](Self::is_ready) says no from now on; the listening sockets close after
+    /// From now on [`is_ready`](Self::is_ready) returns `false`. The listening sockets close after
     /// [`ReactorOptions::shutdown_delay`](crate::ReactorOptions::shutdown_delay).
     ///
-    /// Asked a second time, it does not wait any longer: every connection is ended at once.
+    /// A second call ends every connection at once, without waiting.
     ///
     /// # Errors
     ///
@@ -82,22 +84,23 @@ impl Handle {
             reached = reached.or(inbox.command(Command::AnnounceShutdown(part)));
         }
         reached?;
-        // Only when all of them know may one begin: what the others are told by it comes later.
+        // A shard may begin only when all shards know of the shutdown. The drain of its listeners
+        // drains parts on other shards, and those have to count their reports.
         for inbox in &self.shared.inboxes {
-            // One that had no listener has ended already.
+            // A reactor without listeners has ended already.
             let _ = inbox.command(Command::BeginShutdown);
         }
         Ok(drain)
     }
 
-    /// Whether new clients are welcome: until [`shutdown`](Self::shutdown) is asked for. For the
-    /// health check of a load balancer.
+    /// Whether the server takes new clients: true until [`shutdown`](Self::shutdown) is called. It
+    /// is meant for the health check of a load balancer.
     pub fn is_ready(&self) -> bool {
         self.shared.is_ready()
     }
 
-    /// Ends one connection with [`CloseReason::Shutdown`](crate::CloseReason::Shutdown), after what
-    /// is queued was sent. Nothing happens if it has ended already.
+    /// Ends one connection with [`CloseReason::Shutdown`](crate::CloseReason::Shutdown), after its
+    /// queued output has been sent. Does nothing if the connection has ended already.
     ///
     /// # Errors
     ///
@@ -112,23 +115,23 @@ impl Handle {
         }
     }
 
-    /// The counters of all listeners in sum, those included that have ended.
+    /// The sum of the counters of all listeners, including those that have ended.
     pub fn stats(&self) -> Stats {
         self.shared.stats()
     }
 
-    /// Every listener with its endpoint and its counters, in the order of their names.
+    /// Every listener with its endpoint and its counters, sorted by name.
     pub fn listeners(&self) -> Vec<(String, Endpoint, Stats)> {
         self.shared.listeners()
     }
 
-    /// What the reactors' turns were like, a snapshot for each shard. Nothing is reset by it.
+    /// Measurements of the reactors' turns, one snapshot for each shard. The call resets nothing.
     pub fn loop_stats(&self) -> Vec<LoopStats> {
         self.shared.inboxes.iter().map(|inbox| inbox.metrics.snapshot()).collect()
     }
 }
 
-/// A listener that runs: its address, its counters, and a voice to all of its connections.
+/// A running listener: its address, its counters, and broadcasts to all of its connections.
 pub struct ListenerHandle<M> {
     pub(crate) name: Arc<str>,
     pub(crate) addr: Endpoint,
@@ -143,23 +146,26 @@ impl<M> ListenerHandle<M> {
         &self.name
     }
 
-    /// Where it listens, with the real port if 0 was asked for.
+    /// The endpoint on which it listens. If port 0 was asked for, it has the port that the system
+    /// chose.
     pub fn local_addr(&self) -> Endpoint {
         self.addr.clone()
     }
 
-    /// Sends a clone of `message` to every connection there is when the message is delivered.
+    /// Sends a clone of `message` to every connection that exists when the message is delivered.
     ///
-    /// It is one entry of the mailbox of each shard, whatever the number of connections; the clones
-    /// for them are made on the reactor's thread, within the message budget of each turn, and those
-    /// for the other shards on the caller's. Each connection hears broadcasts in the order in which
-    /// they were made; those that wait together reach one connection after the other, so that one may
-    /// have heard all of them before the next hears the first.
+    /// A broadcast takes one entry in the mailbox of each shard, however many connections there
+    /// are. The caller's thread makes one clone for each further shard. The reactor's thread makes
+    /// the clones for the connections, within the message budget of each turn.
+    ///
+    /// Each connection receives broadcasts in the order in which they were made. Broadcasts that
+    /// wait together are delivered to one connection after the other. So one connection may receive
+    /// all of them before the next receives the first.
     ///
     /// # Errors
     ///
     /// As [`Address::send`](crate::Address::send). With several shards, `Full` means that at least
-    /// one of them was, and that others may have got the message even so.
+    /// one mailbox was full. Other shards may have received the message even so.
     pub fn broadcast(&self, message: M) -> Result<(), MessageError<M>>
     where
         M: Clone,
@@ -171,7 +177,7 @@ impl<M> ListenerHandle<M> {
             match mailbox.post(Mail::All { message: message.clone(), clone }) {
                 Ok(()) => reached = true,
                 Err(MessageError::Full(back)) => full = Some(back),
-                // That part is drained; others may not be.
+                // This part is drained. Others may not be.
                 Err(MessageError::Gone(_)) => {}
             }
         }
@@ -191,12 +197,12 @@ impl<M> ListenerHandle<M> {
         self.reactor.stop_listener(&self.name)
     }
 
-    /// This listener's counters, also after it has ended.
+    /// This listener's counters. They stay available after it has ended.
     pub fn stats(&self) -> Stats {
         sum(&self.counters)
     }
 
-    /// The same, shard by shard.
+    /// This listener's counters, one snapshot for each shard.
     pub fn shard_stats(&self) -> Vec<Stats> {
         self.counters.iter().map(|counters| counters.snapshot()).collect()
     }
@@ -231,7 +237,7 @@ mod tests {
     use crate::mailbox::Notifier;
     use crate::options::ListenerOptions;
 
-    /// What a broadcast finds on a shard.
+    /// The state of a shard's mailbox before the broadcast.
     #[derive(Debug, Copy, Clone, PartialEq, Eq)]
     enum Found {
         Room,
@@ -239,8 +245,9 @@ mod tests {
         Gone,
     }
 
-    /// Goal: a broadcast is `Full` if any shard was, `Gone` if all were, and reaches each that has room,
-    /// once; the message comes back. Method: all 27 states of three shards.
+    /// Goal: a broadcast returns `Full` if any mailbox was full, and `Gone` if all were gone. It
+    /// reaches each mailbox that has space, once. With an error, the message comes back. Method:
+    /// all 27 states of three shards.
     #[test]
     fn a_broadcast_tells_of_any_shard_that_was_full() {
         let states = [Found::Room, Found::Full, Found::Gone];

@@ -1,15 +1,16 @@
-//! A minimal library for scalable TCP servers: it accepts connections, cuts their bytes into
-//! packets, buffers what a slow peer has not taken, and times out what does not come. You write one
-//! small [`Handler`]; its value is the state of one connection, and it answers each packet with an
-//! [`Action`]. Underneath is a plain reactor on [mio]: one thread, one `poll`, no async runtime; or
-//! one of it per core.
+//! A minimal library for scalable TCP servers. It accepts connections, cuts their bytes into
+//! packets, buffers output that a slow peer has not taken yet, and ends connections that are too
+//! slow. You write one small [`Handler`]. A value of it is the state of one connection, and it
+//! answers each packet with an [`Action`]. Underneath is a plain reactor on [mio]: one thread, one
+//! `poll`, no async runtime. [`Shards`] runs one reactor per core.
 //!
-//! It is Erlang's [Condor] as a Rust library, with its names and its defaults: packets behind a
-//! two-byte length, ten seconds for each, a hundred connections.
+//! It is Erlang's [Condor] as a Rust library, with the same names and the same defaults: a two-byte
+//! length before each packet, 10 seconds for each packet, 100 connections.
 //!
 //! # Example
 //!
-//! A server on 127.0.0.1:5555 that answers `ping` with `pong`, and `stop` with `ok` and the end:
+//! A server on 127.0.0.1:5555. It answers `ping` with `pong`. It answers `stop` with `ok`, and then
+//! ends the connection:
 //!
 //! ```no_run
 //! use condor::{Action, CloseReason, Context, Handler, ListenerOptions, Reactor};
@@ -37,52 +38,57 @@
 //!
 //! # What it takes care of
 //!
-//! - **Packets.** [`LengthField`] in all its variations, [`Lines`], [`Raw`], or a [`Framer`] of your
-//!   own. Any number of packets a read, cut anywhere by the network; all answers of a turn leave in
-//!   one write. [`Context::set_framing`] changes the framing in mid-stream.
-//! - **Time.** A packet has ten seconds from its first byte to its last, and later bytes do not
-//!   extend them, so a peer that drips bytes cannot hold a slot. Idle and write-stall timeouts, and
-//!   [`Context::send_after`] for the handler's own.
-//! - **Slow peers.** A peer that does not take its answers is not read until it does. What waits
-//!   for it is bounded by [`max_queued`](ListenerOptions::max_queued).
-//! - **Messages.** [`Address`] reaches one connection from any thread,
-//!   [`ListenerHandle::broadcast`] all of a listener's. Mailboxes are bounded.
-//! - **Fairness.** Every turn does a bounded amount for each connection, listener, mailbox and for
-//!   the timers; see [`ReactorOptions`].
-//! - **The end.** [`Handler::terminate`] is called exactly once for every handler made, with a
-//!   typed [`CloseReason`], on every path. A panic ends one connection. The last answers arrive
-//!   before the end of the stream does. [`Handle::shutdown`] and [`Handle::stop_listener`] drain:
-//!   what had arrived is answered.
-//! - **Trouble.** Out of descriptors, reset while being accepted, a port in use: each has a defined
-//!   outcome, and a line in the [log] at most once a second. [`Stats`] counts everything, and
-//!   [`LoopStats`] has histograms of the turns.
-//! - **Tests.** [`testing::Harness`] runs your handler over a scripted stream with a clock that only
-//!   the test moves; see [Testing your handler](testing#testing-your-handler).
+//! - **Packets.** [`LengthField`] in all its variations, [`Lines`], [`Raw`], or a [`Framer`] of
+//!   your own. One read may bring any number of packets, and the network may cut them anywhere. All
+//!   answers of one turn leave in one write. [`Context::set_framing`] changes the framing in
+//!   mid-stream.
+//! - **Time.** A packet has 10 seconds from its first byte to its last. Later bytes do not extend
+//!   the time, so a peer that sends single bytes cannot hold a slot. There are also timeouts for
+//!   idle connections and for stalled writes, and [`Context::send_after`] for timers of the
+//!   handler.
+//! - **Slow peers.** If a peer does not take its answers, the reactor does not read from it until
+//!   it does. [`max_queued`](ListenerOptions::max_queued) bounds the output that waits for the
+//!   peer.
+//! - **Messages.** [`Address`] sends a message to one connection, from any thread.
+//!   [`ListenerHandle::broadcast`] sends one to all connections of a listener. Mailboxes are
+//!   bounded.
+//! - **Fairness.** Every turn does a bounded amount of work for each connection, each listener,
+//!   each mailbox and the timers. See [`ReactorOptions`].
+//! - **The end.** [`Handler::terminate`] is called exactly once for every handler, with a typed
+//!   [`CloseReason`], on every path. A panic ends one connection only. The peer receives the last
+//!   answers before the end of the stream. [`Handle::shutdown`] and [`Handle::stop_listener`]
+//!   drain: everything that has arrived is answered first.
+//! - **Trouble.** The process runs out of descriptors, a peer resets a connection before it is
+//!   accepted, a port is in use: each case has a defined outcome, and at most one line in the [log]
+//!   per second. [`Stats`] counts everything, and [`LoopStats`] has histograms of the turns.
+//! - **Tests.** [`testing::Harness`] runs your handler over a scripted stream, with a clock that
+//!   only the test moves. See [Testing your handler](testing#testing-your-handler).
 //!
 //! # What it does not do
 //!
-//! - TLS, UDP, Unix sockets, connecting to other servers from a handler.
+//! - TLS, UDP, Unix sockets, or connections from a handler to other servers.
 //! - Blocking work. All callbacks of a reactor run on one thread, one after the other. Hand long
 //!   work to threads of your own: pause reading, answer when the result comes back as a message,
-//!   resume. The `offload` example does it.
-//! - Windows, and systems that are not 64 bits wide. Linux is tested; other Unix systems are best
-//!   effort.
+//!   then resume. The `offload` example does this.
+//! - Windows, and systems that are not 64 bits wide. Linux is tested. Support for other Unix
+//!   systems is best effort.
 //!
 //! Every limit has a default, a unit and a setter in [`ListenerOptions`] or [`ReactorOptions`].
-//! [`ListenerOptions::check`] says what contradicts itself or may not be meant, and
-//! [`ListenerOptions::worst_case_memory`] what hostile peers can make a listener hold.
+//! [`ListenerOptions::check`] reports options that contradict each other, and options that may be a
+//! mistake. [`ListenerOptions::worst_case_memory`] tells how much memory hostile peers can make a
+//! listener use.
 //!
 //! # Threads, and loops of your own
 //!
-//! A [`Reactor`] stays on the thread that made it, and so do its handlers, which need not be `Send`.
-//! A [`Handle`] is for everybody else: it starts and stops listeners, closes connections and reads
-//! counters from any thread and from callbacks. [`Reactor::run`] blocks until a shutdown is done; a
-//! program with an event loop of its own watches the reactor's
-//! [descriptor](std::os::fd::AsRawFd), asks [`Reactor::next_deadline`] how long it may wait, and
-//! calls [`Reactor::turn`]. The `own_loop` example does that.
+//! A [`Reactor`] stays on the thread that made it. So do its handlers, which need not be `Send`. A
+//! [`Handle`] works from any thread and from callbacks: it starts and stops listeners, closes
+//! connections and reads counters. [`Reactor::run`] blocks until a shutdown is done. A program with
+//! an event loop of its own watches the reactor's [descriptor](std::os::fd::AsRawFd), asks
+//! [`Reactor::next_deadline`] how long it may wait, and calls [`Reactor::turn`]. The `own_loop`
+//! example does this.
 //!
-//! [`Shards`] is one reactor per core behind the same names. A connection lives on one of them, and
-//! shares nothing with the others that a packet would touch.
+//! [`Shards`] runs one reactor per core, with the same API. A connection lives on one shard. It
+//! shares nothing with the other shards that a packet touches.
 //!
 //! # The modules
 //!
@@ -115,7 +121,7 @@
 //!   loop_metrics histograms of the turns
 //!   stats        counters
 //!   logging      at most one line per second and cause
-//!   clock        the only module that reads the time
+//!   clock        where a reactor gets the time from
 //!   error        errors of options and of the environment
 //!   identity     the name of a connection, and the endpoint of its peer
 //!   endpoint     what an end is called: an IP address with a port, or a Unix name
@@ -140,7 +146,7 @@
 //! [mio]: https://docs.rs/mio
 #![doc(test(attr(deny(warnings))))]
 #![forbid(unsafe_code)]
-// Of the library alone: examples print, and tests fail.
+// These lints are for the library alone: examples print, and tests may unwrap.
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::print_stdout))]
 
 // From the top down: a module names only modules below it. `tests/house/tidy.rs` checks this order,
@@ -205,8 +211,8 @@ pub use shards::Shards;
 pub use stats::{CloseKind, Stats};
 pub use timers::TimerId;
 
-/// The modules without a socket, for this crate's own tests, benches and fuzzers. Not part of the
-/// API: anything in here may change in any release.
+/// Modules without a socket, for this crate's own tests, benches and fuzzers. They are not part of
+/// the API: anything in here may change in any release.
 #[doc(hidden)]
 pub mod internals {
     pub use crate::buffer::{Buffer, Pool, Queue};

@@ -1,4 +1,4 @@
-//! What of a listener never changes while it runs, as its connections and their handlers see it.
+//! What stays the same while a listener runs, for its connections and their handlers.
 
 use crate::connection::Limits;
 use crate::directory::NameGuard;
@@ -11,29 +11,29 @@ use crate::options::ListenerOptions;
 use crate::stats::Counters;
 use crate::sync::Arc;
 
-/// What of a listener never changes while it runs.
+/// What stays the same while a listener runs.
 #[derive(Debug)]
 pub(crate) struct ListenerShared<M> {
     pub(crate) name: Arc<str>,
-    /// Which shard this part of the listener lives on.
+    /// The shard of this part of the listener.
     pub(crate) shard: usize,
     pub(crate) slot: u16,
     pub(crate) serial: u32,
     pub(crate) options: ListenerOptions,
     pub(crate) framing: Framing,
-    /// Of that framing, found out once.
+    /// The shape of that framing, computed once.
     pub(crate) shape: Shape,
     pub(crate) limits: Limits,
     pub(crate) mailbox: Arc<Mailbox<M>>,
     pub(crate) counters: Arc<Counters>,
     /// The handle of the reactor, for callbacks.
     pub(crate) handle: Handle,
-    #[expect(dead_code, reason = "it is only there to be dropped")]
+    #[expect(dead_code, reason = "it is held for its drop")]
     pub(crate) name_guard: NameGuard,
 }
 
 impl<M> ListenerShared<M> {
-    /// The name of the connection that sits there.
+    /// The name of the connection with this identity.
     pub(crate) fn id_of(&self, identity: &Identity) -> ConnectionId {
         ConnectionId { serial: self.serial, key: identity.key, generation: identity.generation }
     }
@@ -50,7 +50,7 @@ impl<M> ListenerShared<M> {
 }
 
 impl<M> Drop for ListenerShared<M> {
-    /// Whoever sends to a listener that ends before a reactor has adopted it is told so.
+    /// Closes the mailbox, so that sends fail even if no reactor has adopted the listener.
     fn drop(&mut self) {
         guarded(|| drop(self.mailbox.close()));
     }

@@ -1,7 +1,8 @@
-//! What a turn lends to everybody who works in it: the time, the wheel, the buffers, the budgets.
+//! What all phases of a turn share: the time, the wheel, the buffers, and the options with the
+//! budgets.
 //!
-//! There is one of it per reactor. It knows no listener and no connection; those get it as an
-//! argument, use it, and leave it as it was, with `out` empty.
+//! There is one `LoopState` per reactor. It knows no listener and no connection. They get it as an
+//! argument, use it, and leave it with `out` empty.
 
 use std::time::{Duration, Instant};
 
@@ -13,51 +14,54 @@ use crate::poller::Registry;
 use crate::sync::Arc;
 use crate::wheel::{Tick, Wheel};
 
-/// Whom an entry of the wheel is for. Entries are cancelled when their owner goes, so that no
-/// generation is needed here.
+/// What an entry of the wheel is for. An owner cancels its entries when it goes, so no generation
+/// is needed here.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub(crate) enum Timer {
-    /// The one entry of a connection: something may be due.
+    /// The one entry of a connection: one of its deadlines may be due.
     Peer { listener: u16, key: u32 },
     /// A `send_after`.
     User { listener: u16, index: u32 },
-    /// A listener may try to accept again.
+    /// The pause of a listener is over: it may try to accept again.
     Accept { listener: u16 },
     /// A listener's drain deadline.
     Drain { listener: u16 },
-    /// The lead time of a shutdown: now the listening sockets close.
+    /// The `shutdown_delay` is over: the listening sockets close.
     ShutdownDelay,
-    /// The pool gives back what nobody has needed lately.
+    /// The pool gives back memory that it has not needed lately.
     Trim,
 }
 
-/// Memory that nobody has needed for so long goes back to the system: long enough that a service
-/// with bursts every few seconds keeps what it needs for them.
+/// Memory that is not needed for this long goes back to the system. A service with bursts every few
+/// seconds keeps the memory that its bursts need.
 const TRIM_EVERY: Duration = Duration::from_secs(10);
 
-/// Output of one peer beyond which it is written before the peer gets more packets, in bytes.
+/// In bytes. Once the output of a peer reaches this size, it is written before the peer gets more
+/// packets.
 pub(crate) const FLUSH_AT: usize = 256 * 1024;
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct LoopState {
     clock: Clock,
-    /// The newest sample: what deadlines are counted from.
+    /// The newest sample of the clock. Deadlines are counted from it.
     now: Nanos,
-    /// The tick that begins with it or next.
+    /// The tick that begins at `now`, or the next one after `now`.
     tick: Tick,
     /// When this turn began, after `poll`.
     began: Nanos,
-    /// A moment before `poll` looked: whatever had arrived by then was announced. What deadlines
-    /// are expiry_now against.
+    /// A time before `poll` looked. Everything that had arrived by then has been announced.
+    /// Deadlines are judged against this time.
     expiry_now: Nanos,
     attributed_until: Nanos,
     /// How long the turn before this one took, in nanoseconds.
     pub(crate) took: u64,
-    /// Whether there are listeners to be told apart when the turn turns out to be slow.
+    /// Whether to measure each listener, so that the log can name the slowest one after a slow
+    /// turn.
     pub(crate) per_listener_timing: bool,
     pub(crate) wheel: Wheel<Timer>,
-    /// Output of the connection that is being worked on, framed. It belongs to that one alone.
+    /// Framed output of the connection that is being worked on. It belongs to that connection
+    /// alone.
     pub(crate) out: Vec<u8>,
     pub(crate) pool: Pool,
     /// A [`Timer::Trim`] is in the wheel.
@@ -94,28 +98,29 @@ impl LoopState {
         }
     }
 
-    /// A turn begins. Deadlines are expiry_now against `before`, the newest time known before `poll`
-    /// looked, and not against the present: what arrived in between has not been announced, and no
-    /// peer is to blame for it. Nothing new is expiry_now if `poll` was interrupted, and did not look.
+    /// Begins a turn. `before` is the newest time known before `poll` looked. Deadlines are judged
+    /// against `before` and not against the present: what arrived in between has not been
+    /// announced, and a peer must not be timed out for it. If `poll` was interrupted, it did not
+    /// look: then `before` is `None`, and no further deadline is due.
     pub(crate) fn begin(&mut self, before: Option<Nanos>) {
         self.sample();
         (self.began, self.attributed_until) = (self.now, self.now);
         self.expiry_now = before.unwrap_or(self.expiry_now);
     }
 
-    /// Takes the time again, for deadlines armed late in a long turn.
+    /// Reads the clock again, for deadlines that are set late in a long turn.
     pub(crate) fn sample(&mut self) {
         self.now = self.clock.now();
         self.tick = self.now.round_up();
     }
 
-    /// The time as it is, without keeping it.
+    /// Reads the clock, and leaves the sample of the turn as it is.
     pub(crate) fn present(&self) -> Nanos {
         self.clock.now()
     }
 
-    /// Takes the time, and tells how much of it has passed since the last lap, or since the turn
-    /// began. Without laps it costs nothing and none has.
+    /// Samples the clock. Returns the time since the last call, or since the turn began. Without
+    /// `per_listener_timing` it reads no clock and returns zero.
     pub(crate) fn attribute_time(&mut self) -> Duration {
         if !self.per_listener_timing {
             return Duration::ZERO;
@@ -124,7 +129,7 @@ impl LoopState {
         std::mem::replace(&mut self.attributed_until, self.now).elapsed_at(self.now)
     }
 
-    /// The newest time that anybody has asked for. Costs nothing.
+    /// The newest time that the clock has returned. It reads no clock.
     pub(crate) fn latest(&self) -> Nanos {
         self.clock.latest()
     }
@@ -150,7 +155,7 @@ impl LoopState {
         self.clock.instant(self.now)
     }
 
-    /// Has the pool trimmed later, if that is worth it: no timer runs for a little.
+    /// Plans a trim of the pool, if the pool holds enough: a timer for a little is not worth it.
     #[inline]
     pub(crate) fn plan_trim(&mut self) {
         if !self.trim_armed && self.pool.wants_trim() {
@@ -159,18 +164,18 @@ impl LoopState {
         }
     }
 
-    /// Entries of the wheel but for the pool's own.
+    /// The number of entries in the wheel, without the pool's own.
     pub(crate) fn deadlines(&self) -> usize {
         self.wheel.len() - usize::from(self.trim_armed)
     }
 
-    /// The time planned for it has come.
+    /// Trims the pool, because the time planned for it has come.
     pub(crate) fn trim(&mut self) {
         self.trim_armed = false;
         self.pool.trim();
     }
 
-    /// Forgets what is in `out`, and gives memory back that one large answer took.
+    /// Empties `out`, and gives back the memory that one large answer took.
     pub(crate) fn clear_out(&mut self) {
         self.out.clear();
         if self.out.capacity() > 4 * FLUSH_AT {
@@ -190,8 +195,8 @@ mod tests {
         LoopState::new(clock, ReactorOptions::new(), Registry::Simulated, Arc::default())
     }
 
-    /// Goal: what arrived after `poll` looked is not held against anybody, however long we were
-    /// kept from reading the clock. Method: time passes between the sample and the turn.
+    /// Goal: what arrives after `poll` looked causes no timeout, however long the thread was kept
+    /// from reading the clock. Method: time passes between the sample and the turn.
     #[test]
     fn deadlines_are_judged_by_a_time_before_poll_looked() {
         let hand = ManualClock::default();
@@ -206,15 +211,16 @@ mod tests {
         assert_eq!((state.expiry_now(), state.now()), (Tick(10), Tick(1_010)), "poll did not look");
     }
 
-    /// What the wheel has at the end of so much time.
+    /// Moves the clock by `after`, and returns the timer that is due then.
     fn fired(state: &mut LoopState, hand: &ManualClock, after: Duration) -> Option<Timer> {
         hand.advance(after);
         state.begin(Some(state.present()));
         state.wheel.expire(state.expiry_now(), &mut 100)
     }
 
-    /// Goal: what a burst needed goes back, by the second trim, and then no deadline is left; without
-    /// a burst there never is one. Method: buffers given to the pool, time passed by hand.
+    /// Goal: memory that a burst needed goes back by the second trim, and then no deadline is left.
+    /// Without a burst no trim is planned. Method: the test gives buffers to the pool, and moves
+    /// the clock.
     #[test]
     fn what_a_burst_needed_is_trimmed_and_no_deadline_is_left() {
         let tick = Duration::from_millis(1);
@@ -240,8 +246,8 @@ mod tests {
         assert_eq!(state.wheel.len(), 0, "nothing is left to trim");
     }
 
-    /// Goal: the buffer of output does not stay as large as the largest answer, and is not made anew for
-    /// each of ordinary size. Method: its capacity after either.
+    /// Goal: the output buffer does not stay as large as the largest answer, and is not allocated
+    /// again for each answer of ordinary size. Method: its capacity after both.
     #[test]
     fn one_large_answer_does_not_stay_in_memory() {
         let mut state = by_hand(&ManualClock::default());

@@ -1,11 +1,11 @@
-//! What a peer is lent while it is worked on.
+//! What a peer borrows while it is worked on.
 
 use crate::listener_shared::ListenerShared;
 use crate::logging::LogGate;
 use crate::loop_state::LoopState;
 use crate::timers::Timers;
 
-/// Bytes that a forced end threw away.
+/// Bytes that were dropped because an end was forced.
 #[derive(Debug, Default)]
 pub(crate) struct Discarded {
     pub(crate) input: usize,
@@ -19,7 +19,7 @@ impl Discarded {
     }
 }
 
-/// What a peer is lent while it is worked on.
+/// What a peer borrows while it is worked on.
 #[derive(Debug)]
 pub(crate) struct PeerCx<'a, M> {
     pub(crate) state: &'a mut LoopState,

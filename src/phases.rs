@@ -1,4 +1,5 @@
-//! What a turn does to a listener, whatever its handler: one method for each phase.
+//! The calls from a turn to a listener, independent of the handler's type: one method for each
+//! phase.
 
 use std::any::Any;
 use std::io;
@@ -9,9 +10,10 @@ use crate::identity::ConnectionId;
 use crate::loop_state::{LoopState, Timer};
 use crate::poller::Readiness;
 
-/// A listener, whatever its handler: one method per phase of the turn, and what commands ask for.
+/// A listener, independent of the handler's type. It has one method for each phase of the turn, and
+/// methods for commands.
 pub(crate) trait AnyListener {
-    /// Has the events of its socket sent. Called once, before anything else.
+    /// Registers the listening socket for events. Called once, before anything else.
     fn register(&mut self, state: &LoopState) -> io::Result<()>;
     fn mark_acceptor(&mut self);
     fn mark_peer(&mut self, key: u32, generation: u32, readiness: Readiness);
@@ -21,25 +23,25 @@ pub(crate) trait AnyListener {
     fn expire(&mut self, state: &mut LoopState, timer: Timer);
     fn flush(&mut self, state: &mut LoopState);
     fn sweep(&mut self, state: &mut LoopState);
-    /// Whether there is something to do without waiting for an event.
+    /// Whether there is work that needs no event.
     fn is_busy(&self) -> bool;
 
     fn serial(&self) -> u32;
     /// Whether this part is the one that accepts for all shards.
     fn accepts(&self) -> bool;
     fn name(&self) -> &str;
-    /// Decides the end of one connection, if it is still that one.
+    /// Decides the end of the connection with this id, if it still exists.
     fn close(&mut self, state: &mut LoopState, id: ConnectionId);
     fn drain(&mut self, state: &mut LoopState) -> Result<(), Error>;
     /// Decides the end of all connections, without waiting for anything.
     fn force(&mut self);
-    /// What the drain came to, once nobody is left and nobody comes.
+    /// The report of the drain, once no connection is left and none can come.
     fn finished(&self) -> Option<Report>;
-    /// What the drain has come to so far.
+    /// The report of the drain so far.
     fn report(&self) -> Report;
-    /// Refuses all mail, and drops what nobody will read.
+    /// Refuses all messages from now on, and drops those that are not delivered.
     fn retire(&mut self, state: &mut LoopState);
-    /// What must hold between two phases, in debug builds.
+    /// Checks what must hold between two phases, in debug builds.
     fn invariants(&self);
     /// The listener itself, for the test kit, which knows its type.
     fn as_any(&self) -> &dyn Any;

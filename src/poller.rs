@@ -1,7 +1,7 @@
 //! Where events come from: the system's event queue, or a simulated network.
 //!
-//! A reactor polls either through the same calls, so that a test drives the reactor itself. What an
-//! event says is a [`Readiness`], whatever made it.
+//! A reactor polls both through the same calls, so a test drives the reactor itself. Both describe
+//! an event by a [`Readiness`].
 
 use std::fmt;
 use std::io;
@@ -14,18 +14,20 @@ use mio::{Events, Poll, Token};
 use crate::flags::flag_set;
 use crate::options::ReactorOptions;
 
-/// The longest wait that is asked of the system, which counts milliseconds in 32 bits: 24.8 days at
-/// most. The turn that ends a shorter wait finds nothing due, and waits again.
+/// The longest wait that is asked of the system. The system counts milliseconds in 32 bits, 24.8
+/// days at most. If a wait is cut to this length, the turn after it finds nothing due, and waits
+/// again.
 const MAX_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 
 flag_set! {
-    /// What an event says of a stream.
+    /// What an event says about a stream.
     Readiness: u16 {
-        /// There may be something to read.
+        /// The stream may be readable.
         READABLE = 0,
-        /// There may be room to write.
+        /// The stream may be writable.
         WRITABLE = 1,
-        /// A short read proves nothing: the event carried an end, an error or an urgent byte.
+        /// A short read does not mean that the kernel has no more: the event carried an end, an
+        /// error or an urgent byte.
         READ_UNTIL_BLOCKED = 2,
         /// The event carried an error.
         ERROR = 3,
@@ -79,8 +81,8 @@ impl Poller {
         Self::Simulated { network, events: Vec::new(), most: events }
     }
 
-    /// Waits for events, for `timeout` at most. A simulated network has all there is at once: time
-    /// passes only by the hand of the test.
+    /// Waits for events, for `timeout` at most. A simulated network returns its events at once:
+    /// there only the test moves the time.
     pub(crate) fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         match self {
             Self::System { poll, events } => {
@@ -94,7 +96,7 @@ impl Poller {
         }
     }
 
-    /// Forgets the batch: the call was interrupted before it filled one.
+    /// Empties the batch, because the call was interrupted before it filled one.
     pub(crate) fn forget(&mut self) {
         match self {
             Self::System { events, .. } => events.clear(),
@@ -102,8 +104,8 @@ impl Poller {
         }
     }
 
-    /// Hands on each event of the batch. Returns how many there were, and whether the batch was
-    /// full: then more may be ready than we know, and the next batch is larger.
+    /// Calls `event` for each event of the batch. Returns the number of events, and whether the
+    /// batch was full. After a full batch more events may be ready, so the next batch is larger.
     pub(crate) fn each(&mut self, mut event: impl FnMut(Token, Readiness)) -> (usize, bool) {
         let mut count = 0;
         match self {

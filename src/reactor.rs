@@ -1,11 +1,12 @@
 //! The reactor: one thread, one `Poll`, one turn at a time.
 //!
-//! Read [`Reactor::turn`] first; it is the whole program. Each of its lines is a phase, and no
-//! phase reaches into another. Events only mark; the work is done afterwards, within budgets; a
-//! connection ends in `sweep` and nowhere else.
+//! Read [`Reactor::turn`] first: it shows the whole loop. Each of its lines is a phase, and no
+//! phase reaches into another. Events only set marks. The work is done afterwards, within budgets.
+//! A connection ends in `sweep` and nowhere else.
 //!
-//! mio is edge-triggered: bytes that are left in the kernel are announced once. Whoever stops
-//! early therefore stays queued, and while anybody is queued `wait` does not wait.
+//! mio is edge-triggered: it announces bytes once, even if some of them stay in the kernel. So a
+//! connection or a listener that stops before it has taken everything stays queued. While anything
+//! is queued, `wait` does not block.
 
 pub(crate) mod build;
 mod commands;
@@ -36,11 +37,11 @@ use crate::poller::Poller;
 use crate::start::Prepared;
 use crate::token::{self, Target};
 
-/// A listener in its slot, and who waits for it to be drained.
+/// A listener in its slot, and the parts of drains that wait for it.
 struct ListenerSlot {
     listener: Box<dyn AnyListener>,
     parts: Vec<DrainPart>,
-    /// How long it took in this turn, if there are others to compare it with.
+    /// How long this listener took in this turn. Zero if it is the only one.
     took: Duration,
 }
 
@@ -52,16 +53,16 @@ impl ListenerSlot {
 
 /// One event loop. See the crate's documentation for an example.
 ///
-/// It is neither `Send` nor `Sync`: it lives on the thread that made it. [`Reactor::handle`] is
-/// for the others.
+/// It is neither `Send` nor `Sync`: it stays on the thread that made it. Other threads use a
+/// [`handle`](Reactor::handle).
 pub struct Reactor {
     shard: usize,
     poller: Poller,
-    /// The last batch of events was full: more may be ready than we know.
+    /// The last batch of events was full, so more events may be ready.
     more_events: bool,
-    /// When there was an event last.
+    /// The time of the last event.
     last_event: Nanos,
-    /// The one buffer that every socket is read into.
+    /// The one buffer for reads from all sockets.
     read: Vec<u8>,
     listeners: Slab<ListenerSlot>,
     state: LoopState,
@@ -72,15 +73,16 @@ pub struct Reactor {
 }
 
 impl Reactor {
-    /// Starts a listener: Condor's `start_listener`. `factory` makes one handler per connection;
-    /// it and the handlers need not be `Send`, for they never leave this thread.
+    /// Starts a listener, as `start_listener` of Erlang's Condor does. `factory` makes one handler
+    /// per connection. The factory and the handlers need not be `Send`, because they never leave
+    /// this thread.
     ///
     /// # Errors
     ///
-    /// [`Error::Options`] with everything that is wrong with them, [`Error::BadName`],
+    /// [`Error::Options`] with everything that is wrong with the options, [`Error::BadName`],
     /// [`Error::DuplicateName`], [`Error::AddressInUse`], [`Error::Permission`],
-    /// [`Error::NotLocal`], [`Error::Listen`].
-    /// Nothing is left behind: the name and the address are free again.
+    /// [`Error::NotLocal`], [`Error::Listen`]. After an error, the name and the address are free
+    /// again.
     pub fn start_listener<H, F>(
         &mut self,
         name: &str,
@@ -100,7 +102,7 @@ impl Reactor {
         Ok(self.serve(prepared, factory))
     }
 
-    /// Takes in a listener that listens already. Its factory stays on this thread.
+    /// Adopts a listener whose socket listens already. Its factory stays on this thread.
     pub(crate) fn serve<H: Handler, A: Acceptor + 'static>(
         &mut self,
         prepared: Prepared<H::Message, A>,
@@ -114,7 +116,7 @@ impl Reactor {
         handle
     }
 
-    /// What other threads may ask of this reactor.
+    /// A handle on this reactor, for other threads and for callbacks.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }
@@ -123,7 +125,7 @@ impl Reactor {
     ///
     /// # Errors
     ///
-    /// [`Error::Poll`] if the event queue fails, [`Error::Accept`] if a listening socket does. All
+    /// [`Error::Poll`] if the event queue fails, [`Error::Accept`] if a listening socket fails. All
     /// connections are then ended.
     pub fn run(&mut self) -> Result<(), Error> {
         while !self.stopped {
@@ -135,12 +137,12 @@ impl Reactor {
         Ok(())
     }
 
-    /// Runs one pass of the loop, for users with a loop of their own. `timeout` bounds how long it
-    /// waits for something to do; `None` waits as long as it takes.
+    /// Runs one pass of the loop, for programs with a loop of their own. `timeout` limits how long
+    /// it waits for something to do. With `None` it waits until there is something to do.
     ///
     /// # Errors
     ///
-    /// As [`run`](Self::run), except that the connections live on.
+    /// As [`run`](Self::run), except that the connections stay open.
     pub fn turn(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
         self.wait(timeout)?;
         self.mark();
@@ -154,18 +156,18 @@ impl Reactor {
         Ok(())
     }
 
-    /// Whether [`Handle::shutdown`] has been asked for and is done.
+    /// Whether a [`Handle::shutdown`] is done.
     pub fn is_stopped(&self) -> bool {
         self.stopped
     }
 
-    /// How long a loop of the user may wait for the [descriptor](AsRawFd) before it calls
-    /// [`turn`](Self::turn) even so: zero when work is queued, `None` when nothing is due.
+    /// How long a loop of the user may wait for the [descriptor](AsRawFd) before it has to call
+    /// [`turn`](Self::turn). Zero if work is queued, `None` if no deadline is set.
     pub fn next_deadline(&self) -> Option<Duration> {
         if self.is_busy() {
             return Some(Duration::ZERO);
         }
-        // Asked first: without a timer the clock is not read.
+        // The wheel comes first: without a timer the clock is not read.
         let next = self.state.wheel.next_expiry()?;
         Some(self.state.present().until(next))
     }
@@ -195,7 +197,7 @@ impl Reactor {
         Ok(())
     }
 
-    /// Whether to go on polling without blocking: a core traded for latency.
+    /// Whether to poll without blocking. This uses a whole core, and lowers the latency.
     fn spins(&self) -> bool {
         let busy_poll = self.state.options.busy_poll;
         !busy_poll.is_zero() && self.last_event.elapsed_at(self.state.nanos()) < busy_poll
@@ -258,7 +260,8 @@ impl Reactor {
         self.invariants();
     }
 
-    /// Skipped after a full batch: what a timeout would be blamed for may not have been read.
+    /// Does nothing after a full batch of events: the bytes that prevent a timeout may not have
+    /// been read yet.
     fn expire(&mut self) {
         if self.more_events {
             return;
@@ -306,7 +309,8 @@ impl Reactor {
         self.invariants();
     }
 
-    /// Whoever rings from now on has to wake us, in our own `wait` or in a loop of the user.
+    /// From here on a notification has to wake this thread, which may block in `wait` or in a loop
+    /// of the user.
     fn rest(&mut self) {
         self.state.plan_trim();
         self.inbox().notifier.prepare_to_sleep();
@@ -322,7 +326,7 @@ impl Reactor {
         }
     }
 
-    /// What must hold between two phases: looked at after each of them in debug builds.
+    /// Checks what must hold between two phases. Debug builds call it after each phase.
     fn invariants(&self) {
         if cfg!(debug_assertions) {
             debug_assert!(self.state.out.is_empty(), "output belongs to one peer at a time");
@@ -336,18 +340,18 @@ impl Reactor {
         self.listeners.iter().find(|(_, entry)| entry.listener.serial() == serial).map(|(s, _)| s)
     }
 
-    /// The listener of this name, for the test kit.
+    /// The listener of this name. For the test kit.
     pub(crate) fn listener(&self, name: &str) -> Option<&dyn AnyListener> {
         let entry = self.listeners.iter().find(|(_, entry)| entry.listener.name() == name);
         entry.map(|(_, entry)| &*entry.listener)
     }
 
-    /// From now on the present is the newest time known, for the test kit.
+    /// Reads the clock, so that the newest time known is the present. For the test kit.
     pub(crate) fn look_at_clock(&self) {
         self.state.present();
     }
 
-    /// Deadlines of listeners and connections, for the test kit.
+    /// The number of deadlines of listeners and connections. For the test kit.
     pub(crate) fn deadlines(&self) -> usize {
         self.state.deadlines()
     }
@@ -364,7 +368,7 @@ impl Reactor {
 }
 
 impl AsRawFd for Reactor {
-    /// The descriptor of the event queue, to be watched for readability by a loop of the user.
+    /// The descriptor of the event queue. A loop of the user watches it for readability.
     fn as_raw_fd(&self) -> RawFd {
         self.poller.as_raw_fd()
     }
@@ -372,7 +376,8 @@ impl AsRawFd for Reactor {
 
 impl Drop for Reactor {
     fn drop(&mut self) {
-        // After a panic of our own there may be another one in it, and that would be an abort.
+        // After a panic inside this crate, the same bug may panic here again. A second panic during
+        // unwinding would abort the process.
         if guarded(|| self.terminate_all()).is_none() {
             log::error!("a reactor that was dropped could not end all of its connections");
         }

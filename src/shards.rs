@@ -1,13 +1,12 @@
-//! One reactor per core, behind the same API as one.
+//! One reactor per core, with the same API as one reactor.
 //!
 //! ```text
 //!   listener ──► the shard that accepts ──► the part with fewest connections, on any shard
 //!   Handle ────► directory, then the shard that a command is about
 //! ```
 //!
-//! Shards share nothing that a packet touches. What they share is who is let in
-//! ([`Admission`](crate::admission)), the names of the listeners, and a way to tell each other to
-//! stop.
+//! Shards share nothing that a packet touches. They share the admission of connections
+//! ([`Admission`](crate::admission)), the names of the listeners, and a way to stop each other.
 
 use std::any::Any;
 use std::fmt;
@@ -26,9 +25,9 @@ use crate::sync::Arc;
 
 /// Several reactors, each on a thread of its own.
 ///
-/// A handler is made on its shard and stays there, so it need not be `Send`; the factory is cloned
-/// for each shard. Addresses, broadcasts, [`Handle::close`] and statistics reach across shards, and
-/// [`max_connections`](ListenerOptions::max_connections) counts all of them together.
+/// A handler is made on its shard and stays there, so it need not be `Send`. The factory is cloned
+/// for each shard. Addresses, broadcasts, [`Handle::close`] and statistics work across shards.
+/// [`max_connections`](ListenerOptions::max_connections) limits the sum over all shards.
 ///
 /// # Examples
 ///
@@ -55,8 +54,8 @@ use crate::sync::Arc;
 ///
 /// # Pinning
 ///
-/// [`on_thread_start`](Self::on_thread_start) runs on each shard's thread before anything else;
-/// with a crate such as `core_affinity` it pins:
+/// [`on_thread_start`](Self::on_thread_start) runs a hook on each shard's thread before anything
+/// else. With a crate such as `core_affinity` the hook can pin the thread to a core:
 ///
 /// ```ignore
 /// let cores = core_affinity::get_core_ids().unwrap_or_default();
@@ -71,7 +70,7 @@ pub struct Shards {
 }
 
 impl Shards {
-    /// `count` shards with the default [`ReactorOptions`]. Zero is taken for one.
+    /// `count` shards with the default [`ReactorOptions`]. Zero counts as one.
     ///
     /// # Errors
     ///
@@ -80,7 +79,7 @@ impl Shards {
         Self::with_options(count, ReactorOptions::default())
     }
 
-    /// `count` shards with these options each.
+    /// `count` shards, each with these options.
     ///
     /// # Errors
     ///
@@ -98,7 +97,7 @@ impl Shards {
         Ok(Self { reactors, handle, on_thread_start: Arc::new(|_shard| {}) })
     }
 
-    /// Has `hook` called on each shard's thread, with the shard's number from 0, before any of them
+    /// Calls `hook` on each shard's thread, with the shard's number from 0, before any shard
     /// serves.
     pub fn on_thread_start(mut self, hook: impl Fn(usize) + Send + Sync + 'static) -> Self {
         self.on_thread_start = Arc::new(hook);
@@ -124,23 +123,24 @@ impl Shards {
         self.handle().start_listener(name, options, factory)
     }
 
-    /// What other threads may ask of these shards.
+    /// A handle on these shards, for other threads and for callbacks.
     pub fn handle(&self) -> Handle {
-        // A thread that waits for a drain has it from this handle.
+        // The thread that asks for a handle may wait for a drain, so this notes it as the shards'
+        // thread.
         self.handle.shared.threads.owned_here();
         self.handle.clone()
     }
 
     /// Runs all shards until [`Handle::shutdown`] has drained every listener.
     ///
-    /// The threads are named after the listeners that have been started, and their shard, as far as
-    /// the 15 bytes of Linux allow.
+    /// Each thread is named after the listeners that have been started, and after its shard. The
+    /// names of the listeners are cut so that the whole has at most 15 bytes, the limit of Linux.
     ///
     /// # Errors
     ///
-    /// [`Error::Shard`] if a shard ended in any other way, by an error of its event queue or of a
-    /// listening socket, or by a bug: all others are ended then, rather than serving on in part.
-    /// [`Error::Poll`] if a thread cannot be made.
+    /// [`Error::Shard`] if a shard ended in any other way: by an error of its event queue, by an
+    /// error of a listening socket, or by a bug. All other shards are then ended, so that the
+    /// program does not go on with a part of them. [`Error::Poll`] if a thread cannot be made.
     pub fn run(mut self) -> Result<(), Error> {
         let shared = Arc::clone(&self.handle.shared);
         shared.threads.disown();
@@ -199,13 +199,13 @@ impl Shards {
 }
 
 impl Drop for Shards {
-    /// Also of shards that never ran, wholly or in part.
+    /// Runs also if some or all of the shards have never run.
     fn drop(&mut self) {
         self.handle.shared.set_gone();
     }
 }
 
-/// A thread's name, with the shard in full: Linux cuts off what is longer than 15 bytes.
+/// A thread's name, with the shard in full. Linux cuts a name after 15 bytes.
 fn thread_name(label: &str, shard: usize) -> String {
     const MAX: usize = 15;
     let shard = format!("/{shard}");
@@ -216,7 +216,7 @@ fn thread_name(label: &str, shard: usize) -> String {
     label[..end].replace('\0', "?") + &shard
 }
 
-/// A shard's panics were caught and reported on its own thread.
+/// Waits for a shard's thread. The thread has caught and reported the panics of its shard itself.
 fn join(thread: JoinHandle<()>) {
     if thread.join().is_err() {
         log::error!("a shard's thread panicked while it ended");
@@ -229,21 +229,22 @@ impl fmt::Debug for Shards {
     }
 }
 
-/// What a shard's thread tells of itself.
+/// What a shard's thread reports.
 enum News {
     /// Its hook has returned.
     Ready,
-    /// It ended without having been asked to.
+    /// It ended, but no shutdown had been asked for.
     Died(String),
 }
 
-/// What a shard's thread does.
+/// The work of a shard's thread.
 struct Job {
     shard: usize,
     parts: ReactorParts,
     shared: Arc<Shared>,
     hook: Arc<dyn Fn(usize) + Send + Sync>,
-    /// Decided when all shards are ready, or one is not: nothing is served in part.
+    /// Set to true when all shards are ready, or to false when one has failed. So either all of
+    /// them serve or none.
     may_serve: Arc<OnceLock<bool>>,
     tell: mpsc::Sender<(usize, News)>,
 }
@@ -251,11 +252,12 @@ struct Job {
 impl Job {
     fn run(self) {
         let Self { shard, parts, shared, hook, may_serve, tell } = self;
-        // The hook is not to wait for its own reactor either.
+        // Comes before the hook, so that the hook cannot block in a wait for its own reactor
+        // either.
         shared.threads.bind_thread(shard);
         let caught = catch_unwind(AssertUnwindSafe(|| {
             hook(shard);
-            // Nobody listens only if `run` itself is gone.
+            // This fails only if `run` itself has gone.
             let _ = tell.send((shard, News::Ready));
             if *may_serve.wait() { parts.grow(shared).run() } else { Ok(()) }
         }));
@@ -284,7 +286,8 @@ mod tests {
     use crate::mailbox::Notifier;
     use crate::reactor::Reactor;
 
-    /// Goal: `top -H` tells the shards apart, however long the names of the listeners are.
+    /// Goal: `top -H` shows which thread is which shard, however long the names of the listeners
+    /// are.
     #[test]
     fn a_threads_name_ends_with_its_shard() {
         assert_eq!(thread_name("echo", 0), "echo/0");
@@ -294,11 +297,11 @@ mod tests {
     }
 
     thread_local! {
-        /// Shards that are as fast as can be: when a ring returns, everything it was for is done.
+        /// Shards that are as fast as possible: when a call of `notify` returns, its work is done.
         static FAST: RefCell<Vec<Reactor>> = const { RefCell::new(Vec::new()) };
     }
 
-    /// Turns all of them until nothing is due within a second.
+    /// Turns all reactors until nothing is due within a second.
     fn rest(reactors: &mut [Reactor]) {
         const SOON: Duration = Duration::from_secs(1);
         for _ in 0..10_000 {
@@ -319,7 +322,7 @@ mod tests {
         for shard in 0..count {
             reactors.push(ReactorParts::new(shard, ReactorOptions::new()).unwrap().0);
             ends.push(Inbox::new(Notifier::new(|| {
-                // In the midst of a turn it is enough to have rung.
+                // If a turn is under way, it sees the notification by itself.
                 FAST.with(|fast| {
                     fast.try_borrow_mut().is_ok_and(|mut fast| {
                         rest(&mut fast);
@@ -344,10 +347,10 @@ mod tests {
         }
     }
 
-    /// Goal: no part of a drain is missed, however fast the others are: each shard expects it before
-    /// the one that begins it is told. Method: shards that have done all they were told before the next
-    /// is told anything; two listeners, of which each is accepted for by another shard; one stops, the
-    /// other stops, both do.
+    /// Goal: no report of a drain is missed, however fast the other shards are: each shard knows of
+    /// the drain before any shard begins it. Method: shards that finish each command before the
+    /// next shard gets one; two listeners, with acceptors on different shards; the first stops, the
+    /// second stops, both stop.
     #[test]
     fn no_shard_is_too_fast_for_the_report_of_a_drain() {
         for stops in ["first", "second", "both"] {

@@ -1,7 +1,8 @@
-//! Starting a listener: everything that can fail about it, on the caller's thread.
+//! Starts a listener: all the steps that can fail, on the caller's thread.
 //!
-//! Options are checked, the name is reserved and the socket listens before a reactor hears of it. A
-//! reactor then gets one [`Part`] for each shard, which becomes a listener once it has a slot.
+//! The options are checked, the name is reserved and the socket listens before a reactor gets a
+//! command. Then the reactor of each shard gets one [`Part`], which becomes a listener once it has
+//! a slot.
 
 use std::sync::atomic::Ordering;
 
@@ -20,9 +21,9 @@ use crate::phases::AnyListener;
 use crate::sync::Arc;
 use crate::text::Line;
 
-/// A listener that listens already, but that no reactor has adopted yet.
+/// A listener whose socket listens already, and that no reactor has adopted yet.
 pub(crate) struct Prepared<M, A: Acceptor> {
-    /// One for each shard; the one that accepts comes last.
+    /// One part for each shard. The part that accepts comes last.
     pub(crate) parts: Vec<Part<M, A>>,
     pub(crate) handle: ListenerHandle<M>,
 }
@@ -35,7 +36,7 @@ pub(crate) struct Part<M, A: Acceptor> {
 }
 
 impl<M: Send + 'static, A: Acceptor + 'static> Part<M, A> {
-    /// The part as a listener, in the slot that its reactor has for it.
+    /// Makes a listener of the part, for the slot that its reactor has for it.
     pub(crate) fn into_listener<H: Handler<Message = M>>(
         mut self,
         slot: u16,
@@ -47,13 +48,13 @@ impl<M: Send + 'static, A: Acceptor + 'static> Part<M, A> {
 }
 
 impl Handle {
-    /// Starts a listener: it accepts as soon as this returns, and is served from the reactor's next
-    /// turn on. See [`Reactor::start_listener`](crate::Reactor::start_listener).
+    /// Starts a listener. It accepts as soon as this returns, and the reactor serves it from its
+    /// next turn on. See [`Reactor::start_listener`](crate::Reactor::start_listener).
     ///
     /// # Errors
     ///
     /// As [`Reactor::start_listener`](crate::Reactor::start_listener), and [`Error::Gone`] if the
-    /// reactor is. Nothing is left behind: the name and the address are free again.
+    /// reactor is gone. After an error, the name and the address are free again.
     pub fn start_listener<H, F>(
         &self,
         name: &str,
@@ -65,8 +66,8 @@ impl Handle {
         F: FnMut(&Accepted<'_>) -> H + Clone + Send + 'static,
     {
         let Prepared { parts, handle } = self.prepare_tcp::<H::Message>(name, options)?;
-        // The part that accepts goes last: the others are there for the first connection, and if
-        // it does not get through, they learn from its `Listening` that they end.
+        // The part that accepts goes last, so the others are there for the first connection. If its
+        // command fails, its [`Listening`] is dropped, and that ends the other parts.
         for part in parts {
             let inbox = &self.shared.inboxes[part.profile.shard];
             let factory = factory.clone();
@@ -77,8 +78,8 @@ impl Handle {
         Ok(handle)
     }
 
-    /// Makes a listener ready to be served. A simulated reactor has no sockets: there the listener
-    /// has its name and its address, and no client reaches it.
+    /// Makes a listener that is ready to be served. If the reactor is simulated, there are no
+    /// sockets: the listener has its name and its address, but no client can reach it.
     pub(crate) fn prepare_tcp<M: Send + 'static>(
         &self,
         name: &str,
@@ -117,7 +118,8 @@ impl Handle {
         }
         let (serial, acceptor, counters) = shared.reserve(name)?;
         let (mut socket, addr) = listen(&options).inspect_err(|_| shared.cancel(name))?;
-        // An inherited socket is ours now; kept here, it would go on listening through the drain.
+        // The acceptor has a copy of an inherited socket by now. This drops the copy in the
+        // options, which would go on listening during the drain.
         options.origin = Origin::Bind(addr.clone());
         log::info!("listener \"{name}\": listening on {addr}");
         let notifiers = shared.inboxes.iter().map(|inbox| Arc::clone(&inbox.notifier));

@@ -1,4 +1,4 @@
-//! What a peer talks through: a socket, or a script in tests.
+//! What a peer reads from and writes to: a socket, or a script in tests.
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -11,15 +11,15 @@ use crate::poller::Registry;
 
 /// See the module's documentation.
 pub(crate) trait Stream: Read + Write {
-    /// Tells the peer that nothing more comes.
+    /// Tells the peer that no more bytes come.
     fn shutdown_write(&self) -> io::Result<()>;
-    /// Our end.
+    /// The local endpoint.
     fn local_addr(&self) -> io::Result<Endpoint>;
-    /// The error that the kernel keeps for a broken connection.
+    /// The error that the kernel stores for a broken connection.
     fn take_error(&self) -> io::Result<Option<io::Error>>;
-    /// Has events sent for this stream: bytes, ends and errors.
+    /// Registers the stream for events: bytes, ends and errors.
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()>;
-    /// Has room to write announced, too, from now on.
+    /// Registers the stream for writability, too.
     fn watch_writable(&mut self, registry: &Registry, token: Token) -> io::Result<()>;
 }
 
@@ -53,8 +53,8 @@ impl Stream for TcpStream {
     }
 }
 
-/// What every connection waits for. Urgent bytes matter because `recv` stops short at one. Room to
-/// write does not: a new connection has it, and would be announced for that alone.
+/// The events that every connection needs. Urgent bytes matter because `recv` stops short at one.
+/// Writability is left out: a new connection is writable, and would cause an event for that alone.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const READING: Interest = Interest::READABLE.add(Interest::PRIORITY);
 #[cfg(not(any(target_os = "linux", target_os = "android")))]

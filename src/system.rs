@@ -1,4 +1,5 @@
-//! What the system allows this process, where it tells so in a file.
+//! What the system allows this process, read from `/proc`. Each function returns `None` on a system
+//! without that file.
 
 /// The soft limit on open files.
 pub(crate) fn fd_limit() -> Option<usize> {

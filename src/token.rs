@@ -1,12 +1,12 @@
-//! What an event is about, in the 64 bits that the kernel keeps for us.
+//! The target of an event, in the 64 bits that the kernel stores with each socket.
 //!
 //! ```text
 //!   63          32 31        22 21            0
 //!   | generation  |  listener  |  connection  |
 //! ```
 //!
-//! The generation is the slot's: an event that was meant for an earlier owner of the slot is known
-//! by it and ignored.
+//! The generation belongs to the slot. It identifies an event for an earlier owner of the slot, and
+//! such an event is ignored.
 
 use mio::Token;
 
@@ -14,9 +14,9 @@ const KEY_BITS: u32 = 22;
 const LISTENER_BITS: u32 = 10;
 const KEY_MASK: u32 = (1 << KEY_BITS) - 1;
 
-/// The most connections that one listener can hold: the highest key stands for its acceptor.
+/// The most connections that one listener can hold. The highest key is the acceptor's.
 pub(crate) const MAX_CONNECTIONS: usize = KEY_MASK as usize;
-/// The most listeners that one reactor can hold: the highest is left to the waker.
+/// The most listeners that one reactor can hold. The highest number is the waker's.
 pub(crate) const MAX_LISTENERS: usize = (1 << LISTENER_BITS) - 1;
 
 /// The waker's token.
@@ -24,7 +24,7 @@ pub(crate) const WAKER: Token = Token(usize::MAX);
 
 const ACCEPTOR: u32 = KEY_MASK;
 
-/// Whom an event is for.
+/// What an event is for.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub(crate) enum Target {
     Waker,
@@ -41,7 +41,7 @@ pub(crate) fn peer(listener: u16, key: u32, generation: u32) -> Token {
     Token((generation as usize) << 32 | (listener as usize) << KEY_BITS | key as usize)
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "taking a word apart")]
+#[expect(clippy::cast_possible_truncation, reason = "it splits a word into its fields")]
 pub(crate) fn target(token: Token) -> Target {
     if token == WAKER {
         return Target::Waker;
@@ -61,7 +61,8 @@ compile_error!("condor keeps a generation in each event's token, which takes a 6
 mod tests {
     use super::*;
 
-    /// Goal: no two targets share a token. Method: there and back, at the ends of each range.
+    /// Goal: no two targets share a token. Method: every target becomes a token and a target again,
+    /// at the ends of each range.
     #[test]
     fn tokens_are_told_apart() {
         assert_eq!(target(WAKER), Target::Waker);

@@ -1,4 +1,5 @@
-//! Making a reactor: what can fail, and what has to happen on its own thread.
+//! Makes a reactor: first the parts whose making can fail, then the rest on the reactor's own
+//! thread.
 
 use mio::{Poll, Waker};
 use slab::Slab;
@@ -16,7 +17,7 @@ use crate::poller::{Poller, Registry};
 use crate::sync::Arc;
 use crate::token;
 
-/// What a reactor grows from: all of it that can be made on another thread, and can fail.
+/// The parts of a reactor that can be made on another thread. Making them can fail.
 pub(crate) struct ReactorParts {
     pub(super) shard: usize,
     pub(super) poll: Poll,
@@ -39,7 +40,7 @@ impl ReactorParts {
         Ok((Self { shard, poll, registry, options }, Inbox::new(notifier)))
     }
 
-    /// Grows the reactor on the calling thread.
+    /// Makes the reactor, on the calling thread.
     pub(crate) fn grow(self, shared: Arc<Shared>) -> Reactor {
         let Self { shard, poll, registry, options } = self;
         let poller = Poller::system(poll, options.events);
@@ -63,13 +64,13 @@ impl Reactor {
     /// # Errors
     ///
     /// As [`new`](Self::new), and [`Error::ReactorOptions`] with everything that is
-    /// [wrong](ReactorOptions::check) with them.
+    /// [wrong](ReactorOptions::check) with the options.
     pub fn with_options(options: ReactorOptions) -> Result<Self, Error> {
         let (parts, end) = ReactorParts::new(0, options)?;
         Ok(parts.grow(Arc::new(Shared::new(vec![end]))))
     }
 
-    /// A reactor of these parts, on the calling thread.
+    /// Puts a reactor together, on the calling thread.
     pub(crate) fn assemble(
         shard: usize,
         poller: Poller,

@@ -1,4 +1,4 @@
-//! What the commands of other threads and of callbacks do to a reactor and its listeners.
+//! Carries out the commands of other threads and of callbacks.
 
 use super::stage::Stage;
 use super::{ListenerSlot, Reactor};
@@ -39,7 +39,7 @@ impl Reactor {
         }
     }
 
-    /// A part of a listener is about to be drained, and somebody waits for its report.
+    /// The listener part with this serial is about to drain. Its report goes to `part`.
     fn expect_drain(&mut self, serial: u32, part: DrainPart) {
         match self.slot_of(serial) {
             Some(slot) => self.listeners[slot].parts.push(part),
@@ -47,8 +47,8 @@ impl Reactor {
         }
     }
 
-    /// Drains the part of a listener that accepts. The other parts follow by themselves: they see
-    /// that nobody is handed to them any more.
+    /// Drains the part of a listener that accepts. The other parts then drain by themselves: they
+    /// see that no more connections will be handed to them.
     fn drain_listener(&mut self, serial: u32) {
         if let Some(slot) = self.slot_of(serial) {
             self.drain_slot(slot);

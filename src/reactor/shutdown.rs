@@ -1,8 +1,8 @@
 //! A shutdown, from the announcement to the last listener's report.
 //!
 //! ```text
-//!   announced ──► lead ──► draining ──► done: `run` returns
-//!                  └─ the listening sockets stay open for a while
+//!   announced ──► delay ──► draining ──► done: `run` returns
+//!                  └─ the listening sockets stay open for `shutdown_delay`
 //! ```
 
 use super::stage::Stage;
@@ -12,7 +12,8 @@ use crate::guard::guarded;
 use crate::loop_state::Timer;
 
 impl Reactor {
-    /// Every listener's report counts from now on. The second time, nobody is waited for.
+    /// From now on, the shutdown counts the report of every listener that ends. If a shutdown is
+    /// announced a second time, it waits for no connection.
     pub(super) fn announce_shutdown(&mut self, part: DrainPart) {
         let again = self.shutdown.is_some();
         let shutdown = self.shutdown.get_or_insert_default();
@@ -25,7 +26,7 @@ impl Reactor {
         }
     }
 
-    /// All shards know of the shutdown.
+    /// Begins the shutdown, because all shards know of it by now.
     pub(super) fn begin_shutdown(&mut self) {
         let Some(shutdown) = &mut self.shutdown else { return };
         let delay = self.state.options.shutdown_delay;
@@ -45,13 +46,13 @@ impl Reactor {
         }
     }
 
-    /// Everything ends at once, and `run` with it: another shard died.
+    /// Ends everything at once and makes `run` return, because another shard died.
     pub(super) fn abort(&mut self) {
         self.terminate_all();
         self.stopped = true;
     }
 
-    /// The parts that do not accept follow by themselves.
+    /// Drains the parts that accept. The other parts then drain by themselves.
     pub(super) fn drain_acceptors(&mut self) {
         let accepts = |(_, entry): &(usize, &ListenerSlot)| entry.listener.accepts();
         let slots: Vec<usize> =
@@ -61,7 +62,7 @@ impl Reactor {
         }
     }
 
-    /// The last listener has gone.
+    /// Completes a shutdown that is under way, because no listener is left.
     pub(super) fn finish_shutdown(&mut self) {
         let Some(shutdown) = self.shutdown.take() else { return };
         self.stopped = true;
@@ -71,12 +72,12 @@ impl Reactor {
         }
     }
 
-    /// A drained listener leaves, and its name is free before anybody is told.
+    /// Removes a drained listener. Its name is free before its report is sent.
     pub(super) fn evict(&mut self, slot: usize, report: Report) {
         let ListenerSlot { mut listener, parts, .. } = self.listeners.remove(slot);
         listener.retire(&mut self.state);
         log::info!("listener \"{}\": stopped, {report}", listener.name());
-        // With it goes the factory, which is the user's.
+        // This drops the factory, which is code of the user and may panic.
         if guarded(|| drop(listener)).is_none() {
             log::error!("the drop of a factory panicked");
         }
@@ -88,7 +89,7 @@ impl Reactor {
         }
     }
 
-    /// Ends everything at once.
+    /// Ends all listeners and their connections at once.
     pub(super) fn terminate_all(&mut self) {
         let slots: Vec<usize> = self.listeners.iter().map(|(slot, _)| slot).collect();
         for slot in slots {

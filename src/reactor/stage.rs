@@ -8,17 +8,17 @@ pub(super) struct Shutdown {
     pub(super) parts: Vec<DrainPart>,
     pub(super) report: Report,
     pub(super) stage: Stage,
-    /// It was asked for twice: nobody is waited for.
+    /// The shutdown was asked for twice: it waits for no connection.
     pub(super) forced: bool,
 }
 
 /// How far a shutdown has come.
 #[derive(Debug, Default, Copy, Clone, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// Known, and not begun: other shards may not know yet.
+    /// Announced, and not begun: other shards may not know of it yet.
     #[default]
     Announced,
-    /// The listening sockets stay open for a while.
+    /// The listening sockets stay open for `shutdown_delay`.
     Delay,
     Draining,
 }

@@ -1,4 +1,4 @@
-//! Turns with real sockets, of which the test moves the clock.
+//! Turns with real sockets, and a clock that the test moves.
 
 use std::cell::Cell;
 use std::net::TcpStream as Client;
@@ -18,7 +18,7 @@ use crate::sync::Arc;
 
 const NO_TIME: Option<Duration> = Some(Duration::ZERO);
 
-/// Echoes, and counts what else it is told.
+/// Echoes packets, and counts the calls of `handle_info`.
 struct Echo(Rc<Cell<u32>>);
 
 impl Handler for Echo {
@@ -34,7 +34,7 @@ impl Handler for Echo {
     }
 }
 
-/// A reactor whose clock stands still until it is moved, and two clients of its one listener.
+/// A reactor whose clock only the test moves, and two clients of its one listener.
 struct ByHand {
     reactor: Reactor,
     hand: ManualClock,
@@ -70,7 +70,7 @@ impl ByHand {
         self.reactor.turn(NO_TIME).unwrap();
     }
 
-    /// Turns, and no time passes.
+    /// Turns until `done`. The clock stands still.
     #[track_caller]
     fn until(&mut self, done: impl Fn(&Self) -> bool) {
         for _ in 0..100_000 {
@@ -82,7 +82,7 @@ impl ByHand {
         panic!("this does not happen");
     }
 
-    /// From now on, until one is full.
+    /// Limits batches to `most` events. A full batch lifts the limit.
     fn batches_of(&mut self, most: usize) {
         if let Poller::System { events, .. } = &mut self.reactor.poller {
             *events = Events::with_capacity(most);
@@ -97,9 +97,10 @@ impl ByHand {
     }
 }
 
-/// Goal: after a full batch of events no peer is timed out: what it sent in time may be in the next
-/// one. The next batch is asked for at once; after one that is not full, timeouts are judged. Method: a
-/// batch of one, two clients that send while the clock stands still; an idle and a packet timeout.
+/// Goal: after a full batch of events no peer is timed out, because the next batch may announce
+/// what the peer sent in time. The reactor asks for the next batch at once. After a batch that is
+/// not full, peers are timed out. Method: a batch of one; two clients that send while the clock
+/// stands still; an idle timeout and a packet timeout.
 #[test]
 fn no_peer_is_timed_out_after_a_full_batch() {
     let packet = b"\x00\x04late";
@@ -111,7 +112,7 @@ fn no_peer_is_timed_out_after_a_full_batch() {
         by_hand.until(|by_hand| by_hand.listener.stats().bytes_in == 2 * said_before as u64);
         by_hand.until(|by_hand| !by_hand.reactor.is_busy());
         by_hand.send(&packet[said_before..]);
-        // Whatever clock was running has run out.
+        // Every timeout that was running has passed.
         by_hand.hand.advance(3 * limit);
         by_hand.batches_of(1);
         by_hand.until(|by_hand| by_hand.listener.stats().packets_in > 0);
@@ -128,9 +129,9 @@ fn no_peer_is_timed_out_after_a_full_batch() {
     }
 }
 
-/// Goal: a second shutdown waits for no connection, also for one that is let in after it was
-/// announced and before the drain begins: all shards have to know of it first. Method: both commands by
-/// hand, and a client in between.
+/// Goal: a second shutdown waits for no connection, not even for one that is accepted after the
+/// announcement and before the drain begins: all shards have to know of the shutdown first. Method:
+/// the test gives both commands, and connects a client in between.
 #[test]
 fn a_client_that_comes_between_two_steps_of_a_second_shutdown_is_not_waited_for() {
     let options = ReactorOptions::new().shutdown_delay(Duration::from_secs(60));
@@ -150,8 +151,8 @@ fn a_client_that_comes_between_two_steps_of_a_second_shutdown_is_not_waited_for(
     }
 }
 
-/// Goal: `next_deadline` is counted from the present, to the nanosecond. Method: the packet clocks of
-/// two clients; the hand moves after the turn.
+/// Goal: `next_deadline` is counted from the present, to the nanosecond. Method: the packet
+/// timeouts of two clients; the test moves the clock after the turn.
 #[test]
 fn next_deadline_is_as_near_as_it_is() {
     let limit = Duration::from_secs(1);
@@ -159,7 +160,7 @@ fn next_deadline_is_as_near_as_it_is() {
     assert_eq!(by_hand.reactor.next_deadline(), None);
     by_hand.send(b"\x00");
     by_hand.until(|by_hand| by_hand.listener.stats().bytes_in == 2);
-    // The wheel may want to look at a timer once before it is due.
+    // The wheel may look at a timer once before the timer is due.
     let first = by_hand.reactor.next_deadline().unwrap();
     assert!(first <= limit && first > limit / 2, "{first:?}");
     let passed = Duration::from_nanos(400_000_001);
@@ -170,8 +171,9 @@ fn next_deadline_is_as_near_as_it_is() {
     by_hand.until(|by_hand| by_hand.listener.stats().packet_timeouts == 2);
 }
 
-/// Goal: a loop that goes on after an error of its event queue is still woken by other threads. Method:
-/// a batch of no events at all, which the system refuses; a command, and what is announced then.
+/// Goal: if a loop goes on after an error of its event queue, other threads can still wake it.
+/// Method: a batch of 0 events, which the system refuses; then a command, which has to cause a
+/// waker event.
 #[test]
 fn a_reactor_can_be_woken_after_an_error_of_its_event_queue() {
     let mut by_hand = ByHand::new(ListenerOptions::port(0));
