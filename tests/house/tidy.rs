@@ -90,6 +90,13 @@ fn only_peers_read_or_write_a_stream() {
 }
 
 #[test]
+fn the_life_of_a_connection_is_one_type() {
+    let files: Vec<Source> =
+        sources(&["src"]).into_iter().filter(|file| file.path != "src/life.rs").collect();
+    hold(&files, life_elsewhere);
+}
+
+#[test]
 fn every_example_says_how_to_run_it() {
     let files: Vec<Source> =
         sources(&["examples"]).into_iter().filter(|file| example(&file.path).is_some()).collect();
@@ -169,6 +176,22 @@ fn unmapped<'a>(map: &str, modules: impl Iterator<Item = &'a str>) -> Vec<String
 
 fn no_header(text: &str) -> Findings {
     if text.starts_with("//! ") { Vec::new() } else { vec![(1, String::from("no `//!`"))] }
+}
+
+/// A second carrier of what `life` says: a flag or a mark for a stage, a deadline of its own, or the
+/// presence of the handler taken for a stage. An assertion may compare the two.
+fn life_elsewhere(text: &str) -> Findings {
+    const CARRIERS: [&str; 7] =
+        ["CLOSING", "LINGERING", "EOF", "BROKEN", "CLOSE_DUE", "FORCED", "close_at"];
+    find(text, |line| {
+        let code = code(line);
+        let mut words = code.split(|c: char| !c.is_alphanumeric() && c != '_');
+        let carrier = words.find(|word| CARRIERS.contains(word));
+        let asks = ["handler.is_some()", "handler.is_none()"]
+            .into_iter()
+            .find(|asked| code.contains(asked) && !code.contains("debug_assert"));
+        carrier.or(asks).map(|found| format!("{found} says what `life` says"))
+    })
 }
 
 /// Calls of `Read` and `Write`. Locks are read and written without arguments, and may be.
@@ -523,6 +546,25 @@ fn missing_modules_are_found() {
     let map = "**`a`** is one, and `a/x` a file of it; `b` has no paragraph.";
     let modules = ["a", "a/x", "a/y", "b"].into_iter();
     assert_eq!(unmapped(map, modules), ["a/y is not in the map", "b is not in the map"]);
+}
+
+#[test]
+fn carriers_of_a_life_are_found() {
+    for bad in [
+        "        CLOSING = 11,",
+        "if peer.is_marked(Marks::FORCED) {",
+        "    close_at: Tick,",
+        "if self.handler.is_none() {",
+    ] {
+        assert_eq!(life_elsewhere(bad).len(), 1, "{bad}");
+    }
+    for good in [
+        "debug_assert_eq!(self.handler.is_some(), self.conn.life().has_handler());",
+        "// the peer sent EOF",
+        "let closing = life.stage();",
+    ] {
+        assert_eq!(life_elsewhere(good), [], "{good}");
+    }
 }
 
 #[test]
