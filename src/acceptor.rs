@@ -1,4 +1,4 @@
-//! The listening socket: how it is made, and what its errors mean.
+//! The listening socket: how it is opened, and what its errors mean.
 
 mod inherited;
 
@@ -16,25 +16,27 @@ use crate::options::{ListenerOptions, Origin};
 use crate::poller::Registry;
 use crate::stream::Stream;
 
-/// Where connections come from: a listening socket, or a script in tests.
+/// A source of connections: a listening socket, or a script in tests.
 pub(crate) trait Acceptor {
     type Stream: Stream;
 
-    /// The next connection, with what `options` say of its socket set.
+    /// Accepts the next connection, and sets its socket's options from `options`.
     fn accept(&mut self, options: &ListenerOptions) -> io::Result<(Self::Stream, Endpoint)>;
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()>;
-    /// Has it announced again if somebody still waits, although nobody new has come.
+    /// Makes the kernel announce the socket again if a connection still waits, even if no new
+    /// connection has arrived.
     fn rearm(&mut self, registry: &Registry, token: Token) -> io::Result<()>;
-    /// Stops its events. While another holder keeps the same socket open, closing this descriptor
-    /// does not.
+    /// Stops its events. Closing the descriptor does not stop them while another holder keeps the
+    /// same socket open.
     fn deregister(&mut self, registry: &Registry) -> io::Result<()>;
 }
 
-/// A socket that listens.
+/// A listening TCP socket.
 #[derive(Debug)]
 pub(crate) struct ListeningSocket {
     socket: TcpListener,
-    /// None for a socket of our own: no other code can change its mode, and it pays nothing for this.
+    /// `None` for a socket that condor has opened: no other code can change its mode, so it pays
+    /// nothing for a probe.
     inherited: Option<Probe>,
 }
 
@@ -78,26 +80,27 @@ impl Acceptor for ListeningSocket {
     }
 }
 
-/// Whether accepted sockets have the options of the listening one: then setting them costs nothing.
+/// Whether accepted sockets inherit the options of the listening one. If they do, no connection
+/// needs a system call to set them.
 const INHERITED: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
-/// What to do after an error of `accept`, by what accept(2) says and what HAProxy and Ranch make
-/// of it.
+/// The classes of errors of `accept`, by what the listener does next. Sources: accept(2), and the
+/// reactions of HAProxy and Ranch.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub(crate) enum AcceptFault {
-    /// Nobody waits.
+    /// No connection waits.
     Empty,
-    /// That one connection is no more; the next may be.
+    /// This one connection is lost; the next `accept` may succeed.
     Connection,
-    /// No descriptors, no memory, or something unknown: leave it alone for a while.
+    /// No descriptors, no memory, or an unknown error: accepting pauses.
     Resources,
-    /// The listening socket itself is no good.
+    /// The listening socket itself is broken.
     Listener,
 }
 
 impl From<&io::Error> for AcceptFault {
     fn from(error: &io::Error) -> Self {
-        // Errors that the standard library has no name for.
+        // `ErrorKind` has no names for these errors.
         const EBADF: i32 = 9;
         #[cfg(any(target_os = "linux", target_os = "android"))]
         const ENOTSOCK_EPROTO: (i32, i32) = (88, 71);
@@ -126,7 +129,7 @@ impl From<&io::Error> for AcceptFault {
     }
 }
 
-/// Makes the listening socket, and tells the endpoint it really has.
+/// Opens or takes over the listening socket. Returns it with its actual endpoint.
 pub(crate) fn listen(
     name: &str,
     options: &ListenerOptions,
@@ -179,7 +182,7 @@ fn inherit(
     Ok((ListeningSocket { socket: TcpListener::from_std(listener), inherited }, addr))
 }
 
-/// Niceties: a socket that refuses them still serves.
+/// Sets options that a socket can do without. If the system refuses one, a warning is logged.
 fn configure(socket: &SockRef<'_>, options: &ListenerOptions) {
     if let Err(error) = socket.set_tcp_nodelay(options.nodelay) {
         log::warn!("cannot set TCP_NODELAY: {error}");
@@ -197,7 +200,7 @@ mod tests {
 
     use super::*;
 
-    /// The socket of a connection to a listener with these options, as the server has it.
+    /// The server's socket of a connection to a listener with these options.
     fn accepted(options: &ListenerOptions) -> TcpStream {
         let (mut listener, addr) = listen("test", options).unwrap();
         let _client = std::net::TcpStream::connect(addr).unwrap();
@@ -209,9 +212,9 @@ mod tests {
         }
     }
 
-    /// Goal: the sockets of connections have what the options say, although only the listening one
-    /// is told on Linux. Method: the server's side of a connection is asked, for each value, also
-    /// where the listening socket was made by somebody else.
+    /// Goal: the sockets of connections have the listener's options, although on Linux only the
+    /// listening socket gets them. Method: for each value, the options of the server's socket are
+    /// read, also with a listening socket that other code opened.
     #[test]
     fn accepted_sockets_have_the_options_of_their_listener() {
         let given = || {
@@ -235,7 +238,8 @@ mod tests {
         }
     }
 
-    /// Goal: each class as accept(2) has it. Method: the errors themselves, by number on Linux.
+    /// Goal: each error has the class that accept(2) implies. Method: the errors by number, on
+    /// Linux.
     #[test]
     #[cfg(target_os = "linux")]
     fn accept_errors_are_sorted_by_whom_they_concern() {
@@ -252,7 +256,7 @@ mod tests {
             (23, Resources),   // ENFILE
             (105, Resources),  // ENOBUFS
             (12, Resources),   // ENOMEM
-            (28, Resources),   // ENOSPC: anything unknown
+            (28, Resources),   // ENOSPC: an unknown error
             (9, Listener),     // EBADF
             (22, Listener),    // EINVAL
             (88, Listener),    // ENOTSOCK

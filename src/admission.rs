@@ -1,8 +1,10 @@
-//! Who may come in, and to which shard: what the parts of one listener share.
+//! Whether a connection may be accepted, and on which shard it lives: the state that the parts of
+//! one listener share.
 //!
-//! A listener has a part on every shard, and one of them accepts. It hands each connection to the
-//! part that has fewest, itself included, and keeps the count exact: it alone adds, before the
-//! hand-over; the parts subtract, each when a slot of its own comes free.
+//! A listener has a part on every shard, and one part accepts. That part hands each connection to
+//! the part with the fewest connections, which may be itself. The count is exact: only the
+//! accepting part adds to it, before the hand-over. Each part subtracts when one of its slots
+//! becomes free.
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -15,9 +17,9 @@ use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex};
 /// One shard's part, as the others see it.
 #[derive(Debug)]
 struct Part<S> {
-    /// Connections handed to it and not ended.
+    /// The number of connections that were handed to it and have not ended.
     open: AtomicUsize,
-    /// Handed over, and not taken yet.
+    /// Connections that were handed over, and that the part has not taken yet.
     arrivals: Mutex<Vec<(S, Endpoint)>>,
     has_arrivals: AtomicBool,
     notifier: Arc<Notifier>,
@@ -30,9 +32,9 @@ pub(crate) struct Admission<S> {
     /// The part that accepts.
     acceptor: usize,
     max_connections: usize,
-    /// The acceptor found no room, and wants to hear of some.
+    /// The acceptor has found the limit reached, and waits to be notified when a connection ends.
     full: AtomicBool,
-    /// Nothing will be handed over any more.
+    /// No connection is handed over any more.
     closed: AtomicBool,
 }
 
@@ -62,10 +64,12 @@ impl<S> Admission<S> {
         shard == self.acceptor
     }
 
-    /// Whether one more may come in. If not, the acceptor is woken when one leaves.
+    /// Whether one more connection may be accepted. If not, the acceptor is notified when a
+    /// connection of another shard ends.
     ///
-    /// The order matters: first say that there is no room, then look again. Whoever leaves does it
-    /// the other way round, so that one of the two sees the other.
+    /// The order matters. The acceptor first sets `full`, then reads the count again. A connection
+    /// that ends first lowers the count, then reads `full`. So at least one of them sees the
+    /// other's change.
     pub(crate) fn has_room(&self) -> bool {
         if self.open() < self.max_connections {
             return true;
@@ -78,7 +82,7 @@ impl<S> Admission<S> {
         self.parts.iter().map(|part| part.open.load(Ordering::SeqCst)).sum()
     }
 
-    /// Counts a connection in. Returns the part that is to have it: the one with fewest.
+    /// Adds a connection to the count. Returns the part that gets it: the one with the fewest.
     pub(crate) fn enter(&self) -> usize {
         let fewest = self
             .parts
@@ -90,7 +94,7 @@ impl<S> Admission<S> {
         fewest
     }
 
-    /// Counts a connection of `shard` out.
+    /// Subtracts a connection of `shard` from the count.
     pub(crate) fn leave(&self, shard: usize) {
         self.parts[shard].open.fetch_sub(1, Ordering::SeqCst);
         if shard != self.acceptor && self.full.swap(false, Ordering::SeqCst) {
@@ -98,7 +102,7 @@ impl<S> Admission<S> {
         }
     }
 
-    /// Hands a connection, counted in already, to another shard.
+    /// Hands a connection to another shard. The connection is in the count already.
     pub(crate) fn hand_over(&self, shard: usize, stream: S, peer_addr: Endpoint) {
         let part = &self.parts[shard];
         let mut arrivals = part.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
@@ -108,20 +112,21 @@ impl<S> Admission<S> {
         part.notifier.notify();
     }
 
-    /// Whether somebody was handed to `shard`.
+    /// Whether connections were handed to `shard` that it has not taken.
     pub(crate) fn has_arrivals(&self, shard: usize) -> bool {
         self.parts[shard].has_arrivals.load(Ordering::SeqCst)
     }
 
-    /// Whether `shard` has to look: somebody was handed to it, or nobody will be any more.
+    /// Whether `shard` has something to do: connections were handed to it, or the listener is
+    /// closed.
     pub(crate) fn has_news(&self, shard: usize) -> bool {
         self.has_arrivals(shard) || self.is_closed()
     }
 
-    /// Whoever was handed to `shard` since it last asked.
+    /// Takes the connections that were handed to `shard` since the last call.
     pub(crate) fn arrivals(&self, shard: usize) -> Vec<(S, Endpoint)> {
         let part = &self.parts[shard];
-        // Looked at in every turn, and hardly ever set: a load is cheaper than a swap.
+        // The flag is read in every turn and seldom set, and a load is cheaper than a swap.
         if !part.has_arrivals.load(Ordering::Relaxed)
             || !part.has_arrivals.swap(false, Ordering::SeqCst)
         {
@@ -130,8 +135,8 @@ impl<S> Admission<S> {
         std::mem::take(&mut *part.arrivals.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The listening socket is closed: nobody is handed over after this. The parts see it, and
-    /// drain.
+    /// Records that the listening socket is closed: no connection is handed over after this. Every
+    /// part is notified, and drains.
     pub(crate) fn close(&self) {
         if self.closed.swap(true, Ordering::SeqCst) {
             return;
@@ -141,14 +146,16 @@ impl<S> Admission<S> {
         }
     }
 
-    /// Whoever sees this sees also everybody who was handed over.
+    /// Whether the listening socket is closed. A part that reads `true` also sees every connection
+    /// that was handed over.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::SeqCst)
     }
 }
 
 /// The listening socket of the part that accepts. Dropping it closes the socket, then the
-/// admission, also if no reactor ever adopted the part: the other parts learn from it that they end.
+/// admission, even if no reactor ever adopted the part. The closed admission tells the other parts
+/// to drain.
 #[derive(Debug)]
 pub(crate) struct Listening<A: Acceptor> {
     /// `None` in a simulated network, where no client reaches the listener.

@@ -1,8 +1,8 @@
-//! The protocol-free state of one connection: what has arrived, what has not left, and what is due.
+//! The protocol-free state of one connection: undelivered input, unsent output, and deadlines.
 //!
-//! No socket, no clock and no handler here. Time comes in as ticks, bytes come in and go out as
-//! slices; the driver asks [`Connection::deadline`] when to come back and then
-//! [`Connection::due`] what has run out. Where a connection is in its life is in
+//! This module has no socket, no clock and no handler. Time comes in as ticks. Bytes come in and go
+//! out as slices. [`Connection::deadline`] tells the caller when to come back, and
+//! [`Connection::due`] then tells what has run out. The stage of a connection is in
 //! [`life`](crate::life).
 
 mod clocks;
@@ -21,42 +21,44 @@ use crate::reason::CloseReason;
 use crate::wheel::Tick;
 
 flag_set! {
-    /// What holds delivery up, what is owed, which clocks run. Together with [`Life`] it is one word,
-    /// looked at once per packet.
+    /// What blocks delivery, what the handler is owed, and which clocks run. Together with [`Life`]
+    /// it is one word, which is read once per packet.
     Flags: u32 {
         /// The handler paused reading and delivery.
         PAUSED = 0,
-        /// Above the high-water mark, and not yet down at the low one.
+        /// Output has gone over the high-water mark, and is not yet down at the low-water mark.
         OVER_HIGH_WATER = 1,
         /// The handler is owed an `Info::Writable`.
         OWES_WRITABLE = 2,
         /// The framing was changed, or a packet shared, in the callback that just ran.
         RESTART_BATCH = 3,
-        /// Bytes that wait may hold whole packets: delivery stopped for another reason.
+        /// The kept input may hold whole packets: delivery stopped for another reason than missing
+        /// bytes.
         BACKLOG = 4,
         /// At least one packet has been delivered.
         HAD_PACKET = 5,
-        /// The packet clock runs or stands still, as opposed to being off.
+        /// The packet clock is on: it runs or is stopped.
         PACKET_CLOCK = 6,
-        /// The packet clock stands still.
+        /// The packet clock is stopped.
         PACKET_STOPPED = 7,
-        /// The idle clock stands still.
+        /// The idle clock is stopped.
         IDLE_STOPPED = 8,
-        /// In this batch answers that are packets are copied like all others; see `handler::PassThrough`.
+        /// In this batch answers that are packets are copied like all others; see
+        /// `handler::PassThrough`.
         NO_PASS_THROUGH = 9,
-        /// The last packet of this batch is not part of the run of packets that are sent back.
+        /// The last packet of this batch is not part of the pass-through run.
         RUN_BROKEN = 10,
     }
 }
 
 impl Flags {
-    /// These mean something within a batch only.
+    /// These have a meaning only within a batch.
     pub(crate) const BATCH: Self = Self::NO_PASS_THROUGH.with(Self::RUN_BROKEN);
-    /// Either keeps an open connection from being read and delivered to.
+    /// Either of these stops reading and delivery for an open connection.
     pub(crate) const BLOCKS: Self = Self::PAUSED.with(Self::OVER_HIGH_WATER);
     /// Any of these ends the tight delivery loop of an open connection.
     const INTERRUPTS: Self = Self::BLOCKS.with(Self::RESTART_BATCH);
-    /// None of these lets a packet join the run of those that are sent back.
+    /// Any of these keeps a packet out of the pass-through run.
     const NO_RUN: Self = Self::INTERRUPTS.with(Self::BATCH);
     const PACKET: Self = Self::PACKET_CLOCK.with(Self::PACKET_STOPPED);
 }
@@ -66,17 +68,18 @@ impl Flags {
 pub(crate) struct Connection {
     /// [`Flags`] in the lower half, [`Life`] in the upper.
     word: u32,
-    /// The peer's: see there.
+    /// The upper half of the time of accept in microseconds. The lower half is in `Peer`.
     pub(crate) accepted_high: u32,
-    /// Open, the packet clock runs: the tick at which the partial packet times out. It stands still:
-    /// ticks left. Closing and lingering: the tick at which the stage is cut short.
+    /// - Open, while the packet clock runs: the tick at which the partial packet times out.
+    /// - Open, while the packet clock is stopped: the ticks left.
+    /// - Closing and lingering: the tick at which the stage is cut.
     clock: u64,
-    /// Open, the idle clock runs: the tick of the peer's last byte. It stands still: ticks passed
-    /// since.
+    /// - Open, while the idle clock runs: the tick of the peer's last byte.
+    /// - Open, while the idle clock is stopped: the ticks that had passed since that byte.
     idle_clock: u64,
-    /// Undelivered input. `None` rather than empty.
+    /// Undelivered input: `None`, never an empty buffer.
     pub(crate) input: Option<Box<Buffer>>,
-    /// Unsent output. `None` rather than empty.
+    /// Unsent output: `None`, never an empty queue.
     pub(crate) output: Option<Box<Queue>>,
     cold: Option<Box<Cold>>,
 }
@@ -94,18 +97,18 @@ impl Connection {
         }
     }
 
-    /// What holds it up, what it is owed, which of its clocks run.
+    /// The half of the word that has the flags.
     pub(crate) fn flags(&self) -> Flags {
         Flags(self.word & !Life::HALF)
     }
 
-    /// Where it is in its life.
+    /// The half of the word that has the life.
     #[inline(always)]
     pub(crate) fn life(&self) -> Life {
         Life::of(self.word)
     }
 
-    /// A transition of its life.
+    /// Makes a transition of its life. Returns what `step` returns.
     #[inline(always)]
     pub(crate) fn advance<T>(&mut self, step: impl FnOnce(&mut Life) -> T) -> T {
         let mut life = self.life();
@@ -149,26 +152,27 @@ impl Connection {
         !self.may_send_without(Flags::INTERRUPTS)
     }
 
-    /// Whether a packet that is sent back may join the run of those before it.
+    /// Whether a packet that is sent back may join the pass-through run before it.
     #[inline(always)]
     pub(crate) fn may_join_run(&self) -> bool {
         self.may_send_without(Flags::NO_RUN)
     }
 
-    /// Whether something keeps us from reading and delivering.
+    /// Whether reading and delivery are blocked.
     #[inline(always)]
     pub(crate) fn is_blocked(&self) -> bool {
         !self.is_open_without(Flags::BLOCKS)
     }
 
-    /// Whether the next thing to do for an unread stream is to read it: nothing that was read waits.
+    /// Whether the stream may be read now: reading is not blocked, no backlog comes first, and the
+    /// input has not ended.
     #[inline(always)]
     pub(crate) fn may_read(&self) -> bool {
         self.is_open_without(Flags::BLOCKS.with(Flags::BACKLOG)) && !self.life().is_input_ended()
     }
 
-    /// Whether it owes and awaits nothing and has no clock but, maybe, the idle one: the state that
-    /// most connections are in most of the time.
+    /// Whether nothing is pending: no input, no output, nothing owed, and no clock but the idle
+    /// one. Most connections are in this state most of the time.
     #[inline]
     pub(crate) fn has_no_pending_state(&self) -> bool {
         self.word & !(Flags::HAD_PACKET.bits() | Life::AT_REST) == 0
@@ -181,19 +185,19 @@ impl Connection {
         self.cold.get_or_insert_default()
     }
 
-    /// Head of the list of this connection's timers, if it ever had any.
+    /// The head of the list of this connection's timers. `None` if nothing has made the list.
     pub(crate) fn first_timer(&mut self) -> Option<&mut u32> {
         self.cold.as_mut().map(|cold| &mut cold.first_timer)
     }
 
-    /// The same, made if there is none.
+    /// The head of the list of this connection's timers. Makes the list if there is none.
     pub(crate) fn timers(&mut self) -> &mut u32 {
         &mut self.cold().first_timer
     }
 
     // ---- in ----
 
-    /// Bytes arrived: the peer is not idle.
+    /// Restarts the idle clock, because bytes have arrived.
     pub(crate) fn touch_idle(&mut self, now: Tick) {
         if self.has(Flags::IDLE_STOPPED) {
             self.idle_clock = 0;
@@ -202,13 +206,14 @@ impl Connection {
         }
     }
 
-    /// At least one packet was delivered; a packet clock that ran was that packet's.
+    /// Records that at least one packet was delivered. The packet clock belonged to that packet, so
+    /// it is turned off.
     pub(crate) fn delivered(&mut self) {
         self.insert(Flags::HAD_PACKET);
         self.remove(Flags::PACKET);
     }
 
-    /// Keeps undelivered bytes. `need` as in [`Buffer`]; `scanned` of them were looked at.
+    /// Keeps undelivered bytes. `need` is as in [`Buffer`]; `scanned` of the bytes were looked at.
     #[inline]
     pub(crate) fn keep(
         &mut self,
@@ -226,7 +231,8 @@ impl Connection {
         input.need = need;
     }
 
-    /// Puts back, or recycles, a buffer that was taken out of `input` for delivery.
+    /// Puts a buffer back that was taken out of `input` for delivery. An empty buffer goes to the
+    /// pool.
     pub(crate) fn put_back(&mut self, buffer: Box<Buffer>, pool: &mut Pool) {
         debug_assert!(self.input.is_none());
         if buffer.is_empty() {
@@ -236,18 +242,19 @@ impl Connection {
         }
     }
 
-    /// Takes the partial packet out, for `Info::Timeout`. What comes next is a header again.
+    /// Takes the partial packet out, for `Info::Timeout`. The bytes that arrive next are decoded as
+    /// a new packet.
     pub(crate) fn take_partial(&mut self) -> Option<Box<Buffer>> {
         self.remove(Flags::PACKET);
         self.input.take()
     }
 
-    /// Bytes that have arrived and wait.
+    /// The number of bytes that have arrived and are not delivered.
     pub(crate) fn undelivered(&self) -> usize {
         self.input.as_ref().map_or(0, |input| input.len())
     }
 
-    /// The reason for which a connection ends whose peer sends no more.
+    /// The close reason if the connection ends because its peer sends no more.
     pub(crate) fn end_of_input(&self) -> CloseReason {
         match &self.input {
             None => CloseReason::PeerClosed,
@@ -265,7 +272,8 @@ impl Connection {
         self.cold.as_ref()?.framing.as_deref()
     }
 
-    /// Counts from the first byte not yet delivered, and starts the packet clock anew.
+    /// Replaces the framing, from the first byte that is not delivered, and turns the packet clock
+    /// off: it starts again if a partial packet is left.
     pub(crate) fn set_framing(&mut self, framing: Framing) {
         self.cold().framing = Some(Box::new(framing));
         self.insert(Flags::RESTART_BATCH.with(Flags::BACKLOG));
@@ -293,17 +301,17 @@ impl Connection {
 
     // ---- out ----
 
-    /// Bytes of output that the kernel has refused so far.
+    /// The number of bytes in the queue of output.
     pub(crate) fn queued(&self) -> usize {
         self.output.as_ref().map_or(0, |queue| queue.len())
     }
 
-    /// The queue, made if there is none; its stall clock then starts at `now`.
+    /// The queue of output. If there is none, this makes one whose stall clock starts at `now`.
     pub(crate) fn queue(&mut self, now: Tick, pool: &mut Pool) -> &mut Queue {
         self.output.get_or_insert_with(|| new_queue(now, pool))
     }
 
-    /// Appends output that the kernel has not taken.
+    /// Appends to the queue the output that the kernel has not taken.
     pub(crate) fn enqueue(&mut self, bytes: &[u8], now: Tick, pool: &mut Pool) {
         let mut queue = match self.output.take() {
             Some(queue) => queue,
@@ -313,7 +321,8 @@ impl Connection {
         self.output = Some(queue);
     }
 
-    /// The kernel took `count` bytes off the queue.
+    /// Removes `count` bytes from the queue, because the kernel has taken them, and restarts the
+    /// stall clock.
     pub(crate) fn sent(&mut self, count: usize, now: Tick, pool: &mut Pool) {
         let Some(queue) = &mut self.output else { return };
         queue.consume(count, pool);
@@ -325,9 +334,9 @@ impl Connection {
         }
     }
 
-    /// Compares what is queued with the water marks.
+    /// Compares the length of the queue with the water marks.
     ///
-    /// Returns true once per crossing, when the connection went over the high mark.
+    /// Returns true when the queue goes over the high-water mark, once per crossing.
     pub(crate) fn watch_water(&mut self, limits: &Limits) -> bool {
         let queued = self.queued();
         if queued > limits.write_high_water && !self.has(Flags::OVER_HIGH_WATER) {
@@ -340,7 +349,7 @@ impl Connection {
         false
     }
 
-    /// Whether `Info::Writable` is to be delivered now; it is owed no longer then.
+    /// Whether `Info::Writable` is to be delivered now. If so, it is no longer owed.
     pub(crate) fn take_writable(&mut self, limits: &Limits) -> bool {
         let now = self.has(Flags::OWES_WRITABLE)
             && self.is_open_without(Flags::OVER_HIGH_WATER)
@@ -374,7 +383,7 @@ impl Connection {
         }
     }
 
-    /// Sets the moment at which the present stage of closing is cut short.
+    /// Sets the tick at which the current stage of closing is cut.
     pub(crate) fn close_by(&mut self, at: Tick) {
         debug_assert!(self.life().is_ending(), "while it is open this is the packet clock");
         self.clock = at.0;
@@ -384,7 +393,8 @@ impl Connection {
         self.life().is_ending() && self.clock != Tick::NEVER.0
     }
 
-    /// Gives the memory of input and output back. Returns the bytes lost: (input, output).
+    /// Gives the memory of input and output back to the pool. Returns the numbers of bytes lost:
+    /// (input, output).
     pub(crate) fn give_back(&mut self, pool: &mut Pool) -> (usize, usize) {
         let lost = (self.undelivered(), self.queued());
         if let Some(input) = self.input.take() {
@@ -396,7 +406,7 @@ impl Connection {
         lost
     }
 
-    /// What must hold between any two calls.
+    /// Checks what must hold between any two calls.
     pub(crate) fn invariants(&self) {
         self.life().invariants();
         debug_assert!(self.input.as_ref().is_none_or(|input| !input.is_empty()));

@@ -1,6 +1,6 @@
 //! Sets of flags in one word, each of a type of its own, so that two kinds cannot be mixed.
 
-/// Declares a set of flags in a word: a constant for each flag, and what can be asked of a set.
+/// Declares a set of flags in a word: a constant for each flag, and the methods of a set.
 macro_rules! flag_set {
     ($(#[$doc:meta])* $set:ident: $word:ty {
         $($(#[$flag_doc:meta])* $flag:ident = $bit:literal,)*
@@ -9,12 +9,12 @@ macro_rules! flag_set {
         #[derive(Copy, Clone, Default, PartialEq, Eq)]
         pub(crate) struct $set($word);
 
-        #[allow(dead_code, reason = "not every set is asked everything")]
+        #[allow(dead_code, reason = "not every set uses every method")]
         impl $set {
             pub(crate) const NONE: Self = Self(0);
             $($(#[$flag_doc])* pub(crate) const $flag: Self = Self(1 << $bit);)*
 
-            /// This set and `other` together.
+            /// The union of this set and `other`.
             pub(crate) const fn with(self, other: Self) -> Self {
                 Self(self.0 | other.0)
             }

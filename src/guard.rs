@@ -1,11 +1,11 @@
-//! Where a panic of the user's code stops: each call that may panic is made through here.
+//! Guarded calls of the user's code: a panic stops here.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::text::Line;
 
-/// Makes a handler. A factory that panics makes none, and the panic's text is returned as a line.
+/// Makes a handler. If the factory panics, returns the panic's text as one line.
 pub(crate) fn make<H>(factory: impl FnOnce() -> H) -> Result<H, String> {
     catch_unwind(AssertUnwindSafe(factory)).map_err(|payload| {
         let text = panic_text(payload.as_ref()).to_string();
@@ -14,7 +14,8 @@ pub(crate) fn make<H>(factory: impl FnOnce() -> H) -> Result<H, String> {
     })
 }
 
-/// Runs code of the user that must not take the loop down: a clone or a drop of a message.
+/// Runs the user's code, a clone or a drop of a message, so that a panic does not end the loop.
+/// Returns `None` after a panic.
 pub(crate) fn guarded<T>(call: impl FnOnce() -> T) -> Option<T> {
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(value) => Some(value),
@@ -25,15 +26,15 @@ pub(crate) fn guarded<T>(call: impl FnOnce() -> T) -> Option<T> {
     }
 }
 
-/// Drops a panic's payload, whose own drop may panic. The payload of *that* panic is leaked: there
-/// has to be an end.
+/// Drops a panic's payload, whose own drop may panic. The payload of *that* panic is leaked,
+/// because its drop may panic again, without end.
 pub(crate) fn drop_guarded(payload: Box<dyn Any + Send>) {
     if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         std::mem::forget(again);
     }
 }
 
-/// A panic's text, which may hold whatever a peer has sent.
+/// A panic's text as one line. The text may hold bytes that a peer has sent.
 pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> Line<'_> {
     let text = payload
         .downcast_ref::<&str>()

@@ -1,14 +1,14 @@
-//! Who a connection is: its name in the process, its slot, its peer's endpoint.
+//! The identity of a connection: its id in the process, its slot, its peer's endpoint.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use crate::endpoint::{Endpoint, UnixName};
 
-/// Names one connection for as long as the process lives: which listener, which slot, and which
-/// of the slot's successive owners.
+/// Identifies one connection for as long as the process lives: its listener, its slot, and its
+/// generation, which tells the slot's successive owners apart.
 ///
-/// A slot's generation is 32 bits wide: a stale id could be mistaken for a new one only after
+/// A slot's generation is 32 bits wide. So an old id can name a new connection only after
 /// 4,294,967,296 connections in the same slot.
 #[derive(Debug, Copy, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId {
@@ -23,7 +23,7 @@ impl fmt::Display for ConnectionId {
     }
 }
 
-/// Which slot, whose turn in it, and who sits there.
+/// A connection's slot, its generation in the slot, and its peer's endpoint.
 #[derive(Debug)]
 pub(crate) struct Identity {
     pub(crate) key: u32,
@@ -31,8 +31,8 @@ pub(crate) struct Identity {
     addr: CompactEndpoint,
 }
 
-/// An endpoint in 24 bytes instead of 32: without the flow label, which says nothing about who the
-/// peer is.
+/// An endpoint in 24 bytes instead of 32. It leaves out the flow label, which does not identify a
+/// peer.
 #[derive(Debug)]
 enum CompactEndpoint {
     V4(Ipv4Addr, u16),
@@ -67,7 +67,7 @@ impl Identity {
 mod tests {
     use super::*;
 
-    /// Goal: an endpoint is kept in 24 bytes, whole. Method: one of each kind, and the sizes.
+    /// Goal: 24 bytes keep a whole endpoint. Method: one of each kind, and the sizes.
     #[test]
     fn endpoints_survive_being_made_compact() {
         for text in [

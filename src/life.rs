@@ -2,34 +2,34 @@
 //!
 //! ```text
 //!   accepted ──► opening ──► open ──► closing ──► lingering ──► gone
-//!                  │          │          │                       ▲
-//!                  │          │          └─ nothing to save ─────┤
-//!                  └──────────┴─ it never opened ────────────────┘
+//!                  │                     │                       ▲
+//!                  │                     └─ no need to linger ───┤
+//!                  └─ it never opened ───────────────────────────┘
 //! ```
 //!
-//! | stage | the handler | what means something in it |
+//! | stage | the handler | what has a meaning in it |
 //! |---|---|---|
 //! | opening | does not exist yet | the socket only; nothing is read, written or delivered |
 //! | open | is called | both halves, both clocks, input, output, the flags of delivery |
-//! | closing | waits for `terminate`, and nothing else | the reason; output, until the stage's deadline |
-//! | lingering | is terminated | the input half: what comes is read and dropped, until the deadline |
+//! | closing | waits only for `terminate` | the reason; output, until the stage's deadline |
+//! | lingering | is terminated | the input half: bytes are read and dropped, until the deadline |
 //! | gone | is terminated, if it ever was | nothing; the slot is freed by the next sweep |
 //!
-//! While it is open a connection has two halves. The *input* half ends when the peer sends no more.
-//! The *output* half ends when the handler asks for it: what is queued is sent, then the stream's
-//! end. The connection ends with the second of them.
+//! While a connection is open, it has two halves. The *input* half ends when the peer sends no
+//! more. The *output* half ends when the handler asks for that: the queue is sent, then the
+//! stream's end. The connection ends with the second half.
 //!
-//! The first reason stands. A stage that takes too long is *cut*: by its deadline, because nothing
-//! can pass any more, or by force.
+//! The first close reason stays. A stage of closing can be *cut*: by its deadline, because the
+//! stream is broken, or by force.
 //!
-//! All of it is packed into the upper half of a word whose lower half has the flags of delivery: one
-//! look at that word tells the delivery loop whether to go on, and a slot has no room for more.
+//! All of this is packed into the upper half of a word whose lower half has the flags of delivery.
+//! So one look at the word tells the delivery loop whether to go on. A slot has no space for more.
 
 use std::fmt;
 
 use crate::reason::CloseReason;
 
-/// How far a connection has come.
+/// The stages of a connection's life, in order.
 #[derive(Debug, Copy, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Stage {
     Opening,
@@ -39,17 +39,17 @@ pub(crate) enum Stage {
     Gone,
 }
 
-/// Whether the handler's output goes on.
+/// The state of the output half.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub(crate) enum OutputHalf {
     Running,
-    /// What is queued is still sent, then the stream's end.
+    /// The queue is still sent, then the stream's end.
     Ending,
-    /// The peer was told that nothing more comes.
+    /// The stream is shut down for writing: the peer sees that nothing more comes.
     Ended,
 }
 
-/// Why a stage of closing does not take the time it may.
+/// Why a stage of closing is cut.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub(crate) enum Cut {
     /// Its deadline has passed.
@@ -58,8 +58,8 @@ pub(crate) enum Cut {
     Broken,
 }
 
-/// A reason that most connections end for, or a word that another one is kept elsewhere: so that
-/// many of them can end at once without memory for each.
+/// The close reason in two bits: one of the three most common, or `Other` for a reason that is
+/// stored elsewhere. So many connections can end at once and most need no memory for it.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub(crate) enum Ending {
     Normal,
@@ -85,7 +85,7 @@ impl From<CloseReason> for Ending {
 pub(crate) struct Life(u32);
 
 impl Life {
-    /// Open is all zeros, so that a test against a mask tells everything else.
+    /// All zeros, so that one test against a mask finds every other state.
     const OPEN: u32 = 0;
     const OPENING: u32 = 1 << 16;
     const CLOSING: u32 = 2 << 16;
@@ -101,17 +101,17 @@ impl Life {
     const BROKEN: u32 = 1 << 25;
     const FORCED: u32 = 1 << 26;
 
-    /// The half of a connection's word that this is.
+    /// The half of a connection's word that holds a `Life`.
     pub(crate) const HALF: u32 = 0xffff_0000;
 
     /// Any of these bits means that the connection is not open.
     pub(crate) const NOT_OPEN: u32 = Self::STAGE;
     /// Any of these bits means that the handler sends no more.
     pub(crate) const NO_OUTPUT: u32 = Self::STAGE | Self::OUTPUT_ENDING | Self::OUTPUT_ENDED;
-    /// None of these bits means that there is something to do or to wait for.
+    /// If no other bit is set, there is nothing to do and nothing to wait for.
     pub(crate) const AT_REST: u32 = Self::OUTPUT_ENDED;
 
-    /// The life in a connection's word.
+    /// Reads the life from a connection's word.
     #[inline(always)]
     pub(crate) const fn of(word: u32) -> Self {
         Self(word & Self::HALF)
@@ -124,7 +124,7 @@ impl Life {
 
     // ---- transitions ----
 
-    /// Opening is over: the handler exists.
+    /// Ends the opening stage: the handler exists.
     pub(crate) fn open(&mut self) {
         debug_assert_eq!(self.stage(), Stage::Opening);
         self.set_stage(Self::OPEN);
@@ -136,20 +136,20 @@ impl Life {
         self.0 |= Self::INPUT_ENDED;
     }
 
-    /// The handler sends no more: the output half ends once what is queued has left.
+    /// The handler sends no more: the output half ends once the queue is sent.
     pub(crate) fn end_output(&mut self) {
         if self.is_open() && self.output() == OutputHalf::Running {
             self.0 |= Self::OUTPUT_ENDING;
         }
     }
 
-    /// The peer was told that nothing more comes.
+    /// Ends the output half: the stream is shut down for writing.
     pub(crate) fn output_ended(&mut self) {
         debug_assert_eq!(self.output(), OutputHalf::Ending);
         self.0 = self.0 & !Self::OUTPUT_ENDING | Self::OUTPUT_ENDED;
     }
 
-    /// The end is decided. Returns false if it was before: the first reason stands.
+    /// Decides the end. Returns false if it was decided before: the first reason stays.
     pub(crate) fn close(&mut self, ending: Ending) -> bool {
         if self.stage() > Stage::Open {
             return false;
@@ -159,7 +159,7 @@ impl Life {
         true
     }
 
-    /// The stage of closing is cut short.
+    /// Cuts the stage of closing.
     pub(crate) fn cut(&mut self, cut: Cut) {
         debug_assert!(!self.is_open(), "an open connection is closed first");
         self.0 |= match cut {
@@ -168,8 +168,8 @@ impl Life {
         };
     }
 
-    /// The drain deadline, or a second shutdown, ends it: nothing is waited for. It counts as forced
-    /// unless its handler has been terminated already.
+    /// The drain deadline, or a second shutdown, cuts the stage: nothing is waited for. The
+    /// connection counts as forced unless its handler has been terminated already.
     pub(crate) fn force(&mut self) {
         if self.has_handler() {
             self.0 |= Self::FORCED;
@@ -177,13 +177,13 @@ impl Life {
         self.cut(Cut::Late);
     }
 
-    /// The handler was terminated, and the peer told that nothing more comes.
+    /// The handler was terminated, and the stream is shut down for writing.
     pub(crate) fn linger(&mut self) {
         debug_assert_eq!(self.stage(), Stage::Closing);
         self.set_stage(Self::LINGERING);
     }
 
-    /// Nothing is left to do but to free the slot.
+    /// Only the slot is left to free.
     pub(crate) fn go(&mut self) {
         debug_assert_ne!(self.stage(), Stage::Open, "an open connection is closed first");
         self.set_stage(Self::GONE);
@@ -211,19 +211,19 @@ impl Life {
         self.0 & Self::STAGE == Self::OPEN
     }
 
-    /// The end was decided, however long ago.
+    /// The end is decided: the connection is closing, lingering or gone.
     #[inline(always)]
     pub(crate) fn is_ending(self) -> bool {
         self.0 & Self::STAGE > Self::OPENING
     }
 
-    /// There is a handler: it was made, and not terminated.
+    /// The handler exists: it was made, and not terminated.
     #[inline(always)]
     pub(crate) fn has_handler(self) -> bool {
         matches!(self.0 & Self::STAGE, Self::OPEN | Self::CLOSING)
     }
 
-    /// What the handler sends can still be framed.
+    /// The handler may still send packets.
     #[inline(always)]
     pub(crate) fn may_send(self) -> bool {
         self.0 & Self::NO_OUTPUT == 0
@@ -254,7 +254,7 @@ impl Life {
         self.0 & Self::BROKEN != 0
     }
 
-    /// The present stage of closing does not wait for anything.
+    /// The current stage of closing waits for nothing.
     pub(crate) fn is_cut(self) -> bool {
         self.0 & (Self::LATE | Self::BROKEN) != 0
     }
@@ -263,7 +263,7 @@ impl Life {
         self.0 & Self::FORCED != 0
     }
 
-    /// Why it ends, once that was decided.
+    /// The close reason, once the end is decided.
     pub(crate) fn ending(self) -> Option<Ending> {
         self.is_ending().then_some(match (self.0 & Self::REASON) >> Self::REASON_SHIFT {
             0 => Ending::Normal,
@@ -278,7 +278,7 @@ impl Life {
         self.0
     }
 
-    /// What must hold in every stage.
+    /// Checks what must hold in every stage.
     pub(crate) fn invariants(self) {
         debug_assert!(!self.is_open() || !self.is_cut(), "{self:?}");
         debug_assert!(!self.is_forced() || self.is_cut(), "{self:?}");
@@ -309,7 +309,7 @@ mod tests {
         life
     }
 
-    /// Goal: an open connection that owes nothing is all zeros, which the delivery loop relies on.
+    /// Goal: a connection that was just opened is all zeros; the delivery loop relies on that.
     #[test]
     fn open_is_zero_and_every_other_stage_is_not() {
         assert_eq!(opened().bits(), 0);
@@ -324,7 +324,7 @@ mod tests {
         assert_ne!(life.bits() & Life::NOT_OPEN, 0, "{life:?}");
     }
 
-    /// Goal: the first reason stands, whatever follows. Method: each reason, then each other.
+    /// Goal: the first reason stays, whatever follows. Method: each reason, then each other.
     #[test]
     fn the_first_reason_stands() {
         for first in [Ending::Normal, Ending::PeerClosed, Ending::Reset, Ending::Other] {
@@ -341,7 +341,8 @@ mod tests {
         }
     }
 
-    /// Goal: there is a handler from the opening to `terminate`, and only then a forced end counts.
+    /// Goal: the handler exists from `open` to `terminate`, and a forced end counts only in that
+    /// time.
     #[test]
     fn a_handler_exists_from_open_to_the_end_of_closing() {
         let mut life = Life::opening();
@@ -361,7 +362,7 @@ mod tests {
         assert!(life.is_cut() && life.is_forced());
     }
 
-    /// Goal: the halves end by themselves, in either order, and the output only once.
+    /// Goal: each half ends by itself, in either order, and the output half only once.
     #[test]
     fn the_halves_end_independently() {
         let mut life = opened();

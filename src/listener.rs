@@ -1,13 +1,13 @@
-//! One named listener: the acceptor, the slab of its peers, and who of them is to be worked on.
+//! One named listener: the acceptor, the slab of its peers, and the lists of peers that need work.
 //!
-//! A listener is typed by its handler. The reactor sees it through [`AnyListener`], one method per
-//! phase of the turn.
+//! A listener is typed by its handler. The reactor sees it through [`AnyListener`], which has one
+//! method per phase of the turn.
 //!
 //! ```text
 //!   acceptor ──► peers (slab; a generation per slot)
 //!                  ├─ run     packets, the socket          ◄─ events, backlog, resumed readers
 //!                  ├─ flush   output from messages, timers ◄─ deliver, expire
-//!                  └─ sweep   ends                         ◄─ whoever decides an end
+//!                  └─ sweep   ends                         ◄─ any code that decides an end
 //! ```
 
 mod accept;
@@ -48,24 +48,24 @@ use crate::timers::Timers;
 use crate::token;
 use crate::wheel::TimerKey;
 
-/// The clock is read again after so many peers of a long turn.
+/// In a long turn the clock is read again after each group of this many peers.
 const PEERS_PER_SAMPLE: usize = 32;
 
-/// Makes the handlers of one listener's part.
+/// Makes the handlers of a listener's part on one shard.
 pub(crate) type Factory<H> = Box<dyn FnMut(&Accepted<'_>) -> H>;
 
-/// What a drain has come to so far.
+/// The state of a drain.
 #[derive(Debug, Default)]
 struct Draining {
     deadline: Option<TimerKey>,
-    /// None if connections were forced before the drain began.
+    /// `None` if connections were forced before the drain began.
     since: Option<Nanos>,
-    /// Nobody is waited for, nor whoever still comes.
+    /// The drain waits for no connection, not even for one that arrives later.
     forced: bool,
     report: Report,
 }
 
-/// What a listener lends for work on its peers.
+/// The parts of a listener that are borrowed for work on its peers.
 type Lent<'a, H, A> = (
     &'a mut Slab<Peer<H, <A as Acceptor>::Stream>>,
     &'a mut Lists,
@@ -76,18 +76,18 @@ type Lent<'a, H, A> = (
 pub(crate) struct Listener<H: Handler, A: Acceptor> {
     profile: ListenerShared<H::Message>,
     admission: Arc<Admission<A::Stream>>,
-    /// None on the shards that do not accept, and once the socket is closed.
+    /// `None` on the shards that do not accept, and after the socket is closed.
     listening: Option<Listening<A>>,
     factory: Factory<H>,
     accepting: Accepting,
     pub(crate) peers: Slab<Peer<H, A::Stream>>,
-    /// One per slot ever used; changes whenever the slot's owner does.
+    /// One per slot ever used. It changes whenever the slot's owner changes.
     generations: Vec<u32>,
     lists: Lists,
     pub(crate) timers: Timers<H::Message>,
     inbox: VecDeque<Mail<H::Message>>,
     broadcast: Option<Broadcast<H::Message>>,
-    /// The notifier was answered and the mailbox not looked into yet.
+    /// The notifier has notified the reactor, and the mailbox has not been read since.
     mail: bool,
     gate: LogGate,
     discarded: Discarded,
@@ -120,14 +120,15 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         }
     }
 
-    /// The peers, their lists, and what a peer is lent: the one place where a `PeerCx` is made.
+    /// Splits the listener into the peers, their lists and a `PeerCx`. Only this function makes a
+    /// `PeerCx`.
     #[inline(always)]
     fn lend<'a>(&'a mut self, state: &'a mut LoopState) -> Lent<'a, H, A> {
         let Self { peers, lists, timers, profile, gate, discarded, .. } = self;
         (peers, lists, PeerCx { state, timers, profile, gate, discarded })
     }
 
-    /// Works on one peer, and queues it wherever it belongs afterwards.
+    /// Runs `work` on one peer, then puts the peer into the lists where it belongs.
     fn with_peer(
         &mut self,
         state: &mut LoopState,
@@ -140,7 +141,8 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         lists.requeue(peer, &mut cx);
     }
 
-    /// Counts a connection out that has ended, and frees its slot.
+    /// Adds a connection that has ended to the report of the drain, if there is one, and frees its
+    /// slot.
     fn remove(&mut self, state: &mut LoopState, key: u32) {
         let Some(peer) = self.peers.get(key as usize) else { return };
         if let Some(draining) = &mut self.draining {
@@ -157,15 +159,16 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         self.free(state, key);
     }
 
-    /// Frees a slot: its next owner has another generation.
+    /// Frees a slot. The slot's next owner has another generation.
     fn free(&mut self, state: &mut LoopState, key: u32) {
-        // In this order: the place is free when its descriptor is.
+        // The peer is dropped first: its descriptor must be closed before its place counts as free.
         drop(self.peers.remove(key as usize));
         let generation = &mut self.generations[key as usize];
         *generation = generation.wrapping_add(1);
         self.profile.counters.open.sub(1);
         self.admission.leave(self.profile.shard);
-        // A descriptor came free: one early try per rest, so that churn is no busy loop.
+        // A descriptor is free again, so the pause in accepting ends early. That happens once per
+        // pause: frequent closes must not make a busy loop.
         if !self.accepting.retried
             && let Some(pause) = self.accepting.pause.take()
         {
@@ -184,7 +187,7 @@ impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
     }
 
     fn invariants(&self) {
-        /// All peers are looked at only where that takes no time.
+        /// With at most this many peers all of them are checked, because that takes little time.
         const FEW: usize = 64;
         let counters = &self.profile.counters;
         debug_assert_eq!(counters.open.get(), self.peers.len() as u64);
@@ -224,7 +227,7 @@ impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
 
     fn work(&mut self, state: &mut LoopState, read: &mut [u8]) {
         let (peers, lists, mut cx) = self.lend(state);
-        // Whoever is queued from now on waits for the next turn.
+        // A peer that is queued from now on waits for the next turn.
         let mut run = std::mem::replace(&mut lists.run, std::mem::take(&mut lists.spare));
         for (count, key) in (1..).zip(run.drain(..)) {
             if let Some(peer) = peers.get_mut(key as usize) {
@@ -274,7 +277,7 @@ impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
             peer.update_timers(&mut cx);
             lists.requeue(peer, &mut cx);
         }
-        // Nothing is pushed here: what could be written has been offered.
+        // The loop adds no peer: it has offered the kernel all output that could be written.
         debug_assert!(lists.flush.is_empty());
         lists.flush = flush;
     }
@@ -293,7 +296,7 @@ impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
                 Swept::Waits => {}
             }
         }
-        // `terminate` has no way to end another connection.
+        // The loop adds no peer: `terminate` cannot end another connection.
         debug_assert!(self.lists.sweep.is_empty());
         self.lists.sweep = sweep;
     }

@@ -1,8 +1,9 @@
-//! What is worth a line in the log, and how often: at most one a second per cause and listener.
+//! Limits on the log: at most one line per second, cause and listener. Also a guess at the protocol
+//! of a first packet that made no sense.
 
 use crate::clock::Nanos;
 
-/// Causes that can recur as fast as a peer likes.
+/// Causes of log lines that a peer could repeat at any rate.
 #[derive(Debug, Copy, Clone)]
 pub(crate) enum Cause {
     Panic,
@@ -19,10 +20,10 @@ pub(crate) enum Cause {
 const CAUSES: usize = Cause::SlowTurn as usize + 1;
 const PERIOD: u64 = 1_000_000_000;
 
-/// Lets one line a second through per cause.
+/// Lets one line per second and cause through.
 #[derive(Debug, Default)]
 pub(crate) struct LogGate {
-    /// When the next line of each cause may pass.
+    /// For each cause, the time in nanoseconds from which on its next line may pass.
     next: [u64; CAUSES],
 }
 
@@ -37,10 +38,10 @@ impl LogGate {
     }
 }
 
-/// What the first bytes of a connection look like that made no sense as a packet.
+/// Says what the first bytes of a connection look like, if they made no sense as a packet.
 ///
-/// Speaking another protocol to the port is the commonest cause of "packet too large", and the
-/// length alone does not tell.
+/// A client that speaks another protocol is the most common cause of "packet too large", and the
+/// length alone does not show that.
 pub(crate) fn resembles(bytes: &[u8]) -> &'static str {
     const METHODS: [&[u8]; 8] =
         [b"GET ", b"POST", b"PUT ", b"HEAD", b"OPTI", b"DELE", b"PATC", b"CONN"];

@@ -1,9 +1,9 @@
 //! One connection in its slot: the socket, the protocol-free state, the handler.
 //!
-//! The only module that reads or writes a stream, in `input` and `output`. A peer is worked on in one
-//! go, within budgets: queued output first, then packets left over, then the socket; answers gather
-//! in the reactor's output buffer and leave with one write. `close` carries out an end, `clocks`
-//! keeps the peer's one entry in the wheel.
+//! Only this module reads or writes a stream, in `input` and `output`. A peer's work in a turn has
+//! budgets and a fixed order: queued output first, then packets left over, then the socket. Answers
+//! gather in the reactor's output buffer and leave with one write. `close` carries out an end.
+//! `clocks` keeps the peer's one entry in the wheel.
 
 mod clocks;
 mod close;
@@ -24,7 +24,7 @@ use crate::reason::CloseReason;
 use crate::stream::Stream;
 use crate::wheel::TimerKey;
 
-/// What sweeping a peer came to.
+/// What a sweep of a peer found.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub(crate) enum Swept {
     /// It still has something to send, or lingers.
@@ -37,19 +37,19 @@ pub(crate) enum Swept {
 #[derive(Debug)]
 pub(crate) struct Peer<H, S> {
     pub(crate) stream: S,
-    /// There exactly while [`Life::has_handler`](crate::life::Life::has_handler) says so.
+    /// `Some` exactly while [`Life::has_handler`](crate::life::Life::has_handler) returns true.
     handler: Option<H>,
     pub(crate) marks: Marks,
     timer: TimerKey,
-    /// When it was accepted, in microseconds: the lower half, because there is room for four bytes
-    /// here and for four in `conn`, and none for eight.
+    /// The lower half of the time of accept in microseconds. The upper half is in `conn`: each
+    /// struct has four bytes left, and neither has eight.
     accepted_low: u32,
     pub(crate) conn: Connection,
     pub(crate) identity: Identity,
 }
 
 impl<H: Handler, S: Stream> Peer<H, S> {
-    /// A peer whose connection is opening: it has no handler yet.
+    /// A peer whose connection is opening, without a handler.
     pub(crate) fn new(stream: S, identity: Identity, state: &LoopState) -> Self {
         let (accepted_high, accepted_low) = halves(state.nanos().micros());
         Self {
@@ -63,7 +63,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         }
     }
 
-    /// Opening is over: here is the handler, which is asked for its first words.
+    /// Ends the opening stage: stores the handler and calls its `init`.
     pub(crate) fn open(&mut self, handler: H, cx: &mut PeerCx<'_, H::Message>) {
         self.conn.advance(|life| life.open());
         self.handler = Some(handler);
@@ -79,7 +79,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         self.update_timers(cx);
     }
 
-    /// The handler, unless it was terminated or not made yet.
+    /// The handler. `None` before it is made, and after it is terminated.
     pub(crate) fn handler(&self) -> Option<&H> {
         self.handler.as_ref()
     }
@@ -89,7 +89,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         self.marks.has(marks)
     }
 
-    /// An event came. Returns whether the peer is to be worked on for it.
+    /// Records an event. Returns whether the peer needs work because of it.
     pub(crate) fn notice(&mut self, readiness: Readiness) -> bool {
         let was_at_rest = self.is_idle();
         self.marks.insert(readiness.into());
@@ -101,7 +101,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             || self.conn.life().is_ending() && self.is_marked(Marks::READABLE)
     }
 
-    /// Whether all it has to do is to wait for an event: no list needs to have it.
+    /// Whether it has nothing to do but wait for an event. Then it needs to be in no list.
     #[inline]
     pub(crate) fn is_idle(&self) -> bool {
         self.marks.has_only(Marks::WRITABLE.with(Marks::WRITE_INTEREST))
@@ -123,12 +123,12 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             || self.is_marked(Marks::ERROR)
     }
 
-    /// Whether there is output that the kernel has not refused yet.
+    /// Whether output is queued and the kernel may have space for it.
     pub(crate) fn wants_flush(&self) -> bool {
         self.is_marked(Marks::WRITABLE) && self.conn.output.is_some()
     }
 
-    /// The peer's share of a turn.
+    /// Does the peer's work of one turn.
     pub(crate) fn work(&mut self, cx: &mut PeerCx<'_, H::Message>, read: &mut [u8]) {
         self.marks.remove(Marks::QUEUED);
         let mut budget = cx.state.options.packet_budget;
@@ -145,7 +145,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         if budget == 0 {
             cx.profile.counters.packet_budget_hits.add(1);
         }
-        // What follows is not for those who are done, as most are, nor for those past help.
+        // A peer that is done, as most are, and a broken one need nothing of what follows.
         let over = self.is_idle() && self.needs_no_timer(cx) || self.conn.life().is_broken();
         if over && cx.state.out.is_empty() {
             return;
@@ -155,7 +155,8 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         self.update_timers(cx);
     }
 
-    /// What comes before reading: word that there is room again, and packets left over.
+    /// Runs before reading: tells the handler that the peer is writable again, then delivers
+    /// packets left over.
     #[inline(never)]
     fn resume_backlog(&mut self, cx: &mut PeerCx<'_, H::Message>, budget: &mut u32) {
         self.notify_writable(cx);
@@ -164,8 +165,8 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         }
     }
 
-    /// What comes after reading: ends that reading does not tell of, and the word that the listener
-    /// drains.
+    /// Runs after reading: handles the ends that reading does not report, and tells the handler
+    /// that the listener drains.
     #[inline(never)]
     fn after_read(&mut self, cx: &mut PeerCx<'_, H::Message>) {
         if self.is_marked(Marks::ERROR) {
@@ -185,13 +186,15 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         }
     }
 
-    /// Whether messages reach it.
+    /// Whether messages are delivered to it.
     pub(crate) fn listens(&self) -> bool {
         self.conn.life().is_open()
     }
 
-    /// Hands over one message. What is answered gathers until [`reply`](Self::reply), unless it is
-    /// much: a peer that would take it must not be ended for what it was never offered.
+    /// Hands one message to the handler. The answers gather until
+    /// [`flush_replies`](Self::flush_replies), unless they reach [`FLUSH_AT`] bytes: then they are
+    /// written. Otherwise too much output could end the connection before the peer was offered any
+    /// of it.
     #[inline]
     pub(crate) fn deliver_message(&mut self, cx: &mut PeerCx<'_, H::Message>, message: H::Message) {
         cx.profile.counters.messages.add(1);
@@ -204,8 +207,8 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         }
     }
 
-    /// Sends what was answered: at once if these were the `last` messages that anybody gets in this
-    /// turn, else together with what comes behind.
+    /// Sends the answers. If the messages were the `last` of the turn, the answers are written at
+    /// once. Otherwise they are written together with later answers.
     #[inline]
     pub(crate) fn flush_replies(&mut self, cx: &mut PeerCx<'_, H::Message>, last: bool) {
         if last {
@@ -216,13 +219,13 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         self.update_timers(cx);
     }
 
-    /// How long it took from accept to now.
+    /// The time from accept to now, in microseconds.
     pub(crate) fn micros_since_accept(&self, state: &LoopState) -> u64 {
         let high = u64::from(self.conn.accepted_high) << u32::BITS;
         state.nanos().micros().saturating_sub(high | u64::from(self.accepted_low))
     }
 
-    /// Everything that had arrived was delivered, and no packet is half here.
+    /// Whether everything that has arrived is delivered, and no incomplete packet is kept.
     fn can_announce_shutdown(&self) -> bool {
         !self.is_marked(Marks::READABLE)
             && !self.conn.is_blocked()
@@ -230,8 +233,8 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             && self.conn.input.is_none()
     }
 
-    /// Puts everything right that follows from what just happened: the output half's end, the clocks,
-    /// the one entry in the wheel.
+    /// Brings up to date what depends on the work just done: the end of the output half, the
+    /// clocks, the one entry in the wheel.
     #[inline]
     pub(crate) fn update_timers(&mut self, cx: &mut PeerCx<'_, H::Message>) {
         if !self.needs_no_timer(cx) || !self.conn.has_no_pending_state() {
@@ -242,14 +245,15 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         }
     }
 
-    /// What must hold between any two pieces of work.
+    /// Checks what must hold between any two pieces of work.
     pub(crate) fn invariants(&self) {
         self.conn.invariants();
         debug_assert_eq!(self.handler.is_some(), self.conn.life().has_handler());
         debug_assert!(self.conn.life().stage() != Stage::Gone || self.timer.is_none());
     }
 
-    /// Fails with a reason that the kernel gave: nothing can be read or written any more.
+    /// Ends the connection for an error that the kernel returned: nothing can be read or written
+    /// any more.
     fn fail(&mut self, reason: CloseReason) {
         let readiness = Marks::READABLE
             .with(Marks::WRITABLE)
@@ -260,6 +264,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         self.conn.advance(|life| life.cut(crate::life::Cut::Broken));
     }
 }
+
 /// The upper and the lower half of a number.
 #[expect(clippy::cast_possible_truncation, reason = "each half has 32 bits")]
 fn halves(number: u64) -> (u32, u32) {
@@ -283,8 +288,8 @@ mod tests {
         }
     }
 
-    /// As the slab's own, which is private.
-    #[expect(dead_code, reason = "only its size is asked for")]
+    /// The slab's own `Entry` is private: this one has the same layout.
+    #[expect(dead_code, reason = "only its size is used")]
     enum Entry<T> {
         Vacant(usize),
         Occupied(T),
@@ -293,7 +298,7 @@ mod tests {
     /// Goal: an idle connection is cheap. Method: the size of a slot with a stateless handler.
     #[test]
     fn a_slot_takes_at_most_96_bytes() {
-        // In debug builds mio remembers with each socket whom it is registered with.
+        // In debug builds mio stores in each socket the registry that it is registered with.
         let debug = if cfg!(debug_assertions) { 2 * size_of::<usize>() } else { 0 };
         let size = size_of::<Entry<Peer<Stateless, TcpStream>>>() - debug;
         assert!(size <= 96, "{size} bytes");

@@ -2,20 +2,21 @@
 
 use std::fmt::{self, Write};
 
-/// Such a text, that of a panic for example, as a part of one line. Characters that would break the
-/// line, drive a terminal or turn its text around are escaped. What is longer than [`Line::MAX`] is
-/// cut.
+/// A foreign text as a part of one line, for example the text of a panic. Characters that would
+/// break the line, control a terminal or change the text's direction are escaped. A text that is
+/// longer than [`Line::MAX`] is cut.
 #[derive(Debug, Copy, Clone)]
 pub(crate) struct Line<'a>(pub(crate) &'a str);
 
 impl Line<'_> {
-    /// The most bytes that are shown, escapes included. Enough for a failed `assert_eq!`; a peer that
-    /// chooses the text cannot make lines longer.
+    /// The most bytes that are shown, escapes included. 512 bytes are enough for a failed
+    /// `assert_eq!`. A peer that chooses the text cannot make lines longer.
     pub(crate) const MAX: usize = 512;
 
-    /// Whether a character is more than what it looks like.
+    /// Whether a character does more than show a glyph, and so has to be escaped.
     pub(crate) fn is_special(c: char) -> bool {
-        // Beside controls: line and paragraph separators, and marks that change the direction.
+        // In addition to controls: line and paragraph separators, and marks that change the
+        // direction.
         c.is_control()
             || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}')
             || matches!(c, '\u{2066}'..='\u{2069}')

@@ -1,10 +1,10 @@
-//! A listening socket that another process or other code made, and may still hold: what it is, and
-//! whether a client waits there.
+//! A listening socket that another process or other code opened, and may still hold: what it is,
+//! and whether a client waits there.
 //!
-//! Non-blocking mode belongs to the open file description, which all holders share. The giver may
-//! turn it off at any time, and then an `accept` that finds no client stops the reactor. So `accept`
-//! is called only when the kernel says that a client waits, and non-blocking mode is set again before:
-//! another holder may take that client first.
+//! Non-blocking mode belongs to the open file description, which all holders share. Another holder
+//! may turn it off at any time. Then an `accept` that finds no client blocks the reactor. So
+//! `accept` is called only after the kernel says that a client waits. Another holder may take that
+//! client first, so non-blocking mode is set again before each `accept`.
 
 use std::fs::{File, FileType};
 use std::io::{self, ErrorKind};
@@ -24,7 +24,7 @@ use crate::endpoint::{Endpoint, UnixName};
 pub(super) struct Probe {
     poll: Poll,
     events: Events,
-    /// A descriptor of its own: mio has each one watched by one event queue only.
+    /// A descriptor of its own, because mio registers each descriptor with one event queue only.
     socket: TcpListener,
 }
 
@@ -36,9 +36,9 @@ impl Probe {
         Ok(Self { poll, events: Events::with_capacity(1), socket })
     }
 
-    /// Makes sure that an `accept` does not block. `WouldBlock` if no client waits.
+    /// Makes sure that an `accept` does not block. Returns `WouldBlock` if no client waits.
     pub(super) fn expect_client(&mut self) -> io::Result<()> {
-        // Watched anew, a socket that is ready is announced even if it was announced before.
+        // After `reregister` a ready socket is announced, even if it was announced before.
         self.poll.registry().reregister(&mut self.socket, Token(0), Interest::READABLE)?;
         self.poll.poll(&mut self.events, Some(Duration::ZERO))?;
         if self.events.is_empty() {
@@ -48,7 +48,8 @@ impl Probe {
     }
 }
 
-/// Refuses whatever is not a listening TCP socket, and says what it is. Changes nothing about it.
+/// Returns an error that says what the descriptor is, unless it is a listening TCP socket. Changes
+/// nothing about it.
 pub(super) fn check(listener: &net::TcpListener) -> io::Result<()> {
     let socket = SockRef::from(listener);
     let what = match socket.r#type() {
@@ -67,7 +68,7 @@ pub(super) fn check(listener: &net::TcpListener) -> io::Result<()> {
     })
 }
 
-/// Where a socket is bound, if it is of a kind that has a name, and has one.
+/// The address that a socket is bound to. `None` if its kind has no address, or if it has none.
 pub(super) fn endpoint(listener: &net::TcpListener) -> Option<Endpoint> {
     let addr = SockRef::from(listener).local_addr().ok()?;
     if let Some(addr) = addr.as_socket() {
@@ -77,7 +78,7 @@ pub(super) fn endpoint(listener: &net::TcpListener) -> Option<Endpoint> {
     (!name.is_unnamed()).then_some(Endpoint::Unix(name))
 }
 
-/// What a socket is, unless it is a listening TCP socket.
+/// Describes a socket. `None` if it is a listening TCP socket.
 fn describe(socket: &SockRef<'_>, kind: Type) -> io::Result<Option<String>> {
     let addr = socket.local_addr()?;
     let domain = addr.domain();
@@ -115,7 +116,8 @@ fn is_listening(socket: &SockRef<'_>) -> io::Result<bool> {
     socket.is_listener()
 }
 
-/// Where the system cannot be asked, a socket without a peer is taken at its giver's word.
+/// Other systems cannot tell whether a socket listens. There a socket without a peer counts as
+/// listening.
 #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
 fn is_listening(socket: &SockRef<'_>) -> io::Result<bool> {
     Ok(socket.peer_addr().is_err())

@@ -1,11 +1,15 @@
 //! The clocks of a connection: when it is due, and for what.
 //!
-//! An open connection has three: a partial packet has the packet clock, silence the idle clock,
-//! queued output the stall clock. Two of them stand still at times. While we do not read (the handler
-//! paused, or too much output is queued) the peer cannot finish a packet, so neither the packet clock
-//! nor the idle clock runs; while output is queued the idle clock does not run either. A clock that
-//! stands still holds what is left (packet) or what has passed (idle) instead of a moment. A stage of
-//! closing has a deadline instead.
+//! An open connection has three clocks:
+//! - The packet clock limits the time of a partial packet.
+//! - The idle clock limits the time without bytes from the peer.
+//! - The stall clock limits the time in which the kernel takes no queued output.
+//!
+//! Two of them are stopped at times. While reading is blocked, because the handler has paused it or
+//! because too much output is queued, the peer cannot finish a packet. So neither the packet clock
+//! nor the idle clock runs. While output is queued, the idle clock does not run either. A stopped
+//! clock holds a number of ticks instead of a moment: the packet clock the ticks left, the idle
+//! clock the ticks passed. A stage of closing has a deadline instead of clocks.
 
 use std::time::Duration;
 
@@ -37,7 +41,7 @@ impl Connection {
         }
     }
 
-    /// When the driver has to come back, if nothing happens before.
+    /// The tick at which the caller has to come back, if nothing happens before.
     pub(crate) fn deadline(&self, limits: &Limits) -> Tick {
         if !self.life().is_open() {
             return if self.life().is_ending() { Tick(self.clock) } else { Tick::NEVER };
@@ -87,8 +91,8 @@ impl Connection {
     }
 }
 
-/// A deadline becomes what is left until it when the clock `stops`, and the other way round.
-/// "Never" stays never.
+/// Converts the packet clock's value. When the clock `stops`, a deadline becomes the ticks left.
+/// When it continues, the ticks left become a deadline. `Tick::NEVER` stays as it is.
 fn swap_packet_clock(clock: u64, now: Tick, stops: bool) -> u64 {
     match (clock, stops) {
         (u64::MAX, _) => u64::MAX,

@@ -1,5 +1,5 @@
-//! What most connections never need, out of line. Each part has a box of its own, so that a
-//! connection pays for the parts it uses.
+//! State that most connections never need, out of line. Each part has a box of its own, so that a
+//! connection pays only for the parts it uses.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::timers;
 pub(super) struct Cold {
     pub(super) framing: Option<Box<Framing>>,
     pub(super) timeouts: Option<Box<Timeouts>>,
-    /// Why it ends, if that takes more than a word.
+    /// The close reason, if it is [`Ending::Other`](crate::life::Ending::Other).
     pub(super) reason: Option<Box<CloseReason>>,
     /// Head of the list of this connection's timers.
     pub(super) first_timer: u32,

@@ -1,8 +1,8 @@
-//! The time limits of a connection, and what can run out.
+//! The limits of a connection, and the clocks that can run out.
 
 use std::time::Duration;
 
-/// Time limits in force, in the terms of the options.
+/// The limits in force, named as in the options: three time limits, and two water marks in bytes.
 #[derive(Debug, Copy, Clone)]
 pub(crate) struct Limits {
     pub(crate) packet_timeout: Duration,
@@ -12,7 +12,7 @@ pub(crate) struct Limits {
     pub(crate) write_low_water: usize,
 }
 
-/// What has run out.
+/// The clock that has run out.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub(crate) enum Due {
     Packet,

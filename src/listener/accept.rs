@@ -1,10 +1,12 @@
-//! How a connection comes in, from the listening socket to a handler in a slot, and what accept's
-//! faults mean.
+//! The way of a connection from the listening socket to a handler in a slot, and the reactions to
+//! errors of `accept`.
 //!
-//! A connection comes in by five steps: [`accept_some`](Listener::accept_some) takes it from the
-//! socket, [`assign`](Listener::assign) finds the shard that has fewest,
-//! [`take_arrivals`](Listener::take_arrivals) is where it arrives on another shard,
-//! [`admit`](Listener::admit) gives it a slot and its events, [`open`](Listener::open) its handler.
+//! A connection takes five steps:
+//! - [`accept_some`](Listener::accept_some) takes it from the socket.
+//! - [`assign`](Listener::assign) finds the shard that has the fewest connections.
+//! - [`take_arrivals`](Listener::take_arrivals) receives it on another shard.
+//! - [`admit`](Listener::admit) gives it a slot and registers it for events.
+//! - [`open`](Listener::open) gives it its handler.
 
 use std::time::Duration;
 
@@ -23,14 +25,15 @@ use crate::peer::Peer;
 use crate::stream::Stream;
 use crate::token;
 
-/// How long accepting rests after the system had nothing to give.
+/// How long accepting pauses after the system had no resources for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// After a turn that took so many nanoseconds many may wait, and an `accept` in vain is little beside
-/// it: then nothing but the budget is the limit.
+/// After a turn of at least this many nanoseconds many connections may wait. A wasted `accept`
+/// costs little compared with such a turn, so that only the budget is the limit.
 const LONG_TURN: u64 = 100_000;
 
 impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
-    /// The phase: what other shards have handed over, then what waits at the socket.
+    /// The accept phase: takes the connections that other shards have handed over, then those that
+    /// wait at the socket.
     pub(super) fn accept_ready(&mut self, state: &mut LoopState) -> Result<(), Error> {
         self.take_arrivals(state);
         if self.acceptor_is_gone() {
@@ -62,8 +65,8 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
             && self.admission.has_room()
     }
 
-    /// Accepts at most `share` connections, with as many tries as the budget allows. Returns whether
-    /// there was no other reason to stop.
+    /// Accepts at most `share` connections, with at most as many calls of `accept` as the budget
+    /// allows. Returns whether only `share` or the budget stopped it.
     pub(super) fn accept_some(&mut self, state: &mut LoopState, share: u32) -> Result<bool, Error> {
         let mut taken = 0;
         for _ in 0..state.options.accept_budget {
@@ -83,8 +86,8 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         Ok(self.may_accept())
     }
 
-    /// Leaves it to the kernel to say whether somebody still waits. Without an answer, the next turn
-    /// finds out by itself.
+    /// Asks the kernel to announce the socket again if a connection still waits. If the kernel
+    /// refuses, the next turn calls `accept` to find out.
     fn rearm(&mut self, state: &LoopState) {
         if let Some(socket) = self.listening.as_mut().and_then(Listening::socket)
             && socket.rearm(&state.registry, token::acceptor(self.profile.slot)).is_ok()
@@ -129,7 +132,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         Ok(())
     }
 
-    /// Finds the shard that a new connection is to live on.
+    /// Finds the shard for a new connection, and gives the connection to that shard.
     pub(super) fn assign(&mut self, state: &mut LoopState, stream: A::Stream, peer_addr: Endpoint) {
         self.profile.counters.accepted.add(1);
         let shard = self.admission.enter();
@@ -140,7 +143,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         }
     }
 
-    /// Takes in who was accepted by another shard.
+    /// Admits the connections that another shard has accepted for this one.
     pub(super) fn take_arrivals(&mut self, state: &mut LoopState) {
         let arrivals = self.admission.arrivals(self.profile.shard);
         if arrivals.is_empty() {
@@ -149,14 +152,14 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         for (stream, peer_addr) in arrivals {
             self.admit(state, stream, peer_addr);
         }
-        // They were on their way when all others were forced.
+        // These connections were in transit when all others were forced.
         if self.is_forced() {
             self.force_all();
         }
     }
 
-    /// Gives a connection a slot and its events, then opens it. A connection that fails early leaves
-    /// nothing behind.
+    /// Gives a connection a slot, registers it for events, then opens it. A connection that cannot
+    /// be registered takes no slot and no place.
     pub(super) fn admit(
         &mut self,
         state: &mut LoopState,
@@ -185,7 +188,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         self.open(state, key);
     }
 
-    /// Opening is over: the connection gets its handler, and the handler its `init`.
+    /// Ends the opening stage: makes the handler and calls its `init`.
     fn open(&mut self, state: &mut LoopState, key: u32) {
         let Some(Peer { identity, .. }) = self.peers.get(key as usize) else { return };
         let id = self.profile.id_of(identity);
@@ -202,10 +205,11 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         }
     }
 
-    /// Every slot has a place in each list, and one for its timer, from the start: what lives long is
-    /// not to be allocated in the midst of a burst of buffers, which could then not be given back to
-    /// the system. A place that is not used is not resident either, unless it is moved: hence many
-    /// of them the first time.
+    /// Reserves an entry in each list, and one in the wheel, for every slot. Long-lived memory must
+    /// not be allocated in the middle of a burst of buffers: the memory of the buffers could then
+    /// not be given back to the system. An entry that is not used takes no resident memory, unless
+    /// its list moves to grow. So the first call reserves 4096 entries, or `max_connections` if
+    /// that is less.
     fn make_room(&mut self, state: &mut LoopState) {
         const FIRST: usize = 4096;
         let first = self.profile.options.max_connections.min(FIRST);
@@ -214,7 +218,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         self.lists.make_room(slots);
     }
 
-    /// Whoever has finished the handshake is served.
+    /// Accepts the connections that have finished the handshake, so that they are served.
     pub(super) fn accept_last(&mut self, state: &mut LoopState) -> Result<(), Error> {
         self.accepting.ready = true;
         while self.accept_some(state, state.options.accept_budget)? {}
@@ -223,10 +227,10 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
 
     pub(super) fn stop_accepting(&mut self, state: &mut LoopState) {
         if let Some(socket) = self.listening.as_mut().and_then(Listening::socket) {
-            // One that could not be watched is not; it is closed all the same.
+            // An error means that the socket was not registered. The socket is closed either way.
             let _ = socket.deregister(&state.registry);
         }
-        // Dropping it closes the admission as well.
+        // The drop of `Listening` closes the admission as well.
         self.listening = None;
         self.accepting.ready = false;
         if let Some(pause) = self.accepting.pause.take() {
@@ -259,7 +263,7 @@ mod tests {
     use crate::reason::CloseReason;
     use crate::sync::Arc;
 
-    /// A handler that tells how it ended.
+    /// A handler that records the reason it was terminated for.
     struct Guest(Rc<RefCell<Vec<CloseReason>>>);
 
     impl Handler for Guest {
@@ -293,8 +297,8 @@ mod tests {
         }
     }
 
-    /// The second part of a listener with room for two connections. The first part, which accepts, is
-    /// the test.
+    /// The second part of a listener with a limit of two connections. The test plays the first
+    /// part, which accepts.
     struct Part {
         listener: Listener<Guest, ListeningSocket>,
         state: LoopState,
@@ -336,7 +340,7 @@ mod tests {
             Self { listener, state, poll, admission, acceptor, woken, panics, ended, door, clients }
         }
 
-        /// Our end of a new connection.
+        /// The server's end of a new connection.
         fn stream(&mut self) -> TcpStream {
             let addr = self.door.local_addr().unwrap();
             self.clients.push(std::net::TcpStream::connect(addr).unwrap());
@@ -345,7 +349,7 @@ mod tests {
             TcpStream::from_std(stream)
         }
 
-        /// As the first part does with a connection that is to live here.
+        /// Hands a connection to the second part, as the first part does.
         fn hand_over(&self, stream: TcpStream) {
             assert_eq!(self.admission.enter(), 1, "this part has fewest");
             self.admission.hand_over(1, stream, ([127, 0, 0, 1], 1).into());
@@ -356,9 +360,10 @@ mod tests {
         }
     }
 
-    /// Goal: a connection that cannot be watched, or for which no handler can be made, keeps no place:
-    /// neither of all nor of its shard, and the shard that accepts is told. Method: one connection on
-    /// the first shard; three that fail on the second, then one that does not.
+    /// Goal: a connection that cannot be registered, or whose handler cannot be made, keeps no
+    /// place: neither in the listener nor in its shard, and the shard that accepts is notified.
+    /// Method: one connection on the first shard; three that fail on the second, then one that does
+    /// not.
     #[test]
     fn a_connection_that_comes_to_nothing_keeps_no_place() {
         for cause in ["registration", "factory"] {
@@ -368,7 +373,7 @@ mod tests {
             for nth in 1..=3 {
                 let mut stream = part.stream();
                 if cause == "registration" {
-                    // What is watched already cannot be watched again.
+                    // A stream that is registered already cannot be registered again.
                     let registry = part.poll.registry();
                     registry.register(&mut stream, Token(0), Interest::READABLE).unwrap();
                 }
@@ -392,8 +397,9 @@ mod tests {
         }
     }
 
-    /// Goal: a connection that arrives where all others have been forced is forced as well; nothing
-    /// else would end it, and the drain would have no end. Method: before a drain, in one, and by one.
+    /// Goal: a connection that arrives on a shard whose connections have all been forced is forced
+    /// as well. Nothing else would end it, and the drain would not end. Method: the connection
+    /// arrives before a drain, during a drain, and in the call that begins a drain.
     #[test]
     fn a_connection_that_arrives_at_a_forced_shard_is_forced() {
         for stage in ["before a drain", "in a drain", "by a drain"] {

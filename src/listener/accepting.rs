@@ -1,31 +1,34 @@
-//! How many connections to accept in one turn, and when not to.
+//! How many connections to accept in one turn, and when to accept none.
 
 use crate::wheel::TimerKey;
 
-/// After so many turns in a row that found whom they looked for, each looks for four times as many.
+/// The quota grows fourfold after this many full rounds: consecutive turns that filled their quota.
 pub(super) const FULL_ROUNDS: u32 = 4;
 
 /// Whether the listening socket may be accepted from.
 #[derive(Debug, Default)]
 pub(super) struct Accepting {
-    /// It was announced readable, and is neither known to be empty nor asked to say so.
+    /// The kernel has announced the socket readable. Since then `accept` has not found it empty,
+    /// and the kernel has not been asked to announce it again.
     pub(super) ready: bool,
-    /// Resting after a fault; `NONE` if not.
+    /// The timer that ends the pause after a lack of resources. `None` without a pause.
     pub(super) pause: Option<TimerKey>,
-    /// A socket closed during this rest has allowed one early try already.
+    /// A connection that ended during this pause has already caused its one early try.
     pub(super) retried: bool,
-    /// The limit on connections keeps clients waiting.
+    /// Clients wait because the limit on connections is reached.
     pub(super) full: bool,
-    /// Turns in a row in which somebody waited and no fewer than were looked for; less after a share
-    /// that was too large, and none after a turn without anybody.
+    /// Consecutive turns that filled their quota. The count falls by [`FULL_ROUNDS`] after a quota
+    /// that was too large, and to 0 after a turn in which nothing waited.
     pub(super) full_rounds: u32,
 }
 
 impl Accepting {
-    /// How many to take before the kernel is asked whether more wait. One at first, who is sure to
-    /// be there: the system makes a socket and a file before it finds that nobody waits, so that an
-    /// `accept` in vain costs as much as ten questions. nginx (`multi_accept`) takes one an event
-    /// as well.
+    /// How many connections to accept before the kernel is asked whether more wait.
+    ///
+    /// The quota starts at one, because an event means that at least one connection waits. The
+    /// kernel makes a socket and a file before it finds that no connection waits. So a wasted
+    /// `accept` costs as much as asking the kernel ten times. nginx accepts one connection per
+    /// event as well, unless `multi_accept` is on.
     pub(super) fn quota(&self) -> u32 {
         1 << (self.full_rounds / FULL_ROUNDS * 2).min(u32::BITS - 1)
     }

@@ -1,4 +1,4 @@
-//! How a listener drains: what it closes, what it waits for, what it came to.
+//! How a listener drains: what it closes, what it waits for, and what it reports.
 
 use super::Listener;
 use crate::acceptor::Acceptor;
@@ -10,21 +10,21 @@ use crate::loop_state::{LoopState, Timer};
 use crate::peer::Marks;
 
 impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
-    /// Closes the listening socket, and has every connection told once all that had arrived was
-    /// delivered.
+    /// Closes the listening socket, and marks every open connection for `Info::Shutdown`. A handler
+    /// gets it as soon as everything that has arrived is delivered.
     pub(super) fn begin_drain(&mut self, state: &mut LoopState) -> Result<(), Error> {
         if self.has_begun_to_drain() {
             return Ok(());
         }
         self.take_arrivals(state);
         let forced = self.is_forced();
-        // A broken listening socket is closed like any other; what it has let in is drained.
+        // A broken listening socket is closed like any other. Its connections are drained.
         let accepted = if forced { Ok(()) } else { self.accept_last(state) };
         self.stop_accepting(state);
         let draining = self.draining.get_or_insert_default();
         draining.since = Some(state.nanos());
         if forced {
-            // Who was let in since the others were forced is not waited for either.
+            // Connections that were accepted after the others were forced are forced as well.
             self.force_all();
             return accepted;
         }
@@ -40,7 +40,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         accepted
     }
 
-    /// Decides the end of all connections, without waiting for anything.
+    /// Decides the end of all connections at once: nothing is waited for.
     pub(super) fn force_all(&mut self) {
         self.draining.get_or_insert_default().forced = true;
         for (_, peer) in &mut self.peers {
@@ -49,7 +49,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         }
     }
 
-    /// Whether no connection is left and none can come.
+    /// Whether no connection is left and no other can arrive.
     pub(super) fn is_drained(&self) -> bool {
         self.has_begun_to_drain()
             && self.peers.is_empty()
@@ -74,7 +74,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         self.draining.as_ref().is_some_and(|draining| draining.forced)
     }
 
-    /// The part that accepts has closed the door, and this one does not know yet.
+    /// Whether the part that accepts has closed its socket, and this part has not begun to drain.
     pub(super) fn acceptor_is_gone(&self) -> bool {
         self.admission.is_closed() && !self.has_begun_to_drain()
     }

@@ -1,4 +1,4 @@
-//! What reaches a handler besides packets: messages, broadcasts, and timers of its own.
+//! Delivery of everything but packets: messages, broadcasts, and the handler's own timers.
 
 use super::Listener;
 use super::broadcast::Broadcast;
@@ -10,8 +10,8 @@ use crate::loop_state::LoopState;
 use crate::mailbox::Mail;
 use crate::peer::Peer;
 
-/// At most so many broadcasts in a row go through the slab together, so that who hears them all at
-/// once can answer them with one write.
+/// At most this many consecutive broadcasts go through the slab together. A connection that gets
+/// them together answers them with one write.
 const BROADCASTS: usize = 64;
 
 impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
@@ -19,7 +19,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         self.mail || self.broadcast.is_some() || !self.inbox.is_empty()
     }
 
-    /// Delivers as many messages as one turn may.
+    /// Delivers at most as many messages as the budget of one turn allows.
     pub(super) fn deliver_some(&mut self, state: &mut LoopState) {
         if self.mail && self.inbox.is_empty() {
             self.profile.mailbox.take(&mut self.inbox);
@@ -39,8 +39,8 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         self.profile.counters.message_budget_hits.add(1);
     }
 
-    /// Delivers one message if its receiver is still there. What it answers is written at once if
-    /// this is the `last` that anybody gets in this turn, else together with what comes behind.
+    /// Delivers one message if its receiver still exists. If this is the `last` message of the
+    /// turn, the answer is written at once. Otherwise it is written together with later answers.
     pub(super) fn message(
         &mut self,
         state: &mut LoopState,
@@ -65,7 +65,8 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     pub(super) fn deliver_one(&mut self, state: &mut LoopState, mail: Mail<H::Message>) {
         match mail {
             Mail::To { key, generation, message } => {
-                // It waits no longer, so its receiver has room for a message of its own.
+                // The message no longer counts as waiting, so that its receiver can send a message
+                // to the mailbox even if the mailbox was full.
                 self.profile.mailbox.delivered();
                 if self.is_current(key, generation) && self.listens(key) {
                     let last = self.inbox.is_empty();
@@ -75,7 +76,8 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
                 }
             }
             Mail::All { message, clone } => {
-                // All of them are to fit into one turn's budget.
+                // A connection gets all of them in one turn, so they must fit into one turn's
+                // budget.
                 let most = BROADCASTS.min(state.options.message_budget as usize);
                 let mut said = vec![(message, clone)];
                 while said.len() < most && matches!(self.inbox.front(), Some(Mail::All { .. })) {
@@ -88,15 +90,15 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         }
     }
 
-    /// Some recipients of the broadcasts on their way. The bound on keys is taken from the slab each
-    /// time: who is accepted meanwhile may get them or not.
+    /// Delivers the current broadcasts to some of their recipients. The bound on keys is read again
+    /// in each call, so that a connection that is accepted in between may get them or not.
     fn broadcast_some(&mut self, state: &mut LoopState, budget: &mut u32) {
         let last = self.inbox.is_empty();
         let Some(Broadcast { said, mut next_key }) = self.broadcast.take() else { return };
         let slots = self.generations.len();
         let (peers, lists, mut cx) = self.lend(state);
         while (next_key as usize) < slots {
-            // Nobody hears a part of them now and a part in the next turn.
+            // No connection gets a part of them in this turn and the rest in the next.
             if (*budget as usize) < said.len() {
                 *budget = 0;
                 self.broadcast = Some(Broadcast { said, next_key });
@@ -134,7 +136,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         }
     }
 
-    /// A `send_after` has run out.
+    /// Delivers the message of a `send_after` whose time has come.
     pub(super) fn user_timer(&mut self, state: &mut LoopState, index: u32) {
         let key = self.timers.owner(index);
         let Some(first) = self.peers[key as usize].conn.first_timer() else { return };

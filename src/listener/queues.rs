@@ -1,4 +1,4 @@
-//! The lists of a listener's peers: to be worked on, to be flushed, to be swept.
+//! The lists of a listener's peers: peers to work on, peers to flush, peers to sweep.
 
 use slab::Slab;
 
@@ -7,19 +7,20 @@ use crate::peer::{Marks, Peer};
 use crate::peer_cx::PeerCx;
 use crate::stream::Stream;
 
-/// Who is to be worked on, by key. A mark tells a peer that it is in a list.
+/// Keys of the peers to work on. A peer has a mark for each list that it is in.
 #[derive(Debug, Default)]
 pub(super) struct Lists {
     pub(super) run: Vec<u32>,
-    /// The memory of the `run` before this one.
+    /// Always empty: the memory of the previous `run`, for reuse.
     pub(super) spare: Vec<u32>,
     pub(super) flush: Vec<u32>,
     pub(super) sweep: Vec<u32>,
 }
 
 impl Lists {
-    /// What follows each piece of work on a peer: its end is told if it can be, and the peer goes
-    /// into the lists where it belongs; most peers are at rest, and go into none.
+    /// Runs after each piece of work on a peer. If the peer's end can be concluded, this concludes
+    /// it. Then the peer goes into the lists where it belongs. Most peers are idle, and go into
+    /// none.
     #[inline]
     pub(super) fn requeue<H: Handler, S: Stream>(
         &mut self,
@@ -47,7 +48,7 @@ impl Lists {
         }
     }
 
-    /// Has a peer worked on in the next `work`.
+    /// Queues a peer for the next `work`.
     pub(super) fn run<H: Handler, S: Stream>(&mut self, peer: &mut Peer<H, S>) {
         push(&mut self.run, peer, Marks::QUEUED);
     }
@@ -56,8 +57,9 @@ impl Lists {
         self.run.is_empty() && self.flush.is_empty() && self.sweep.is_empty()
     }
 
-    /// What must hold between two phases: every mark has its place in a list. It may have two: one
-    /// that an earlier owner of the slot left there is harmless, and dear to look for.
+    /// Checks what must hold between two phases: every marked peer is in the list of that mark. The
+    /// list may have its key twice: an entry that an earlier owner of the slot left is harmless,
+    /// and a search for it is expensive.
     pub(super) fn invariants<H: Handler, S: Stream>(&self, peers: &Slab<Peer<H, S>>) {
         for (list, mark) in
             [(&self.run, Marks::QUEUED), (&self.flush, Marks::FLUSH), (&self.sweep, Marks::SWEEP)]
@@ -69,7 +71,7 @@ impl Lists {
         debug_assert!(self.spare.is_empty());
     }
 
-    /// So that none of them has to grow with fewer than so many slots.
+    /// Reserves memory, so that no list grows while at most `slots` slots are in use.
     pub(super) fn make_room(&mut self, slots: usize) {
         for list in [&mut self.run, &mut self.spare, &mut self.flush, &mut self.sweep] {
             list.reserve(slots.saturating_sub(list.len()));

@@ -14,13 +14,14 @@ use crate::stream::Stream;
 use crate::wheel::{Tick, TimerKey};
 
 impl<H: Handler, S: Stream> Peer<H, S> {
-    /// Whether no clock runs for it as long as it is at rest.
+    /// Whether no clock runs for it as long as it is idle.
     #[inline]
     pub(super) fn needs_no_timer(&self, cx: &PeerCx<'_, H::Message>) -> bool {
         self.timer.is_none() && cx.profile.limits.idle_timeout.is_none()
     }
 
-    /// An entry in the wheel that is too early stays: it asks again when it fires.
+    /// Brings the entry in the wheel up to date. An entry that is too early stays: when it fires,
+    /// the deadline is read again.
     #[inline(never)]
     pub(super) fn rearm_timer(&mut self, cx: &mut PeerCx<'_, H::Message>) {
         let limits = &cx.profile.limits;
@@ -40,7 +41,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         }
     }
 
-    /// The entry in the wheel fired: something may be due.
+    /// Handles the entry in the wheel, which has fired: something may be due.
     pub(crate) fn expire(&mut self, cx: &mut PeerCx<'_, H::Message>) {
         self.timer = TimerKey::NONE;
         let due = self.conn.due(cx.state.expiry_now(), &cx.profile.limits);
@@ -50,7 +51,8 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             cx.state.metrics.timer_lateness.record(late);
         }
         match due {
-            // The peer may have done its part, and we have not looked: judge after the next read.
+            // The peer may have sent its bytes in time, and they are not read yet. So the timeout
+            // is decided after the next read.
             Some(Due::Packet | Due::Idle) if self.is_unread() => {
                 let timer = Timer::Peer { listener: cx.profile.slot, key: self.identity.key };
                 let next = cx.state.expiry_now().after(Duration::from_millis(1));
@@ -62,7 +64,8 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             Some(Due::Stall) => self.close(cx, CloseReason::WriteStalled),
             Some(Due::Close) => {
                 self.conn.advance(|life| life.cut(Cut::Late));
-                // `sweep` does the rest. An entry armed again would be due at once, and again.
+                // `sweep` does the rest. A new entry for this deadline would fire at once, again and
+                // again.
                 self.conn.close_by(Tick::NEVER);
             }
             None => {}

@@ -1,5 +1,5 @@
-//! How a connection ends: decided anywhere, carried out here. The stages are in
-//! [`life`](crate::life).
+//! How a connection ends. Any code may decide the end; this module carries it out. The stages are
+//! in [`life`](crate::life).
 
 use super::marks::Marks;
 use super::{Peer, Swept};
@@ -14,7 +14,7 @@ use crate::stream::Stream;
 use crate::wheel::TimerKey;
 
 impl<H: Handler, S: Stream> Peer<H, S> {
-    /// Decides the end, with a line in the log if a first packet made no sense.
+    /// Decides the end. If the peer has closed in the middle of its first packet, this logs a line.
     pub(crate) fn close(&mut self, cx: &mut PeerCx<'_, H::Message>, reason: CloseReason) {
         if let (CloseReason::PeerClosedMidPacket { .. }, Some(input)) = (reason, &self.conn.input) {
             let bytes: [u8; 16] =
@@ -25,7 +25,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         self.conn.close(reason);
     }
 
-    /// Decides the end without waiting for anything.
+    /// Decides the end at once: nothing is waited for.
     pub(crate) fn force(&mut self) {
         if self.conn.life().stage() == Stage::Opening {
             return self.conn.advance(|life| life.go());
@@ -53,8 +53,8 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         }
     }
 
-    /// Tells the handler of the end as soon as nothing is left to send, which is where the end was
-    /// found if nothing was queued: before packets of other connections that came later.
+    /// Terminates the handler as soon as no output is left to send. If no output is queued, this
+    /// happens where the end was found: before packets of other connections that came later.
     pub(crate) fn conclude(&mut self, cx: &mut PeerCx<'_, H::Message>) {
         if self.conn.life().stage() != Stage::Closing {
             return;
@@ -81,7 +81,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         }
     }
 
-    /// One step of the way out, at the end of a turn.
+    /// Takes one step of closing, at the end of a turn.
     pub(crate) fn sweep(&mut self, cx: &mut PeerCx<'_, H::Message>) -> Swept {
         self.marks.remove(Marks::SWEEP);
         self.conclude(cx);
@@ -105,7 +105,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         }
     }
 
-    /// The handler's own timers end with it.
+    /// Cancels the handler's own timers, because they end with it.
     fn cancel_timers(&mut self, cx: &mut PeerCx<'_, H::Message>) {
         let Some(first) = self.conn.first_timer() else { return };
         while let Some(removed) = cx.timers.pop(first) {
@@ -115,7 +115,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     }
 }
 
-/// Ends for which nothing more is sent and nothing more is read.
+/// Whether nothing more is sent and nothing more is read after an end for this reason.
 fn is_abrupt(reason: CloseReason) -> bool {
     matches!(
         reason,

@@ -1,8 +1,8 @@
-//! Where the user's code is called: one guarded call for everything that is not a packet, one
-//! guarded loop for packets.
+//! The calls of the user's code: one guarded call for everything that is not a packet, one guarded
+//! loop for packets.
 //!
-//! A panic is caught once per call or per batch. It ends that one connection; what was framed for
-//! earlier packets still goes out.
+//! A panic is caught once per call or per batch. It ends that one connection. Answers that were
+//! framed for earlier packets are still sent.
 
 use std::any::Any;
 use std::ops::Range;
@@ -22,15 +22,16 @@ use crate::stream::Stream;
 /// Why a batch of packets ended.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// What is left is no whole packet; so many bytes make one, if that is known.
+    /// The bytes that are left are not a whole packet. The number is the length of a whole one, if
+    /// it is known.
     Partial(Option<usize>),
-    /// The framing was changed: what is left is to be looked at afresh.
+    /// The framing was changed: the bytes that are left are decoded anew.
     Reframed,
-    /// Much output: write before going on.
+    /// [`FLUSH_AT`] bytes of output have gathered: write before going on.
     Full,
-    /// As many packets as one turn may deliver.
+    /// The turn's budget of packets is used up.
     Budget,
-    /// Paused, or at an end.
+    /// Delivery is paused, output is over the high-water mark, or the end is decided.
     Blocked,
 }
 
@@ -39,24 +40,24 @@ pub(crate) enum Verdict {
 struct Progress {
     consumed: usize,
     packets: u32,
-    /// The most packets it may come to.
+    /// The most packets that it may deliver.
     budget: u32,
 }
 
-/// What a batch came to.
+/// The result of a batch.
 #[derive(Debug)]
 pub(crate) struct Batch {
     /// Bytes of input consumed.
     pub(crate) consumed: usize,
-    /// Where in the input the answers stand that are packets, and have not been copied: they come
-    /// after everything framed.
+    /// The pass-through run: the range of the input with answers that are packets and were not
+    /// copied. They are sent after everything framed.
     pub(crate) run: Range<usize>,
     /// Why it ended.
     pub(crate) verdict: Verdict,
 }
 
 impl<H: Handler, S: Stream> Peer<H, S> {
-    /// Makes one call of the user's code, unless the end was decided.
+    /// Makes one call of the user's code, unless the end is decided.
     pub(crate) fn dispatch(
         &mut self,
         cx: &mut PeerCx<'_, H::Message>,
@@ -69,7 +70,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         let mut ctx =
             Context::new(&mut self.conn, cx, &self.identity, &self.stream, PassThrough::default());
         let caught = catch_unwind(AssertUnwindSafe(|| call(handler, &mut ctx)));
-        // There is no batch that a new framing or a shared packet would have to end.
+        // Outside a batch, a new framing or a shared packet has no batch to end.
         ctx.conn.remove(Flags::BATCH.with(Flags::RESTART_BATCH));
         ctx.profile.counters.packets_out.add(ctx.framed);
         if let Err(payload) = caught {
@@ -78,6 +79,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     }
 
     /// Hands the packets at the front of `input` to the handler, at most `budget` of them.
+    /// `scanned` bytes of the input have been looked at before.
     #[inline(always)]
     pub(crate) fn deliver(
         &mut self,
@@ -98,7 +100,8 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             Context::new(&mut self.conn, cx, &self.identity, &self.stream, PassThrough::of(input));
         let mut progress = Progress { budget: *budget, ..Progress::default() };
         let batch = &mut progress;
-        // The default first, by itself: a jump through a table of all is foretold badly.
+        // The default framing is tested first, by itself: a jump through a table of all framings is
+        // predicted badly.
         let caught = catch_unwind(AssertUnwindSafe(|| {
             if let Shape::U16(de, en) = shape {
                 return pump(handler, &mut ctx, de, en, en.covers(de), scanned, batch);
@@ -135,7 +138,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         state.metrics.first_packet.record(self.micros_since_accept(state));
     }
 
-    /// Calls `terminate`, once: the handler is gone afterwards.
+    /// Takes the handler and calls its `terminate`, so that this happens once.
     pub(crate) fn terminate(&mut self, cx: &mut PeerCx<'_, H::Message>, reason: CloseReason) {
         let Some(handler) = self.handler.take() else { return };
         let counters = &cx.profile.counters;
@@ -169,11 +172,12 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     }
 }
 
-/// The tight loop, made once for each plain prefix and once for everything else.
+/// The tight loop. It is compiled once for each plain prefix and once for all other framings.
 ///
-/// The common case, a packet answered with borrowed bytes, costs one look at the flags and no call
-/// but the handler's; everything else goes through [`Context::apply`]. If the answer is the packet
-/// and `mirror` says that both have the same prefix, not even the bytes are touched: see [`Echo`].
+/// The common case is a packet that is answered with borrowed bytes. It costs one look at the flags
+/// and no call but the handler's. Everything else goes through [`Context::apply`]. If the answer is
+/// the packet, and `mirror` says that both have the same prefix, the bytes are not touched at all:
+/// see [`PassThrough`].
 #[inline(never)]
 fn pump<H: Handler, D: Deframe + Copy, E: Enframe>(
     handler: &mut H,
@@ -184,13 +188,14 @@ fn pump<H: Handler, D: Deframe + Copy, E: Enframe>(
     mut scanned: usize,
     progress: &mut Progress,
 ) -> Verdict {
-    // What is framed here stays below this: not even a prefix alone is to fit a full queue.
+    // Output that is framed here stays below this bound, prefix included. If the queue is full, not
+    // even a prefix alone fits.
     let bound = ctx.profile.options.max_queued.saturating_add(1);
     let bound = bound.saturating_sub(ctx.conn.queued().saturating_add(enframe.max_overhead()));
     let input = ctx.pass_through.input();
-    // A copy of its own can be kept in registers.
+    // The compiler can keep a local copy in registers.
     let mut deframe = *deframe;
-    // If all of the input may be sent back, nobody has to look at the limits each time.
+    // If all of the input may be sent back, the limits need no check for each packet.
     if !mirror || input.len() + ctx.state.out.len() >= bound {
         ctx.conn.insert(Flags::NO_PASS_THROUGH);
     }
@@ -204,7 +209,8 @@ fn pump<H: Handler, D: Deframe + Copy, E: Enframe>(
                 }
                 Ok(Decode::Frame { payload, consumed }) => (payload, consumed),
                 Ok(Decode::Need(need)) => {
-                    // A hint that what is here would do is wrong, and would be followed for ever.
+                    // A hint that these bytes are enough is wrong, and following it would never
+                    // end.
                     break 'batch Verdict::Partial(need.filter(|need| *need > rest.len()));
                 }
                 Err(error) => {
@@ -236,8 +242,8 @@ fn pump<H: Handler, D: Deframe + Copy, E: Enframe>(
     verdict
 }
 
-/// Does what the handler answered to `packet`, which stands at `place` in the input. Returns true
-/// if nothing but the run of answers that are packets has grown.
+/// Carries out the handler's answer to `packet`, which is at `place` in the input. Returns true if
+/// the answer only made the pass-through run longer.
 #[inline(always)]
 fn answer<M, E: Enframe>(
     ctx: &mut Context<'_, M>,

@@ -1,5 +1,4 @@
-//! What comes in: from the socket through the framing to the handler. What is no whole packet yet is
-//! kept.
+//! Input: from the socket through the framing to the handler. An incomplete packet is kept.
 
 use std::io::{self, ErrorKind};
 
@@ -13,26 +12,27 @@ use crate::peer_cx::PeerCx;
 use crate::reason::CloseReason;
 use crate::stream::Stream;
 
-/// On Linux a read that returns less than it could has emptied the socket, and whatever arrives
-/// later makes a new event (mio#1611), unless the event said that there is more to it than bytes.
+/// On Linux a read that returns less than it could has emptied the socket, and bytes that arrive
+/// later make a new event (mio#1611). This does not hold if the event carried more than bytes: an
+/// end, an error or an urgent byte.
 const SHORT_READ_DRAINS: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
-/// The most that one call reads. What has come is delivered before the rest is read, and what is sent
-/// straight back leaves at once: so the peer can work on meanwhile, and what was copied in is still
-/// in a near cache when it is copied out.
+/// The most bytes that one call reads. They are delivered before the rest is read, and packets that
+/// are sent straight back leave at once. So the peer can continue in the meantime, and bytes that
+/// were copied in are still in a near cache when they are copied out.
 const READ_AT_ONCE: usize = 64 * 1024;
 
 impl<H: Handler, S: Stream> Peer<H, S> {
-    /// Reads and delivers until the socket is drained or the read buffer full, which is the budget.
-    /// Each read goes behind the one before, so that a packet that both have a part of is whole
-    /// without a copy.
+    /// Reads and delivers until the socket is drained or the read buffer is full: the buffer's size
+    /// is the budget. Each read is stored after the one before, so that a packet that is in part in
+    /// both is whole without a copy.
     pub(super) fn read(
         &mut self,
         cx: &mut PeerCx<'_, H::Message>,
         read: &mut [u8],
         budget: &mut u32,
     ) {
-        // Bytes that were read and not delivered stand at `at..end`.
+        // Bytes that were read and not delivered are at `at..end`.
         let (mut at, mut end, mut verdict) = (0, 0, Verdict::Partial(None));
         while self.is_marked(Marks::READABLE) && self.conn.may_read() {
             let most = READ_AT_ONCE.min(read.len() - end);
@@ -87,8 +87,9 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         }
     }
 
-    /// Delivers what waits, topped up from `fresh`, and then `fresh` itself, of which `scanned` bytes
-    /// have been looked at. Returns how much of it is done with, and why no more.
+    /// Delivers the kept input, completed from `fresh`, and then `fresh` itself, of which `scanned`
+    /// bytes have been looked at. Returns how many bytes of `fresh` it has consumed or kept, and
+    /// why it stopped.
     #[inline(never)]
     pub(super) fn consume(
         &mut self,
@@ -109,8 +110,8 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         (fresh.len() - rest.len() + consumed, verdict)
     }
 
-    /// Delivers what waits, topped up from `fresh`. Returns what is left of that, unless delivery
-    /// has to stop here.
+    /// Delivers the kept input, completed from `fresh`. Returns the rest of `fresh`, or `None` if
+    /// delivery has to stop here.
     #[inline(never)]
     fn consume_kept<'a>(
         &mut self,
@@ -120,8 +121,9 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     ) -> Option<&'a [u8]> {
         let mut failed = false;
         while let Some(mut kept) = self.conn.input.take() {
-            // What is needed is exact, unless it is a custom framer's hint. One that was too low is
-            // not followed byte by byte, and one that is too high holds no packet back.
+            // The number of missing bytes is exact, unless it is a custom framer's hint. A hint
+            // that was too low is not followed byte by byte. A hint that is too high delays no
+            // packet.
             let is_hint = self.conn.framing(&cx.profile.framing).is_custom();
             let missing =
                 if failed && is_hint { kept.missing_after_failure() } else { kept.missing() };
@@ -153,8 +155,8 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         Some(fresh)
     }
 
-    /// Keeps what delivery has left. If it stopped for a reason other than the bytes, they may hold
-    /// whole packets.
+    /// Keeps the bytes that delivery has left. If delivery stopped before it needed more bytes,
+    /// they may hold whole packets: then they are the backlog.
     #[inline(never)]
     fn keep(&mut self, cx: &mut PeerCx<'_, H::Message>, rest: &[u8], verdict: Verdict) {
         let pool = &mut cx.state.pool;
@@ -169,8 +171,8 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         }
     }
 
-    /// Delivers batch after batch, writing in between, until there is a reason to stop. `last` says
-    /// that nothing else of this turn's input comes behind.
+    /// Delivers batch after batch, and writes in between, until there is a reason to stop. `last`
+    /// says that `input` is the last of the bytes read so far.
     #[inline(always)]
     fn deliver_all(
         &mut self,
@@ -196,8 +198,8 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         }
     }
 
-    /// Sees to what delivery stopped for before the bytes were at an end. Returns a reason to stop
-    /// for good, if there is one.
+    /// Handles the reason why delivery stopped before the end of the bytes. Returns a verdict if
+    /// delivery has to stop for this turn.
     #[inline(never)]
     fn stopped(
         &mut self,
@@ -222,7 +224,8 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         self.conn.is_blocked().then_some(Verdict::Blocked)
     }
 
-    /// Reads and forgets, so that closing does not answer unread bytes with a reset.
+    /// Reads bytes and drops them, because the kernel answers unread bytes with a reset when the
+    /// socket is closed.
     pub(super) fn discard(&mut self, read: &mut [u8]) {
         if self.is_marked(Marks::ERROR) {
             self.marks.remove(Marks::ERROR);
@@ -250,8 +253,9 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         }
     }
 
-    /// An error was announced. If reading does not tell, because we do not read, the kernel does. As
-    /// long as we do and something is left it is not forgotten: we may stop before we come to it.
+    /// Handles an error that an event carried. If the connection is blocked, nothing is read, so
+    /// this asks the kernel for the error. If it is not blocked and input is left, the mark stays:
+    /// reading reports the error, but may stop before it gets there.
     pub(super) fn check_socket_error(&mut self) {
         let unread = self.is_marked(Marks::READABLE) || self.conn.has(Flags::BACKLOG);
         if unread && !self.conn.is_blocked() {
@@ -267,7 +271,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     }
 }
 
-/// The reason for which a connection ends whose stream failed while we did not write.
+/// The close reason for an error of the stream outside a write.
 pub(super) fn reason_of(kind: ErrorKind) -> CloseReason {
     match kind {
         ErrorKind::ConnectionReset => CloseReason::Reset,

@@ -1,16 +1,17 @@
-//! What events said of a peer, and which lists it is in.
+//! What events have said about a peer, and which lists it is in.
 
 use crate::flags::flag_set;
 use crate::poller::Readiness;
 
 flag_set! {
-    /// The first four are a [`Readiness`], until the peer has been worked on.
+    /// The first four flags come from a [`Readiness`]. Work on the peer removes them.
     Marks: u16 {
         /// There may be something to read.
         READABLE = 0,
-        /// There may be room to write.
+        /// The kernel may have space for output.
         WRITABLE = 1,
-        /// A short read proves nothing: the event carried an end, an error or an urgent byte.
+        /// The event carried an end, an error or an urgent byte, so a short read does not prove
+        /// that the socket is empty.
         READ_UNTIL_BLOCKED = 2,
         /// The event carried an error.
         ERROR = 3,
@@ -22,7 +23,7 @@ flag_set! {
         SWEEP = 6,
         /// The listener drains, and the handler has not been told yet.
         DRAIN = 7,
-        /// Room to write is announced: a write was refused before.
+        /// The stream is registered for writable events, because a write was refused before.
         WRITE_INTEREST = 8,
     }
 }

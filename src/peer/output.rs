@@ -1,9 +1,11 @@
-//! What goes out: written at once if the kernel takes it, else queued.
+//! Output: written at once if the kernel takes it, else queued.
 //!
-//! Bytes leave in five ways: [`send_back`](Peer::send_back) writes answers straight out of the input,
-//! [`write_out`](Peer::write_out) what was framed, [`queue_out`](Peer::queue_out) keeps that for
-//! later, [`flush`](Peer::flush) offers what was kept, and [`write`](Peer::write) is the one that
-//! calls the stream.
+//! Five functions move bytes out:
+//! - [`send_back`](Peer::send_back) writes answers straight out of the input.
+//! - [`write_out`](Peer::write_out) writes the framed output.
+//! - [`queue_out`](Peer::queue_out) keeps framed output for later.
+//! - [`flush`](Peer::flush) offers the kept output to the kernel.
+//! - [`write`](Peer::write) calls the stream for all of them.
 
 use std::io::{self, ErrorKind};
 
@@ -21,13 +23,13 @@ use crate::reason::CloseReason;
 use crate::stream::Stream;
 use crate::token;
 
-/// Answers of this many bytes leave at once, without waiting for what comes behind: a system call
-/// costs less than copying them.
+/// Answers of at least this many bytes are written at once and do not wait for later answers: a
+/// system call costs less than a copy of them.
 const DIRECT_FROM: usize = 16 * 1024;
 
 impl<H: Handler, S: Stream> Peer<H, S> {
-    /// Writes what was framed for this peer, or queues it behind what is queued. What is shared is in
-    /// the queue already.
+    /// Writes the output that was framed for this peer, or appends it to the queue. Shared packets
+    /// are in the queue already.
     #[inline(never)]
     pub(crate) fn write_out(&mut self, cx: &mut PeerCx<'_, H::Message>) {
         if cx.state.out.is_empty() {
@@ -44,8 +46,9 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         cx.state.clear_out();
     }
 
-    /// Sends answers that are packets straight out of the input, unless they have to wait for
-    /// something, or something small comes behind that one write can take along.
+    /// Writes answers that are packets straight out of the input. Two kinds are copied into the
+    /// output buffer instead: answers that have to wait for earlier output or for the kernel, and
+    /// short ones that one write can send together with the answers that follow.
     #[inline(always)]
     pub(super) fn send_back(&mut self, cx: &mut PeerCx<'_, H::Message>, run: &[u8], last: bool) {
         if run.is_empty() {
@@ -63,7 +66,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         }
     }
 
-    /// Moves what was framed, from `taken` on, to the peer's own queue.
+    /// Moves the framed output, from `taken` on, to the peer's own queue.
     #[inline(never)]
     pub(crate) fn queue_out(&mut self, cx: &mut PeerCx<'_, H::Message>, taken: usize) {
         if taken < cx.state.out.len() {
@@ -94,7 +97,8 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         self.watch_water(cx);
     }
 
-    /// Writes until all is taken or the kernel refuses: only its refusal makes it announce room.
+    /// Writes until all bytes are taken or the kernel refuses one: the kernel announces new space
+    /// only after a refusal.
     #[inline]
     fn write(
         &mut self,
@@ -110,7 +114,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         taken
     }
 
-    /// What comes after a write that did not take everything.
+    /// Continues after a first write that did not take everything.
     #[inline(never)]
     fn write_on(
         &mut self,
@@ -142,8 +146,8 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         }
     }
 
-    /// The first write was refused: from now on the kernel is to say when there is room. If there is
-    /// some already, it says so at once.
+    /// Registers the stream for writable events when its first write is refused. If the kernel has
+    /// space again by then, it announces that at once.
     fn watch_writable(&mut self, profile: &ListenerShared<H::Message>, registry: &Registry) {
         if self.is_marked(Marks::WRITE_INTEREST) {
             return;
@@ -161,7 +165,8 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         }
     }
 
-    /// The handler has ended its output: once what is queued has left, the peer is told.
+    /// Shuts the stream down for writing, once the handler has ended its output and the queue is
+    /// empty.
     #[inline(never)]
     pub(super) fn finish_output(&mut self) {
         let life = self.conn.life();
@@ -169,14 +174,15 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             return;
         }
         if let Err(error) = self.stream.shutdown_write() {
-            // Why the stream is broken is kept by the kernel: the error says only that it is.
+            // This error says only that the stream is broken. The kernel keeps the cause.
             let kept = self.stream.take_error().ok().flatten();
             return self.fail(reason_of(kept.unwrap_or(error).kind()));
         }
         self.conn.advance(|life| life.output_ended());
     }
 
-    /// Tells the handler that there is room again, at most once a turn.
+    /// Tells the handler with `Info::Writable` that output is down at the low-water mark, at most
+    /// once a turn.
     pub(crate) fn notify_writable(&mut self, cx: &mut PeerCx<'_, H::Message>) {
         if self.conn.has(Flags::OWES_WRITABLE) && self.conn.take_writable(&cx.profile.limits) {
             self.dispatch(cx, |handler, ctx| {
