@@ -10,10 +10,10 @@
 //! | stage | the handler | what has a meaning in it |
 //! |---|---|---|
 //! | opening | does not exist yet | the socket only; nothing is read, written or delivered |
-//! | open | is called | both halves, both clocks, input, output, the flags of delivery |
+//! | open | is called | both halves, the clocks, input, output, the flags of delivery |
 //! | closing | waits only for `terminate` | the reason; output, until the stage's deadline |
 //! | lingering | is terminated | the input half: bytes are read and dropped, until the deadline |
-//! | gone | is terminated, if it ever was | nothing; the slot is freed by the next sweep |
+//! | gone | is terminated, if one was made | nothing; the slot is freed by the next sweep |
 //!
 //! While a connection is open, it has two halves. The *input* half ends when the peer sends no
 //! more. The *output* half ends when the handler asks for that: the queue is sent, then the

@@ -64,8 +64,8 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             Some(Due::Stall) => self.close(cx, CloseReason::WriteStalled),
             Some(Due::Close) => {
                 self.conn.advance(|life| life.cut(Cut::Late));
-                // `sweep` does the rest. A new entry for this deadline would fire at once, again and
-                // again.
+                // `sweep` does the rest. A new entry for this deadline would fire at once, again
+                // and again.
                 self.conn.close_by(Tick::NEVER);
             }
             None => {}
