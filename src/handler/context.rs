@@ -294,7 +294,7 @@ impl<M> Context<'_, M> {
     #[cold]
     fn no_room(&mut self, len: usize, framed: usize, queued: usize, max: usize) -> SendError {
         if self.state.out.is_empty() {
-            // Nobody else gives the memory back that the refused packet took.
+            // Without output nothing else gives the memory of the refused packet back.
             self.state.clear_out();
         }
         if framed > max {

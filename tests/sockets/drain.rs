@@ -292,9 +292,9 @@ fn a_second_shutdown_forces_the_rest() {
     server.join();
 }
 
-/// Goal: a second shutdown ends also what is started behind it: whom a listener lets in then nobody
-/// would end. Method: a listener that is started after both, with a client and no deadline, all of it
-/// before the reactor's first turn.
+/// Goal: a second shutdown also ends a listener that is started after it, and lets no client in there:
+/// its connection would have no end. Method: a listener without a deadline is started after both, a
+/// client connects, and then the reactor makes its first turns.
 #[test]
 fn a_listener_started_after_a_second_shutdown_is_forced_as_well() {
     let mut reactor = Reactor::new().unwrap();
