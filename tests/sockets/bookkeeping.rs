@@ -80,6 +80,43 @@ fn broadcasts_make_room_once_all_have_heard_them() {
     }
 }
 
+/// A message whose drop panics, unless it is a clone.
+struct Sharp(bool);
+
+impl Clone for Sharp {
+    fn clone(&self) -> Self {
+        Self(false)
+    }
+}
+
+impl Drop for Sharp {
+    fn drop(&mut self) {
+        assert!(!self.0, "the drop panics, as told to");
+    }
+}
+
+/// Goal: a broadcast makes room also if its drop panics. Method: a mailbox for one, three times, with
+/// and without a connection.
+#[test]
+fn a_broadcast_whose_drop_panics_makes_room() {
+    let mut reactor = Reactor::new().unwrap();
+    let heard = |_: &condor::Accepted<'_>| Script::<Sharp>::new().info(|_, _| Action::Continue);
+    let listener = reactor.start_listener("test", any_port().mailbox_capacity(1), heard).unwrap();
+    let mut client = None;
+    for open in [0, 1] {
+        drive(&mut reactor, "it is there", || listener.stats().open == open);
+        for nth in 0..3 {
+            assert!(
+                listener.broadcast(Sharp(true)).is_ok(),
+                "number {nth} with {open} connections"
+            );
+            settle(&mut reactor);
+        }
+        client = client.or_else(|| Some(Client::connect(listener.local_addr())));
+    }
+    assert_eq!(listener.stats().messages, 3);
+}
+
 /// Goal: the sender learns that at least one shard was full, whichever it was; the others got the
 /// message. Method: two shards, of which one is held up by a handler and its mailbox filled; then the
 /// other.
