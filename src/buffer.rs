@@ -1,4 +1,4 @@
-//! Bytes that have to wait: partial packets on their way in, refused output on its way out.
+//! Bytes that wait: partial packets of the input, and output that the kernel has refused.
 //!
 //! ```text
 //!   Buffer   consumed │ waiting ............ │ spare capacity      one piece, grows as bytes arrive
@@ -6,9 +6,9 @@
 //!   Pool     empty Buffers and Queues, bounded in number and size
 //! ```
 //!
-//! A connection that owes and awaits nothing owns neither. Both are boxed, so that not owning one
-//! costs eight bytes, and both return to the [`Pool`], so that in the steady state nothing is
-//! allocated.
+//! A connection with no partial packet owns no [`Buffer`], and one with no queued output owns no
+//! [`Queue`]. Both are boxed, so a connection without one pays eight bytes for it. Both return to
+//! the [`Pool`], so the steady state allocates no memory.
 
 use std::collections::VecDeque;
 
@@ -22,9 +22,9 @@ pub struct Buffer {
     bytes: Vec<u8>,
     /// Invariant: `start <= bytes.len()`.
     start: usize,
-    /// Bytes of `as_slice` that the framing has looked at in vain. Invariant: `<= len()`.
+    /// Bytes of `as_slice` in which the framing has found no whole packet. Invariant: `<= len()`.
     pub(crate) scanned: usize,
-    /// Bytes from the front that make the next attempt at a packet worthwhile, if known.
+    /// Bytes from the front that the next attempt to find a packet needs, if known.
     pub(crate) need: Option<usize>,
 }
 
@@ -49,8 +49,8 @@ impl Buffer {
         self.bytes.capacity()
     }
 
-    /// Puts `bytes` behind what waits. Memory grows with what arrives, by doubling, and consumed
-    /// space is used again once it is more than what waits: each byte moves O(1) times.
+    /// Appends `bytes` to the bytes that wait. Memory doubles as bytes arrive. If the consumed
+    /// space is larger than the waiting bytes, it is used again. So each byte moves O(1) times.
     pub fn append(&mut self, bytes: &[u8]) {
         if self.start > self.len() {
             self.bytes.drain(..self.start);
@@ -74,8 +74,9 @@ impl Buffer {
         }
     }
 
-    /// How many more bytes make the next attempt at a packet worthwhile. If that is not known, as
-    /// many as there are, so that the attempts stay few and the bytes taken too far stay few, too.
+    /// How many more bytes the next attempt to find a packet needs. If that is not known, it is as
+    /// many bytes as wait now, and at least 64. This keeps the attempts few, and also the bytes
+    /// that are buffered beyond the packet.
     pub(crate) fn missing(&self) -> usize {
         match self.need {
             Some(need) => need.saturating_sub(self.len()),
@@ -83,8 +84,9 @@ impl Buffer {
         }
     }
 
-    /// The same after an attempt that was made because of a hint, and failed: at least as many as
-    /// there are, so that a hint that is always too low makes no attempt for each byte.
+    /// The same after an attempt that followed a hint and found no packet. The result is at least
+    /// as many bytes as wait now. Otherwise a hint that is always too low would cause one attempt
+    /// per byte.
     pub(crate) fn missing_after_failure(&self) -> usize {
         self.missing().max(self.as_many_again())
     }
@@ -132,8 +134,8 @@ impl Default for Queue {
 }
 
 impl Queue {
-    /// Copied output is cut into pieces of about this many bytes, so that a long queue neither
-    /// moves as it grows nor stays allocated as it drains.
+    /// Copied output is cut into pieces of about this many bytes. So a long queue does not move as
+    /// it grows, and its memory is freed as it drains.
     pub const SEGMENT_LEN: usize = 64 * 1024;
 
     /// Bytes that wait.
@@ -151,7 +153,7 @@ impl Queue {
         self.segments.front().map(Segment::as_slice)
     }
 
-    /// Copies `bytes` to the end.
+    /// Copies `bytes` to the end of the queue.
     pub fn append(&mut self, mut bytes: &[u8], pool: &mut Pool) {
         self.len += bytes.len();
         while !bytes.is_empty() {
@@ -168,7 +170,7 @@ impl Queue {
         }
     }
 
-    /// Puts `bytes` at the end without copying them.
+    /// Appends `bytes` without copying them.
     pub fn append_shared(&mut self, bytes: Bytes) {
         if !bytes.is_empty() {
             self.len += bytes.len();
@@ -176,7 +178,7 @@ impl Queue {
         }
     }
 
-    /// Drops `count` bytes from the front: the kernel has them.
+    /// Drops `count` bytes from the front, because the kernel has taken them.
     ///
     /// # Panics
     ///
@@ -208,8 +210,8 @@ impl Queue {
 
 /// Empty buffers and queues, kept for the next connection that needs one.
 ///
-/// What it may hold is bounded in number and in bytes; the rest goes back to the allocator, and so
-/// does, with every [`trim`](Self::trim), what nobody has needed since the one before.
+/// The pool is bounded in number and in bytes. What exceeds the bounds is freed. Each
+/// [`trim`](Self::trim) frees what was not used since the trim before.
 #[derive(Debug)]
 #[expect(clippy::vec_box, reason = "the boxes themselves are what is pooled")]
 pub struct Pool {
@@ -220,14 +222,15 @@ pub struct Pool {
     /// The fewest buffers, and the fewest queues, that were kept at any time since the last trim.
     idle_buffers: usize,
     idle_queues: usize,
-    /// Bytes that came back since the last trim and were not kept.
+    /// Bytes of buffers that were given back since the last trim and were freed.
     let_go: usize,
-    /// Empty boxes from the bottom of the heap, for [`trim`](Self::trim).
+    /// Empty boxes from the bottom of the heap. [`trim`](Self::trim) needs them.
     low: [Option<Box<Queue>>; Self::SET_ASIDE],
 }
 
 impl Default for Pool {
-    /// With room for all it may keep, so that nothing that lives long is allocated in a burst.
+    /// The vectors start with capacity for everything that the pool may keep. So no long-lived
+    /// memory is allocated during a burst.
     fn default() -> Self {
         Self {
             buffers: Vec::with_capacity(Self::MAX_COUNT),
@@ -246,16 +249,17 @@ impl Pool {
     pub const MAX_COUNT: usize = 1024;
     /// The most bytes of capacity that the kept buffers have together.
     pub const MAX_HELD: usize = 4 * 1024 * 1024;
-    /// A buffer that grew beyond this is not kept.
+    /// A buffer with a larger capacity in bytes is not kept.
     pub const MAX_EACH: usize = 128 * 1024;
-    /// So many bytes may stay for good: no trim is worth them.
+    /// A trim of fewer bytes than this is not worth its cost. They may stay in the pool for ever.
     pub const TRIM_FROM: usize = 256 * 1024;
-    /// See [`trim`](Self::trim): so many freed blocks of a size glibc sets aside for a thread.
+    /// glibc sets aside this many freed blocks of each size per thread. See [`trim`](Self::trim).
     const SET_ASIDE: usize = 7;
-    /// See [`trim`](Self::trim): above what glibc takes for large, below what it maps on its own.
+    /// Bytes of a block that glibc treats as large, and does not map on its own. See
+    /// [`trim`](Self::trim).
     const NUDGE: usize = 96 * 1024;
 
-    /// An empty buffer, with the memory of an earlier one if there is any.
+    /// Returns an empty buffer. It has the memory of a kept buffer, if there is one.
     pub fn take_buffer(&mut self) -> Box<Buffer> {
         let Some(buffer) = self.buffers.pop() else { return Box::default() };
         self.idle_buffers = self.idle_buffers.min(self.buffers.len());
@@ -263,7 +267,7 @@ impl Pool {
         buffer
     }
 
-    /// Takes a buffer back, whatever it holds.
+    /// Takes a buffer back, and drops the bytes that it holds.
     pub fn give_buffer(&mut self, mut buffer: Box<Buffer>) {
         let capacity = buffer.capacity();
         if capacity <= Self::MAX_EACH
@@ -278,14 +282,14 @@ impl Pool {
         }
     }
 
-    /// An empty queue.
+    /// Returns an empty queue, a kept one if there is one.
     pub fn take_queue(&mut self) -> Box<Queue> {
         let queue = self.queues.pop().unwrap_or_default();
         self.idle_queues = self.idle_queues.min(self.queues.len());
         queue
     }
 
-    /// Takes a queue back, whatever it holds.
+    /// Takes a queue back, and drops the output that it holds.
     pub fn give_queue(&mut self, mut queue: Box<Queue>) {
         queue.clear(self);
         if self.queues.len() < Self::MAX_COUNT && queue.segments.capacity() <= 64 {
@@ -293,18 +297,22 @@ impl Pool {
         }
     }
 
-    /// Whether a [`trim`](Self::trim), now or later, is worth the trouble.
+    /// Whether a [`trim`](Self::trim), now or later, is worth its cost.
     #[inline]
     pub fn wants_trim(&self) -> bool {
         self.held.max(self.let_go) >= Self::TRIM_FROM
     }
 
-    /// Gives memory back that nobody has needed since the last trim.
+    /// Frees the memory that was not used since the last trim, and makes glibc return it to the
+    /// system.
     ///
-    /// glibc has to be made to return it to the system, which it does only from the top of its heap,
-    /// and only when something large is freed. What keeps the top in place after a burst are the
-    /// last few boxes that were freed in it, which are set aside for the thread wherever they stand:
-    /// boxes from the bottom take their place. Other allocators do not mind.
+    /// glibc returns memory only from the top of its heap, and only when a large block is freed. So
+    /// a large block is allocated and freed here.
+    ///
+    /// After a burst the top of the heap may still be in use: glibc sets the last few freed boxes
+    /// aside for the thread, and they may lie at the top. So boxes from the bottom of the heap take
+    /// their place among those that are set aside. Other allocators need none of this, and it does
+    /// not harm them.
     pub fn trim(&mut self) {
         for buffer in self.buffers.drain(..self.idle_buffers) {
             self.held -= buffer.capacity();
@@ -319,13 +327,14 @@ impl Pool {
         self.low = Self::boxes();
     }
 
-    /// As many small blocks, two to a box, as glibc sets aside for a thread.
+    /// As many boxes as glibc sets aside blocks of one size for a thread. Each box takes two small
+    /// blocks.
     fn boxes() -> [Option<Box<Queue>>; Self::SET_ASIDE] {
         let full = || Queue { segments: VecDeque::with_capacity(4), ..Queue::default() };
         std::array::from_fn(|_| Some(Box::new(full())))
     }
 
-    /// Bytes of buffer capacity kept at the moment.
+    /// Bytes of buffer capacity that the pool keeps now.
     pub fn held(&self) -> usize {
         self.held
     }
@@ -341,8 +350,8 @@ mod tests {
         buffer
     }
 
-    /// Goal: a buffer that is never empty does not grow without end. Method: nine tenths of what waits
-    /// go and come, a thousand times.
+    /// Goal: a buffer that is never empty does not grow without end. Method: consume nine tenths of
+    /// the waiting bytes and append as many, a thousand times.
     #[test]
     fn consumed_space_is_used_again() {
         let mut buffer = filled(100);
@@ -354,8 +363,8 @@ mod tests {
         assert!(buffer.capacity() <= 400, "{} bytes for 100", buffer.capacity());
     }
 
-    /// Goal: copied output is in pieces of the stated length, so that a long queue does not move as it
-    /// grows. Method: a byte, then much at once.
+    /// Goal: copied output is in pieces of at most the stated length, so that a long queue does not
+    /// move as it grows. Method: append a byte, then three pieces' length at once.
     #[test]
     fn no_copied_piece_of_a_queue_is_too_long() {
         let (mut queue, mut pool) = (Queue::default(), Pool::default());
@@ -368,8 +377,8 @@ mod tests {
         }
     }
 
-    /// Goal: what the pool keeps is bounded in each of three ways, and what it says it holds is what
-    /// it holds. Method: give it buffers past each bound alone.
+    /// Goal: each of the three bounds limits what the pool keeps, and `held` is the capacity that
+    /// it holds. Method: exceed each bound alone.
     #[test]
     fn the_pool_keeps_no_more_than_it_may() {
         let mut pool = Pool::default();
@@ -392,8 +401,8 @@ mod tests {
         assert_eq!(pool.queues.len(), Pool::MAX_COUNT - 1, "one of them is used again");
     }
 
-    /// Goal: what a burst needed goes back, what is needed all the time stays, and a little is not
-    /// worth the trouble. Method: a burst of buffers, then one at a time between trims.
+    /// Goal: a trim frees the memory of a burst, keeps the memory that is always in use, and is not
+    /// wanted for a few bytes. Method: a burst of buffers, then one at a time between trims.
     #[test]
     fn a_trim_gives_back_what_nobody_needed_since_the_last() {
         let mut pool = Pool::default();

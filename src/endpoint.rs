@@ -1,5 +1,4 @@
-//! What an end of a connection is called, wherever one is told: an IP address with a port, or the
-//! name of a Unix socket.
+//! The address of one end of a connection: an IP address with a port, or the name of a Unix socket.
 
 use std::ffi::OsStr;
 use std::fmt::{self, Write};
@@ -14,13 +13,14 @@ use std::sync::Arc;
 use crate::reason::debug_as_display;
 use crate::text::Line;
 
-/// One end of a connection, or where a listener listens.
+/// The address of one end of a connection, or of a listener.
 ///
-/// It prints as it is parsed: `127.0.0.1:5555`, `[::1]:5555`, `unix:/run/echo.sock`, `unix:@echo`.
-/// [`UnixName`] has the details of the last two. `{:?}` prints the same. A clone allocates nothing.
+/// It is printed in the same form in which it is parsed: `127.0.0.1:5555`, `[::1]:5555`,
+/// `unix:/run/echo.sock`, `unix:@echo`. [`UnixName`] describes the last two forms. `{:?}` prints
+/// the same. A clone allocates nothing.
 ///
-/// It stands in for a [`SocketAddr`]: [`TcpStream::connect`](std::net::TcpStream::connect) takes it,
-/// and it can be compared with one. [`as_inet`](Self::as_inet) gives the `SocketAddr` itself.
+/// Use it like a [`SocketAddr`]: [`TcpStream::connect`](std::net::TcpStream::connect) takes it, and
+/// `==` compares the two. [`as_inet`](Self::as_inet) returns the `SocketAddr` itself.
 ///
 /// ```
 /// use condor::Endpoint;
@@ -43,12 +43,12 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
-    /// The IP address; `None` of a Unix socket.
+    /// The IP address. `None` for a Unix socket.
     pub fn ip(&self) -> Option<IpAddr> {
         self.as_inet().map(|addr| addr.ip())
     }
 
-    /// The IP address and the port; `None` of a Unix socket.
+    /// The IP address and the port. `None` for a Unix socket.
     pub fn as_inet(&self) -> Option<SocketAddr> {
         match self {
             Self::Inet(addr) => Some(*addr),
@@ -56,7 +56,7 @@ impl Endpoint {
         }
     }
 
-    /// The IP address and the port, where nothing else will do.
+    /// The IP address and the port. An error for a Unix socket.
     pub(crate) fn expect_inet(&self) -> io::Result<SocketAddr> {
         self.as_inet().ok_or_else(|| {
             let told = format!("{self} is a Unix socket, and an IP address with a port is needed");
@@ -64,7 +64,7 @@ impl Endpoint {
         })
     }
 
-    /// IPv4 clients of an IPv6 socket are shown as what they are.
+    /// The IPv4 address of an IPv4 client of an IPv6 socket. Any other address stays as it is.
     pub(crate) fn canonical(self) -> Self {
         match self {
             Self::Inet(addr) => match addr.ip().to_canonical() {
@@ -94,8 +94,8 @@ impl fmt::Debug for Endpoint {
 impl FromStr for Endpoint {
     type Err = EndpointError;
 
-    /// Reads `unix:/path` or `unix:@name`, else an IP address and a port. Names of hosts are not
-    /// looked up.
+    /// Parses `unix:/path` or `unix:@name`, else an IP address and a port. Host names are not
+    /// resolved.
     fn from_str(text: &str) -> Result<Self, EndpointError> {
         match text.strip_prefix("unix:") {
             Some(name) => UnixName::parse(text, name).map(Self::Unix),
@@ -155,8 +155,8 @@ impl PartialEq<Endpoint> for SocketAddr {
     }
 }
 
-/// So that a client connects to what a handle or a peer tells. A Unix socket is an error of the kind
-/// `InvalidInput` that names it.
+/// A client can connect to the endpoint that a handle or a peer returns. For a Unix socket this is
+/// an error of the kind `InvalidInput` that names the socket.
 impl ToSocketAddrs for Endpoint {
     type Iter = std::option::IntoIter<SocketAddr>;
 
@@ -171,16 +171,21 @@ impl ToSocketAddrs for Endpoint {
 /// |---|---|
 /// | `unix:/run/echo.sock` | a path, as it was given to `bind`; it may be relative |
 /// | `unix:@echo` | an abstract name, without the NUL before it; only Linux has them |
-/// | `unix:` | no name, as most clients have none |
+/// | `unix:` | no name; most clients have none |
 ///
-/// A backslash is printed as `\\`, and as `\xNN`, one byte in two hexadecimal digits, is printed what
-/// would break a line, drive a terminal or turn its text around, what is no UTF-8, and an `@` at the
-/// start of a path. So a name stays on its line, no two names print the same, and each can be
-/// parsed, as an [`Endpoint`], from what it prints. The exceptions are no name at all, which cannot
-/// be listened on or connected to, and a path of 108 bytes, which a peer on Linux may have.
+/// These bytes are escaped:
+///
+/// - A backslash is printed as `\\`.
+/// - As `\xNN`, one byte in two hexadecimal digits, are printed: characters that break a line,
+///   control a terminal or change the direction of text; bytes that are not UTF-8; and an `@` at
+///   the start of a path.
+///
+/// So a name stays on its line, and no two names print the same. The printed text parses as an
+/// [`Endpoint`] with the same name. There are two exceptions: no name at all, which cannot be
+/// listened on or connected to, and a path of 108 bytes, which a peer on Linux may have.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnixName(
-    /// As the kernel has it: an abstract name begins with a NUL, which no path does.
+    /// The bytes as the kernel holds them. An abstract name begins with a NUL. A path never does.
     Option<Arc<[u8]>>,
 );
 
@@ -189,17 +194,17 @@ impl UnixName {
     pub const MAX: usize =
         if cfg!(any(target_os = "linux", target_os = "android")) { 107 } else { 103 };
 
-    /// No name: that of a client that did not bind its socket. It allocates nothing.
+    /// No name: a client that did not bind its socket has none. It allocates nothing.
     pub fn unnamed() -> Self {
         Self(None)
     }
 
-    /// The name of a socket in the file system. Nothing has to be there.
+    /// The name of a socket in the file system. The path need not exist.
     ///
     /// # Errors
     ///
-    /// [`EndpointError::Empty`], [`EndpointError::Nul`], and [`EndpointError::TooLong`] above
-    /// [`MAX`](Self::MAX).
+    /// [`EndpointError::Empty`] for an empty path, [`EndpointError::Nul`] for a path with a NUL,
+    /// and [`EndpointError::TooLong`] for a path of more than [`MAX`](Self::MAX) bytes.
     pub fn from_pathname(path: impl AsRef<Path>) -> Result<Self, EndpointError> {
         let path = path.as_ref().as_os_str().as_bytes();
         if path.is_empty() {
@@ -216,12 +221,12 @@ impl UnixName {
     ///
     /// # Errors
     ///
-    /// [`EndpointError::TooLong`] above [`MAX`](Self::MAX).
+    /// [`EndpointError::TooLong`] for a name of more than [`MAX`](Self::MAX) bytes.
     pub fn from_abstract_name(name: impl AsRef<[u8]>) -> Result<Self, EndpointError> {
         Self::told(None, Some(name.as_ref())).limited()
     }
 
-    /// The path, if it is one.
+    /// The path, if the name is a path.
     pub fn as_pathname(&self) -> Option<&Path> {
         match self.0.as_deref() {
             Some([0, ..]) | None => None,
@@ -229,7 +234,7 @@ impl UnixName {
         }
     }
 
-    /// The abstract name, without the NUL before it, if it is one.
+    /// The abstract name, without the NUL before it, if the name is abstract.
     pub fn as_abstract_name(&self) -> Option<&[u8]> {
         match self.0.as_deref() {
             Some([0, name @ ..]) => Some(name),
@@ -242,7 +247,7 @@ impl UnixName {
         self.0.is_none()
     }
 
-    /// What the kernel tells is taken as it is.
+    /// A name that the kernel reports. It is not checked.
     pub(crate) fn told(path: Option<&Path>, abstract_name: Option<&[u8]>) -> Self {
         let name = path.map(|path| path.as_os_str().as_bytes().into());
         Self(name.or_else(|| Some([b"\0", abstract_name?].concat().into())))
@@ -257,7 +262,7 @@ impl UnixName {
         Ok(self)
     }
 
-    /// Reads what follows `unix:` in `text`.
+    /// Parses `name`, the part of `text` after `unix:`. Errors show `text`.
     fn parse(text: &str, name: &str) -> Result<Self, EndpointError> {
         match name.strip_prefix('@') {
             Some(name) => Self::from_abstract_name(unescape(text, name)?),
@@ -300,7 +305,7 @@ impl fmt::Debug for UnixName {
     }
 }
 
-/// Bytes as one line of text, from which [`unescape`] makes them again.
+/// Prints bytes as one line of text. [`unescape`] reverses it.
 struct Escaped<'a>(&'a [u8]);
 
 impl fmt::Display for Escaped<'_> {
@@ -324,7 +329,7 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// The bytes of `escaped`, the end of `text`.
+/// The bytes that `escaped`, the last part of `text`, stands for.
 fn unescape(text: &str, escaped: &str) -> Result<Vec<u8>, EndpointError> {
     let mut bytes = Vec::with_capacity(escaped.len());
     let mut rest = escaped;
@@ -334,7 +339,7 @@ fn unescape(text: &str, escaped: &str) -> Result<Vec<u8>, EndpointError> {
             (Some(b'\\'), 1)
         } else {
             let digits = escaped.strip_prefix('x').and_then(|escaped| escaped.get(..2));
-            // `from_str_radix` takes a sign as well.
+            // `from_str_radix` would also take a sign.
             let digits = digits.filter(|digits| digits.bytes().all(|c| c.is_ascii_hexdigit()));
             (digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()), 3)
         };
@@ -349,38 +354,38 @@ fn unescape(text: &str, escaped: &str) -> Result<Vec<u8>, EndpointError> {
     Ok(bytes)
 }
 
-/// Why a text or a name is no [`Endpoint`].
+/// Why a text or a name is not an [`Endpoint`].
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EndpointError {
-    /// None of the forms that there are. A host's name is none of them.
+    /// The text has none of the known forms. A host name is not one of them.
     #[error(
         "\"{}\" is no endpoint: 127.0.0.1:5555, [::1]:5555, unix:/path or unix:@name is expected",
         Line(.0)
     )]
     Unknown(String),
-    /// A path of no bytes.
+    /// The path is empty.
     #[error("a Unix socket's path is empty: unix:/path or unix:@name is expected")]
     Empty,
-    /// More bytes than a Unix socket's name can have.
+    /// The name has more bytes than a Unix socket's name can have.
     #[error("a Unix socket's name of {len} bytes is above {max}: {name}", name = Line(.name))]
     TooLong {
         /// The name as it would be printed.
         name: String,
-        /// Its bytes.
+        /// Its length in bytes.
         len: usize,
-        /// The most that is possible, [`UnixName::MAX`].
+        /// The maximum in bytes, [`UnixName::MAX`].
         max: usize,
     },
-    /// A path holds a NUL, which only an abstract name may.
+    /// The path holds a NUL. Only an abstract name may hold one.
     #[error("a Unix socket's path holds a NUL at byte {at}: {path}", path = Line(.path))]
     Nul {
         /// The path as it would be printed.
         path: String,
-        /// Where, from 0.
+        /// The position of the NUL in bytes, from 0.
         at: usize,
     },
-    /// A backslash that begins no escape.
+    /// A backslash in the text begins no escape.
     #[error(
         "\"{text}\" has a backslash at byte {at} that begins neither \\\\ nor \\xNN",
         text = Line(.text)
@@ -388,7 +393,7 @@ pub enum EndpointError {
     Escape {
         /// The text.
         text: String,
-        /// Where, from 0.
+        /// The position of the backslash in bytes, from 0.
         at: usize,
     },
 }
@@ -419,7 +424,7 @@ mod tests {
         UnixName::from_abstract_name(name).unwrap().into()
     }
 
-    /// Goal: an endpoint is printed as it is parsed, and its text can be mistaken for nothing else.
+    /// Goal: an endpoint is printed as it is parsed, and no other endpoint has the same text.
     /// Method: each form, and every kind of byte that is escaped.
     #[test]
     fn an_endpoint_is_printed_as_it_is_parsed() {
@@ -452,8 +457,8 @@ mod tests {
         assert_eq!(Endpoint::from(UnixName::unnamed()).to_string(), "unix:");
     }
 
-    /// Goal: what is no endpoint is refused, by a message that names it and what there is, or the
-    /// limit. Method: each way to be none, the limits from both sides.
+    /// Goal: a text that is not an endpoint is refused. The message names the text, and the known
+    /// forms or the limit. Method: each kind of wrong text; each limit from both sides.
     #[test]
     fn what_is_no_endpoint_is_refused_and_named() {
         let max = UnixName::MAX;
@@ -499,8 +504,8 @@ mod tests {
         assert!(matches!(told, Err(EndpointError::TooLong { len, .. }) if len == max + 1));
     }
 
-    /// Goal: an endpoint of TCP stands in for its address, and one of a Unix socket does not. Method:
-    /// what each is asked.
+    /// Goal: a TCP endpoint can be used as its address, and a Unix socket's endpoint cannot.
+    /// Method: each conversion and comparison of both.
     #[test]
     fn an_endpoint_of_tcp_stands_in_for_its_address() {
         let addr: SocketAddr = "[::1]:80".parse().unwrap();
@@ -520,7 +525,7 @@ mod tests {
         assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::InvalidInput, told));
     }
 
-    /// Goal: an IPv4 client of an IPv6 socket is shown as IPv4, and every other end as what it is.
+    /// Goal: an IPv4 client of an IPv6 socket is shown as IPv4. Every other address stays as it is.
     #[test]
     fn an_ipv4_client_of_an_ipv6_socket_is_shown_as_ipv4() {
         assert_eq!(parsed("[::ffff:203.0.113.9]:1").canonical(), parsed("203.0.113.9:1"));
@@ -531,8 +536,8 @@ mod tests {
         assert_eq!(unnamed.clone().canonical(), unnamed);
     }
 
-    /// Goal: what the kernel tells of a Unix socket is told as it is, by whichever crate it comes.
-    /// Method: sockets of each kind, and the longest names.
+    /// Goal: the name that the kernel reports for a Unix socket is kept unchanged, whether it comes
+    /// through `std` or through `socket2`. Method: sockets of each kind, and the longest names.
     #[test]
     fn what_the_kernel_tells_is_told() {
         let folder = std::env::temp_dir().join(format!("condor-endpoint-{}", std::process::id()));

@@ -1,15 +1,16 @@
-//! Errors by whom they blame.
+//! The error types, each with its cause and its effect.
 //!
-//! | type | blames | what happens |
+//! | type | cause | effect |
 //! |---|---|---|
-//! | [`OptionsError`] | the caller's options | nothing is bound |
-//! | [`Error`] | the environment, or a name | the call fails, nothing is left behind |
-//! | [`FrameError`] | the peer's bytes, or the payload to be framed | that connection ends |
-//! | [`SendError`] | the one packet that was to be sent | nothing of it is queued |
-//! | [`MessageError`] | the mailbox | the message comes back |
+//! | [`OptionsError`] | the caller's options | no socket is bound |
+//! | [`Error`] | the environment, or a name | the call fails and undoes what it has done |
+//! | [`FrameError`] | the peer's bytes | that connection ends |
+//! | [`FrameError`] | a payload to be framed | that packet is refused |
+//! | [`SendError`] | one packet to be sent | no byte of it is queued |
+//! | [`MessageError`] | the mailbox | the sender gets the message back |
 //!
-//! The last three are in [`reason`](crate::reason), with [`CloseReason`], which is not an error: it is
-//! what `terminate` is told.
+//! `FrameError`, `SendError` and `MessageError` are in [`reason`](crate::reason). So is
+//! [`CloseReason`], which is not an error: `terminate` gets it as its argument.
 //!
 //! [`CloseReason`]: crate::CloseReason
 //! [`FrameError`]: crate::FrameError
@@ -23,29 +24,31 @@ use crate::endpoint::Endpoint;
 use crate::reason::debug_as_display;
 use crate::text::Line;
 
-/// What can go wrong with the reactor and its listeners. Each message names what it is about.
+/// An error of the reactor or of one of its listeners. Its message names the listener and the value
+/// that it is about.
 ///
-/// `{:?}` prints the message as well, so that it is what people read where an error ends `main`;
-/// `{:#?}` shows the fields. So it is with every error of this crate.
+/// `{}` and `{:?}` both print the message, so the message appears when an error ends `main`.
+/// `{:#?}` prints the fields. This holds for every error of this crate.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The options contradict themselves; [`check`](crate::ListenerOptions::check) tells all of it.
+    /// The options of a listener are wrong. [`check`](crate::ListenerOptions::check) finds the same
+    /// errors without starting the listener.
     #[error("listener \"{name}\": {}", join(.errors))]
     Options {
         /// The listener's name.
         name: String,
-        /// Every contradiction found, not only the first.
+        /// Every error found, not only the first.
         errors: Vec<OptionsError>,
     },
-    /// The options of a reactor contradict themselves;
-    /// [`check`](crate::ReactorOptions::check) tells all of it.
+    /// The options of a reactor are wrong. [`check`](crate::ReactorOptions::check) finds the same
+    /// errors without making the reactor.
     #[error("reactor: {}", join(.errors))]
     ReactorOptions {
-        /// Every contradiction found, not only the first.
+        /// Every error found, not only the first.
         errors: Vec<OptionsError>,
     },
-    /// Somebody listens there already.
+    /// Another socket already listens on the address.
     #[error("listener \"{name}\": address {addr} is in use")]
     AddressInUse {
         /// The listener's name.
@@ -53,7 +56,7 @@ pub enum Error {
         /// The address asked for.
         addr: Endpoint,
     },
-    /// This user may not bind the address; ports below 1024 usually belong to root.
+    /// The process may not bind the address. Ports below 1024 usually need root.
     #[error("listener \"{name}\": no permission to listen on {addr}")]
     Permission {
         /// The listener's name.
@@ -69,56 +72,57 @@ pub enum Error {
         /// The address asked for.
         addr: Endpoint,
     },
-    /// Listening failed for another cause, or a descriptor given to
-    /// [`from_std`](crate::ListenerOptions::from_std) is no listening TCP socket.
+    /// Listening failed for another reason, or the descriptor given to
+    /// [`from_std`](crate::ListenerOptions::from_std) is not a listening TCP socket.
     #[error("listener \"{name}\": cannot listen{}: {source}", on(.addr))]
     Listen {
         /// The listener's name.
         name: String,
-        /// Where it was asked to listen, or the endpoint of an inherited socket, if it has one.
+        /// The address asked for. For an inherited socket it is the socket's address, if any.
         addr: Option<Endpoint>,
-        /// What the system said, or what the inherited descriptor is.
+        /// The system's error, or what the inherited descriptor is.
         source: io::Error,
     },
-    /// A listener's name stands in the log and in errors, and so must fit into a line of text.
+    /// The listener's name holds a character that is not allowed. The name appears in the log and
+    /// in errors, so it must not break a line of text.
     #[error("the listener name \"{}\" holds {found:?}, which may not stand in a name", Line(.name))]
     BadName {
-        /// The name as it was given.
+        /// The name asked for.
         name: String,
-        /// Its first character that is not allowed: a control character, a line separator, or one
-        /// that changes the direction of text.
+        /// Its first character that is not allowed: a control character, a line separator, or a
+        /// character that changes the direction of text.
         found: char,
     },
-    /// A listener of this name exists, or is still closing its socket.
+    /// A listener of this name runs, or is still closing its socket.
     #[error("a listener named \"{0}\" exists already")]
     DuplicateName(String),
     /// No listener of this name is running.
     #[error("no listener is named \"{}\"", Line(.0))]
     UnknownName(String),
-    /// The listening socket itself is broken. [`run`](crate::Reactor::run) ends with this.
+    /// The listening socket itself failed. [`run`](crate::Reactor::run) returns this error.
     #[error("listener \"{name}\" broke: {source}")]
     Accept {
         /// The listener's name.
         name: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The reactor's own parts (epoll, its waker) could not be made, or failed.
+    /// A part of the reactor itself (epoll or its waker) could not be made, or failed.
     #[error("cannot {what}: {source}")]
     Poll {
-        /// What was tried.
+        /// The operation that failed.
         what: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The reactor has been dropped.
     #[error("the reactor is gone")]
     Gone,
-    /// The calling thread is the one that would have to do the work that is waited for; see
+    /// The call waits for work that only the calling thread can do. See
     /// [`Drain::wait`](crate::Drain::wait).
     #[error("waiting on the reactor's own thread would never end")]
     WouldDeadlock,
-    /// A listener is full: as many as the tokens of one reactor can tell apart.
+    /// The reactor is full: it holds 1,023 listeners, and its event tokens cannot tell more apart.
     #[error("listener \"{name}\": a reactor holds at most {max} listeners")]
     TooManyListeners {
         /// The listener's name.
@@ -126,12 +130,12 @@ pub enum Error {
         /// The most that one reactor holds.
         max: usize,
     },
-    /// One of several shards ended, so all of them did.
+    /// One of several shards ended, and so all shards ended.
     #[error("shard {shard} ended: {why}")]
     Shard {
-        /// Which one, from 0.
+        /// The shard's number, from 0.
         shard: usize,
-        /// Its error or its panic.
+        /// The shard's error or panic.
         why: String,
     },
 }
@@ -154,7 +158,7 @@ debug_as_display!(Error {
     Shard { shard, why },
 });
 
-/// What the options say that cannot be done.
+/// An error in the options: a value out of range, or two values that contradict each other.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OptionsError {
@@ -169,7 +173,7 @@ pub enum OptionsError {
     /// The framing contradicts itself, or the maximum is wider than its length field.
     #[error("framing: {0}")]
     Framing(String),
-    /// A largest packet would never fit the output queue.
+    /// The largest packet would not fit even an empty output queue.
     #[error("max_queued of {max_queued} bytes is less than the largest packet, {max_packet}")]
     QueueSmallerThanPacket {
         /// `max_queued` in bytes.
@@ -177,7 +181,7 @@ pub enum OptionsError {
         /// The largest packet in bytes.
         max_packet: usize,
     },
-    /// The high-water mark would never be reached.
+    /// The high-water mark is above the limit of the output queue, so it would never be reached.
     #[error("write_high_water of {high} bytes is above max_queued of {max_queued}")]
     HighWaterAboveQueue {
         /// `write_high_water` in bytes.
@@ -185,43 +189,45 @@ pub enum OptionsError {
         /// `max_queued` in bytes.
         max_queued: usize,
     },
-    /// A limit of zero, with which nothing would ever happen, or everything would end at once.
+    /// The option is zero. With zero no work would ever be done, or connections would end at once.
     #[error("{0} is zero, and has to be more")]
     Zero(&'static str),
-    /// Less than the option can be.
+    /// The option is below its minimum.
     #[error("{option} of {asked} is below {min}")]
     TooSmall {
         /// The option's name.
         option: &'static str,
         /// Its value as asked for.
         asked: usize,
-        /// The least that is possible.
+        /// The minimum.
         min: usize,
     },
-    /// More than the option can be.
+    /// The option is above its maximum.
     #[error("{option} of {asked} is above {max}")]
     TooLarge {
         /// The option's name.
         option: &'static str,
         /// Its value as asked for.
         asked: usize,
-        /// The most that is possible.
+        /// The maximum.
         max: usize,
     },
-    /// The kernel counts the silence before a probe in whole seconds, in 15 bits.
+    /// `keepalive` is not a number of whole seconds from 1 to 32,767. The kernel counts the time
+    /// before a probe in whole seconds, in 15 bits.
     #[error("keepalive of {asked:?} is not a number of whole seconds from 1 to {max}")]
     Keepalive {
         /// `keepalive` as asked for.
         asked: Duration,
-        /// The most that is possible, in seconds.
+        /// The maximum in seconds.
         max: u64,
     },
-    /// More connections than a listener's tokens can tell apart.
+    /// `max_connections` is above 4,194,303: a listener's event tokens cannot tell more connections
+    /// apart.
     #[error("max_connections of {asked} is above {max}")]
     TooManyConnections {
         /// `max_connections` as asked for.
         asked: usize,
-        /// The most that is possible.
+        /// The maximum.
         max: usize,
     },
 }

@@ -1,4 +1,4 @@
-//! Packets out of bytes, and bytes out of packets.
+//! Framing: it cuts bytes into packets, and turns packets into bytes.
 //!
 //! ```text
 //!   +-------+-----------------------+-------+-----------------------+---
@@ -6,20 +6,20 @@
 //!   +-------+-----------------------+-------+-----------------------+---
 //! ```
 //!
-//! [`LengthField`] is that picture in all its variations, [`Lines`] and [`Raw`] are for services
-//! without lengths, and a [`Framer`] is anything else. A [`Framing`] is one of them for the bytes
-//! that come and one for those that go.
+//! [`LengthField`] covers all variations of this picture. [`Lines`] and [`Raw`] are for protocols
+//! without lengths. A [`Framer`] is any other framing. A [`Framing`] holds one of them for the
+//! bytes received and one for the bytes sent.
 //!
-//! This module knows no socket, no clock and no handler. Bytes go in, the bounds of packets come
-//! out; it copies nothing on the way in and owns no buffer.
+//! This module knows no socket, no clock and no handler. It takes bytes and returns the bounds of
+//! packets. It copies no input and owns no buffer.
 //!
-//! **Invariant:** the same bytes give the same packets however the network cut them up. ([`Raw`]
-//! has no packets, only what has arrived.) Held by `tests/models/framing_model.rs` and
-//! `fuzz/src/framing.rs` against a naive decoder.
+//! **Invariant:** the same bytes give the same packets, no matter how the network splits them.
+//! ([`Raw`] is the exception: a packet is what has arrived.) `tests/models/framing_model.rs` and
+//! `fuzz/src/framing.rs` check it against a naive decoder.
 //!
 //! The driver's tight loop is generic over [`Deframe`] and [`Enframe`]. It matches
-//! [`Framing::shape`] once per batch, so that plain prefixes are compiled into the loop and pay
-//! for none of the other framings.
+//! [`Framing::shape`] once per batch. So plain prefixes are compiled into the loop, and they do not
+//! pay for the other framings.
 
 use std::fmt;
 use std::sync::Arc;
@@ -38,8 +38,8 @@ pub use prefix::Prefix;
 
 /// How a connection's bytes are cut into packets, in both directions. Cheap to clone.
 ///
-/// Made from a [`LengthField`], [`Lines`] or [`Raw`] with `into()`, from anything else with
-/// [`custom`](Self::custom). The default is [`LengthField::U16`].
+/// A [`LengthField`], [`Lines`] or [`Raw`] turns into one with `into()`. [`custom`](Self::custom)
+/// makes one from a [`Framer`]. The default is [`LengthField::U16`].
 #[derive(Clone)]
 pub struct Framing {
     input: Side,
@@ -61,23 +61,24 @@ struct Custom {
 }
 
 impl Framing {
-    /// A framing of one's own.
+    /// A framing by your own [`Framer`].
     ///
-    /// The listener's [`max_packet`](crate::ListenerOptions::max_packet), else
-    /// [`DEFAULT_MAX_PACKET`](LengthField::DEFAULT_MAX_PACKET), bounds the *whole frame* in both
-    /// directions, since only the framer knows what in it is header. More than that, announced or
-    /// there, is [`FrameError::TooLarge`].
+    /// The maximum is the listener's [`max_packet`](crate::ListenerOptions::max_packet), else
+    /// [`DEFAULT_MAX_PACKET`](LengthField::DEFAULT_MAX_PACKET). It limits the *whole frame* in both
+    /// directions, because only the framer knows which bytes are header. A longer frame, announced
+    /// or arrived, is [`FrameError::TooLarge`].
     pub fn custom(framer: impl Framer + 'static) -> Self {
         let framer = Arc::new(framer);
         Self::both(Side::Custom(Custom { framer, max: LengthField::DEFAULT_MAX_PACKET }))
     }
 
-    /// The peer's bytes are framed as in `input`, the handler's packets as in `output`.
+    /// Takes the framing of the peer's bytes from `input` and that of the handler's packets from
+    /// `output`.
     ///
     /// ```
     /// use condor::{Framing, LengthField, Raw};
     ///
-    /// // Requests behind a length, answers without any, as Erlang's port mapper has it.
+    /// // Requests after a length, answers without a length, as in Erlang's port mapper.
     /// let epmd = Framing::split(LengthField::U16, Raw);
     /// // Short requests, long answers.
     /// let lookup = Framing::split(LengthField::U32.max_packet(512), LengthField::U32);
@@ -87,7 +88,7 @@ impl Framing {
         Self { input: input.into().input, output: output.into().output }
     }
 
-    /// The same framing as the other end of the connection has it.
+    /// The framing for the other end of the connection: input and output swap.
     pub(crate) fn mirrored(self) -> Self {
         Self { input: self.output, output: self.input }
     }
@@ -97,16 +98,17 @@ impl Framing {
         Self::both(Side::Raw)
     }
 
-    /// Whether packets are found by a [`Framer`] of the user's, whose [`Decode::Need`] is a hint.
+    /// Whether the user's [`Framer`] finds the packets. Its [`Decode::Need`] is only a hint.
     pub(crate) fn is_custom(&self) -> bool {
         matches!(self.input, Side::Custom(_))
     }
 
-    /// Finds the first packet of `input`, of which the last call has seen `scanned` bytes.
+    /// Finds the first packet of `input`. The last call has already seen the first `scanned` bytes.
     ///
     /// # Errors
     ///
-    /// Bytes that can never become a packet, or a packet above the maximum.
+    /// [`FrameError::Bad`] for bytes that can never become a packet, [`FrameError::TooLarge`] for a
+    /// packet above the maximum.
     #[inline]
     pub fn decode(&self, input: &[u8], scanned: usize) -> Result<Decode, FrameError> {
         match &self.input {
@@ -121,8 +123,9 @@ impl Framing {
     ///
     /// # Errors
     ///
-    /// A payload that cannot be framed, or is above the maximum. `out` is then as it was, and so
-    /// it is after a panic of a [`Framer`].
+    /// [`FrameError::Bad`] for a payload that cannot be framed, [`FrameError::TooLarge`] for a
+    /// payload above the maximum. After an error, and after a panic of a [`Framer`], `out` is
+    /// unchanged.
     #[inline]
     pub fn encode(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
         match &self.output {
@@ -141,8 +144,8 @@ impl Framing {
         }
     }
 
-    /// Appends only what goes before a payload of `len` bytes. False if there is more to this
-    /// framing than that, and nothing was appended.
+    /// Appends only the bytes that go before a payload of `len` bytes. Returns `false`, and appends
+    /// nothing, if this framing needs more than a prefix.
     ///
     /// # Errors
     ///
@@ -155,7 +158,7 @@ impl Framing {
         }
     }
 
-    /// Bytes that `payload` takes as one frame. `scratch` is left with any bytes behind its own.
+    /// Bytes that `payload` takes as one frame. May append any bytes to `scratch`.
     ///
     /// # Errors
     ///
@@ -173,36 +176,36 @@ impl Framing {
         Ok(scratch.len() - before)
     }
 
-    /// The largest packet in bytes that the handler is given, if there is a limit. For a custom
+    /// The largest packet in bytes that the handler can receive. `None`: no limit. For a custom
     /// framer it is the largest frame.
     pub fn max_packet_in(&self) -> Option<usize> {
         self.input.max()
     }
 
-    /// The largest packet in bytes that can be sent, if there is a limit. For a custom framer it
-    /// is the largest frame.
+    /// The largest packet in bytes that can be sent. `None`: no limit. For a custom framer it is
+    /// the largest frame.
     pub fn max_packet_out(&self) -> Option<usize> {
         self.output.max()
     }
 
-    /// Bytes that the largest packet takes in the queue of output, its header included, if there
-    /// is a limit.
+    /// Bytes that the largest packet takes in the output queue, its header included. `None`: no
+    /// limit.
     pub fn max_frame_out(&self) -> Option<usize> {
         self.output.max().map(|max| max.saturating_add(self.output.overhead()))
     }
 
-    /// Whether the framing makes sense. Listeners ask this before they listen.
+    /// Checks that the framing can work. Listeners call this before they listen.
     ///
     /// # Errors
     ///
-    /// What [`LengthField::check`] finds, of the input first.
+    /// The errors of [`LengthField::check`]. The input is checked first.
     pub fn check(&self) -> Result<(), FramingProblem> {
         self.input.check()?;
         self.output.check()
     }
 
-    /// Whether the listener's maximum, if there is one, makes sense for this framing: the peer's
-    /// length field has to be able to express it. (The other direction is clamped.)
+    /// Checks that the peer's length field can express the listener's maximum, if there is one. (In
+    /// the other direction the maximum is clamped.)
     #[doc(hidden)]
     pub fn check_max(&self, max: Option<usize>) -> Result<(), FramingProblem> {
         let Some(max) = max else {
@@ -214,14 +217,14 @@ impl Framing {
         self.clone().with_max(max).check()
     }
 
-    /// The same framing with the listener's maximum wherever it has none of its own, clamped to
-    /// what the framing can express.
+    /// The same framing with the listener's maximum in each direction that has no maximum of its
+    /// own. The maximum is clamped to what the framing can express.
     #[doc(hidden)]
     pub fn with_max(self, max: usize) -> Self {
         Self { input: self.input.with_max(max), output: self.output.with_max(max) }
     }
 
-    /// What the driver matches once per batch.
+    /// The shape of this framing. The driver matches it once per batch.
     #[doc(hidden)]
     #[inline]
     pub fn shape(&self) -> Shape {
@@ -251,8 +254,8 @@ impl Side {
         }
     }
 
-    /// Bytes that the largest frame has beyond its packet. The maximum of a custom framer is that of
-    /// the frame.
+    /// Bytes that the largest frame has beyond its packet. Zero for a custom framer, because its
+    /// maximum is that of the frame.
     fn overhead(&self) -> usize {
         match self {
             Self::Field(field) => field.overhead(),
@@ -365,7 +368,7 @@ impl Enframe for Framing {
     }
 }
 
-/// A [`Framing`] by what the compiler can know about it: its input, then its output.
+/// The part of a [`Framing`] that the compiler can know: its input, then its output.
 #[derive(Debug, Copy, Clone)]
 pub enum Shape {
     /// Plain one-byte prefixes.
@@ -374,6 +377,6 @@ pub enum Shape {
     U16(Prefix<2>, Prefix<2>),
     /// Plain four-byte prefixes.
     U32(Prefix<4>, Prefix<4>),
-    /// Anything else; the framing itself is both.
+    /// Any other framing. The [`Framing`] itself decodes and encodes.
     Other,
 }

@@ -1,4 +1,5 @@
-//! The contract with the user's code: what a handler is asked, what it may answer, what it may do.
+//! The contract with the user's code: which callbacks a handler has, what they return, and what
+//! they may do.
 
 mod action;
 mod context;
@@ -13,52 +14,55 @@ use crate::endpoint::Endpoint;
 use crate::identity::{ConnectionId, Identity};
 use crate::reason::CloseReason;
 
-/// One connection's state machine. The value itself is the connection's state.
+/// The code of one connection. The value of the handler is the connection's state.
 ///
 /// The life of a connection:
 ///
-/// 1. It is accepted, and the listener's factory makes a handler from an [`Accepted`].
-/// 2. [`init`](Self::init), once.
-/// 3. [`handle_packet`](Self::handle_packet) for each packet, in order;
-///    [`handle_info`](Self::handle_info) for everything else.
-/// 4. The end is decided: by an [`Action`], by the peer, by a limit, by a panic. From then on no
-///    callback but `terminate` is made, and the first reason stands.
-/// 5. What is queued is sent, then [`terminate`](Self::terminate), exactly once and last.
+/// 1. The listener accepts the connection. Its factory makes a handler from an [`Accepted`].
+/// 2. The reactor calls [`init`](Self::init), once.
+/// 3. It calls [`handle_packet`](Self::handle_packet) for each packet, in order, and
+///    [`handle_info`](Self::handle_info) for every other event.
+/// 4. An [`Action`], the peer, a limit or a panic ends the connection. From then on the reactor
+///    calls only `terminate`. The first reason stands.
+/// 5. The reactor sends the queued output. Then it calls [`terminate`](Self::terminate), exactly
+///    once; no other call follows.
 ///
-/// All callbacks of one reactor run on its thread, one after the other: one that blocks delays
-/// every connection of that reactor. Hand long work to other threads, pause reading, and answer
-/// when the result comes back as a message; the `offload` example shows it.
+/// All callbacks of one reactor run on its thread, one after the other. A callback that blocks
+/// delays every connection of that reactor. So give long work to another thread, pause reading, and
+/// answer when the result arrives as a message. The `offload` example shows this.
 ///
-/// A panic in any callback ends that one connection with [`CloseReason::Panicked`]; answers to
-/// earlier packets still go out. Its text is logged as one line: control characters are escaped, and
-/// after 512 bytes it is cut, because a peer may have chosen it. With `panic = "abort"` it ends the
-/// process, of course.
+/// # Panics
+///
+/// A panic in any callback ends that one connection with [`CloseReason::Panicked`]. Answers to
+/// earlier packets are still sent. The panic's text is logged as one line. A peer may have chosen
+/// this text, so control characters are escaped, and the text is cut after 512 bytes. With
+/// `panic = "abort"` a panic ends the process.
 pub trait Handler: Sized + 'static {
-    /// What other threads, and timers, send to this handler. `()` if nothing.
+    /// What other threads and timers send to this handler. Use `()` if they send nothing.
     type Message: Send + 'static;
 
-    /// Called once, before anything else. The default continues.
+    /// Called once, before all other callbacks. The default returns [`Action::Continue`].
     ///
-    /// Whatever it answers has the meaning it has for a packet; after a stop no packet is
-    /// delivered.
+    /// The returned action means the same as after a packet. After a stop no packet is delivered.
     fn init(&mut self, ctx: &mut Context<'_, Self::Message>) -> Action<'_> {
         let _ = ctx;
         Action::Continue
     }
 
-    /// Called for each whole packet, without its length prefix. Empty packets are packets.
+    /// Called for each whole packet, without its length prefix. An empty packet is delivered, too.
     ///
-    /// `packet` is borrowed from the read buffer and may be sent back as it is, without a copy of
-    /// the handler's own.
+    /// `packet` is borrowed from the read buffer. The handler may return it as the answer, without
+    /// copying it.
     fn handle_packet<'a>(
         &'a mut self,
         packet: &'a [u8],
         ctx: &mut Context<'_, Self::Message>,
     ) -> Action<'a>;
 
-    /// Called for everything that is not a packet. The default is [`Info::default_action`], and so
-    /// should the last arm of every `match` here be: it keeps the defence against peers that send
-    /// half a packet.
+    /// Called for every event that is not a packet. The default returns [`Info::default_action`].
+    ///
+    /// Return `info.default_action()` in the last arm of your `match`, too: it keeps the defence
+    /// against peers that send half a packet.
     fn handle_info<'a>(
         &'a mut self,
         info: Info<'a, Self::Message>,
@@ -68,38 +72,44 @@ pub trait Handler: Sized + 'static {
         info.default_action()
     }
 
-    /// Called exactly once for every handler made, last, with the reason of the end, whatever it
-    /// was. The handler is given away, so nothing can follow. The default drops it.
+    /// Called exactly once for every handler, as the last call, with the reason of the end. It
+    /// takes the handler by value, so no call can follow. The default drops the handler.
     fn terminate(self, reason: CloseReason) {
         let _ = reason;
     }
 }
 
-/// What happened to a connection other than a packet.
+/// An event of a connection that is not a packet. [`default_action`](Self::default_action) gives
+/// the usual answer to each.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Info<'a, M> {
-    /// A packet stayed incomplete for the packet timeout. Here is what had arrived of it, *with*
-    /// its length prefix.
+    /// A packet stayed incomplete for the
+    /// [packet timeout](crate::ListenerOptions::packet_timeout). The value holds the bytes of the
+    /// packet that have arrived, *with* its length prefix.
     ///
-    /// The default ends the connection. If the handler goes on instead, these bytes are gone and
-    /// the next byte that arrives is taken for the first of a header.
+    /// The default ends the connection. If the handler continues instead, these bytes are dropped.
+    /// The next byte that arrives then counts as the first byte of a header.
     Timeout(&'a [u8]),
-    /// A message, from an [`Address`](crate::Address), a broadcast or a timer of
-    /// [`Context::send_after`].
+    /// A message from an [`Address`](crate::Address), from a broadcast, or from a timer of
+    /// [`Context::send_after`]. The default continues.
     Message(M),
-    /// The listener or the reactor drains. Everything that had arrived was delivered. The default
-    /// ends the connection; a handler that has something left to do may go on until the drain
-    /// deadline.
+    /// The listener or the reactor drains. Every packet that had arrived has been delivered.
+    ///
+    /// The default ends the connection. A handler with unfinished work may continue until the
+    /// [drain deadline](crate::ListenerOptions::drain_timeout).
     Shutdown,
-    /// There is room again for output, after [`SendError::Full`](crate::SendError::Full) or after
-    /// the connection was over its high-water mark.
+    /// The output queue has space again: it has fallen to the
+    /// [low-water mark](crate::ListenerOptions::write_low_water). This follows a
+    /// [`SendError::Full`](crate::SendError::Full), and it follows a queue above the
+    /// [high-water mark](crate::ListenerOptions::write_high_water). The default continues.
     Writable,
 }
 
 impl<M> Info<'_, M> {
-    /// What a handler does that does not care: stop with [`CloseReason::PacketTimeout`] on
-    /// `Timeout`, stop with [`CloseReason::Shutdown`] on `Shutdown`, else continue.
+    /// The action for an event that the handler does not treat itself. It stops with
+    /// [`CloseReason::PacketTimeout`] on `Timeout` and with [`CloseReason::Shutdown`] on
+    /// `Shutdown`. On `Message` and `Writable` it continues.
     pub fn default_action(&self) -> Action<'static> {
         match self {
             Self::Timeout(_) => Action::Stop(CloseReason::PacketTimeout),
@@ -109,7 +119,7 @@ impl<M> Info<'_, M> {
     }
 }
 
-/// What is known of a connection when its handler is made.
+/// A connection that was just accepted: what the factory knows when it makes the handler.
 pub struct Accepted<'a> {
     pub(crate) identity: &'a Identity,
     pub(crate) id: ConnectionId,
@@ -117,17 +127,17 @@ pub struct Accepted<'a> {
 }
 
 impl Accepted<'_> {
-    /// The peer's end; an IPv4 client of an IPv6 socket is shown as IPv4.
+    /// The peer's address. An IPv4 client of an IPv6 socket has its IPv4 address here.
     pub fn peer_addr(&self) -> Endpoint {
         self.identity.peer_addr()
     }
 
-    /// The connection's name.
+    /// The connection's id.
     pub fn id(&self) -> ConnectionId {
         self.id
     }
 
-    /// The name of the listener that accepted it.
+    /// The name of the listener that accepted the connection.
     pub fn listener(&self) -> &str {
         self.listener
     }

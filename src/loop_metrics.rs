@@ -1,8 +1,8 @@
-//! What a reactor's turns are like: histograms in fixed buckets that cost next to nothing.
+//! Metrics of a reactor's turns: histograms with fixed buckets, which cost very little.
 //!
-//! A value goes into the bucket of its highest bit, so a histogram is 65 counters, recording is one
-//! count of leading zeros, and a quantile is right to a factor of two. There is one writer, the
-//! reactor's thread; snapshots are taken from any thread.
+//! The highest bit of a value selects its bucket. So a histogram is 65 counters, recording a value
+//! takes one count of leading zeros, and a quantile is right to a factor of two. The reactor's
+//! thread is the only writer. Any thread takes snapshots.
 
 use crate::stats::Counter;
 
@@ -34,7 +34,7 @@ fn bucket(value: u64) -> usize {
     (u64::BITS - value.leading_zeros()) as usize
 }
 
-/// A snapshot of a histogram.
+/// A snapshot of a histogram. Quantiles are right to a factor of two.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Histogram {
     buckets: [u64; BUCKETS],
@@ -52,8 +52,9 @@ impl Histogram {
         self.buckets.iter().sum()
     }
 
-    /// An upper bound, less than twice too high, of the smallest value that `quantile` (0.0 to 1.0)
-    /// of all values do not exceed. Zero if nothing was recorded.
+    /// An upper bound of the given quantile: the share `quantile` (0.0 to 1.0) of all values does
+    /// not exceed it. The bound is less than twice the exact quantile. Zero if nothing was
+    /// recorded.
     pub fn quantile(&self, quantile: f64) -> u64 {
         #[expect(clippy::cast_precision_loss, reason = "a histogram is no exact science")]
         let share = self.count() as f64 * quantile.clamp(0.0, 1.0);
@@ -68,13 +69,13 @@ impl Histogram {
         0
     }
 
-    /// The buckets: the largest value that each is for, and how many values it holds. Not
-    /// cumulative.
+    /// The buckets. Each item is the largest value that belongs in the bucket, and how many values
+    /// the bucket holds. The counts are not cumulative.
     pub fn iter(&self) -> impl Iterator<Item = (u64, u64)> {
         self.buckets.iter().enumerate().map(|(bits, count)| (upper(bits), *count))
     }
 
-    /// Adds another reactor's.
+    /// Adds the values of another reactor.
     pub fn merge(&mut self, other: &Self) {
         for (mine, theirs) in self.buckets.iter_mut().zip(other.buckets) {
             *mine = mine.wrapping_add(theirs);
@@ -82,7 +83,7 @@ impl Histogram {
     }
 }
 
-/// The largest number of so many bits.
+/// The largest number of `bits` bits.
 fn upper(bits: usize) -> u64 {
     match bits {
         0 => 0,
@@ -91,7 +92,7 @@ fn upper(bits: usize) -> u64 {
     }
 }
 
-/// What one reactor records.
+/// The metrics of one reactor while it runs.
 #[derive(Debug, Default)]
 pub(crate) struct LoopMetrics {
     pub(crate) turn: Recorder,
@@ -111,23 +112,26 @@ impl LoopMetrics {
     }
 }
 
-/// What a reactor's turns were like since it was made. Means to ask: [`Handle::loop_stats`](
-/// crate::Handle::loop_stats).
+/// The metrics of a reactor's turns since it was made. [`Handle::loop_stats`](
+/// crate::Handle::loop_stats) returns them.
+///
+/// A turn is one round of the event loop.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LoopStats {
-    /// How long turns took, without the wait, in nanoseconds. Every other connection waits so long.
+    /// How long turns took, in nanoseconds, without the wait for events. An event that comes during
+    /// a turn waits for its end.
     pub turn_nanos: Histogram,
-    /// Events a turn.
+    /// Events per turn.
     pub events: Histogram,
-    /// From accept to the delivery of a connection's first packet, in microseconds.
+    /// Time from accepting a connection to the delivery of its first packet, in microseconds.
     pub first_packet_micros: Histogram,
     /// How late timers and timeouts fired, in milliseconds.
     pub timer_lateness_millis: Histogram,
 }
 
 impl LoopStats {
-    /// Adds another reactor's.
+    /// Adds the values of another reactor.
     pub fn merge(&mut self, other: &Self) {
         self.turn_nanos.merge(&other.turn_nanos);
         self.events.merge(&other.events);

@@ -1,17 +1,29 @@
-//! Messages from any thread: the address, the mailbox behind it, and the notifier that wakes.
+//! Messages from any thread: the address, its mailbox, and the notifier that wakes the reactor.
 //!
 //! ```text
 //!   Address::send ──► Mailbox (bounded, one per listener) ──► Reactor: deliver
-//!        └─ ring ──► Notifier: wakes the reactor only if it sleeps or is about to
+//!        └ notify ──► Notifier: wakes the reactor only if it sleeps or is about to
 //! ```
 //!
-//! The wake-up protocol has two flags. A sender stores its mail, then sets `notified`, then looks at
-//! `asleep`. The reactor sets `asleep`, then looks at `notified`. In the single order that all threads
-//! agree on, one of the two sees the other: no wake-up is lost. Only [`Notifier::answer`] clears
-//! `notified`, before the mail is taken, so that mail that comes later rings again.
+//! The wake-up protocol has two flags, `notified` and `asleep`:
 //!
-//! No lock is held while code of the user runs: messages are taken out of the mailbox first, then
-//! delivered, cloned or dropped.
+//! - A sender stores its message. Then it swaps `notified` to `true`. If `notified` was `true`
+//!   already, the sender is done, because an earlier sender does the rest. Otherwise the sender
+//!   swaps `asleep` to `false`, and if `asleep` was `true`, it wakes the reactor.
+//! - The reactor swaps `asleep` to `true`. Then it loads `notified`, and sleeps only if that is
+//!   `false`.
+//!
+//! No wake-up is lost, because both sides swap `asleep`. The side whose swap is second sees
+//! everything that the other side did before its swap. If the sender is second, it sees `asleep`
+//! and wakes the reactor. If the reactor is second, it sees `notified` and does not sleep. So the
+//! two swaps need only acquire and release, and no single order of all accesses (`loom_tests.rs`
+//! checks this).
+//!
+//! Only [`Notifier::take`] clears `notified`. It does so before the messages are taken, so a sender
+//! that comes later notifies again.
+//!
+//! No lock is held while code of the user runs. Messages are first taken out of the mailbox. Then
+//! they are delivered, cloned or dropped.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -23,7 +35,7 @@ use crate::identity::ConnectionId;
 use crate::reason::MessageError;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, MutexGuard};
 
-/// Wakes one reactor, at most once for everything that happens until it answers.
+/// Wakes one reactor. It wakes it at most once until the reactor calls [`take`](Self::take).
 pub(crate) struct Notifier {
     notified: AtomicBool,
     asleep: AtomicBool,
@@ -39,7 +51,7 @@ impl Notifier {
         }
     }
 
-    /// There is something to do. Call it after the something can be seen.
+    /// Tells the reactor that there is work. Call it after the work is visible to the reactor.
     pub(crate) fn notify(&self) {
         if !self.notified.swap(true, Ordering::SeqCst) && self.asleep.swap(false, Ordering::SeqCst)
         {
@@ -47,27 +59,28 @@ impl Notifier {
         }
     }
 
-    /// The reactor is about to sleep. Returns whether it may: nobody has notified since the last
-    /// [`answer`](Self::take).
+    /// The reactor is about to sleep. Returns whether it may sleep: there was no
+    /// [`notify`](Self::notify) since the last [`take`](Self::take).
     ///
-    /// Both sides swap what they set, so that whoever comes second has seen all that the first one
-    /// did; this needs no order that all threads agree on.
+    /// Both sides swap `asleep`, so the side that is second sees everything that the first side
+    /// did. A plain store here would need a single order of all accesses.
     pub(crate) fn prepare_to_sleep(&self) -> bool {
         self.asleep.swap(true, Ordering::SeqCst);
         !self.notified.load(Ordering::SeqCst)
     }
 
-    /// The reactor is up: no need to wake it.
+    /// The reactor is awake: senders need not wake it.
     pub(crate) fn woke_up(&self) {
         self.asleep.store(false, Ordering::SeqCst);
     }
 
-    /// Whether somebody has notified. The reactor then looks after all its mail.
+    /// Returns whether there was a [`notify`](Self::notify), and clears the flag. If so, the
+    /// reactor then takes the messages out of all its mailboxes.
     pub(crate) fn take(&self) -> bool {
         self.notified.load(Ordering::Relaxed) && self.notified.swap(false, Ordering::SeqCst)
     }
 
-    /// Whether somebody has notified and was not answered.
+    /// Whether there was a [`notify`](Self::notify) since the last [`take`](Self::take).
     pub(crate) fn is_notified(&self) -> bool {
         self.notified.load(Ordering::SeqCst)
     }
@@ -81,9 +94,9 @@ impl fmt::Debug for Notifier {
 
 /// One entry of a mailbox.
 pub(crate) enum Mail<M> {
-    /// For the owner of a slot, if it is still that generation.
+    /// For one connection: the owner of the slot `key`, if its generation is still the same.
     To { key: u32, generation: u32, message: M },
-    /// For every connection there is when it is delivered.
+    /// For every connection that is open at the time of delivery.
     All { message: M, clone: fn(&M) -> M },
 }
 
@@ -112,8 +125,8 @@ struct Letters<M> {
 /// The messages to one listener's connections.
 pub(crate) struct Mailbox<M> {
     letters: Mutex<Letters<M>>,
-    /// Taken out by the reactor, but not delivered yet: they count as well. Only the reactor changes
-    /// it.
+    /// Messages that the reactor has taken out and not delivered yet. They count against
+    /// `capacity`, too. Only the reactor changes this.
     taken: AtomicUsize,
     capacity: usize,
     serial: u32,
@@ -122,7 +135,7 @@ pub(crate) struct Mailbox<M> {
 }
 
 impl<M> Mailbox<M> {
-    /// `refused` is called for every message that found the mailbox full.
+    /// `refused` is called for every message that is refused because the mailbox is full.
     pub(crate) fn new(
         serial: u32,
         capacity: usize,
@@ -156,8 +169,8 @@ impl<M> Mailbox<M> {
         Ok(())
     }
 
-    /// Takes all mail out into `into`, which is empty: the two swap, and with them their memory.
-    /// Broadcasts that were taken before may still be on their way; they count on.
+    /// Moves all messages into `into`, which must be empty. The two queues swap, so both keep their
+    /// memory. A broadcast that was taken before may still be undelivered. It continues to count.
     pub(crate) fn take(&self, into: &mut VecDeque<Mail<M>>) {
         debug_assert!(into.is_empty());
         let mut letters = self.letters();
@@ -165,12 +178,13 @@ impl<M> Mailbox<M> {
         self.taken.store(self.taken.load(Ordering::Relaxed) + into.len(), Ordering::Relaxed);
     }
 
-    /// One letter that was taken has been delivered or dropped.
+    /// One message that was taken has been delivered or dropped.
     pub(crate) fn delivered(&self) {
         self.taken.store(self.taken.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
     }
 
-    /// Refuses all mail from now on. Returns what nobody will read, to be dropped without a lock.
+    /// Refuses all messages from now on. Returns the undelivered messages, so that the caller drops
+    /// them without the lock.
     pub(crate) fn close(&self) -> VecDeque<Mail<M>> {
         let mut letters = self.letters();
         letters.closed = true;
@@ -181,7 +195,7 @@ impl<M> Mailbox<M> {
         self.serial
     }
 
-    /// No code of the user runs under this lock, so it cannot be poisoned by it.
+    /// No code of the user runs under this lock, so a panic of the user cannot poison it.
     fn letters(&self) -> MutexGuard<'_, Letters<M>> {
         self.letters.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -193,10 +207,10 @@ impl<M> fmt::Debug for Mailbox<M> {
     }
 }
 
-/// Where messages to one connection are sent, from any thread: Condor's pid.
+/// The address of one connection. Any thread sends messages to it. In Erlang's Condor it is a pid.
 ///
-/// An address outlives its connection. What is sent to it then reaches nobody, in particular not
-/// the next connection in the same slot.
+/// An address outlives its connection. A message sent after the end of the connection is refused or
+/// dropped. It never reaches the next connection in the same slot.
 pub struct Address<M> {
     pub(crate) mailbox: Arc<Mailbox<M>>,
     pub(crate) key: u32,
@@ -204,22 +218,26 @@ pub struct Address<M> {
 }
 
 impl<M> Address<M> {
-    /// Sends `message`; the connection gets it as [`Info::Message`](crate::Info::Message).
+    /// Sends `message` to the connection. Its handler gets it as
+    /// [`Info::Message`](crate::Info::Message).
     ///
-    /// `Ok` means that it is in the mailbox. A connection that ends meanwhile never sees it; then
-    /// it is dropped and counted in [`Stats::dropped_messages`](crate::Stats::dropped_messages).
-    /// Messages from one thread to one connection arrive in order.
+    /// `Ok` means that the message is in the mailbox. If the connection ends before the delivery,
+    /// the message is dropped and counted in
+    /// [`Stats::dropped_messages`](crate::Stats::dropped_messages). Messages from one thread to one
+    /// connection arrive in order.
     ///
     /// # Errors
     ///
-    /// Both give the message back: [`MessageError::Full`] if the listener's mailbox holds
-    /// [`mailbox_capacity`](crate::ListenerOptions::mailbox_capacity) messages,
-    /// [`MessageError::Gone`] if its listener or its reactor has ended.
+    /// Each error gives the message back.
+    ///
+    /// - [`MessageError::Full`]: the listener's mailbox holds
+    ///   [`mailbox_capacity`](crate::ListenerOptions::mailbox_capacity) messages.
+    /// - [`MessageError::Gone`]: the listener or the reactor has ended.
     pub fn send(&self, message: M) -> Result<(), MessageError<M>> {
         self.mailbox.post(Mail::To { key: self.key, generation: self.generation, message })
     }
 
-    /// The connection's name.
+    /// The connection's id.
     pub fn id(&self) -> ConnectionId {
         ConnectionId { serial: self.mailbox.serial(), key: self.key, generation: self.generation }
     }
@@ -269,8 +287,8 @@ mod tests {
         (Notifier::new(wake), wakes)
     }
 
-    /// Goal: a command that comes before the first turn is not slept through. Method: ring a bell
-    /// that nobody has answered or slept beside yet.
+    /// Goal: a command that comes before the first turn wakes the reactor. Method: notify a new
+    /// notifier, before any other call.
     #[test]
     fn a_reactor_that_has_not_begun_can_be_woken() {
         let (bell, wakes) = bell();
@@ -279,7 +297,8 @@ mod tests {
         assert!(!bell.prepare_to_sleep(), "and it does not go to sleep over it");
     }
 
-    /// Goal: one wake-up for everything until the reactor answers, none while it is up.
+    /// Goal: all notifications until the next `take` cause one wake-up, and none while the reactor
+    /// is awake.
     #[test]
     fn rings_are_coalesced() {
         let (bell, wakes) = bell();

@@ -1,7 +1,7 @@
-//! Every limit there is: its meaning, unit and default, and what it may cost in memory.
+//! All limits: the meaning, unit and default of each, and the memory that it may cost.
 //!
-//! Options are data. [`ListenerOptions::check`] and [`ReactorOptions::check`] say everything that is
-//! wrong with them, and everything that may not be meant, before a socket is touched.
+//! Options are data. Before a socket is touched, [`ListenerOptions::check`] and
+//! [`ReactorOptions::check`] find every error in them, and every value that may be unintended.
 
 mod check;
 mod listener;

@@ -1,13 +1,14 @@
-//! Why a connection ended, and why one packet or one message did not go through.
+//! Why a connection ended, and why one packet or one message was refused.
 //!
-//! Reasons are data: the pure modules give them, the others pass them on. Errors of the environment
-//! are in [`error`](crate::error).
+//! Reasons are data: the pure modules return them, and the other modules pass them on. Errors of
+//! the environment are in [`error`](crate::error).
 
 use std::io::ErrorKind;
 
-/// Has `{:?}` say what `{}` says, and `{:#?}` show the fields: the standard library prints the error
-/// that ends a `main` with the former, and people read it. Every error has it but a
-/// [`CloseReason`], which ends no `main`.
+/// Makes `{:?}` print what `{}` prints, and `{:#?}` print the fields.
+///
+/// When an error ends `main`, the standard library prints it with `{:?}`, and users read that text.
+/// Every error uses this macro except [`CloseReason`], which does not end `main`.
 macro_rules! debug_as_display {
     ($type:ident $(<$param:ident>)? {
         $($variant:ident $({ $($field:ident),+ })? $(($only:ident))?,)+
@@ -42,58 +43,63 @@ pub(crate) use debug_as_display;
 
 /// Bytes that can never become a packet, or a payload that can never become a frame.
 ///
-/// On the way in it condemns one connection and never the reactor: that connection ends with
-/// [`CloseReason::PacketTooLarge`] or [`CloseReason::BadFrame`]. On the way out it refuses one
-/// packet.
+/// On input it ends one connection, with [`CloseReason::PacketTooLarge`] or
+/// [`CloseReason::BadFrame`], and never the reactor. On output it refuses one packet.
 #[derive(Copy, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FrameError {
-    /// More bytes than the maximum.
+    /// The packet has more bytes than the maximum.
     ///
-    /// On the way in it is decided on the header alone, before any payload is kept, so that a peer
-    /// cannot make us reserve memory by lying about a length.
+    /// On input the header alone decides this, before any payload is buffered. So a peer cannot
+    /// make the server reserve memory by announcing a false length.
     #[error("a packet of {len} bytes exceeds the maximum of {max}")]
     TooLarge {
-        /// The payload's length, as announced by the peer or as asked for by the caller.
+        /// The payload's length in bytes, as announced by the peer or as given by the caller.
         len: usize,
-        /// The maximum in force.
+        /// The maximum in force, in bytes.
         max: usize,
     },
-    /// Anything else that breaks the framing, in a few words for the log.
+    /// Any other violation of the framing. The text, a few words long, goes to the log.
     #[error("bad frame: {0}")]
     Bad(&'static str),
 }
 
 debug_as_display!(FrameError { TooLarge { len, max }, Bad(what), });
 
-/// Why one packet was not sent. Nothing of it was queued and the connection goes on.
+/// Why [`Context::send`](crate::Context::send) refused a packet. No byte of it is queued, and the
+/// connection goes on.
 #[derive(Copy, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
-    /// The framing cannot express a packet of this length, or the maximum forbids it, or it would
-    /// not fit even an empty queue of [`max_queued`](crate::ListenerOptions::max_queued). Waiting
-    /// does not help, and no [`Info::Writable`](crate::Info::Writable) follows.
+    /// The packet can never be sent. Its length is above the maximum or above what the framing can
+    /// express, or its frame would not fit even an empty queue of
+    /// [`max_queued`](crate::ListenerOptions::max_queued) bytes.
+    ///
+    /// Waiting does not help, and no [`Info::Writable`](crate::Info::Writable) follows.
     #[error("a packet of {len} bytes exceeds the maximum of {max}")]
     TooLarge {
         /// The packet's length in bytes.
         len: usize,
-        /// The longest packet that can be sent on this connection.
+        /// The longest packet in bytes that can be sent on this connection.
         max: usize,
     },
-    /// The peer reads too slowly: the packet would take the queue past
-    /// [`max_queued`](crate::ListenerOptions::max_queued). Wait for
-    /// [`Info::Writable`](crate::Info::Writable).
+    /// The peer reads too slowly: with this packet the queue would exceed
+    /// [`max_queued`](crate::ListenerOptions::max_queued).
+    ///
+    /// [`Info::Writable`](crate::Info::Writable) follows when the queue has space. Send the packet
+    /// again then.
     #[error("{queued} bytes wait for a slow peer, the limit is {max}")]
     Full {
-        /// Bytes that wait already.
+        /// Bytes that are queued already.
         queued: usize,
-        /// The limit.
+        /// The limit, `max_queued`, in bytes.
         max: usize,
     },
-    /// The framer refused the payload.
+    /// The framing refused the payload, for the reason given.
     #[error("the framer refused the packet: {0}")]
     BadFrame(&'static str),
-    /// The connection is ending; nothing more can be sent.
+    /// The connection is ending, or [`end_output`](crate::Context::end_output) came before. No
+    /// further packet can be sent.
     #[error("the connection is closing")]
     Closing,
 }
@@ -105,14 +111,15 @@ debug_as_display!(SendError {
     Closing,
 });
 
-/// Why a message was not accepted. It comes back to the sender, untouched.
+/// Why a message was refused. The error gives the message back to the sender, unchanged.
 #[derive(Copy, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MessageError<M> {
-    /// The listener's mailbox holds as many messages as it may.
+    /// The listener's mailbox is full: it holds
+    /// [`mailbox_capacity`](crate::ListenerOptions::mailbox_capacity) messages.
     #[error("the mailbox is full")]
     Full(M),
-    /// The connection, its listener or the reactor is known to be gone.
+    /// The connection, its listener or the reactor is known to have ended.
     #[error("the receiver is gone")]
     Gone(M),
 }
@@ -120,7 +127,7 @@ pub enum MessageError<M> {
 debug_as_display!(MessageError<M> { Full(message), Gone(message), });
 
 impl<M> MessageError<M> {
-    /// The message that could not be delivered.
+    /// The message that was refused.
     pub fn into_message(self) -> M {
         match self {
             Self::Full(message) | Self::Gone(message) => message,
@@ -128,24 +135,26 @@ impl<M> MessageError<M> {
     }
 }
 
-/// Why a connection ended: what [`terminate`](crate::Handler::terminate) is told, exactly once.
+/// Why a connection ended. [`terminate`](crate::Handler::terminate) gets it, exactly once.
 ///
-/// The first reason wins; nothing that happens after the decision changes it.
+/// If there are several reasons, the first stands. Later events do not change it. A handler may
+/// give any of these reasons in an [`Action`](crate::Action); [`Custom`](Self::Custom) is for its
+/// own.
 #[derive(Debug, Copy, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum CloseReason {
     /// The handler stopped because its work was done.
     #[error("normal")]
     Normal,
-    /// The peer closed, or shut down its sending side, between two packets.
+    /// The peer closed the connection, or shut down its sending half, between two packets.
     #[error("closed by the peer")]
     PeerClosed,
-    /// The peer closed inside a packet.
+    /// The peer closed the connection, or shut down its sending half, inside a packet.
     #[error("closed by the peer inside a packet: {have} bytes of {}", wanted(.want))]
     PeerClosedMidPacket {
-        /// Bytes of the packet that had arrived, length prefix included.
+        /// Bytes of the packet that have arrived, length prefix included.
         have: usize,
-        /// Bytes the whole packet would have had, if its header told.
+        /// Bytes of the whole packet, length prefix included, if they are known from its header.
         want: Option<usize>,
     },
     /// The peer reset the connection.
@@ -154,49 +163,53 @@ pub enum CloseReason {
     /// The socket failed.
     #[error("input/output error: {0}")]
     Io(ErrorKind),
-    /// A packet stayed incomplete for the packet timeout.
+    /// A packet stayed incomplete for the
+    /// [packet timeout](crate::ListenerOptions::packet_timeout).
     #[error("packet timeout")]
     PacketTimeout,
-    /// The peer sent nothing for the idle timeout.
+    /// The peer sent no byte for the [idle timeout](crate::ListenerOptions::idle_timeout).
     #[error("idle timeout")]
     IdleTimeout,
-    /// The peer took not one byte for the write-stall timeout while output waited.
+    /// Output was queued, and the peer took no byte of it for the
+    /// [write-stall timeout](crate::ListenerOptions::write_stall_timeout).
     #[error("the peer took no output")]
     WriteStalled,
-    /// The peer announced a packet over the maximum.
+    /// The peer announced a packet above the maximum.
     #[error("packet of {announced} bytes announced, the maximum is {max}")]
     PacketTooLarge {
         /// The announced length in bytes.
         announced: usize,
-        /// The maximum in force.
+        /// The maximum in force, in bytes.
         max: usize,
     },
-    /// An [`Action`](crate::Action) carried a packet that can never be sent: the framing cannot
-    /// express it, the maximum forbids it, or it would not fit even an empty queue.
+    /// An [`Action`](crate::Action) had a packet that can never be sent. See
+    /// [`SendError::TooLarge`].
     #[error("answer of {len} bytes, the maximum is {max}")]
     AnswerTooLarge {
         /// The answer's length in bytes.
         len: usize,
-        /// The longest answer possible.
+        /// The longest answer possible, in bytes.
         max: usize,
     },
-    /// The framing refused the peer's bytes, or the answer.
+    /// The framing refused the peer's bytes, or the packet of an [`Action`](crate::Action).
     #[error("bad frame: {0}")]
     BadFrame(&'static str),
-    /// The [`Framer`](crate::Framer) broke its contract: it consumed nothing, more than there was,
-    /// or less than its packet.
+    /// The [`Framer`](crate::Framer) broke its contract. It returned a frame of 0 bytes, a frame
+    /// longer than the input, or a packet that does not lie inside its frame.
     #[error("the framer broke its contract")]
     FramerBug,
-    /// An [`Action`](crate::Action) would have taken the peer's queue past its limit.
+    /// The peer reads too slowly: with the packet of an [`Action`](crate::Action) its queue would
+    /// exceed [`max_queued`](crate::ListenerOptions::max_queued).
     #[error("the peer reads too slowly")]
     SlowReader,
     /// A callback panicked.
     #[error("the handler panicked")]
     Panicked,
-    /// The listener or the reactor drains, or [`Handle::close`](crate::Handle::close) asked.
+    /// The listener or the reactor drains, or [`Handle::close`](crate::Handle::close) was called.
     #[error("shutdown")]
     Shutdown,
-    /// The drain deadline passed, or the reactor was dropped.
+    /// The [drain deadline](crate::ListenerOptions::drain_timeout) passed, or the reactor was
+    /// dropped.
     #[error("ended at the drain deadline")]
     DrainForced,
     /// The handler's own reason.
@@ -209,7 +222,7 @@ fn wanted(want: &Option<usize>) -> String {
 }
 
 impl From<FrameError> for CloseReason {
-    /// The reason for which a connection ends whose *input* the framing refused.
+    /// The reason of the end if the framing refused the connection's *input*.
     fn from(error: FrameError) -> Self {
         match error {
             FrameError::TooLarge { len, max } => Self::PacketTooLarge { announced: len, max },
@@ -219,8 +232,7 @@ impl From<FrameError> for CloseReason {
 }
 
 impl From<SendError> for CloseReason {
-    /// The reason for which a connection ends whose answer, given as an
-    /// [`Action`](crate::Action), could not be sent.
+    /// The reason of the end if the packet of an [`Action`](crate::Action) could not be sent.
     fn from(error: SendError) -> Self {
         match error {
             SendError::TooLarge { len, max } => Self::AnswerTooLarge { len, max },

@@ -1,7 +1,7 @@
-//! Counters: what happened, per listener and in sum, read from any thread without a lock.
+//! Counters of events, per listener and in sum. Any thread reads them without a lock.
 //!
-//! Each listener has one writer, its reactor's thread, so counting is a plain load, add and store;
-//! readers see each counter whole, though not all counters of one instant.
+//! The counters of a listener have one writer, the thread of its reactor. So counting is a plain
+//! load, add and store. A reader sees each counter whole, but not all counters at the same instant.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -34,16 +34,16 @@ macro_rules! counters {
         pub(crate) struct Counters {
             $(pub(crate) $name: Counter,)*
             pub(crate) closed: [Counter; CloseKind::COUNT],
-            /// Written by senders of any thread, hence apart.
+            /// The senders write it, from any thread, so it is an atomic of its own.
             pub(crate) refused_messages: AtomicU64,
         }
 
-        /// A snapshot of the counters, of one listener or of several in sum.
+        /// A snapshot of the counters of one listener, or of the sum of several listeners.
         #[derive(Debug, Clone, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Stats {
             $($(#[$doc])* pub $name: u64,)*
-            /// Messages given back to their senders because the mailbox was full.
+            /// Messages refused because the mailbox was full. Their senders got them back.
             pub refused_messages: u64,
             closed: [u64; CloseKind::COUNT],
         }
@@ -59,7 +59,7 @@ macro_rules! counters {
         }
 
         impl Stats {
-            /// Adds another listener's counters.
+            /// Adds the counters of another listener.
             pub fn merge(&mut self, other: &Self) {
                 $(self.$name = self.$name.wrapping_add(other.$name);)*
                 self.refused_messages = self.refused_messages.wrapping_add(other.refused_messages);
@@ -68,7 +68,7 @@ macro_rules! counters {
                 }
             }
 
-            /// Every counter but those of [`closed`](Self::closed), with its name.
+            /// Every counter with its name, except those of [`closed`](Self::closed).
             pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [$((stringify!($name), self.$name),)* ("refused_messages", self.refused_messages)]
                     .into_iter()
@@ -80,7 +80,7 @@ macro_rules! counters {
 counters! {
     /// Connections accepted.
     accepted,
-    /// Connections that hold a slot now, those that only linger included.
+    /// Connections that hold a slot now, lingering ones included.
     open,
     /// Handlers made by the factory.
     made,
@@ -92,35 +92,36 @@ counters! {
     packets_out,
     /// Bytes read from sockets.
     bytes_in,
-    /// Bytes taken by the kernel.
+    /// Bytes that the kernel has taken for sending.
     bytes_out,
-    /// Packet timeouts, whatever the handler answered.
+    /// Packet timeouts. Each counts, whether or not the handler ended the connection.
     packet_timeouts,
     /// Packets refused with a `SendError`.
     refused_sends,
     /// Messages handed to `handle_info`, timers of `send_after` included.
     messages,
-    /// Messages whose connection was gone when they arrived.
+    /// Messages dropped because their connection had ended when they arrived.
     dropped_messages,
-    /// `accept` calls that failed, other than for want of a client.
+    /// `accept` calls that failed. A call that found no client waiting does not count.
     accept_errors,
-    /// Times that accepting was paused for want of descriptors or memory.
+    /// Times that accepting was paused because descriptors or memory were short.
     accept_pauses,
-    /// Sockets that could not be registered, and were closed before any handler was made.
+    /// Accepted sockets that could not be registered for events. They were closed, without a
+    /// handler.
     register_errors,
     /// Panics in callbacks.
     panics,
-    /// Turns in which the accept budget stopped accepting.
+    /// Turns in which the accept budget was used up.
     accept_budget_hits,
-    /// Times that `max_connections` was reached: whoever comes then waits in the backlog.
+    /// Times that `max_connections` was reached. Further clients then wait in the backlog.
     connection_limit_hits,
-    /// Times that a connection's read budget (bytes) made it wait for the next turn.
+    /// Times that a connection used up its read budget (bytes) and waited for the next turn.
     read_budget_hits,
-    /// Times that a connection's packet budget made it wait for the next turn.
+    /// Times that a connection used up its packet budget and waited for the next turn.
     packet_budget_hits,
-    /// Turns in which the message budget left messages for the next turn.
+    /// Turns in which the message budget was used up. Remaining messages wait for the next turn.
     message_budget_hits,
-    /// Times that a connection went over its high-water mark.
+    /// Times that a connection's queued output rose above the high-water mark.
     high_water_hits,
 }
 
@@ -130,7 +131,7 @@ impl Stats {
         self.closed[kind as usize]
     }
 
-    /// Connections ended, whatever the reason.
+    /// Connections ended, for all reasons together.
     pub fn closed_total(&self) -> u64 {
         self.closed.iter().sum()
     }
@@ -138,7 +139,7 @@ impl Stats {
 
 macro_rules! close_kinds {
     ($($name:ident $pattern:pat,)*) => {
-        /// The kinds of [`CloseReason`], by which closed connections are counted.
+        /// The kind of a [`CloseReason`]. [`Stats::closed`] counts closed connections by it.
         #[derive(Debug, Copy, Clone, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum CloseKind {
@@ -146,7 +147,7 @@ macro_rules! close_kinds {
         }
 
         impl CloseKind {
-            /// Every kind, in the order of the enum.
+            /// All kinds, in the order of the enum.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
             pub(crate) const COUNT: usize = Self::ALL.len();
         }

@@ -1,6 +1,6 @@
-//! The synchronisation that mailbox and admission are built on: the standard library's, or loom's
-//! when their protocols are model-checked
-//! (`RUSTFLAGS="--cfg loom" cargo test --release --lib loom`).
+//! The synchronisation types that mailbox and admission use. They are the standard library's types.
+//! When loom checks the protocols (`RUSTFLAGS="--cfg loom" cargo test --release --lib loom`), they
+//! are loom's types.
 
 pub(crate) use std::sync::Arc;
 #[cfg(not(loom))]

@@ -1,22 +1,23 @@
 //! The timers that handlers set for themselves, per listener.
 //!
-//! The wheel knows when; this module keeps what: the message, and a list per connection, so that a
-//! connection that ends takes its timers along.
+//! The wheel holds the deadlines. This module holds the messages. It also keeps a list of timers
+//! per connection, so that the timers of a connection are removed when it ends.
 
 use slab::Slab;
 
 use crate::wheel::{Tick, TimerKey};
 
-/// Names a timer set with [`send_after`](crate::Context::send_after).
+/// The id of a timer set with [`send_after`](crate::Context::send_after). Pass it to
+/// [`cancel`](crate::Context::cancel).
 ///
-/// It stays valid for asking after the timer has fired: cancelling it then does nothing.
+/// It may be used after the timer has fired: `cancel` then does nothing and returns `false`.
 #[derive(Debug, Copy, Clone, PartialEq, Eq, Hash)]
 pub struct TimerId {
     index: u32,
     serial: u32,
 }
 
-/// No timer: the end of a connection's list.
+/// The index of no timer: it ends a connection's list.
 pub(crate) const NONE: u32 = u32::MAX;
 
 #[derive(Debug)]
@@ -30,11 +31,11 @@ struct UserTimer<M> {
     next: u32,
 }
 
-/// A fired or cancelled timer, unlinked.
+/// A timer that has fired or was cancelled, and is in no list any more.
 #[derive(Debug)]
 pub(crate) struct Removed<M> {
     pub(crate) message: M,
-    /// When it was to fire.
+    /// The deadline of the timer.
     pub(crate) at: Tick,
     pub(crate) wheel: TimerKey,
 }
@@ -55,7 +56,7 @@ impl<M> Timers<M> {
         self.entries.len()
     }
 
-    /// The index that [`insert`](Self::insert) will use next, for the wheel's entry.
+    /// The index that the next [`insert`](Self::insert) uses. The wheel's entry needs it before.
     pub(crate) fn next_index(&self) -> u32 {
         index(self.entries.vacant_key())
     }
@@ -87,22 +88,22 @@ impl<M> Timers<M> {
             .is_some_and(|entry| entry.serial == id.serial && entry.peer == peer)
     }
 
-    /// Takes out the timer that `id` names, from the list that begins at `first`.
+    /// Removes the timer `id` from the list that begins at `first`.
     pub(crate) fn remove(&mut self, id: TimerId, first: &mut u32) -> Removed<M> {
         self.remove_at(id.index, first)
     }
 
-    /// Whose timer the wheel's entry is.
+    /// The key of the connection that owns the timer `index`.
     pub(crate) fn owner(&self, index: u32) -> u32 {
         self.entries[index as usize].peer
     }
 
-    /// Takes out the first timer of the list that begins at `first`.
+    /// Removes the first timer of the list that begins at `first`.
     pub(crate) fn pop(&mut self, first: &mut u32) -> Option<Removed<M>> {
         (*first != NONE).then(|| self.remove_at(*first, first))
     }
 
-    /// Takes out a timer by its index.
+    /// Removes the timer `index` from the list that begins at `first`.
     pub(crate) fn remove_at(&mut self, index: u32, first: &mut u32) -> Removed<M> {
         let entry = self.entries.remove(index as usize);
         if let Some(next) = self.entries.get_mut(entry.next as usize) {

@@ -1,6 +1,7 @@
 //! The timer wheel: many deadlines, one question, "what is due?".
 //!
-//! This module knows no clock and no socket. Time comes in as a [`Tick`], due values come out.
+//! This module knows no clock and no socket. It takes the time as a [`Tick`] and returns due
+//! values.
 //!
 //! ```text
 //!                 now
@@ -16,26 +17,28 @@
 //! ```
 //!
 //! Write `now` and a deadline in base 64. The highest digit in which they differ is the timer's
-//! level, and the deadline's digit there is its slot. Near deadlines are thus kept to the
-//! millisecond, far ones coarsely, and a timer is sorted finer only as its time comes closer: at
-//! most five moves between `arm` and firing. A deadline more than 63 top-level slots away waits in
-//! the farthest slot and is sorted again when that one comes round.
+//! level, and the deadline's digit there is its slot. So near deadlines are kept to the
+//! millisecond, and far deadlines coarsely. A timer moves to a finer level as its time comes
+//! closer: at most five moves between `arm` and firing. A deadline more than 63 top-level slots
+//! away waits in the farthest slot. When the wheel reaches that slot, the timer is sorted again.
 //!
-//! A slot is a doubly linked list through one slab, so arming, cancelling and re-arming cost the
-//! same however many timers there are. One bit a slot says whether its list is empty, so finding
-//! the next one takes six words and no walk, and a clock that leaps over hours pays for the slots
-//! that hold something, not for the time that passed.
+//! A slot is a doubly linked list through one slab. So the cost of arming, cancelling and re-arming
+//! does not depend on the number of timers. One bit per slot says whether its list is empty. So the
+//! search for the next slot reads six words and walks no list. If the clock leaps over hours, the
+//! wheel pays for the slots with timers, not for the time that passed.
 //!
-//! [`Wheel::expire`] takes timers one at a time against a budget and may be left at any point.
-//! The wheel then stays at the first tick of the slot it was emptying (`draining`). What is armed
-//! meanwhile for later lands in other slots, and the rest of this one is sorted before they open.
+//! [`Wheel::expire`] takes timers one at a time against a budget. The caller may stop at any point.
+//! The wheel then stays at the first tick of the slot that it was emptying (`draining`). Timers
+//! armed meanwhile for a later time go to other slots. The remaining timers of this slot are sorted
+//! before the wheel reaches those slots.
 //!
 //! **Invariants**, checked by [`Wheel::invariants`]:
 //!
-//! - every slab entry is in exactly one list; a slot's bit is set just when its list has entries;
-//! - a slot with entries lies ahead of `now`, save `draining`, whose first tick *is* `now`;
-//! - an entry's deadline is not before its slot's first tick, and below the top level not after
-//!   its last. So the lowest level with entries holds the earliest slot.
+//! - Every slab entry is in exactly one list. A slot's bit is set if and only if its list has
+//!   entries.
+//! - A slot with entries lies ahead of `now`, except `draining`, whose first tick *is* `now`.
+//! - An entry's deadline is not before its slot's first tick. Below the top level it is not after
+//!   its slot's last tick. So the lowest level with entries holds the earliest slot.
 
 use slab::Slab;
 use std::time::Duration;
@@ -44,7 +47,7 @@ const LEVELS: usize = 6;
 const TOP: u32 = 5;
 const DIGIT: u32 = 6; // bits of a deadline that one level sorts by
 const SLOTS: u64 = 1 << DIGIT;
-/// The two lists that belong to no level, numbered behind the `LEVELS * SLOTS` slots.
+/// The two lists that belong to no level, numbered after the `LEVELS * SLOTS` slots.
 const DUE: u16 = 384;
 const NEVER: u16 = 385;
 const LISTS: usize = 386;
@@ -55,13 +58,13 @@ const NIL: u32 = u32::MAX; // the end of a list
 pub struct Tick(pub u64);
 
 impl Tick {
-    /// The deadline that does not come.
+    /// The deadline that never comes.
     pub const NEVER: Self = Self(u64::MAX);
 
     /// The tick that lies `delay` after this one.
     ///
-    /// A started millisecond counts as a whole one, so that a deadline is never early; a zero
-    /// delay adds nothing. What does not fit becomes [`Tick::NEVER`].
+    /// A part of a millisecond counts as a whole one, so a deadline is never early. A zero delay
+    /// adds nothing. A sum that does not fit becomes [`Tick::NEVER`].
     #[must_use]
     pub fn after(self, delay: Duration) -> Self {
         let started = u64::from(delay.subsec_nanos().div_ceil(1_000_000));
@@ -69,10 +72,10 @@ impl Tick {
     }
 }
 
-/// Names one armed timer, in four bytes.
+/// The key of one armed timer, in four bytes.
 ///
-/// A key is good until its timer fires or is cancelled. After that the wheel may give the same key
-/// to another timer: forget it (or overwrite it with [`TimerKey::NONE`]) at once.
+/// A key is valid until its timer fires or is cancelled. After that the wheel may give the same key
+/// to another timer. So drop the key at once, or overwrite it with [`TimerKey::NONE`].
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TimerKey(u32);
 
@@ -97,23 +100,23 @@ struct Entry<T> {
     slot: u16,
 }
 
-/// A first-in first-out list, so that equal deadlines fire in the order they were armed.
+/// A first-in first-out list, so that equal deadlines fire in the order in which they were armed.
 #[derive(Copy, Clone, Debug)]
 struct List {
     head: u32,
     tail: u32,
 }
 
-/// Timers that carry a `T` each, and fire in the order of their deadlines.
+/// Timers with one `T` each. They fire in the order of their deadlines.
 #[derive(Debug)]
 pub struct Wheel<T> {
-    /// How far the wheel has turned. Behind `latest` only while an `expire` is unfinished.
+    /// The tick that the wheel has reached. Before `latest` only while an `expire` is unfinished.
     now: u64,
-    /// The latest time `expire` was given.
+    /// The latest time that was given to `expire`.
     latest: u64,
     /// The slot that starts at `now` and may still have entries; `DUE` when there is none.
     draining: u16,
-    /// One bit a slot, one word a level: set while the slot has entries.
+    /// One bit per slot, one word per level. A bit is set while its slot has entries.
     occupied: [u64; LEVELS],
     lists: [List; LISTS],
     entries: Slab<Entry<T>>,
@@ -139,8 +142,8 @@ impl<T: Copy> Wheel<T> {
         }
     }
 
-    /// Makes room for so many timers in all, so that arming up to that many allocates nothing. Room
-    /// that is not used is not resident either.
+    /// Reserves memory for `timers` timers in total. Arming up to that many then allocates no
+    /// memory. Reserved memory that is not used is not resident.
     pub fn make_room(&mut self, timers: usize) {
         self.entries.reserve(timers.saturating_sub(self.entries.len()));
     }
@@ -159,7 +162,7 @@ impl<T: Copy> Wheel<T> {
 
     /// Arms a timer that fires once `expire` is given `at` or a later time.
     ///
-    /// A time that has passed is no error: the timer fires on the next `expire`.
+    /// A time that has passed is not an error: the timer fires on the next `expire`.
     ///
     /// # Panics
     ///
@@ -173,7 +176,7 @@ impl<T: Copy> Wheel<T> {
         TimerKey(key)
     }
 
-    /// Disarms a timer and gives its value back. It does not fire any more, even if it was due.
+    /// Disarms a timer and returns its value. The timer does not fire any more, even if it was due.
     ///
     /// # Panics
     ///
@@ -195,7 +198,7 @@ impl<T: Copy> Wheel<T> {
         let slot = self.slot_for(at);
         let Some(entry) = self.entries.get_mut(key.0 as usize) else { not_armed(key) };
         entry.deadline = at;
-        // A deadline pushed back a little often stays in its slot: then no neighbour is touched.
+        // A deadline that moves a little often stays in its slot. Then no neighbour is touched.
         if entry.slot != slot {
             let entry = *entry;
             self.unlink(&entry);
@@ -203,7 +206,7 @@ impl<T: Copy> Wheel<T> {
         }
     }
 
-    /// The time `key` is armed for.
+    /// The deadline of the timer `key`.
     ///
     /// # Panics
     ///
@@ -215,33 +218,37 @@ impl<T: Copy> Wheel<T> {
         entry.deadline
     }
 
-    /// The value `key` was armed with, `None` if it is not armed.
+    /// The value of the timer `key`. `None` if it is not armed.
     #[must_use]
     pub fn get(&self, key: TimerKey) -> Option<T> {
         self.entries.get(key.0 as usize).map(|entry| entry.value)
     }
 
-    /// When `expire` next has something to do: fire a timer, or sort far timers finer.
+    /// The time at which `expire` next has work: to fire a timer, or to move far timers to finer
+    /// slots. `None` if no timer will ever fire.
     ///
-    /// Never later than any armed deadline, and `Tick(0)`, meaning *at once*, while a timer is
-    /// armed for a time that had already passed. It can be earlier than every deadline: then
-    /// `expire` fires nothing, but this moves closer. `None` if no timer will ever fire.
+    /// It is never later than any armed deadline. While a timer is armed for a time that had
+    /// already passed, it is `Tick(0)`, which means *at once*. It can be earlier than every
+    /// deadline. Then `expire` fires no timer, but the next result of this is closer to the
+    /// deadline.
     #[must_use]
     pub fn next_expiry(&self) -> Option<Tick> {
         self.earliest().map(|(_, start)| Tick(start))
     }
 
-    /// Takes out the next timer that is due at `now`.
+    /// Removes the next timer that is due at `now`, and returns its value.
     ///
-    /// Call it until it returns `None`: either nothing more is due, or `budget` is used up and
-    /// [`next_expiry`](Self::next_expiry) says whether to come back. Each timer fired or moved
-    /// to a finer slot costs one unit. Between two calls timers may be armed, cancelled and moved
-    /// at will, those still due included; one armed for `now` is due in this same round, so only
-    /// the budget ends a round in which each timer arms the next.
+    /// Call it until it returns `None`. Then either no more timers are due, or `budget` is used up.
+    /// In the second case [`next_expiry`](Self::next_expiry) says whether to call again. Each timer
+    /// that fires or moves to a finer slot costs one unit of the budget.
     ///
-    /// Nothing fires before its deadline, and deadlines fire in their order, except for timers
-    /// armed for a time that had passed: they promise no order among each other. A `now` before
-    /// the latest one seen counts as that one.
+    /// Between two calls any timer may be armed, cancelled or moved, timers that are due included.
+    /// A timer armed for `now` is due in the same round. So if each timer arms the next, only the
+    /// budget ends the round.
+    ///
+    /// No timer fires before its deadline, and deadlines fire in order. Timers armed for a time
+    /// that had passed are the exception: they fire in no defined order among each other. A `now`
+    /// before the latest one given counts as the latest one.
     pub fn expire(&mut self, now: Tick, budget: &mut usize) -> Option<T> {
         self.latest = self.latest.max(now.0);
         loop {
@@ -267,11 +274,11 @@ impl<T: Copy> Wheel<T> {
         }
     }
 
-    /// Checks every entry, list and bit. Takes time in proportion to `len`: for tests.
+    /// Checks every entry, list and bit. For tests: it takes time in proportion to `len`.
     ///
     /// # Panics
     ///
-    /// If anything is out of place.
+    /// If an invariant does not hold.
     pub fn invariants(&self) {
         assert!(self.now <= self.latest, "the wheel has turned past the clock");
         let mut linked = 0;
@@ -318,10 +325,10 @@ impl<T: Copy> Wheel<T> {
         }
     }
 
-    /// The list that a timer for `at` belongs in, as seen from `now`.
+    /// The list in which a timer for `at` belongs, at the present `now`.
     ///
-    /// Never `draining`: a later deadline differs from `now` in the digit of a finer level, or
-    /// lies in another slot of that level. So a slot that is being emptied only ever shrinks.
+    /// It is never `draining`. A later deadline differs from `now` in the digit of a finer level,
+    /// or lies in another slot of the same level. So a slot that is being emptied only shrinks.
     #[inline]
     fn slot_for(&self, at: Tick) -> u16 {
         if at == Tick::NEVER {
@@ -333,12 +340,12 @@ impl<T: Copy> Wheel<T> {
         let level = ((at.0 ^ self.now).ilog2() / DIGIT).min(TOP);
         let shift = DIGIT * level;
         let here = self.now >> shift;
-        // Only the top level can be too short. Slot 64 ahead would be the current one again.
+        // Only the top level can be too short. The slot 64 ahead is the current slot again.
         let ahead = ((at.0 >> shift) - here).min(SLOTS - 1);
         (level as u16) << DIGIT | ((here + ahead) % SLOTS) as u16
     }
 
-    /// The list to take from next, and the first tick it may be taken from.
+    /// The next list to take timers from, and the first tick at which this is allowed.
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "level < 6 and index < 64")]
     fn earliest(&self) -> Option<(u16, u64)> {
@@ -374,7 +381,7 @@ impl<T: Copy> Wheel<T> {
         (entry.slot, entry.prev, entry.next) = (slot, prev, NIL);
     }
 
-    /// Closes the gap that `entry` leaves in its list.
+    /// Removes `entry` from its list.
     #[inline]
     fn unlink(&mut self, entry: &Entry<T>) {
         let list = &mut self.lists[usize::from(entry.slot)];
@@ -391,7 +398,7 @@ impl<T: Copy> Wheel<T> {
         }
     }
 
-    /// Notes whether `slot` has entries. The lists outside the levels have no bit.
+    /// Sets the bit of `slot`: whether it has entries. The lists outside the levels have no bit.
     #[inline]
     fn mark(&mut self, slot: u16, occupied: bool) {
         if let Some(bits) = self.occupied.get_mut(usize::from(slot >> DIGIT)) {

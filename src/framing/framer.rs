@@ -1,4 +1,4 @@
-//! The contract of a framer, and the simplest one.
+//! The contract of a framer, and the simplest framer.
 
 use std::fmt;
 use std::ops::Range;
@@ -8,30 +8,31 @@ use crate::reason::FrameError;
 /// Bytes that the longest length prefix takes.
 const PREFIX_MAX: usize = 8;
 
-/// What a framer found at the start of the input.
+/// What a framer finds at the start of the input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decode {
     /// A whole packet.
     Frame {
-        /// Where the packet is in the input, within `consumed`.
+        /// The range of the packet in the input. It ends within `consumed`.
         payload: Range<usize>,
-        /// Bytes that the whole frame takes; the next one starts there. At least 1.
+        /// Bytes of the whole frame. The next frame starts there. At least 1.
         consumed: usize,
     },
-    /// Not a whole packet yet.
+    /// The packet is not whole yet.
     ///
-    /// With `Some`, the whole frame takes that many bytes from the start of the input, which is
-    /// more than there are. It is a hint, for fewer calls and fewer copies: a wrong one costs time,
-    /// never a packet. Only a hint above the maximum of [`Framing::custom`](crate::Framing::custom)
-    /// is more than that, since it announces a frame that is too large.
+    /// `Some` is the length of the whole frame, in bytes from the start of the input; the input has
+    /// fewer. It is a hint that saves calls and copies. A wrong hint costs time, never a packet.
+    /// There is one exception: a hint above the maximum of
+    /// [`Framing::custom`](crate::Framing::custom) announces a frame that is too large.
     Need(Option<usize>),
 }
 
 impl Decode {
-    /// Whether this is an answer that a framer may give for an input of `available` bytes.
+    /// Whether a framer may return this for an input of `available` bytes.
     ///
-    /// A frame that takes nothing, more than there is, or less than its packet, ends the
-    /// connection with [`CloseReason::FramerBug`](crate::CloseReason::FramerBug).
+    /// Not valid are a frame of 0 bytes, a frame longer than the input, and a packet that does not
+    /// lie inside its frame. They end the connection with
+    /// [`CloseReason::FramerBug`](crate::CloseReason::FramerBug).
     #[inline]
     pub fn is_valid(&self, available: usize) -> bool {
         match self {
@@ -46,11 +47,11 @@ impl Decode {
     }
 }
 
-/// A framing of one's own, for what [`LengthField`](crate::LengthField) and
+/// Your own framing, for protocols that [`LengthField`](crate::LengthField) and
 /// [`Lines`](crate::Lines) cannot express.
 ///
-/// It is stateless and shared by all connections of a listener: what it says may depend on its
-/// arguments only. See [`Framing::custom`](crate::Framing::custom) for the limits that apply.
+/// All connections of a listener share the framer. It has no state: its results depend on its
+/// arguments only. [`Framing::custom`](crate::Framing::custom) describes the limits that apply.
 ///
 /// # Examples
 ///
@@ -98,29 +99,32 @@ impl Decode {
 pub trait Framer: Send + Sync {
     /// Finds the first packet of `input`.
     ///
-    /// The last call for this connection has seen `scanned` bytes of the same `input` and wanted
-    /// more, so that a delimiter need not be looked for twice; 0 is always right.
+    /// The last call for this connection has seen the first `scanned` bytes of the same `input`,
+    /// and needed more. So a framer need not search these bytes for a delimiter again. A caller may
+    /// always pass 0.
     ///
     /// # Errors
     ///
-    /// Bytes that can never become a packet. The connection ends.
+    /// Return [`FrameError::Bad`] for bytes that can never become a packet. The connection ends
+    /// with [`CloseReason::BadFrame`](crate::CloseReason::BadFrame).
     fn decode(&self, input: &[u8], scanned: usize) -> Result<Decode, FrameError>;
 
     /// Appends `payload` as one frame to `out`.
     ///
     /// # Errors
     ///
-    /// A payload that cannot be framed. Whatever was put is taken back, as it is after a panic.
+    /// Return [`FrameError::Bad`] for a payload that cannot be framed. After an error, and after a
+    /// panic, the bytes that were put into `out` are removed.
     fn encode(&self, payload: &[u8], out: &mut Output<'_>) -> Result<(), FrameError>;
 }
 
-/// Finds packets, as [`Framer::decode`] does: what the driver's loop is generic over. It may
-/// remember what makes it faster, and nothing that changes an answer.
+/// Finds packets, as [`Framer::decode`] does. The driver's loop is generic over it. An
+/// implementation may keep state that makes it faster, but no state that changes a result.
 pub trait Deframe {
-    /// Whether every answer is valid by construction, so that the loop need not look.
+    /// Whether every result is valid by construction. The loop then does not check the results.
     const TRUSTED: bool;
 
-    /// Finds the first packet of `input`, of which the last call has seen `scanned` bytes.
+    /// Finds the first packet of `input`. The last call has already seen the first `scanned` bytes.
     ///
     /// # Errors
     ///
@@ -128,24 +132,24 @@ pub trait Deframe {
     fn next(&mut self, input: &[u8], scanned: usize) -> Result<Decode, FrameError>;
 }
 
-/// Appends packets: what the driver's loop is generic over.
+/// Appends packets to the output. The driver's loop is generic over it.
 pub trait Enframe {
     /// Appends `payload` as one frame to `out`.
     ///
     /// # Errors
     ///
-    /// As [`Framing::encode`](crate::Framing::encode): `out` is then as it was.
+    /// As [`Framing::encode`](crate::Framing::encode). `out` is then unchanged.
     fn frame(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError>;
 
-    /// No frame has more bytes than this beyond its payload. `usize::MAX` if only a frame that is
-    /// made tells how long it is.
+    /// The most bytes that a frame has beyond its payload. `usize::MAX` if the length of a frame is
+    /// known only after it was made.
     #[inline(always)]
     fn max_overhead(&self) -> usize {
         PREFIX_MAX
     }
 }
 
-/// Where a [`Framer`] puts the bytes of one frame. Earlier packets are out of its reach.
+/// The output of a [`Framer`] for the bytes of one frame. It gives no access to earlier packets.
 pub struct Output<'a> {
     bytes: &'a mut Vec<u8>,
     start: usize,
@@ -157,7 +161,7 @@ impl<'a> Output<'a> {
         Self { start: bytes.len(), bytes, whole: false }
     }
 
-    /// The frame is whole and stays. Without this it goes, after a panic as well.
+    /// Keeps the frame. Without this call, for example after a panic, the drop removes the frame.
     pub(super) fn finish(mut self) {
         self.whole = true;
     }
@@ -176,7 +180,7 @@ impl<'a> Output<'a> {
         self.bytes.len().saturating_sub(self.start)
     }
 
-    /// Whether nothing was put yet.
+    /// Whether this frame has no bytes yet.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -196,10 +200,10 @@ impl Drop for Output<'_> {
     }
 }
 
-/// No framing: whatever has arrived is one packet, never an empty one; what is sent goes out as it
-/// is.
+/// No framing. All bytes that have arrived are one packet, and it is never empty. Packets are sent
+/// as they are.
 ///
-/// How the peer's bytes are cut into packets is up to the network, and no maximum applies.
+/// The network decides how the peer's bytes are cut into packets. No maximum applies.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Raw;
 

@@ -1,19 +1,19 @@
-//! Packets after a length, in all its variations: [`LengthField`].
+//! Packets after a length field, in all variations: [`LengthField`].
 
 use super::framer::{Decode, Framer, Output};
 use crate::reason::{FrameError, debug_as_display};
 
-/// A framing that can never work. The options of a listener are refused because of it.
+/// Why a framing can never work. A listener with such a framing does not start.
 #[derive(Copy, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FramingProblem {
-    /// The field has a width in bytes that is not allowed.
+    /// The width of the field, in bytes, is not allowed.
     #[error("a length field has 1, 2, 3, 4 or 8 bytes, not {0}")]
     Width(u8),
-    /// The adjustment in bytes makes every length negative.
+    /// The adjustment, in bytes, makes every length negative.
     #[error("an adjustment of {0} makes every length negative")]
     Adjustment(i32),
-    /// The maximum is more than the field can express.
+    /// The maximum is above what the field can express.
     #[error("a maximum of {max} bytes exceeds the {capacity} that the length field can express")]
     MaxTooLarge {
         /// The maximum asked for, in bytes.
@@ -21,12 +21,12 @@ pub enum FramingProblem {
         /// [`LengthField::capacity`], in bytes.
         capacity: usize,
     },
-    /// The maximum is less than the shortest packet there can be.
+    /// The maximum is below the shortest possible packet.
     #[error("a maximum of {max} bytes is below the shortest packet, which has {least}")]
     MaxTooSmall {
         /// The maximum in force, in bytes.
         max: usize,
-        /// The shortest packet that can be expressed, in bytes.
+        /// The shortest packet that the field can express, in bytes.
         least: usize,
     },
 }
@@ -43,7 +43,7 @@ const NEGATIVE: &str = "the length field announces less than its own header";
 const SHORT: &str = "the payload is shorter than the least the length field can express";
 const NO_HEADER: &str = "the payload is shorter than the header it has to begin with";
 
-/// A number in front of each packet that tells how long it is.
+/// A length field: a number before each packet gives the packet's length.
 ///
 /// ```text
 ///   |<------ header ------->|<------- the field's value + adjustment ------->|
@@ -53,15 +53,15 @@ const NO_HEADER: &str = "the payload is shorter than the header it has to begin 
 ///   |<- with `keep_header`, the packet begins here                            |
 /// ```
 ///
-/// [`U8`](Self::U8), [`U16`](Self::U16) and [`U32`](Self::U32) are the plain prefixes: big-endian,
-/// in front, counting the packet alone, and not delivered. `U16` is what DNS over TCP uses
-/// (RFC 1035 §4.2.2). Everything else is said by what is added to [`new`](Self::new); the setters
-/// mean what they mean in Netty's `LengthFieldBasedFrameDecoder`.
+/// [`U8`](Self::U8), [`U16`](Self::U16) and [`U32`](Self::U32) are the plain prefixes. They are
+/// big-endian, stand at the start of the frame, count the packet alone, and are not delivered. DNS
+/// over TCP uses `U16` (RFC 1035 §4.2.2). For other fields start from [`new`](Self::new). Its
+/// setters mean the same as in Netty's `LengthFieldBasedFrameDecoder`.
 ///
-/// On the way out the field is computed, so that a packet which is sent is decoded to itself:
+/// On output the field is computed, so a sent packet decodes to itself:
 ///
-/// - without [`keep_header`](Self::keep_header) the `offset` bytes before the field are zeros;
-/// - with it, a payload has to begin with a header, and the field in it is overwritten.
+/// - Without [`keep_header`](Self::keep_header) the `offset` bytes before the field are zeros.
+/// - With it, a payload must begin with a header, and the field in that header is overwritten.
 ///
 /// # Examples
 ///
@@ -92,7 +92,7 @@ const NO_HEADER: &str = "the payload is shorter than the header it has to begin 
 /// # Ok::<(), condor::FrameError>(())
 /// ```
 ///
-/// Modbus TCP: 2 bytes behind the transaction and the protocol. The header is kept, since the
+/// Modbus TCP: 2 bytes after the transaction and the protocol. The header is kept, because the
 /// answer has to repeat the transaction.
 ///
 /// ```
@@ -107,8 +107,8 @@ const NO_HEADER: &str = "the payload is shorter than the header it has to begin 
 /// # Ok::<(), condor::FrameError>(())
 /// ```
 ///
-/// TLS records (RFC 8446 §5): 2 bytes behind the type and the version; the type is needed, so
-/// the header is kept.
+/// TLS records (RFC 8446 §5): 2 bytes after the type and the version. The handler needs the type,
+/// so the header is kept.
 ///
 /// ```
 /// # use condor::{Decode, LengthField};
@@ -135,16 +135,17 @@ impl LengthField {
     /// Two bytes, big-endian: packets of 0 to 65,535 bytes.
     pub const U16: Self = Self::new(2);
     /// Four bytes, big-endian: packets of 0 to [`DEFAULT_MAX_PACKET`](Self::DEFAULT_MAX_PACKET)
-    /// bytes, unless [`max_packet`](Self::max_packet) says otherwise.
+    /// bytes, unless [`max_packet`](Self::max_packet) sets another maximum.
     pub const U32: Self = Self::new(4);
 
-    /// The largest packet where nobody says otherwise: 1 MiB.
+    /// The largest packet if no other maximum is set: 1 MiB.
     pub const DEFAULT_MAX_PACKET: usize = 1 << 20;
 
     /// A field of `width` bytes: 1, 2, 3, 4 or 8.
     ///
-    /// Big-endian, at the start of the frame, counting what follows it, not delivered. With any
-    /// other width [`check`](Self::check) fails, and nothing can be decoded or encoded.
+    /// The field is big-endian, stands at the start of the frame, counts the bytes after it, and is
+    /// not delivered. With any other width [`check`](Self::check) fails, and no packet can be
+    /// decoded or encoded.
     pub const fn new(width: u8) -> Self {
         Self {
             max: Self::DEFAULT_MAX_PACKET,
@@ -157,42 +158,42 @@ impl LengthField {
         }
     }
 
-    /// The field's first byte is its lowest. Default: big-endian.
+    /// Makes the field little-endian: its first byte is its lowest. Default: big-endian.
     pub const fn little_endian(mut self) -> Self {
         self.little_endian = true;
         self
     }
 
-    /// Bytes in front of the field; they belong to the header. Default: 0.
+    /// Bytes before the field. They belong to the header. Default: 0.
     pub const fn offset(mut self, bytes: u16) -> Self {
         self.offset = bytes;
         self
     }
 
-    /// Added to the field's value to get the number of bytes that follow the field. Default: 0.
+    /// The number to add to the field's value. The sum is the number of bytes after the field.
+    /// Default: 0.
     ///
-    /// Where the value counts the whole frame, it is minus the header's length. A value that is
-    /// negative after that ends the connection with
-    /// [`CloseReason::BadFrame`](crate::CloseReason::BadFrame).
+    /// If the field counts the whole frame, the adjustment is minus the header's length. A negative
+    /// sum ends the connection with [`CloseReason::BadFrame`](crate::CloseReason::BadFrame).
     pub const fn adjustment(mut self, bytes: i32) -> Self {
         self.adjustment = bytes;
         self
     }
 
-    /// Packets include their header: every byte from the frame's start. Default: the header is
+    /// Delivers packets with their header, from the first byte of the frame. Default: the header is
     /// not delivered.
     pub const fn keep_header(mut self) -> Self {
         self.keep_header = true;
         self
     }
 
-    /// The largest packet in bytes, in both directions, instead of the listener's
+    /// The largest packet in bytes, in both directions. It replaces the listener's
     /// [`max_packet`](crate::ListenerOptions::max_packet).
     ///
-    /// Counted is what the handler is given or gives: without the header, or with it after
-    /// [`keep_header`](Self::keep_header). The peer's buffered input grows with what has arrived,
-    /// up to this and a header. Use [`Framing::split`](crate::Framing::split) where the two
-    /// directions differ.
+    /// It counts the bytes that the handler receives or sends: without the header, or with it after
+    /// [`keep_header`](Self::keep_header). The peer's buffered input grows as bytes arrive, up to
+    /// this maximum and a header. If the two directions differ, use
+    /// [`Framing::split`](crate::Framing::split).
     pub const fn max_packet(mut self, bytes: usize) -> Self {
         self.max = bytes;
         self.own_max = true;
@@ -202,7 +203,7 @@ impl LengthField {
     /// The largest packet in bytes that the field can express, counted as
     /// [`max_packet`](Self::max_packet) counts.
     ///
-    /// Never so large that the frame's length would not be below `usize::MAX`.
+    /// The length of the whole frame is always below `usize::MAX`.
     pub fn capacity(&self) -> usize {
         let header = self.header();
         let most = i128::from(self.field_max()) + i128::from(self.adjustment);
@@ -217,13 +218,15 @@ impl LengthField {
         self.max.min(self.capacity())
     }
 
-    /// Whether the field makes sense. Listeners ask this before they listen.
+    /// Checks that the field can work. Listeners call this before they listen.
     ///
     /// # Errors
     ///
-    /// A width that is not allowed, an adjustment that makes every length negative, a
-    /// [`max_packet`](Self::max_packet) that the field cannot express, or a maximum below the
-    /// shortest packet there can be.
+    /// - [`FramingProblem::Width`]: the width is not allowed.
+    /// - [`FramingProblem::Adjustment`]: the adjustment makes every length negative.
+    /// - [`FramingProblem::MaxTooLarge`]: the field cannot express
+    ///   [`max_packet`](Self::max_packet).
+    /// - [`FramingProblem::MaxTooSmall`]: the maximum is below the shortest possible packet.
     pub fn check(&self) -> Result<(), FramingProblem> {
         if !matches!(self.width, 1..=4 | 8) {
             return Err(FramingProblem::Width(self.width));
@@ -243,11 +246,12 @@ impl LengthField {
         Ok(())
     }
 
-    /// Finds the first packet of `input`. Oversize is found out as soon as the header is there.
+    /// Finds the first packet of `input`. A packet that is too large is refused as soon as its
+    /// header has arrived.
     ///
     /// # Errors
     ///
-    /// [`FrameError::TooLarge`] above [`effective_max`](Self::effective_max);
+    /// [`FrameError::TooLarge`] for a packet above [`effective_max`](Self::effective_max).
     /// [`FrameError::Bad`] for a negative length, or if the width is not allowed.
     #[inline]
     pub fn decode(&self, input: &[u8]) -> Result<Decode, FrameError> {
@@ -276,9 +280,10 @@ impl LengthField {
     ///
     /// # Errors
     ///
-    /// `out` is then as it was. [`FrameError::TooLarge`] above
-    /// [`effective_max`](Self::effective_max); [`FrameError::Bad`] for a payload shorter than a
-    /// positive adjustment, shorter than the header that is kept, or if the width is not allowed.
+    /// After an error `out` is unchanged. [`FrameError::TooLarge`] for a payload above
+    /// [`effective_max`](Self::effective_max). [`FrameError::Bad`] for a payload shorter than a
+    /// positive adjustment, for a payload shorter than the header that is kept, or if the width is
+    /// not allowed.
     #[inline]
     pub fn encode(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
         let len = payload.len();
@@ -318,7 +323,7 @@ impl LengthField {
         Ok(())
     }
 
-    /// Appends a plain prefix; false if this is not one.
+    /// Appends a plain prefix. Returns `false`, and appends nothing, if this field is not plain.
     pub(super) fn encode_header(&self, len: usize, out: &mut Vec<u8>) -> Result<bool, FrameError> {
         let (width @ 1..=8, _) = self.plain() else { return Ok(false) };
         if len > self.effective_max() {
@@ -328,7 +333,8 @@ impl LengthField {
         Ok(true)
     }
 
-    /// Whether the field can express the listener's maximum, if that counts at all.
+    /// Checks that the field can express the listener's maximum. A field with a maximum of its own
+    /// ignores it.
     pub(super) fn check_max(&self, max: usize) -> Result<(), FramingProblem> {
         let capacity = self.capacity();
         if self.own_max || max <= capacity {
@@ -337,7 +343,7 @@ impl LengthField {
         Err(FramingProblem::MaxTooLarge { max, capacity })
     }
 
-    /// The same field with the listener's maximum, unless it has one of its own.
+    /// The same field with the listener's maximum, unless the field has a maximum of its own.
     pub(super) fn or_max(mut self, max: usize) -> Self {
         if !self.own_max {
             self.max = max.min(self.capacity());
@@ -345,7 +351,7 @@ impl LengthField {
         self
     }
 
-    /// The width of a plain prefix (0 if it is not one) and the maximum as it was asked for.
+    /// The width of a plain prefix (0 if the field is not plain), and the maximum as it was set.
     #[inline]
     pub(super) const fn plain(&self) -> (u8, usize) {
         let plain =

@@ -3,11 +3,11 @@
 use super::framer::{Decode, Framer, Output};
 use crate::reason::FrameError;
 
-/// Packets are lines: everything up to a line feed, which is not delivered, nor is one carriage
-/// return right before it.
+/// Packets are lines. A line ends at a line feed. The line feed is not delivered, and neither is
+/// one carriage return right before it.
 ///
-/// A line may be empty. Bytes need not be UTF-8. On the way out a line feed is appended; end the
-/// payload with a carriage return where the protocol wants both.
+/// A line may be empty. Its bytes need not be UTF-8. On output a line feed is appended. If the
+/// protocol wants both, end the payload with a carriage return.
 ///
 /// # Examples
 ///
@@ -30,11 +30,11 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// Lines of at most `max` bytes in both directions, their end not counted. There is no
-    /// default.
+    /// Lines of at most `max` bytes in both directions. The end of the line does not count. There
+    /// is no default.
     ///
-    /// A longer one is [`FrameError::TooLarge`] as soon as the byte too many is there; the error
-    /// says `max + 1`, whatever else may follow.
+    /// A longer line is [`FrameError::TooLarge`] as soon as the first byte above `max` has arrived.
+    /// The error reports `max + 1` bytes, even if more follow.
     pub const fn new(max: usize) -> Self {
         Self { max }
     }
@@ -43,9 +43,9 @@ impl Lines {
         self.max
     }
 
-    /// Looks at no byte twice, and at none behind the first that is too many.
+    /// Searches no byte twice for the line feed, and no byte after the longest line and its end.
     pub(super) fn find(self, input: &[u8], scanned: usize) -> Result<Decode, FrameError> {
-        // The longest line and its end.
+        // The longest line and its end of two bytes.
         let window = &input[..input.len().min(self.max.saturating_add(2))];
         let fresh = window.get(scanned..).unwrap_or_default();
         let found = fresh.iter().position(|byte| *byte == b'\n').map(|at| scanned + at);
@@ -77,7 +77,7 @@ impl Lines {
     }
 }
 
-/// Also asked of a line without its end yet: a return there may turn out to be part of the end.
+/// Also called before the end of a line has arrived: a last carriage return may belong to that end.
 fn without_return(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }

@@ -3,29 +3,31 @@
 use super::framer::{Decode, Deframe, Enframe};
 use crate::reason::FrameError;
 
-/// A plain prefix of 1, 2 or 4 bytes, known to the compiler: what the tight loop is made for.
+/// A plain prefix of 1, 2 or 4 bytes, for the tight loop. The compiler knows its width.
 ///
-/// It remembers the last field it has read. Packets tend to be as long as the one before, and where
-/// that is a branch foretold rather than a number computed, the processor need not wait for one
-/// length to look for the next. Where they are not, the branch is foretold wrongly, which costs more
-/// than the wait: after a few changes nothing is remembered any more.
+/// It keeps the last field it has read, because a packet is often as long as the one before. The
+/// comparison of the two fields is then a predicted branch. The processor does not wait for one
+/// length before it looks for the next.
+///
+/// If lengths change, the branch is mispredicted, which costs more than the wait. So after 8
+/// changes no field is kept any more.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Prefix<const WIDTH: usize> {
     max: usize,
-    /// The last field as it stands on the wire, or what no field is: `UNKNOWN`.
+    /// The last field in the order of the wire, or `UNKNOWN`, which equals no field.
     last_field: u64,
     /// The last length. Invariant: at most `max`.
     last_len: u32,
-    /// Changes of length after which no field is remembered any more.
+    /// Changes of length that remain until no field is kept any more.
     patience: u32,
 }
 
 impl<const WIDTH: usize> Prefix<WIDTH> {
     const UNKNOWN: u64 = u64::MAX;
-    /// So many wrong guesses cost about a hundredth of a batch of 512 packets.
+    /// This many mispredicted branches cost about a hundredth of a batch of 512 packets.
     const PATIENCE: u32 = 8;
 
-    /// The most that the field can express, on any target.
+    /// The most bytes that the field can express. Less if a frame would not fit a `usize`.
     const CAPACITY: usize = {
         assert!(matches!(WIDTH, 1 | 2 | 4), "plain prefixes have 1, 2 or 4 bytes");
         let most = u32::MAX >> (32 - 8 * WIDTH);
@@ -33,14 +35,14 @@ impl<const WIDTH: usize> Prefix<WIDTH> {
         if room as u64 <= most as u64 { room } else { most as usize }
     };
 
-    /// Packets of at most `max` bytes, or of what the field can express if that is less.
+    /// Packets of at most `max` bytes. If the field can express less, that is the maximum.
     #[inline(always)]
     pub const fn new(max: usize) -> Self {
         let max = if max < Self::CAPACITY { max } else { Self::CAPACITY };
         Self { max, last_field: Self::UNKNOWN, last_len: 0, patience: Self::PATIENCE }
     }
 
-    /// Whether every packet that `other` lets in can be sent behind this.
+    /// Whether every packet that `other` accepts can be sent with this prefix.
     pub(crate) fn covers(&self, other: &Self) -> bool {
         self.max >= other.max
     }

@@ -1,18 +1,22 @@
-//! What a callback answers, and what it sends.
+//! What a callback returns, and the packets that it sends.
 
 use bytes::Bytes;
 
 use crate::reason::CloseReason;
 
-/// Bytes to send as one packet; the framing adds the length.
+/// Bytes to send as one packet. The framing adds the length.
+///
+/// `&[u8]`, `&str`, `&Vec<u8>`, `Vec<u8>`, `String` and `Bytes` turn into one with `into()`, and
+/// [`Action::send`] and [`Context::send`](super::Context::send) take each of them.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Packet<'a> {
-    /// Copied into the output at once.
+    /// Borrowed bytes. They are copied into the output at once.
     Borrowed(&'a [u8]),
-    /// Copied as well.
+    /// Owned bytes. They are copied into the output at once, too.
     Owned(Vec<u8>),
-    /// Shared: from 16 KiB on it is queued without a copy.
+    /// Shared bytes. A packet of 16 KiB or more is queued without a copy if the framing only puts a
+    /// plain length prefix, or nothing, before it. Any other is copied.
     Shared(Bytes),
 }
 
@@ -69,19 +73,27 @@ impl From<Bytes> for Packet<'_> {
     }
 }
 
-/// What a callback answers.
+/// What a callback returns: the reactor sends a packet, ends the connection, does both, or does
+/// neither.
 ///
-/// Whatever the same callback gave to [`Context::send`](super::Context::send) goes first.
+/// Packets that the same callback gave to [`Context::send`](super::Context::send) go first.
+///
+/// # Errors
+///
+/// If the packet of an action cannot be sent, the connection ends, and the reason says why:
+///
+/// - [`CloseReason::AnswerTooLarge`]: the packet can never be sent.
+/// - [`CloseReason::SlowReader`]: the output queue is full.
+/// - [`CloseReason::BadFrame`]: the framing refused the packet.
+/// - [`CloseReason::Normal`]: [`end_output`](super::Context::end_output) came before.
 #[derive(Debug)]
 #[must_use = "an action does nothing until it is returned from the callback"]
 pub enum Action<'a> {
-    /// Nothing to say.
+    /// Send nothing, and go on.
     Continue,
-    /// Send this packet. If it cannot be sent the connection ends: with
-    /// [`CloseReason::AnswerTooLarge`] if it never could be, or with [`CloseReason::SlowReader`] if
-    /// the queue is full.
+    /// Send this packet, and go on.
     Send(Packet<'a>),
-    /// End the connection, after everything queued was sent.
+    /// End the connection after all queued output was sent.
     Stop(CloseReason),
     /// Send this packet, then end the connection.
     SendAndStop(Packet<'a>, CloseReason),
@@ -94,9 +106,9 @@ impl<'a> Action<'a> {
         Self::Send(packet.into())
     }
 
-    /// The packet, if there is nothing to do but to send borrowed bytes.
+    /// The packet, if the action only sends borrowed bytes.
     ///
-    /// The tight loop asks this first: what it gets are two words that need no drop.
+    /// The tight loop calls this first, because the result is two words that need no drop.
     #[inline(always)]
     pub(crate) fn into_borrowed(self) -> Result<&'a [u8], Self> {
         match self {
@@ -105,7 +117,7 @@ impl<'a> Action<'a> {
         }
     }
 
-    /// Ends the connection.
+    /// Ends the connection after all queued output was sent.
     pub fn stop(reason: CloseReason) -> Self {
         Self::Stop(reason)
     }

@@ -1,4 +1,4 @@
-//! What a callback may do besides returning an action.
+//! What a callback may do before it returns an action.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -21,8 +21,18 @@ use crate::stream::Stream;
 use crate::sync::Arc;
 use crate::timers::{TimerId, Timers};
 
-/// What a callback may do besides returning an [`Action`]. All of it is about the callback's own
+/// What a callback may do before it returns an [`Action`]. Each method is about the callback's own
 /// connection.
+///
+/// - Send: [`send`](Self::send), [`queued_bytes`](Self::queued_bytes),
+///   [`end_output`](Self::end_output).
+/// - Set timers: [`send_after`](Self::send_after), [`cancel`](Self::cancel), [`now`](Self::now).
+/// - Stop and continue reading: [`pause_reading`](Self::pause_reading),
+///   [`resume_reading`](Self::resume_reading).
+/// - Change framing and timeouts: [`set_framing`](Self::set_framing),
+///   [`set_packet_timeout`](Self::set_packet_timeout),
+///   [`set_idle_timeout`](Self::set_idle_timeout).
+/// - Receive messages from other threads: [`address`](Self::address).
 pub struct Context<'a, M> {
     pub(crate) conn: &'a mut Connection,
     pub(crate) state: &'a mut LoopState,
@@ -30,9 +40,9 @@ pub struct Context<'a, M> {
     pub(crate) profile: &'a ListenerShared<M>,
     pub(crate) identity: &'a Identity,
     pub(crate) stream: &'a dyn Stream,
-    /// Answers of this batch that are the packets themselves.
+    /// Answers of this batch that are received packets, unchanged.
     pub(crate) pass_through: PassThrough<'a>,
-    /// Packets framed in this dispatch, those of `pass_through` not counted.
+    /// Packets framed in this dispatch. Those of `pass_through` do not count.
     pub(crate) framed: u64,
 }
 
@@ -52,23 +62,25 @@ impl<'a, M> Context<'a, M> {
 }
 
 impl<M> Context<'_, M> {
-    /// A shared packet of this length or longer is queued without a copy. Below it the copy is
-    /// cheaper than the system call of its own that it costs to leave it where it is.
+    /// A shared packet of this length in bytes, or longer, is queued without a copy. An uncopied
+    /// packet costs a system call of its own. For a shorter packet the copy is cheaper.
     const SHARE_FROM: usize = 16 * 1024;
 
-    /// Queues `packet` for sending, framed. It is written, with everything else that this turn
-    /// has for the peer, in one go after the callback.
+    /// Frames `packet` and queues it for sending. After the callback the reactor writes it,
+    /// together with all other output that this turn has for the peer.
     ///
     /// # Errors
     ///
-    /// In every case nothing was queued, and the connection goes on.
+    /// After any error nothing is queued, and the connection goes on.
     ///
-    /// - [`SendError::TooLarge`]: longer than the framing can express, than the maximum, or, framed,
-    ///   than [`max_queued`](crate::ListenerOptions::max_queued). It can never be sent.
-    /// - [`SendError::Full`]: past [`max_queued`](crate::ListenerOptions::max_queued);
-    ///   [`Info::Writable`](super::Info::Writable) tells when there is room.
-    /// - [`SendError::BadFrame`]: the framer refused it.
-    /// - [`SendError::Closing`]: the end was decided before.
+    /// - [`SendError::TooLarge`]: the packet can never be sent. It is longer than the framing can
+    ///   express or than the maximum, or its frame is longer than
+    ///   [`max_queued`](crate::ListenerOptions::max_queued).
+    /// - [`SendError::Full`]: the queue would exceed
+    ///   [`max_queued`](crate::ListenerOptions::max_queued).
+    ///   [`Info::Writable`](super::Info::Writable) follows when the queue has space.
+    /// - [`SendError::BadFrame`]: the framer refused the packet.
+    /// - [`SendError::Closing`]: the connection is ending, or its output half has ended.
     pub fn send<'p>(&mut self, packet: impl Into<Packet<'p>>) -> Result<(), SendError> {
         let sent = self.frame(packet.into());
         if sent.is_err() {
@@ -77,23 +89,24 @@ impl<M> Context<'_, M> {
         sent
     }
 
-    /// The peer's end; an IPv4 client of an IPv6 socket is shown as IPv4.
+    /// The peer's address. An IPv4 client of an IPv6 socket has its IPv4 address here.
     pub fn peer_addr(&self) -> Endpoint {
         self.identity.peer_addr()
     }
 
-    /// The end the peer connected to: that of the listener, unless it listens on all addresses.
-    /// Costs a system call. `None` if the connection is broken already.
+    /// The local address that the peer connected to. It is the listener's address, unless the
+    /// listener listens on all addresses. `None` if the connection is already broken. Each call
+    /// costs a system call.
     pub fn local_addr(&self) -> Option<Endpoint> {
         self.stream.local_addr().ok().map(Endpoint::canonical)
     }
 
-    /// The connection's name.
+    /// The connection's id.
     pub fn id(&self) -> ConnectionId {
         self.profile.id_of(self.identity)
     }
 
-    /// Where other threads send this handler messages.
+    /// The address to which other threads send messages for this handler.
     pub fn address(&self) -> Address<M> {
         Address {
             mailbox: Arc::clone(&self.profile.mailbox),
@@ -102,13 +115,15 @@ impl<M> Context<'_, M> {
         }
     }
 
-    /// The reactor's handle: start and stop listeners, shut down.
+    /// The reactor's handle. It starts and stops listeners, and shuts the reactor down.
     pub fn handle(&self) -> Handle {
         self.profile.handle.clone()
     }
 
-    /// Has `message` delivered to this handler after `delay`, rounded up to milliseconds: never
-    /// early, and not at all if the connection ends before. `Duration::MAX`: never.
+    /// Sends `message` to this handler after `delay`, as [`Info::Message`](super::Info::Message).
+    ///
+    /// `delay` is rounded up to whole milliseconds. The message never arrives early. If the
+    /// connection ends first, the message is dropped. With `Duration::MAX` it never arrives.
     pub fn send_after(&mut self, delay: Duration, message: M) -> TimerId {
         let at = self.state.now().after(delay);
         let index = self.timers.next_index();
@@ -118,7 +133,8 @@ impl<M> Context<'_, M> {
         self.timers.insert(self.identity.key, first, at, wheel, message)
     }
 
-    /// Cancels a timer of this connection. Returns whether it was still to come.
+    /// Cancels a timer of this connection. Returns `false` if the timer has fired, was cancelled
+    /// before, or belongs to another connection.
     pub fn cancel(&mut self, timer: TimerId) -> bool {
         if !self.timers.is_armed(timer, self.identity.key) {
             return false;
@@ -128,71 +144,72 @@ impl<M> Context<'_, M> {
         true
     }
 
-    /// The time, as of this turn. Free of a system call.
+    /// The time as this turn has read it. It costs no system call.
     pub fn now(&self) -> Instant {
         self.state.instant()
     }
 
-    /// Cuts everything from the first byte not yet delivered, buffered bytes included, by another
-    /// framing, and frames what is sent from now on by it. The packet clock starts anew.
+    /// Changes the framing of this connection, in both directions.
     ///
-    /// The listener's [`max_packet`](crate::ListenerOptions::max_packet) applies where the framing
-    /// has no maximum of its own.
+    /// The new framing applies from the first byte that was not delivered yet, buffered bytes
+    /// included. It also applies to every packet sent from now on. The packet timeout starts again.
+    /// If the framing has no maximum of its own, the listener's
+    /// [`max_packet`](crate::ListenerOptions::max_packet) applies.
     pub fn set_framing(&mut self, framing: impl Into<Framing>) {
         self.conn.set_framing(self.profile.options.limit(framing.into()));
     }
 
-    /// Changes the packet timeout, from the next packet on. `Duration::MAX`: never. Zero: a packet has
-    /// to come in one piece.
+    /// Changes the packet timeout, from the next packet on. `Duration::MAX`: no timeout. Zero: a
+    /// packet has to arrive in one piece.
     pub fn set_packet_timeout(&mut self, timeout: Duration) {
         self.conn.set_packet_timeout(timeout);
     }
 
-    /// Changes the idle timeout, at once. `None`: no timeout. Zero: the connection ends.
+    /// Changes the idle timeout at once. `None`: no timeout. Zero: the connection ends.
     pub fn set_idle_timeout(&mut self, timeout: Option<Duration>) {
         self.conn.set_idle_timeout(timeout);
     }
 
-    /// Neither reads nor delivers any more, end of stream included, until
-    /// [`resume_reading`](Self::resume_reading). The packet and the idle clock stand still.
-    /// Messages, timers and a reset by the peer still come through.
+    /// Stops reading until [`resume_reading`](Self::resume_reading). Until then no packet and no
+    /// end of stream is delivered. The packet timeout and the idle timeout stand still. Messages,
+    /// timers and a reset by the peer still arrive.
     ///
-    /// Whoever pauses has to resume: a connection that is never resumed stays until its peer resets
-    /// it, or the listener's drain forces it.
+    /// A handler that pauses must resume. Otherwise the connection stays until its peer resets it,
+    /// or until the drain deadline of its listener ends it.
     pub fn pause_reading(&mut self) {
         self.conn.insert(Flags::PAUSED);
     }
 
-    /// Goes on after [`pause_reading`](Self::pause_reading), with what is buffered first, once this
-    /// callback has returned.
+    /// Continues after [`pause_reading`](Self::pause_reading), when this callback has returned.
+    /// Buffered packets are delivered first.
     pub fn resume_reading(&mut self) {
         self.conn.remove(Flags::PAUSED);
     }
 
-    /// Ends the output half: what is queued is sent, then the peer is told that nothing more comes.
-    /// Reading goes on, and so do messages and timers; the connection ends when the peer ends its
-    /// half as well, or for any other reason.
+    /// Ends the output half of the connection. The reactor sends the queued output, then it signals
+    /// the end of stream to the peer.
     ///
-    /// From now on [`send`](Self::send) answers [`SendError::Closing`], and an [`Action`] that sends
-    /// ends the connection with [`CloseReason::Normal`](crate::CloseReason::Normal).
+    /// Packets, messages and timers still arrive. The connection ends when the peer ends its half,
+    /// too, or for any other reason. From now on [`send`](Self::send) returns
+    /// [`SendError::Closing`], and an [`Action`] that sends ends the connection with
+    /// [`CloseReason::Normal`](crate::CloseReason::Normal).
     pub fn end_output(&mut self) {
         self.conn.advance(|life| life.end_output());
     }
 
-    /// Bytes of output that have not been taken by the kernel, length prefixes included.
+    /// Bytes of output that the kernel has not taken yet, length prefixes included.
     pub fn queued_bytes(&self) -> usize {
         self.conn.queued() + self.state.out.len() + self.pass_through.len()
     }
 
-    /// Puts the run of answers that are packets where everything else goes, so that something can
-    /// go behind it.
+    /// Copies the pass-through run into the output. Other output can then follow it.
     pub(crate) fn end_pass_through(&mut self) {
         if self.pass_through.len() > 0 {
             self.framed += self.pass_through.copy_to(&mut self.state.out);
         }
     }
 
-    /// Does what a callback asked for. Nothing happens after the end was decided.
+    /// Applies the action of a callback. After the connection was ended it has no effect.
     pub(crate) fn apply(&mut self, action: Action<'_>) {
         match action {
             Action::Continue => {}
@@ -220,7 +237,7 @@ impl<M> Context<'_, M> {
         let max = self.profile.options.max_queued;
         let room = max.saturating_sub(queued);
         if payload.len() > room {
-            // A framer of the user's may make it shorter than it is.
+            // The user's framer may make the frame shorter than the payload.
             let framed = self.framed_len(payload)?;
             if framed > room {
                 return Err(self.no_room(payload.len(), framed, queued, max));
@@ -254,8 +271,8 @@ impl<M> Context<'_, M> {
         Ok(())
     }
 
-    /// Everything framed so far, the header of this packet included, goes to the queue, and `bytes`
-    /// behind it.
+    /// Moves all framed output, this packet's header included, to the queue, and queues `bytes`
+    /// after it.
     fn share(
         &mut self,
         bytes: Bytes,
@@ -273,13 +290,13 @@ impl<M> Context<'_, M> {
         queue.append(&self.state.out, &mut self.state.pool);
         queue.append_shared(bytes);
         self.state.clear_out();
-        // The batch has to end as well: its room is another one now, and all of this is to be
-        // offered to the kernel before more is queued.
+        // The batch ends here, for two reasons: its free space has changed, and the kernel has to
+        // be offered this output before more is queued.
         self.conn.insert(Flags::RESTART_BATCH);
         Ok(())
     }
 
-    /// Bytes that a packet for which there is no room would take in the queue.
+    /// Bytes that `payload` would take in the queue. Called only if `payload` itself does not fit.
     #[cold]
     fn framed_len(&mut self, payload: &[u8]) -> Result<usize, FrameError> {
         let before = self.state.out.len();
@@ -289,12 +306,14 @@ impl<M> Context<'_, M> {
         framed
     }
 
-    /// Why a packet of `len` bytes that takes `framed` was not queued. Word of room is owed only for
-    /// a packet that room would help: otherwise the handler would try again at once, for ever.
+    /// Why a packet of `len` bytes, whose frame has `framed` bytes, was not queued.
+    ///
+    /// `Info::Writable` follows only if the frame fits an empty queue. Otherwise the handler would
+    /// try again at once, for ever.
     #[cold]
     fn no_room(&mut self, len: usize, framed: usize, queued: usize, max: usize) -> SendError {
         if self.state.out.is_empty() {
-            // Without output nothing else gives the memory of the refused packet back.
+            // The refused packet may have grown the buffer. No other code frees that memory.
             self.state.clear_out();
         }
         if framed > max {

@@ -1,25 +1,25 @@
-//! Answers that are the packets themselves, and are not copied.
+//! Pass-through: answers that are received packets, unchanged, and that are not copied.
 
 use std::ops::Range;
 
-/// A run of input that is to be sent back as it is, header and all.
+/// A pass-through run: a range of the input that is sent back as it is, headers included.
 ///
-/// A handler that answers with the very packet it was given, behind the same prefix, asks for bytes
-/// that stand in the input already. They are not copied: the run is written straight from there, or
-/// copied in one piece once something else has to go behind it.
+/// If a handler answers with the packet that it was given, under the same length prefix, then the
+/// input already holds the bytes of the answer. They are not copied: the run is written to the
+/// socket from the input. It is copied, in one piece, only if other output has to follow it.
 #[derive(Debug, Default)]
 pub(crate) struct PassThrough<'a> {
     input: &'a [u8],
-    /// Bytes of input from the run on, and bytes of it behind the run.
+    /// Bytes of input from the start of the run, and bytes of input after its end.
     from: usize,
     behind: usize,
-    /// Packets of the batch before the run, and with it.
+    /// Packets of the batch before the run, and packets of the batch up to its end.
     first: u32,
     last: u32,
 }
 
 impl<'a> PassThrough<'a> {
-    /// Nothing yet, and the first packet may begin it.
+    /// An empty run. The first packet may begin it.
     pub(crate) fn of(input: &'a [u8]) -> Self {
         Self { input, from: input.len(), behind: input.len(), first: 0, last: 0 }
     }
@@ -28,20 +28,20 @@ impl<'a> PassThrough<'a> {
         self.input
     }
 
-    /// The run begins with the packet at `place`.
+    /// Begins the run with the packet at `place`.
     #[inline(always)]
     pub(crate) fn begin(&mut self, place: &Place) {
         (self.from, self.behind) = (place.from, place.behind);
         (self.first, self.last) = (place.number - 1, place.number);
     }
 
-    /// The run goes on with the packet at `place`, and with those between.
+    /// Extends the run to the packet at `place`, packets between included.
     #[inline(always)]
     pub(crate) fn grow(&mut self, place: &Place) {
         (self.behind, self.last) = (place.behind, place.number);
     }
 
-    /// Appends the run to `out`, and forgets it. Returns how many packets it had.
+    /// Appends the run to `out` and makes it empty. Returns how many packets it had.
     pub(crate) fn copy_to(&mut self, out: &mut Vec<u8>) -> u64 {
         let packets = self.packets();
         out.extend_from_slice(&self.input[self.range()]);
@@ -57,13 +57,14 @@ impl<'a> PassThrough<'a> {
         (self.last - self.first).into()
     }
 
-    /// Where in the input the run is.
+    /// The range of the input that the run covers.
     pub(crate) fn range(&self) -> Range<usize> {
         self.input.len() - self.from..self.input.len() - self.behind
     }
 }
 
-/// Where a packet stands: bytes of input from it on, bytes behind it, and its number in the batch.
+/// The place of a packet: bytes of input from its start, bytes of input after its end, and its
+/// number in the batch.
 pub(crate) struct Place {
     pub(crate) from: usize,
     pub(crate) behind: usize,

@@ -1,11 +1,12 @@
-//! The protocols of notifier, mailbox and admission, in every order that loom can think of.
+//! The protocols of notifier, mailbox and admission, in all interleavings that loom explores.
 //!
 //! ```text
 //! RUSTFLAGS="--cfg loom" cargo test --release --lib loom
 //! ```
 //!
-//! A lost wake-up shows as a deadlock: the reactor sleeps, and nobody is left to wake it. Loom takes
-//! `SeqCst` accesses for `AcqRel` ones, so what passes here holds with less than is asked for.
+//! A lost wake-up shows as a deadlock: the reactor sleeps, and no thread remains to wake it. Loom
+//! treats `SeqCst` accesses as `AcqRel`. So the protocols that pass here hold with weaker orderings
+//! than the code uses.
 
 use loom::sync::Notify;
 use loom::thread;
@@ -13,7 +14,7 @@ use loom::thread;
 use super::*;
 use crate::admission::Admission;
 
-/// A reactor, as far as the notifier is concerned.
+/// The part of a reactor that the notifier deals with.
 #[derive(Clone)]
 struct Sleeper {
     bell: Arc<Notifier>,
@@ -38,7 +39,7 @@ impl Sleeper {
         Arc::new(Mailbox::new(1, 8, Arc::clone(&self.bell), || ()))
     }
 
-    /// Turns until so many letters have come.
+    /// Runs turns until `count` messages have arrived.
     fn receive(&self, mailbox: &Mailbox<u32>, count: usize) -> Vec<u32> {
         let (mut inbox, mut letters) = (VecDeque::new(), Vec::new());
         while letters.len() < count {
@@ -60,14 +61,14 @@ fn letter(message: u32) -> Mail<u32> {
     Mail::To { key: 0, generation: 0, message }
 }
 
-/// Up to three switches between threads where none is forced: more take hours, and find nothing.
+/// Explores up to three unforced switches between threads. More take hours, and find nothing.
 fn model(body: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(3);
     builder.check(body);
 }
 
-/// Goal: whatever comes between `answer` and sleep wakes, and in order.
+/// Goal: a message sent between `take` and sleep wakes the reactor, and messages arrive in order.
 #[test]
 fn one_sender_is_heard() {
     model(|| {
@@ -83,8 +84,8 @@ fn one_sender_is_heard() {
     });
 }
 
-/// Goal: no wake-up is lost between two senders, of whom one finds the bell rung already; every
-/// letter comes once.
+/// Goal: with two senders, where one finds `notified` already set, no wake-up is lost and every
+/// message arrives once.
 #[test]
 fn two_senders_are_heard() {
     model(|| {
@@ -104,8 +105,8 @@ fn two_senders_are_heard() {
     });
 }
 
-/// Goal: a mailbox that closes loses no letter: it was taken, or it is given back to whoever
-/// closes, or to its sender. Afterwards it takes none.
+/// Goal: a mailbox that closes loses no message. Each message was taken, or `close` returns it, or
+/// its sender gets it back. Afterwards the mailbox takes no message.
 #[test]
 fn a_closing_mailbox_loses_nothing() {
     loom::model(|| {
@@ -127,7 +128,7 @@ fn a_closing_mailbox_loses_nothing() {
     });
 }
 
-/// Goal: an acceptor that found no room hears of whoever leaves another shard.
+/// Goal: an acceptor at the connection limit is woken when a connection of another shard ends.
 #[test]
 fn whoever_leaves_makes_room() {
     loom::model(|| {
@@ -137,7 +138,7 @@ fn whoever_leaves_makes_room() {
         assert_eq!([admission.enter(), admission.enter()], [0, 1]);
         let theirs = Arc::clone(&admission);
         let leaver = thread::spawn(move || theirs.leave(1));
-        // It looks once, and sleeps.
+        // It checks once, then sleeps.
         while !admission.has_room() {
             acceptor.sleep();
             acceptor.bell.take();
@@ -146,7 +147,7 @@ fn whoever_leaves_makes_room() {
     });
 }
 
-/// Goal: a shard hears of the connections it is given, of each once.
+/// Goal: a shard receives the connections that are handed over to it, each once.
 #[test]
 fn whoever_is_handed_over_arrives() {
     model(|| {

@@ -1,4 +1,4 @@
-//! What is wrong with options, and what may not be meant.
+//! Errors in options, and warnings about values that may be unintended.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use crate::error::OptionsError;
 use crate::reason::debug_as_display;
 use crate::system::{fd_limit, somaxconn};
 
-/// What the options say that may not be meant. It is logged, and the listener starts.
+/// A warning about an option whose value may be unintended. It is logged, and the listener starts.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OptionsWarning {
-    /// The process may not open as many descriptors.
+    /// `max_connections` is above the number of files that the process may open.
     #[error("max_connections is {max_connections}, but the process may open only {fds} files")]
     MoreConnectionsThanFds {
         /// `max_connections`.
@@ -19,15 +19,16 @@ pub enum OptionsWarning {
         /// The soft limit on open files.
         fds: usize,
     },
-    /// Peers could together make the process hold very much memory.
+    /// Hostile peers could make the process hold more memory than
+    /// [`memory_warning`](ListenerOptions::memory_warning).
     #[error("worst case of {bytes} bytes of memory is above memory_warning of {threshold}")]
     WorstCaseMemory {
-        /// [`ListenerOptions::worst_case_memory`].
+        /// [`ListenerOptions::worst_case_memory`], in bytes.
         bytes: usize,
-        /// [`ListenerOptions::memory_warning`].
+        /// [`ListenerOptions::memory_warning`], in bytes.
         threshold: usize,
     },
-    /// The kernel will cut the backlog.
+    /// `backlog` is above the kernel's limit. The kernel cuts it to that limit.
     #[error("backlog of {backlog} is above the system's limit of {somaxconn}")]
     BacklogCut {
         /// `backlog`.
@@ -35,7 +36,8 @@ pub enum OptionsWarning {
         /// The kernel's limit.
         somaxconn: u32,
     },
-    /// A partial packet holds its memory and its slot for ever.
+    /// The packet timeout is off. A peer that stops inside a packet holds its memory and its slot
+    /// for ever.
     #[error("packet_timeout is off: a peer that stops inside a packet holds its slot for ever")]
     NoPacketTimeout,
 }
@@ -47,19 +49,20 @@ debug_as_display!(OptionsWarning {
     NoPacketTimeout,
 });
 
-/// All that [`ListenerOptions::check`] or [`ReactorOptions::check`](super::ReactorOptions::check)
-/// found.
+/// Everything that [`ListenerOptions::check`] or
+/// [`ReactorOptions::check`](super::ReactorOptions::check) found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Findings {
-    /// With any of these, nothing is started.
+    /// The errors. If there is any, the listener or the reactor does not start.
     pub errors: Vec<OptionsError>,
-    /// These are logged.
+    /// The warnings. They are logged, and the listener starts.
     pub warnings: Vec<OptionsWarning>,
 }
 
 impl ListenerOptions {
-    /// Everything that is wrong, and everything that may not be meant.
+    /// Finds every error in these options, and every value that may be unintended. No socket is
+    /// touched.
     pub fn check(&self) -> Findings {
         Findings { errors: self.errors(), warnings: self.warnings() }
     }
@@ -107,8 +110,8 @@ impl ListenerOptions {
         errors
     }
 
-    /// Whether no packet but the empty one can come or go. Of a framing that makes no sense this
-    /// says nothing.
+    /// Whether only empty packets could be received, or only empty packets could be sent. `false`
+    /// for an invalid framing, which has an error of its own.
     fn delivers_nothing(&self) -> bool {
         let framing = self.framing_in_force();
         let largest = [framing.max_packet_in(), framing.max_packet_out()];

@@ -14,7 +14,12 @@ pub(crate) enum Origin {
     Inherited(Arc<TcpListener>),
 }
 
-/// Options of one listener. The defaults are Condor's where Condor has the option.
+/// Options of one listener: its address, its framing and its limits.
+///
+/// [`port`](Self::port), [`new`](Self::new) and [`from_std`](Self::from_std) make them, with a
+/// default for every option. If Erlang's Condor has the option, the default is the same. Wrong
+/// values give no error in the setters: [`check`](Self::check) finds them, and the start of the
+/// listener refuses them with [`Error::Options`](crate::Error::Options).
 ///
 /// # Examples
 ///
@@ -53,16 +58,16 @@ pub struct ListenerOptions {
 }
 
 impl ListenerOptions {
-    /// The longest [`keepalive`](Self::keepalive): 32,767 s, as Linux has it.
+    /// The longest [`keepalive`](Self::keepalive): 32,767 s, the limit of Linux.
     pub const MAX_KEEPALIVE: Duration = Duration::from_secs(32_767);
 
-    /// Listens on 127.0.0.1, as Condor does. Port 0 lets the system choose; ask
-    /// [`ListenerHandle::local_addr`](crate::ListenerHandle::local_addr) which.
+    /// Listens on 127.0.0.1, as Erlang's Condor does. With port 0 the system chooses a port, and
+    /// [`ListenerHandle::local_addr`](crate::ListenerHandle::local_addr) returns it.
     pub fn port(port: u16) -> Self {
         Self::new((Ipv4Addr::LOCALHOST, port))
     }
 
-    /// Listens on `addr`. The unspecified IPv6 address `[::]` takes IPv4 clients as well, unless
+    /// Listens on `addr`. The unspecified IPv6 address `[::]` accepts IPv4 clients, too, unless
     /// [`v6_only`](Self::v6_only) is set.
     pub fn new(addr: impl Into<SocketAddr>) -> Self {
         Self {
@@ -88,162 +93,191 @@ impl ListenerOptions {
         }
     }
 
-    /// Listens on a socket that exists and listens already: one that a parent process or systemd
-    /// hands over. [`backlog`](Self::backlog) and [`v6_only`](Self::v6_only) are the giver's.
+    /// Uses an existing socket that already listens: one that a parent process or systemd passes
+    /// on. [`backlog`](Self::backlog) and [`v6_only`](Self::v6_only) have no effect, because the
+    /// other process has set them.
     ///
-    /// The start of the listener refuses everything but a listening TCP socket, with
-    /// [`Error::Listen`](crate::Error::Listen) that says what it is: a socket that is bound only, a
-    /// connected one (systemd's `Accept=yes`), a UDP or a Unix socket, a file.
+    /// # Errors
     ///
-    /// Non-blocking mode belongs to all descriptors of a socket together, wherever they are. The
-    /// listener turns it on at its start and again before it accepts a connection; so a giver that
-    /// keeps a descriptor must not rely on a blocking `accept`. A giver that turns it off does not
-    /// stop the reactor: the listener accepts only while a client waits. Only if, between two system
-    /// calls of the listener, the giver turns it off and accepts the last client itself, the reactor
-    /// waits for the next client.
+    /// The descriptor must be a listening TCP socket. Otherwise the start of the listener fails
+    /// with [`Error::Listen`](crate::Error::Listen), which says what the descriptor is: a socket
+    /// that is only bound, a connected socket (systemd's `Accept=yes`), a UDP socket, a Unix
+    /// socket, or a file.
     ///
-    /// While another process holds the same socket, draining this listener refuses nobody: the
-    /// connections that wait are left to the other one.
+    /// # Sharing the socket
+    ///
+    /// All descriptors of a socket, in all processes, share one non-blocking mode. The listener
+    /// turns it on at its start, and again before it accepts a connection. So another process that
+    /// keeps a descriptor must not rely on a blocking `accept`.
+    ///
+    /// If the other process turns the mode off, the reactor does not stop, because the listener
+    /// accepts only while a client waits. There is one exception: between two system calls of the
+    /// listener, the other process turns the mode off and accepts the last client itself. The
+    /// reactor then waits for the next client.
+    ///
+    /// While another process holds the same socket, draining this listener refuses no client. The
+    /// connections in the backlog are left to the other process.
     pub fn from_std(listener: TcpListener) -> Self {
         let mut options = Self::port(0);
         options.origin = Origin::Inherited(Arc::new(listener));
         options
     }
 
-    /// Whether `[::]` leaves IPv4 alone. Default: no, it takes both.
+    /// Whether `[::]` accepts IPv6 clients only. Default: no, it accepts IPv4 clients, too.
     pub fn v6_only(mut self, v6_only: bool) -> Self {
         self.v6_only = v6_only;
         self
     }
 
-    /// How many clients the kernel lets wait to be accepted. Default: 1024. The system's own limit
-    /// (`net.core.somaxconn`) may cut it.
+    /// The most clients that wait in the kernel to be accepted. Default: 1024. At least 1. If it is
+    /// above the system's limit (`net.core.somaxconn`), the kernel cuts it to that limit.
     pub fn backlog(mut self, clients: u32) -> Self {
         self.backlog = clients;
         self
     }
 
-    /// Whether small answers leave at once (TCP_NODELAY). Default: yes; answers of one turn are
-    /// written together anyway.
+    /// Whether the kernel sends small answers at once (TCP_NODELAY). Default: yes. With either
+    /// value the answers of one turn are written together.
     pub fn nodelay(mut self, nodelay: bool) -> Self {
         self.nodelay = nodelay;
         self
     }
 
     /// How long a connection is silent before the kernel probes whether the peer still exists
-    /// (SO_KEEPALIVE, TCP_KEEPIDLE). Default: it never does. Whole seconds, from 1 to
+    /// (SO_KEEPALIVE, TCP_KEEPIDLE). Default: the kernel never probes. Whole seconds, from 1 s to
     /// [`MAX_KEEPALIVE`](Self::MAX_KEEPALIVE).
     pub fn keepalive(mut self, idle: Duration) -> Self {
         self.keepalive = Some(idle);
         self
     }
 
-    /// How packets are told apart. Default: [`LengthField::U16`].
+    /// How bytes are cut into packets. Default: [`LengthField::U16`].
     pub fn framing(mut self, framing: impl Into<Framing>) -> Self {
         self.framing = framing.into();
         self
     }
 
-    /// The longest packet accepted and sent, in bytes. Default: what the length field can say, at
-    /// most 1 MiB. At least 1. A peer that announces more is disconnected at the header.
+    /// The longest packet in bytes, received or sent. Default: the most that the length field can
+    /// express, but at most 1 MiB. At least 1.
     ///
-    /// A maximum set on the [`LengthField`] itself comes first; other framers have their own.
+    /// If a peer announces a longer packet, its connection ends as soon as the header has arrived,
+    /// with [`CloseReason::PacketTooLarge`](crate::CloseReason::PacketTooLarge). A maximum set on
+    /// the [`LengthField`] itself takes precedence. [`Lines`](crate::Lines) always have their own
+    /// maximum, and [`Raw`](crate::Raw) has none. For a [custom](Framing::custom) framer it limits
+    /// the whole frame.
     pub fn max_packet(mut self, bytes: usize) -> Self {
         self.max_packet = Some(bytes);
         self
     }
 
-    /// How long a packet may take from its first byte to its last. Default: 10 s. More than zero.
-    /// `Duration::MAX`: for ever.
+    /// The longest time from the first byte of a packet to its last. Default: 10 s. More than zero.
+    /// `Duration::MAX`: no timeout.
     ///
-    /// Later bytes do not extend it: that is the defence against peers that send one byte at a
-    /// time. See [`Info::Timeout`](crate::Info::Timeout).
+    /// Later bytes do not extend it. This is the defence against peers that send one byte at a
+    /// time. The handler gets [`Info::Timeout`](crate::Info::Timeout).
     pub fn packet_timeout(mut self, timeout: Duration) -> Self {
         self.packet_timeout = timeout;
         self
     }
 
-    /// How long a peer may send nothing at all. More than zero. Default: for ever, which means that
-    /// silent connections hold their slots of [`max_connections`](Self::max_connections).
+    /// The longest time in which a peer sends no byte. Default: no timeout, so silent connections
+    /// hold their slots of [`max_connections`](Self::max_connections). More than zero.
     ///
-    /// Counted from the peer's last byte. Neither messages nor our own answers reset it, and it
-    /// stands still while output is queued or reading is paused.
+    /// After this time the connection ends with
+    /// [`CloseReason::IdleTimeout`](crate::CloseReason::IdleTimeout). The time counts from the
+    /// peer's last byte. Messages and our own answers do not reset it. It stands still while output
+    /// is queued or reading is paused.
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.idle_timeout = Some(timeout);
         self
     }
 
-    /// The most connections at once, those that only linger included. Default: 100. Further
-    /// clients wait in the backlog.
+    /// The most connections at the same time, lingering ones included. Default: 100. From 1 to
+    /// 4,194,303. Further clients wait in the backlog.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections;
         self
     }
 
-    /// Bytes refused by the kernel above which a connection is neither read nor delivered to, until
-    /// its peer has taken enough of them. Default: 64 KiB.
+    /// The high-water mark, in bytes of output that the kernel has refused. Default: 64 KiB. At
+    /// most [`max_queued`](Self::max_queued).
+    ///
+    /// Above it the connection is not read, and no packet is delivered. This ends when the queue
+    /// has fallen to [`write_low_water`](Self::write_low_water).
     pub fn write_high_water(mut self, bytes: usize) -> Self {
         self.write_high_water = bytes;
         self
     }
 
-    /// Bytes still queued at which a connection over its high-water mark goes on, after
-    /// [`Info::Writable`](crate::Info::Writable). Default: 32 KiB.
+    /// The low-water mark, in bytes of queued output. Default: 32 KiB. Below
+    /// [`write_high_water`](Self::write_high_water).
+    ///
+    /// When the queue of a connection above its high-water mark has fallen to it, the handler gets
+    /// [`Info::Writable`](crate::Info::Writable), and then the connection is read again.
     pub fn write_low_water(mut self, bytes: usize) -> Self {
         self.write_low_water = bytes;
         self
     }
 
-    /// The most bytes of output that may wait for one peer. Default: 8 MiB. A `send` past it is
-    /// refused; an `Action` past it ends the connection.
+    /// The most bytes of output that are queued for one peer. Default: 8 MiB. At least the longest
+    /// packet with its header.
+    ///
+    /// If a packet would exceed it, [`Context::send`](crate::Context::send) refuses the packet, and
+    /// an [`Action`](crate::Action) with the packet ends the connection.
     pub fn max_queued(mut self, bytes: usize) -> Self {
         self.max_queued = bytes;
         self
     }
 
-    /// How long a peer may take not one byte while output waits. Default: 30 s. More than zero.
-    /// `Duration::MAX`: for ever.
+    /// The longest time in which a peer takes no byte while output is queued. Default: 30 s. More
+    /// than zero. `Duration::MAX`: no timeout.
+    ///
+    /// After it the connection ends with
+    /// [`CloseReason::WriteStalled`](crate::CloseReason::WriteStalled).
     pub fn write_stall_timeout(mut self, timeout: Duration) -> Self {
         self.write_stall_timeout = timeout;
         self
     }
 
-    /// How long the last output may take to leave after a connection was ended. Default: 10 s. More
-    /// than zero. `Duration::MAX`: for ever.
+    /// The longest time to send the last output after the end of a connection was decided. Default:
+    /// 10 s. More than zero. `Duration::MAX`: no timeout.
     pub fn close_timeout(mut self, timeout: Duration) -> Self {
         self.close_timeout = timeout;
         self
     }
 
-    /// How long the peer's remaining bytes are read and thrown away after our last one was sent,
-    /// so that the kernel does not answer them with a reset that destroys output in flight.
-    /// Default: 5 s. Zero: not at all.
+    /// How long a connection lingers: after our last byte was sent, the peer's remaining bytes are
+    /// read and dropped. Default: 5 s. Zero: connections do not linger.
+    ///
+    /// Without lingering the kernel may answer the remaining bytes with a reset, which destroys
+    /// output in flight.
     pub fn linger_timeout(mut self, timeout: Duration) -> Self {
         self.linger_timeout = timeout;
         self
     }
 
-    /// How long connections get to finish when the listener is stopped. Default: 5 s. Zero: they are
-    /// ended at once. `Duration::MAX`: as long as they take.
+    /// The drain deadline: the time that connections have to finish after the listener was stopped.
+    /// Default: 5 s. Zero: they end at once. `Duration::MAX`: no deadline.
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
         self.drain_timeout = timeout;
         self
     }
 
     /// The most messages that wait for this listener's connections, on each shard. Default: 65,536.
-    /// At least 1. A broadcast counts as one, until the last connection has got it.
+    /// At least 1. A broadcast counts as one message, until the last connection has received it.
     pub fn mailbox_capacity(mut self, messages: usize) -> Self {
         self.mailbox_capacity = messages;
         self
     }
 
-    /// The worst case, in bytes, above which [`check`](Self::check) warns. Default: 8 GiB.
+    /// If [`worst_case_memory`](Self::worst_case_memory) is above this many bytes,
+    /// [`check`](Self::check) warns. Default: 8 GiB.
     pub fn memory_warning(mut self, bytes: usize) -> Self {
         self.memory_warning = bytes;
         self
     }
 
-    /// Where to listen; of an inherited socket, where it does.
+    /// The address to listen on. For an inherited socket it is the socket's address.
     pub(crate) fn addr(&self) -> Endpoint {
         match &self.origin {
             Origin::Bind(endpoint) => endpoint.clone(),
@@ -253,12 +287,12 @@ impl ListenerOptions {
         }
     }
 
-    /// The framing with this listener's maximum filled in.
+    /// The listener's framing with the listener's maximum.
     pub(crate) fn framing_in_force(&self) -> Framing {
         self.limit(self.framing.clone())
     }
 
-    /// Fills this listener's maximum into a framing that has none of its own.
+    /// Sets the listener's maximum in a framing that has no maximum of its own.
     pub(crate) fn limit(&self, framing: Framing) -> Framing {
         match self.max_packet {
             Some(max) => framing.with_max(max),
@@ -266,9 +300,11 @@ impl ListenerOptions {
         }
     }
 
-    /// The most memory that hostile peers can make this listener's connections hold, in bytes:
-    /// `max_connections` x (a largest packet, all but one byte of it, twice over for the growth of
-    /// its buffer, and `max_queued`).
+    /// The most memory in bytes that hostile peers can make this listener's connections hold:
+    /// `max_connections` x (2 x the largest packet + `max_queued`).
+    ///
+    /// A peer can send all but one byte of the largest packet. The buffer doubles as it grows,
+    /// hence the factor of 2.
     pub fn worst_case_memory(&self) -> usize {
         let input = self.framing_in_force().max_packet_in().unwrap_or(0).saturating_mul(2);
         input.saturating_add(self.max_queued).saturating_mul(self.max_connections)

@@ -7,8 +7,12 @@ use crate::error::{Error, OptionsError};
 
 /// Options of a reactor: its buffers, and the budgets that keep it fair.
 ///
-/// A budget bounds what one turn does for one connection, listener, mailbox or wheel. What is left
-/// over is done in the next turn, after everybody else's share, and without waiting for new events.
+/// A turn is one round of the event loop. A budget limits the work that one turn does for one
+/// connection, listener, mailbox or timer wheel. The next turn continues with the remaining work,
+/// after the shares of all others. It does not wait for new events before that.
+///
+/// Wrong values give no error in the setters: [`check`](Self::check) finds them, and a reactor is
+/// refused with [`Error::ReactorOptions`](crate::Error::ReactorOptions).
 #[derive(Debug, Clone)]
 pub struct ReactorOptions {
     pub(crate) read_buffer: usize,
@@ -39,7 +43,7 @@ impl Default for ReactorOptions {
 }
 
 impl ReactorOptions {
-    /// The most [`events`](Self::events) of one batch: 16,384.
+    /// The largest [`events`](Self::events): 16,384 events per batch.
     pub const MAX_EVENTS: usize = 16 * 1024;
     /// The smallest [`read_buffer`](Self::read_buffer), in bytes: 4 KiB.
     pub const MIN_READ_BUFFER: usize = 4 * 1024;
@@ -51,9 +55,11 @@ impl ReactorOptions {
         Self::default()
     }
 
-    /// Size of the one buffer that all sockets are read into, and with it the most bytes that one
-    /// connection is read per turn, in reads of 64 KiB at most. Default: 256 KiB. From
+    /// Size in bytes of the one buffer that all sockets are read into. Default: 256 KiB. From
     /// [`MIN_READ_BUFFER`](Self::MIN_READ_BUFFER) to [`MAX_READ_BUFFER`](Self::MAX_READ_BUFFER).
+    ///
+    /// It is also the read budget: the most bytes that one turn reads from one connection. A single
+    /// read takes at most 64 KiB.
     pub fn read_buffer(mut self, bytes: usize) -> Self {
         self.read_buffer = bytes;
         self
@@ -65,57 +71,61 @@ impl ReactorOptions {
         self
     }
 
-    /// The most connections accepted per listener and turn; short turns take fewer, until it shows
-    /// that more wait. Default: 64. At least 1.
+    /// The most connections accepted per listener and turn. Default: 64. At least 1. Short turns
+    /// accept fewer, until the listener finds that more clients wait.
     pub fn accept_budget(mut self, connections: u32) -> Self {
         self.accept_budget = connections;
         self
     }
 
-    /// The most messages delivered per listener and turn, each recipient of a broadcast counted.
-    /// Default: 1,024. At least 1.
+    /// The most messages delivered per listener and turn. Default: 1,024. At least 1. A broadcast
+    /// counts once for each connection that receives it.
     pub fn message_budget(mut self, messages: u32) -> Self {
         self.message_budget = messages;
         self
     }
 
-    /// The most timers fired or moved per turn. Default: 4,096. At least 1.
+    /// The most timers per turn that fire or are moved inside the timer wheel. Default: 4,096. At
+    /// least 1.
     pub fn timer_budget(mut self, timers: usize) -> Self {
         self.timer_budget = timers;
         self
     }
 
-    /// Capacity of the first batch of events. Default: 256. It grows to
-    /// [`MAX_EVENTS`](Self::MAX_EVENTS) when a batch comes back full. At least 1, and no more than
-    /// that.
+    /// How many events the first batch can hold. Default: 256. From 1 to
+    /// [`MAX_EVENTS`](Self::MAX_EVENTS). When a batch is full, later batches hold more, up to
+    /// `MAX_EVENTS`.
     pub fn events(mut self, events: usize) -> Self {
         self.events = events;
         self
     }
 
-    /// A turn that takes longer than this is logged as a warning, with the listener that took most
-    /// of it, once a second at most. Default: 100 ms. Zero: every turn. `Duration::MAX`: none.
+    /// If a turn takes longer than this, a warning is logged, at most once a second. It names the
+    /// listener that took most of the time. Default: 100 ms. Zero: every turn is too long.
+    /// `Duration::MAX`: no turn is.
     pub fn slow_turn(mut self, threshold: Duration) -> Self {
         self.slow_turn = threshold;
         self
     }
 
-    /// How long to poll without blocking after the last event: latency for the price of a busy
-    /// core. Default: zero, block at once. `Duration::MAX`: never block.
+    /// How long the reactor polls without blocking after the last event. This lowers latency, and
+    /// keeps a core busy. Default: zero, the reactor blocks at once. `Duration::MAX`: it never
+    /// blocks.
     pub fn busy_poll(mut self, duration: Duration) -> Self {
         self.busy_poll = duration;
         self
     }
 
     /// How long [`Handle::shutdown`](crate::Handle::shutdown) leaves the listening sockets open
-    /// after [`Handle::is_ready`](crate::Handle::is_ready) has turned to no, so that a load balancer
-    /// has time to notice. Default: zero. `Duration::MAX`: until shutdown is asked for again.
+    /// after [`Handle::is_ready`](crate::Handle::is_ready) has become `false`. A load balancer can
+    /// notice the change in this time. Default: zero. `Duration::MAX`: until `shutdown` is called
+    /// again.
     pub fn shutdown_delay(mut self, delay: Duration) -> Self {
         self.shutdown_delay = delay;
         self
     }
 
-    /// Everything that is wrong. A reactor with such options is not made.
+    /// Finds every error in these options. If there is any, the reactor is not made.
     pub fn check(&self) -> Findings {
         let mut errors: Vec<_> = zeros([
             (self.packet_budget == 0, "packet_budget"),
@@ -140,7 +150,7 @@ impl ReactorOptions {
         Findings { errors, warnings: Vec::new() }
     }
 
-    /// These options, if nothing is wrong with them.
+    /// Returns these options if they have no errors.
     pub(crate) fn checked(self) -> Result<Self, Error> {
         let errors = self.check().errors;
         if errors.is_empty() { Ok(self) } else { Err(Error::ReactorOptions { errors }) }
