@@ -1,5 +1,5 @@
-//! Sends packets from the command line or from stdin and prints the answers, one a line: nobody
-//! needs `printf '\x00\x04ping' | nc`.
+//! Sends packets from the command line or from stdin, and prints the answers, one a line. It is
+//! easier to use than `printf '\x00\x04ping' | nc`.
 //!
 //! ```text
 //! cargo run --release --example echo &
@@ -8,15 +8,18 @@
 //! cargo run --release --example call -- localhost:5555 --timeout 500 -          # type away
 //! ```
 //!
-//! The first prints `ping`, `two words` and an empty line, the second `00ff` and `deadbeef`; `--len
-//! 1` and `--len 4` are for servers with other lengths. One answer is expected for each packet.
-//! Packets of the command line are all sent before the first answer is waited for. With `-` each
-//! line of stdin is a packet, without its line feed, and is answered before the next one is read.
-//! Arguments and lines are sent as the bytes they are; answers that are no text are shown escaped.
+//! The first call prints `ping`, `two words` and an empty line, the second `00ff` and `deadbeef`.
+//! For servers with a length of another width, use `--len 1` or `--len 4`.
 //!
-//! `--help` tells the exit statuses. Output that nobody reads any more (`| head -1`) ends it quietly.
+//! The program expects one answer for each packet. It sends all packets of the command line before
+//! it waits for the first answer. With `-`, each line of stdin is a packet, without its line feed.
+//! The program then waits for the answer before it reads the next line. It sends the bytes of
+//! arguments and lines unchanged. It prints an answer that is no text in escaped form.
 //!
-//! What it shows: `condor::client::Client`, the blocking client, works against any server.
+//! `--help` lists the exit statuses. If the reader of stdout is gone (`| head -1`), the program
+//! ends without an error message.
+//!
+//! What it shows: `condor::client::Client`, the blocking client, works with any server.
 
 use std::ffi::OsString;
 use std::io::{self, BufRead, ErrorKind, Write};

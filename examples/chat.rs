@@ -1,4 +1,4 @@
-//! A chat: many connections that talk to each other, a line at a time.
+//! A chat: many connections send each other lines of text.
 //!
 //! ```text
 //! cargo run --release --example chat
@@ -7,12 +7,15 @@
 //! bash -c 'exec 3<>/dev/tcp/127.0.0.1/5556; cat <&3 & cat >&3'
 //! ```
 //!
-//! Type a name, then what you have to say. `/who` tells who is there, `/to ada hello` is for ada
-//! alone, `/quit` leaves. Ctrl-C on the server tells everybody and ends.
+//! Type a name, then your text. `/who` lists the names, `/to ada hello` sends a line to ada alone,
+//! and `/quit` leaves. Ctrl-C on the server informs all connections and ends the server.
 //!
-//! What it shows: a connection's `Address`, by which another one reaches it; `broadcast`, one entry
-//! in the mailbox however many listen; `terminate`, which announces every leave, whatever its
-//! cause; and that what all connections share is an `Rc`, since they live on one thread.
+//! What it shows:
+//!
+//! - One connection sends to another by its `Address`.
+//! - `broadcast` needs one entry in the mailbox for any number of receivers.
+//! - `terminate` announces that a connection has left, for every cause.
+//! - All connections live on one thread, so an `Rc` holds what they share.
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;

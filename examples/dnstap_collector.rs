@@ -1,4 +1,5 @@
-//! Collects dnstap: what a DNS resolver saw, as Protocol Buffers in Frame Streams, over TCP.
+//! Collects dnstap over TCP: the queries and answers of a DNS resolver, as Protocol Buffers in
+//! Frame Streams.
 //!
 //! ```text
 //! cargo run --release --example dnstap_collector -- --listen 127.0.0.1:6000
@@ -12,14 +13,17 @@
 //!     dnstap-log-client-response-messages: yes
 //! ```
 //!
-//! It prints who sends, once a second how many messages of which type have come if there are new
-//! ones, and the total on SIGTERM or Ctrl-C. A sender of anything else than dnstap is turned away
-//! with a word about why.
+//! It prints the address of each sender. If new messages have arrived, it prints the number of
+//! messages of each type, once a second. On SIGTERM or Ctrl-C it prints the total. If a sender
+//! sends something other than dnstap, it prints the reason and closes the connection.
 //!
-//! What it shows: a [`Framer`] of one's own. Frame Streams put four bytes of length in front of
-//! each frame, and a length of zero escapes to a control frame, which has its own length. And a
-//! protocol with states: READY is answered by ACCEPT, then START, frames, and STOP is answered by
-//! FINISH; a sender may also begin with START and wait for nothing.
+//! What it shows:
+//!
+//! - A [`Framer`] of your own. In Frame Streams, four bytes of length come before each frame. A
+//!   length of zero announces a control frame, which has a length of its own.
+//! - A protocol with states. The sender sends READY and the collector answers ACCEPT. Then the
+//!   sender sends START, frames and STOP, and the collector answers FINISH. A sender may also begin
+//!   with START, and then waits for no answer.
 
 use std::array;
 use std::fmt;

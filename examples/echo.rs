@@ -1,15 +1,18 @@
-//! Sends every packet back: the server that checks and benches are run against.
+//! Sends every packet back. Checks and benches use this server.
 //!
 //! ```text
 //! cargo run --release --example echo -- --listen 127.0.0.1:5555 --stats 1
 //! cargo run --release --example call -- 127.0.0.1:5555 hello             # in another terminal
 //! ```
 //!
-//! Its handler is that of Condor's own test suite: the packet `send_and_stop` comes back and the
-//! connection closes; when a packet times out, what had arrived of it comes back as one packet,
-//! length prefix included, and the connection goes on. SIGTERM or SIGINT drains; the second one
-//! ends everything at once. A listening socket that systemd or a parent hands over (`LISTEN_FDS`)
-//! goes before `--listen`. A closed stdout ends the printing, not the server. `--help` tells the rest.
+//! Its handler is the one of Condor's own test suite. After it has sent back the packet
+//! `send_and_stop`, the connection closes. If a packet times out, the handler sends back the bytes
+//! that had arrived, with the length prefix, as one packet. The connection stays open.
+//!
+//! The first SIGTERM or SIGINT drains, the second one ends all connections at once. If systemd or a
+//! parent process passes a listening socket (`LISTEN_FDS`), the server uses it instead of
+//! `--listen`. If stdout is closed, the server stops printing but does not end. `--help` lists the
+//! other options.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;

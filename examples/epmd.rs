@@ -1,4 +1,4 @@
-//! Erlang's port mapper: nodes register their names and ports, and ask for each other's.
+//! Erlang's port mapper. Nodes register their names and ports, and ask for those of other nodes.
 //!
 //! ```text
 //! cargo run --release --example epmd -- --listen 127.0.0.1:4370 &
@@ -9,12 +9,15 @@
 //! epmd -port 4370 -names                                        # both of them
 //! ```
 //!
-//! What it shows: requests behind a two-byte length and answers without any (`Framing::split`), and
-//! a registration that lives exactly as long as its connection, since `terminate` is called exactly
-//! once whatever the end: leave one of the shells and its name is gone.
+//! What it shows:
 //!
-//! The protocol is in the Erlang documentation, "Distribution Protocol", section "EPMD Protocol".
-//! Nodes of OTP 23 and later are served; KILL and STOP are refused, since anybody may ask.
+//! - Requests have a length of two bytes, answers have none (`Framing::split`).
+//! - A registration lives exactly as long as its connection, because `terminate` is called exactly
+//!   once, for every cause of an end. If you leave one of the shells, its name is gone.
+//!
+//! The Erlang documentation describes the protocol: "Distribution Protocol", section "EPMD
+//! Protocol". The server supports nodes of OTP 23 and later. It refuses KILL and STOP, because
+//! every client can send them.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

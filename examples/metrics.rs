@@ -1,5 +1,5 @@
-//! An echo server that shows how it is: its counters and histograms on a port of their own, as text
-//! that Prometheus reads.
+//! An echo server that shows its counters and histograms on a port of their own, as text that
+//! Prometheus reads.
 //!
 //! ```text
 //! cargo run --release --example metrics -- --listen 127.0.0.1:5555 --admin 127.0.0.1:9555
@@ -8,12 +8,16 @@
 //! bash -c 'exec 3<>/dev/tcp/127.0.0.1/9555; printf "GET /metrics HTTP/1.0\r\n\r\n" >&3; cat <&3'
 //! ```
 //!
-//! `/ready` answers 200 until a shutdown begins, then 503: for the health check of a load balancer.
-//! SIGTERM or SIGINT drains; the second one ends everything at once. `--drain-lead` is the time in
-//! between for the load balancer to notice.
+//! `/ready` is for the health check of a load balancer: it answers 200 until a shutdown begins, and
+//! 503 after that. The first SIGTERM or SIGINT begins the shutdown, and the second one ends all
+//! connections at once. For `--shutdown-delay` after the first signal, the server still accepts
+//! clients, so that the load balancer has time to notice the 503.
 //!
-//! What it shows: a second listener with a framing and a handler of its own beside the first; lines
-//! in, raw bytes out; what [`Handle`] tells of all shards, from a callback.
+//! What it shows:
+//!
+//! - A second listener has a framing and a handler of its own.
+//! - Its input is lines, its output is raw bytes.
+//! - A callback reads the figures of all shards from a [`Handle`].
 
 use std::fmt::Write;
 use std::net::SocketAddr;

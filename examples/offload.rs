@@ -1,20 +1,24 @@
-//! Long work on other threads: answered in order, without holding up anybody else.
+//! Long work on other threads. Answers come in order, and other connections do not wait.
 //!
 //! ```text
 //! cargo run --release --example offload
 //! cargo run --release --example call -- 127.0.0.1:5557 10 100 5000000 many 1000
 //! ```
 //!
-//! A request is a number in decimal, and its answer is how many primes are below it: `4`, `25`,
-//! `348513` after a moment, `not a number up to 10000000`, `168`. Start several clients: they are
-//! served side by side, by as many threads as there are cores, and `call ... 10` is answered at
-//! once as long as one of them is free.
+//! A request is a number in decimal. Its answer is the number of primes below it: `4`, `25`,
+//! `348513` after a moment, `not a number up to 10000000`, `168`. Start several clients: the server
+//! works for them in parallel, with as many threads as the machine has cores. As long as one thread
+//! is free, the answer to `call ... 10` comes at once.
 //!
-//! What it shows: a handler that hands its work away *pauses reading*, answers when the result
-//! comes back as a message, and *resumes*. That is all it takes to keep the answers in order and
-//! bounded in number, and to answer a client that has shut down its sending side: the end of its
-//! stream waits its turn behind the requests. No timeout runs meanwhile, since the client has done
-//! its part.
+//! What it shows: a handler that gives work to another thread *pauses reading*. When the result
+//! comes back as a message, the handler answers and *resumes*. This has three effects:
+//!
+//! - The answers stay in order.
+//! - A connection has a limited number of requests in work.
+//! - A client that has shut down its sending side gets its answers, too. The handler gets the end
+//!   of the stream after the requests.
+//!
+//! While reading is paused no timeout runs, because the client has nothing left to do.
 
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,5 +1,5 @@
-//! The reactor inside a loop of your own: one thread, one `poll`, packets over TCP, datagrams over
-//! UDP, and a tick.
+//! The reactor inside a loop of your own. One thread and one `poll` serve packets over TCP,
+//! datagrams over UDP, and a periodic tick.
 //!
 //! ```text
 //! cargo run --release --example own_loop
@@ -7,13 +7,16 @@
 //! bash -c 'exec 3<>/dev/udp/127.0.0.1/5558; echo -n three >&3; head -c 5 <&3'
 //! ```
 //!
-//! Both come back, and every few seconds the server prints how many there were. Ctrl-C drains the
-//! TCP side and ends.
+//! The server sends both back, and prints their numbers every few seconds. Ctrl-C drains the TCP
+//! side and ends the server.
 //!
-//! What it shows: the loop belongs to this program, and the reactor is one event source in it. Its
-//! descriptor is watched for readability; `next_deadline` says how long the loop may sleep as far
-//! as the reactor is concerned; `turn`, with no time to wait, does what there is to do. Any `poll`
-//! will do, be it mio's, that of a GUI, or of a game.
+//! What it shows: the loop belongs to this program, and the reactor is one event source in it.
+//!
+//! - The loop polls the reactor's descriptor for readability.
+//! - `next_deadline` returns the longest time that the loop may sleep for the reactor's sake.
+//! - `turn`, with a waiting time of zero, does what is due.
+//!
+//! Any `poll` works: mio's, or the one of a GUI or of a game.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;

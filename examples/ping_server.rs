@@ -1,12 +1,14 @@
-//! The smallest server: it answers `ping` with `pong`, and `stop` with `ok` and the end.
+//! The smallest server. It answers `ping` with `pong`. It answers `stop` with `ok`, and closes the
+//! connection.
 //!
 //! ```text
 //! cargo run --release --example ping_server
 //! cargo run --release --example ping_server -- --listen localhost:6000
 //! ```
 //!
-//! It prints a line to try it with from another terminal. Ctrl-C or SIGTERM drains, and the second
-//! one ends at once. The log goes to stderr: `RUST_LOG=debug` shows every connection.
+//! It prints a command to try in another terminal. The first Ctrl-C or SIGTERM drains, the second
+//! one ends all connections at once. The log goes to stderr. `RUST_LOG=debug` shows every
+//! connection.
 
 #[path = "common/mod.rs"]
 mod common;

@@ -1,8 +1,8 @@
 //! A blocking client for tests, tools and small programs: packets over one connection, in any
 //! [`Framing`].
 //!
-//! It is made of the standard library and has nothing to do with a reactor, so it works against
-//! any server. The `call` example is this client with a command line.
+//! It uses only the standard library and needs no reactor, so it works with any server. The `call`
+//! example is this client with a command line.
 //!
 //! ```
 //! use condor::client::{Client, ClientError};
@@ -37,51 +37,53 @@ use std::time::{Duration, Instant};
 use crate::framing::{Decode, Framing};
 use crate::reason::{FrameError, debug_as_display};
 
-/// What can go wrong with a [`Client`].
+/// The errors of a [`Client`].
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {
-    /// Nobody answered at any of the addresses.
+    /// No address accepted a connection.
     #[error("cannot connect to {addr}: {source}")]
     Connect {
-        /// The last address tried, or what could not be turned into one.
+        /// The last address that was tried, or the text that could not be resolved.
         addr: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The server closed, or shut down its sending side, between two packets. Not a failure if no
-    /// more answers were expected.
+    /// The server closed the connection, or shut down its sending side, between two packets. If the
+    /// client expects no more answers, this is not a failure.
     #[error("closed by the server")]
     Closed,
-    /// The server closed inside a packet.
+    /// The server closed the connection inside a packet.
     #[error("closed by the server inside a packet, {have} bytes of which had arrived")]
     ClosedMidPacket {
-        /// Bytes of the packet that had arrived, its header included.
+        /// Bytes of the packet that had arrived, with its header.
         have: usize,
     },
-    /// The packet was not there, or could not be sent, within the timeout.
+    /// The packet did not arrive, or could not be sent, within the timeout.
     ///
-    /// After a `receive` nothing is lost: the next one goes on with what had arrived.
+    /// A `receive` loses nothing: the next one continues with the bytes that had arrived.
     #[error("no answer within {after:?}, {have} bytes of one had arrived")]
     Timeout {
         /// The timeout in force.
         after: Duration,
-        /// Bytes of the packet that had arrived, its header included; 0 for a `send`.
+        /// Bytes of the packet that had arrived, with its header; 0 for a `send`.
         have: usize,
     },
     /// The server's bytes can never become a packet, or the packet cannot be sent.
     #[error(transparent)]
     Frame(#[from] FrameError),
-    /// The [`Framer`](crate::Framer) consumed nothing, more than there was, or less than its packet.
+    /// The [`Framer`](crate::Framer) returned a frame that consumes nothing, more bytes than have
+    /// arrived, or less than its packet.
     #[error("the framer broke its contract")]
     FramerBug,
-    /// An earlier `send` failed, maybe inside a packet, so that another one would be taken for its rest.
+    /// An earlier `send` failed, maybe inside a packet. The server would take another packet for
+    /// the rest of that one.
     #[error("an earlier packet was not sent, or only in part")]
     Broken,
-    /// Sending was ended by [`Client::shutdown_write`] before.
+    /// [`Client::shutdown_write`] was called before.
     #[error("sending was ended before")]
     ShutDown,
-    /// The socket failed: a reset, most of the time.
+    /// The socket failed. Most often the cause is a reset.
     #[error("connection to the server: {0}")]
     Io(#[from] io::Error),
 }
@@ -98,16 +100,16 @@ debug_as_display!(ClientError {
     Io(error),
 });
 
-/// One connection to a server, and its packets.
+/// One connection to a server. It sends and receives packets.
 ///
-/// Packets can be [sent](Self::send) without waiting for answers, as long as the server's answers
-/// fit into the buffers of both kernels: a server that may not write stops reading at some point,
-/// and then both wait for each other.
+/// A client can [send](Self::send) packets without receiving the answers, as long as the answers
+/// fit into the buffers of both kernels. If they do not fit, the server cannot write, and at some
+/// point stops reading. Then client and server wait for each other.
 pub struct Client {
     stream: TcpStream,
     framing: Framing,
     timeout: Duration,
-    /// Received and not yet returned: `input[start..]`.
+    /// `input[start..]` has arrived and was not returned yet.
     input: Vec<u8>,
     start: usize,
     /// Bytes of `input[start..]` that the framing has seen.
@@ -115,13 +117,14 @@ pub struct Client {
     output: Vec<u8>,
     broken: bool,
     shut_down: bool,
-    /// What every `receive` returns from now on.
+    /// The error that every `receive` returns from now on.
     end: Option<End>,
-    /// How the connection broke while something was sent: `receive` returns it at the end.
+    /// The error of a `send` that found the connection broken. `receive` returns it at the end of
+    /// the stream.
     reset: Option<Failure>,
 }
 
-/// What stays, once it has been returned.
+/// An error that every later `receive` returns again.
 #[derive(Debug, Copy, Clone)]
 enum End {
     Frame(FrameError),
@@ -139,7 +142,8 @@ impl From<End> for ClientError {
     }
 }
 
-/// An `io::Error` that can be told again. The kernel tells of a broken connection only once.
+/// The data of an `io::Error`, to return the error again. The kernel reports a broken connection
+/// only once.
 #[derive(Debug, Copy, Clone)]
 struct Failure {
     kind: ErrorKind,
@@ -164,8 +168,9 @@ impl Client {
 
     const CHUNK: usize = 16 * 1024;
 
-    /// Connects to the first address that answers, within [`DEFAULT_TIMEOUT`] each. Packets are
-    /// framed by [`LengthField::U16`] unless [`framing`](Self::framing) says otherwise.
+    /// Connects to the first address that accepts the connection. Each address has
+    /// [`DEFAULT_TIMEOUT`] to do so. The framing is [`LengthField::U16`], unless
+    /// [`framing`](Self::framing) sets another one.
     ///
     /// [`DEFAULT_TIMEOUT`]: Self::DEFAULT_TIMEOUT
     /// [`LengthField::U16`]: crate::LengthField::U16
@@ -187,8 +192,8 @@ impl Client {
         Err(last)
     }
 
-    /// Takes over a connection made otherwise. Its options are left alone, but for TCP_NODELAY and
-    /// blocking mode.
+    /// Makes a client of an existing connection. It sets TCP_NODELAY and blocking mode, and leaves
+    /// the other options as they are.
     ///
     /// # Errors
     ///
@@ -211,40 +216,41 @@ impl Client {
         })
     }
 
-    /// Frames packets otherwise, from the first byte not yet received.
+    /// Sets another framing. It applies from the first byte that `receive` has not returned yet.
     ///
-    /// As everywhere the first half of a [`Framing::split`] is what comes in: a server's
-    /// `split(a, b)` is its client's `split(b, a)`.
+    /// The first half of a [`Framing::split`] is for input, as everywhere: if the server has
+    /// `split(a, b)`, its client needs `split(b, a)`.
     #[must_use]
     pub fn framing(mut self, framing: impl Into<Framing>) -> Self {
         self.framing = framing.into();
         self.scanned = 0;
-        // What the old one refused may be a packet of the new one.
+        // Bytes that the old framing refused may be a packet in the new one.
         self.end = self.end.filter(|end| matches!(end, End::Io(_)));
         self
     }
 
-    /// How long each `send` and each `receive` may take in all, however the bytes drip in.
-    /// Default: 10 s. `Duration::MAX`: for ever. At least 1 ms.
+    /// How long each `send` and each `receive` may take in all, even if bytes keep arriving one by
+    /// one. Default: 10 s. At least 1 ms. `Duration::MAX` means no timeout.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout.max(Duration::from_millis(1));
         self
     }
 
-    /// Sends `packet`. It has been given to the kernel when this returns.
+    /// Sends `packet`. When the method returns `Ok`, the kernel has the whole packet.
     ///
     /// # Errors
     ///
-    /// [`ClientError::Frame`] if it cannot be framed: nothing was sent. [`ClientError::Timeout`] or
-    /// [`ClientError::Io`] if it was sent in part or not at all; the connection takes no packets
-    /// after that, and says so with [`ClientError::Broken`]. [`ClientError::Io`] again if `receive`
-    /// has returned it. [`ClientError::ShutDown`] after [`shutdown_write`](Self::shutdown_write).
+    /// - [`ClientError::Frame`] if the framing cannot express the packet. Nothing was sent.
+    /// - [`ClientError::Timeout`] or [`ClientError::Io`] if the packet was sent in part or not at
+    ///   all. Every later `send` returns [`ClientError::Broken`].
+    /// - [`ClientError::Io`] if `receive` has returned it before.
+    /// - [`ClientError::ShutDown`] after [`shutdown_write`](Self::shutdown_write).
     pub fn send(&mut self, packet: impl AsRef<[u8]>) -> Result<(), ClientError> {
         self.send_all([packet])
     }
 
-    /// Sends all of `packets` at once, pipelined.
+    /// Sends all `packets` at once, without waiting for answers in between.
     ///
     /// ```no_run
     /// # use condor::client::Client;
@@ -257,7 +263,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// As [`send`](Self::send); with [`ClientError::Frame`] none of them was sent.
+    /// As [`send`](Self::send). After [`ClientError::Frame`] none of the packets was sent.
     pub fn send_all(
         &mut self,
         packets: impl IntoIterator<Item = impl AsRef<[u8]>>,
@@ -278,7 +284,7 @@ impl Client {
         let sent = self.write_output();
         self.broken = sent.is_err();
         if let Err(ClientError::Io(error)) = &sent
-            // The server reads no more, and may have ended in good order.
+            // After a broken pipe the server reads no more, but it may have closed without a fault.
             && error.kind() != ErrorKind::BrokenPipe
         {
             self.reset = Some(error.into());
@@ -290,11 +296,13 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`ClientError::Closed`] at the end of the stream, [`ClientError::ClosedMidPacket`] if it
-    /// comes too early. [`ClientError::Timeout`]: ask again and lose nothing. All others stay: every
-    /// later `receive` returns the same. [`ClientError::Frame`] and [`ClientError::FramerBug`] stay
-    /// until another [`framing`](Self::framing) is set. [`ClientError::Io`] also comes at the end of
-    /// the stream if a `send` has found the connection broken.
+    /// - [`ClientError::Closed`] at the end of the stream, [`ClientError::ClosedMidPacket`] if the
+    ///   stream ends inside a packet.
+    /// - [`ClientError::Timeout`]. The next `receive` continues, and no byte is lost.
+    /// - [`ClientError::Frame`] and [`ClientError::FramerBug`]. Every later `receive` returns the
+    ///   same error, until another [`framing`](Self::framing) is set.
+    /// - [`ClientError::Io`]. Every later `receive` returns the same error. It also comes at the end
+    ///   of the stream if a `send` has found the connection broken.
     pub fn receive(&mut self) -> Result<Vec<u8>, ClientError> {
         if let Some(end) = self.end {
             return Err(end.into());
@@ -331,7 +339,8 @@ impl Client {
         }
     }
 
-    /// The kernel says the same of a stream that has ended and of one that broke and was told of.
+    /// A read of 0 bytes has two causes: the stream has ended, or the connection is broken and a
+    /// `send` has already got the error. `reset` tells them apart.
     fn end_of_stream(&self) -> ClientError {
         match self.reset {
             Some(failure) => End::Io(failure).into(),
@@ -340,8 +349,8 @@ impl Client {
         }
     }
 
-    /// Sends `packet` and waits for the next packet to come: its answer, if nothing else was
-    /// outstanding.
+    /// Sends `packet` and waits for the next packet. It is the answer to `packet` if the client
+    /// waited for no other answer.
     ///
     /// # Errors
     ///
@@ -351,7 +360,7 @@ impl Client {
         self.receive()
     }
 
-    /// Tells the server that nothing more is coming. What it still answers can be received.
+    /// Shuts down the sending side. The client can still receive the server's answers.
     ///
     /// # Errors
     ///
@@ -370,7 +379,7 @@ impl Client {
         Ok(self.stream.peer_addr()?)
     }
 
-    /// The connection itself, for its options.
+    /// The socket, to read or set its options.
     pub fn stream(&self) -> &TcpStream {
         &self.stream
     }
@@ -419,13 +428,14 @@ impl fmt::Debug for Client {
     }
 }
 
-/// Whether a system call ended for a cause after which the deadline decides. `TimedOut` is none: it is
-/// what a connection breaks with whose peer has acknowledged nothing for too long.
+/// Whether a call may be made again after this error, if the deadline allows it. After `TimedOut`
+/// it may not: the connection is broken, because the peer has acknowledged nothing for too long.
 fn may_go_on(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock)
 }
 
-/// When an operation is given up; never, if the timeout is beyond what the clock can say.
+/// The time at which an operation fails with a timeout. `None` is never: the timeout is beyond what
+/// the clock can represent.
 struct Deadline(Option<Instant>);
 
 impl Deadline {
@@ -433,7 +443,8 @@ impl Deadline {
         Self(now().checked_add(timeout))
     }
 
-    /// What a socket's timeout has to be: `Some(None)` is for ever, `None` is too late.
+    /// The timeout to set on the socket. `Some(None)` is no timeout. `None` means that the deadline
+    /// has passed.
     fn left(&self) -> Option<Option<Duration>> {
         let Some(at) = self.0 else {
             return Some(None);
@@ -464,14 +475,15 @@ mod tests {
         (client, thread::spawn(move || script(stream)))
     }
 
-    /// A server that says `bytes` and closes.
+    /// A server that sends `bytes` and closes.
     fn says(bytes: &'static [u8]) -> Client {
         let (client, done) = server(move |mut stream| stream.write_all(bytes).unwrap());
         done.join().unwrap();
         client
     }
 
-    /// Goal: cuts are invisible. Method: a server that writes two packets byte by byte.
+    /// Goal: packets come whole, even if they arrive in pieces. Method: a server writes its packets
+    /// byte by byte.
     #[test]
     fn packets_come_whole_however_they_were_cut() {
         let (mut client, done) = server(|mut stream| {
@@ -498,7 +510,8 @@ mod tests {
         assert!(matches!(client.receive(), Err(ClientError::ClosedMidPacket { have: 4 })));
     }
 
-    /// Goal: a timeout loses nothing. Method: the server sends the rest when the test says so.
+    /// Goal: a timeout loses no byte. Method: the server sends the rest of a packet after the
+    /// client's timeout.
     #[test]
     fn a_timeout_keeps_what_had_arrived() {
         let (go, wait) = std::sync::mpsc::channel();
@@ -508,7 +521,7 @@ mod tests {
             stream.write_all(b"e").unwrap();
         });
         let mut client = client.timeout(Duration::from_millis(50));
-        // The first 4 bytes may come late on a busy machine; then `have` is smaller at first.
+        // On a busy machine the first 4 bytes may come late. Then `have` is smaller at first.
         while !matches!(client.receive(), Err(ClientError::Timeout { have: 4, .. })) {}
         go.send(()).unwrap();
         let mut client = client.timeout(Duration::MAX);
@@ -565,8 +578,8 @@ mod tests {
         }
     }
 
-    /// Goal: an answer that is not valid is an error, and stays one. Method: frames that take nothing,
-    /// more than there is, and less than their packet.
+    /// Goal: an invalid answer of a framer is an error in every later `receive`. Method: frames that
+    /// consume nothing, more bytes than have arrived, and less than their packet.
     #[test]
     fn a_framer_that_lies_is_found_out() {
         for (end, consumed) in [(0, 0), (0, 3), (2, 1), (3, 2)] {
@@ -581,7 +594,8 @@ mod tests {
         }
     }
 
-    /// A length of one byte and a packet, with a hint as this makes it of what is there.
+    /// A length of one byte, then a packet. The function makes the hint from the number of bytes
+    /// that have arrived.
     struct Hinting(fn(usize) -> Option<usize>);
 
     impl Framer for Hinting {
@@ -598,9 +612,9 @@ mod tests {
         }
     }
 
-    /// Goal: a wrong hint of a framer costs no packet; one above the maximum announces a packet that is
-    /// too large. Method: hints below, at and above what is there, with packets in pieces of 1 and 5
-    /// bytes.
+    /// Goal: a wrong hint of a framer loses no packet, and a hint above the maximum announces a
+    /// packet that is too large. Method: hints below, at and above the number of bytes that have
+    /// arrived, with packets in pieces of 1 and 5 bytes.
     #[test]
     fn a_wrong_hint_costs_no_packet() {
         let hints: [fn(usize) -> Option<usize>; 6] = [

@@ -1,10 +1,10 @@
-//! Testing your handler: without sockets, without sleeping, fault by fault.
+//! Tests of your handler without sockets and without sleeping, with faults that the test chooses.
 //!
 //! # Testing your handler
 //!
-//! A [`Harness`] runs the crate's own reactor over *scripted* streams, with a clock that only your
-//! test moves. A handler cannot tell the difference; your test
-//! plays the peer, the network and the time.
+//! A [`Harness`] runs the crate's own reactor over *scripted* streams. Only your test moves the
+//! clock. A handler cannot tell the difference. Your test controls the peer, the network and the
+//! time.
 //!
 //! ```
 //! use std::time::Duration;
@@ -12,7 +12,7 @@
 //! use condor::testing::Harness;
 //! use condor::{Action, CloseReason, Context, Handler, Info};
 //!
-//! /// Adds up bytes, and says how many times it has lost patience.
+//! /// Adds up bytes, and counts the packets that timed out.
 //! #[derive(Default)]
 //! struct Adder {
 //!     timeouts: u32,
@@ -41,7 +41,7 @@
 //! harness.packet([1, 2, 3]);
 //! assert_eq!(harness.packets(), [b"6"]);
 //!
-//! // Half a packet, and then nothing.
+//! // A part of a packet arrives, and then nothing more.
 //! harness.receive([0, 3, 1]);
 //! harness.advance(Duration::from_millis(9_999));
 //! assert_eq!(harness.closed(), None);
@@ -54,31 +54,33 @@
 //!
 //! | the peer | sends bytes as they are, or packets | [`receive`](Harness::receive), [`packet`](Harness::packet) |
 //! |---|---|---|
-//! | | has got bytes, or packets | [`sent`](Harness::sent), [`packets`](Harness::packets) |
+//! | | has received bytes, or packets | [`sent`](Harness::sent), [`packets`](Harness::packets) |
 //! | | reads slowly, or not at all | [`peer_reads`](Harness::peer_reads), [`peer_stalls`](Harness::peer_stalls) |
 //! | | sends no more, or resets | [`peer_closes`](Harness::peer_closes), [`peer_resets`](Harness::peer_resets) |
-//! | the network | cuts what passes | [`max_read`](Harness::max_read), [`max_write`](Harness::max_write) |
+//! | the network | limits the bytes of one read or write | [`max_read`](Harness::max_read), [`max_write`](Harness::max_write) |
 //! | | fails at one call, or at random from a seed | [`fail_next_read`](Harness::fail_next_read), [`faults`](Harness::faults) |
 //! | time | passes | [`advance`](Harness::advance), [`stall`](Harness::stall) |
 //! | threads | send messages | [`message`](Harness::message), [`address`](Harness::address), [`broadcast`](Harness::broadcast) |
 //! | the operator | stops the listener | [`drain`](Harness::drain) |
 //! | more peers | connect | [`connect`](Harness::connect) |
-//! | afterwards | what `terminate` was told, what the handler knows, what is left over | [`closed`](Harness::closed), [`with_handler`](Harness::with_handler), [`leftovers`](Harness::leftovers) |
+//! | afterwards | the reason that `terminate` got, the state of the handler, what the listener still holds | [`closed`](Harness::closed), [`with_handler`](Harness::with_handler), [`leftovers`](Harness::leftovers) |
 //!
-//! Everything that makes something happen returns when there is nothing left to do but wait: all
-//! that could be read was read, all callbacks were made, all that could be written was written.
-//! [`arrive`](Harness::arrive) and [`stall`](Harness::stall) are the exceptions; with them several
-//! things happen in one turn.
+//! A method that causes an event returns when the reactor can only wait. By then the reactor has
+//! read all that it could read, made all callbacks, and written all that it could write.
+//! [`arrive`](Harness::arrive) and [`stall`](Harness::stall) are the exceptions: they do not run
+//! the reactor, so a test can put several events into one turn.
 //!
 //! ## What it is not
 //!
-//! There is no socket: what depends on the kernel, as what a reset does to bytes on their way, is
-//! not modelled beyond what each method says. A listener that a handler starts by
-//! [`Context::handle`](crate::Context::handle) has its name and its address, and no client reaches
-//! it. Stopping a listener and shutting down work as they do over sockets.
+//! There is no socket. Some behaviour depends on the kernel, such as what a reset does to bytes in
+//! transit. The harness models it only as far as the documentation of each method says.
 //!
-//! A panic in a callback ends the connection, as ever: an `assert!` inside a handler fails no test,
-//! unless the test looks at [`closed`](Harness::closed).
+//! A handler can start a listener by [`Context::handle`](crate::Context::handle). That listener has
+//! its name and its address, but no client can reach it. Stopping a listener and shutting down work
+//! as they do over sockets.
+//!
+//! A panic in a callback ends the connection, as it does over sockets. So an `assert!` inside a
+//! handler fails no test, unless the test looks at [`closed`](Harness::closed).
 
 mod faults;
 mod harness;

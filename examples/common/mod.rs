@@ -1,5 +1,5 @@
-//! What the example servers share and none of them is about: an address to listen on, a log, output
-//! that may close, and signals that drain.
+//! Code that the example servers share: the address to listen on, the log, output to a stdout that
+//! may be closed, and signals that drain.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -12,7 +12,7 @@ use condor::{Drain, Error, Handle};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// Reads `HOST:PORT`, where the host is an address or a name. `:PORT` is that port on 127.0.0.1, as
+/// Parses `HOST:PORT`, where the host is an address or a name. `:PORT` is a port on 127.0.0.1, as
 /// with `ListenerOptions::port`.
 pub(crate) fn listen_address(text: &str) -> Result<SocketAddr, String> {
     if let Some(port) = text.strip_prefix(':').and_then(|port| port.parse().ok()) {
@@ -21,7 +21,8 @@ pub(crate) fn listen_address(text: &str) -> Result<SocketAddr, String> {
     let addrs = text.to_socket_addrs().map_err(|error| {
         format!("{error}; HOST:PORT is expected, such as 127.0.0.1:5555 or localhost:5555")
     })?;
-    // A name may have addresses that this machine lacks: `localhost` is also ::1, IPv6 or not.
+    // A name may have addresses that this machine lacks. `localhost` is also ::1, even on a machine
+    // without IPv6.
     let is_ours = |addr: &SocketAddr| {
         let mut any_port = *addr;
         any_port.set_port(0);
@@ -29,28 +30,29 @@ pub(crate) fn listen_address(text: &str) -> Result<SocketAddr, String> {
     };
     let addrs: Vec<SocketAddr> = addrs.collect();
     let ours = addrs.iter().find(|addr| is_ours(addr));
-    // The listener says best what is wrong with the others.
+    // If this machine has none of the addresses, the listener's error for the first one is the best
+    // explanation.
     ours.or_else(|| addrs.first()).copied().ok_or_else(|| String::from("the name has no address"))
 }
 
-/// Logs to stderr what `RUST_LOG` asks for, else everything from `level` up.
+/// Starts the log on stderr. If `RUST_LOG` is not set, it logs everything from `level` up.
 pub(crate) fn start_log(level: &str) {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).init();
 }
 
-/// Prints a line to stdout. A server whose output nobody reads any more (`... | head -1`) serves on,
-/// so a failure is no failure; `println!` would panic.
+/// Prints a line to stdout, and ignores errors. If the reader of stdout is gone (`... | head -1`),
+/// the server continues, where `println!` would panic.
 pub(crate) fn say(line: impl Display) {
     let mut out = io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
-/// Prints a line to stderr, as [`say`] does.
+/// Prints a line to stderr, and ignores errors, as [`say`] does.
 pub(crate) fn complain(line: impl Display) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// What the program ends with: 0, or 1 after a word about what has failed.
+/// The program's exit code: 0, or 1 after printing the error.
 pub(crate) fn exit_code(program: &str, outcome: Result<(), impl Display>) -> ExitCode {
     let Err(error) = outcome else { return ExitCode::SUCCESS };
     complain(format_args!("{program}: {error}"));
@@ -58,7 +60,7 @@ pub(crate) fn exit_code(program: &str, outcome: Result<(), impl Display>) -> Exi
 }
 
 /// From now on the first SIGINT or SIGTERM drains, and the second one ends every connection at once.
-/// What comes back are the drains, as they are asked for.
+/// Each signal's drain is sent to the returned channel.
 pub(crate) fn drain_on_signals(handle: Handle) -> Result<Receiver<Drain>, Error> {
     let mut signals = Signals::new([SIGINT, SIGTERM])
         .map_err(|source| Error::Poll { what: "listen for signals", source })?;
@@ -67,9 +69,9 @@ pub(crate) fn drain_on_signals(handle: Handle) -> Result<Receiver<Drain>, Error>
         let what = ["draining; a second signal ends every connection at once"].into_iter();
         let what = what.chain(std::iter::repeat("ending every connection"));
         for (_signal, what) in signals.forever().zip(what) {
-            complain(what); // first, since the program may end at once
+            complain(what); // first, because the program may end at once
             let Ok(drain) = handle.shutdown() else { return };
-            let _ = asked.send(drain); // few look at them
+            let _ = asked.send(drain); // most programs drop the receiver
         }
     });
     Ok(drains)

@@ -1,14 +1,14 @@
-//! Faults: what may go wrong in a call of a scripted stream, drawn from a seed.
+//! Faults: the failures of a scripted stream's calls, drawn from a seed.
 
 use std::io::ErrorKind;
 
-/// How often which call of a scripted stream goes wrong, and the seed that decides when.
+/// The probability of each fault of a scripted stream, and the seed that decides when it occurs.
 ///
-/// The same seed and the same calls give the same faults. What a kernel announces is announced
-/// here too: after a short read, or a call that would block, a new event follows in one of the
-/// next turns.
+/// The same seed and the same calls give the same faults. Events follow as they do from a kernel:
+/// after a short read, or after a call that would block, a new event comes in one of the next
+/// turns.
 ///
-/// Probabilities are per call, and cut to 0.9 so that something gets through.
+/// Probabilities are per call. They are limited to 0.9, so that some calls succeed.
 ///
 /// # Examples
 ///
@@ -47,8 +47,8 @@ pub struct Faults {
 }
 
 impl Faults {
-    /// Faults that a connection survives: calls that do less than asked, nothing at all, or are
-    /// interrupted, and events that come late or for nothing.
+    /// Faults that a connection survives. Some calls do less than asked, do nothing, or are
+    /// interrupted. Some events come late or without a cause.
     pub fn new(seed: u64) -> Self {
         Self {
             seed,
@@ -63,7 +63,7 @@ impl Faults {
         }
     }
 
-    /// A network without a fault, to be made worse one fault at a time.
+    /// A network without a fault. The methods below add faults one at a time.
     pub fn none(seed: u64) -> Self {
         Self::new(seed).short(0.0).would_block(0.0).interrupted(0.0).spurious(0.0).late(0.0)
     }
@@ -74,50 +74,53 @@ impl Faults {
         self
     }
 
-    /// A read or a write does nothing, and an event says when to try again. Default: 0.2.
+    /// A read or a write does nothing; a later event announces that a new try can succeed.
+    /// Default: 0.2.
     pub fn would_block(mut self, probability: f64) -> Self {
         self.would_block = probability;
         self
     }
 
-    /// A call is interrupted by a signal. Default: 0.1.
+    /// A signal interrupts a call. Default: 0.1.
     pub fn interrupted(mut self, probability: f64) -> Self {
         self.interrupted = probability;
         self
     }
 
-    /// An event comes for nothing, per connection and turn in which there is something to do.
+    /// A read or a write also causes an event without a cause, for the same connection.
     /// Default: 0.05.
     pub fn spurious(mut self, probability: f64) -> Self {
         self.spurious = probability;
         self
     }
 
-    /// An event is held back until a later turn. Default: 0.5.
+    /// An event comes in a later turn than it should. Default: 0.5.
     pub fn late(mut self, probability: f64) -> Self {
         self.late = probability;
         self
     }
 
-    /// A call fails because the peer reset the connection. What had arrived is lost. Default: 0.
+    /// A call fails because the peer reset the connection. Bytes that had arrived are lost.
+    /// Default: 0.
     pub fn reset(mut self, probability: f64) -> Self {
         self.reset = probability;
         self
     }
 
-    /// A write finds that nobody reads. Default: 0.
+    /// A write fails with `BrokenPipe`, as if the peer no longer reads. Default: 0.
     pub fn broken_pipe(mut self, probability: f64) -> Self {
         self.broken_pipe = probability;
         self
     }
 
-    /// A read finds the end of the stream. What had arrived is lost. Default: 0.
+    /// A read finds the end of the stream. Bytes that had arrived are lost. Default: 0.
     pub fn end(mut self, probability: f64) -> Self {
         self.end = probability;
         self
     }
 
-    /// The plan of connection number `index`: each has its own, from the one seed.
+    /// The plan of connection number `index`. Each connection has a plan of its own, derived from
+    /// the one seed.
     pub(super) fn plan(&self, index: u64) -> FaultPlan {
         let mut random = Random(self.seed);
         let own = random.next() ^ index.wrapping_mul(0xD134_2543_DE82_EF95);
@@ -125,14 +128,14 @@ impl Faults {
     }
 }
 
-/// What happens to a call.
+/// The fault of one call.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub(super) enum Fault {
     Fails(ErrorKind),
     Ends,
 }
 
-/// Faults as they fall on one stream.
+/// The faults of one stream.
 #[derive(Debug)]
 pub(super) struct FaultPlan {
     faults: Faults,
@@ -160,10 +163,10 @@ impl FaultPlan {
         ])
     }
 
-    /// How much of `count` bytes gets through, at least one.
+    /// How many of `count` bytes a call transfers. At least 1, unless `count` is 0.
     pub(super) fn cut(&mut self, count: usize) -> usize {
         if count > 1 && self.random.chance(self.faults.short) {
-            // Tiny pieces and long ones alike.
+            // Half of the cuts leave less than 8 bytes, so that tiny pieces are common, too.
             let most = if self.random.chance(0.5) { count.min(8) } else { count };
             return 1 + self.random.below(most - 1);
         }
@@ -201,7 +204,8 @@ impl Random {
         (self.next() % end.max(1) as u64) as usize
     }
 
-    /// Draws nothing for what never happens, so that adding a fault does not reshuffle the others.
+    /// A probability of 0 draws no number, so an added fault of probability 0 does not change when
+    /// the others occur.
     fn chance(&mut self, probability: f64) -> bool {
         const STEPS: f64 = (1u64 << 32) as f64;
         probability > 0.0 && ((self.next() >> 32) as f64) < probability.min(0.9) * STEPS

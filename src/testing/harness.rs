@@ -1,4 +1,4 @@
-//! The harness: what a test does to a handler. What it sees is in `observations`.
+//! The harness: what a test can do to a handler. What a test can see is in `observations`.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -19,22 +19,23 @@ use crate::options::{ListenerOptions, ReactorOptions};
 use crate::poller::Readiness;
 use crate::reason::MessageError;
 
-/// One scripted connection to a listener with your handlers, and the hand on its clock. See the
-/// [module's documentation](super).
+/// One scripted connection to a listener with your handlers. It also moves the listener's clock.
+/// See the [module's documentation](super).
 ///
-/// [`connect`](Self::connect) gives one more connection to the *same* listener: they share the
-/// clock, the options and the mailbox. When the last of them is dropped, the listener ends as with
-/// a dropped [`Reactor`](crate::Reactor): every handler that is left is terminated.
+/// [`connect`](Self::connect) returns one more connection to the *same* listener. All of them share
+/// the clock, the options and the mailbox. When the last one is dropped, the listener ends as it
+/// does when a [`Reactor`](crate::Reactor) is dropped: all remaining handlers are terminated.
 pub struct Harness<H: Handler> {
     pub(super) rig: Rc<RefCell<Rig<H>>>,
-    /// The rig's own, to be reached while the rig is in a turn: a callback may drop a harness.
+    /// The network of the rig. A callback may drop a harness while the rig is borrowed for a turn,
+    /// so `drop` cannot reach the network through the rig.
     network: Rc<RefCell<Network>>,
     pub(super) script: Shared,
 }
 
 impl<H: Handler> Harness<H> {
-    /// A connection to a listener with these options, accepted and initialised. `factory` makes the
-    /// handlers, as with [`start_listener`](crate::Reactor::start_listener).
+    /// Makes a listener with these options, and an accepted and initialised connection to it.
+    /// `factory` makes the handlers, as with [`start_listener`](crate::Reactor::start_listener).
     ///
     /// # Panics
     ///
@@ -46,11 +47,12 @@ impl<H: Handler> Harness<H> {
         Self::with(ReactorOptions::default(), options, factory)
     }
 
-    /// As [`new`](Self::new), in a reactor with these options: small budgets, for instance.
+    /// As [`new`](Self::new), in a reactor with these options. A test can set small budgets, for
+    /// instance.
     ///
     /// # Panics
     ///
-    /// As [`new`](Self::new), and if the reactor's are [refused](ReactorOptions::check).
+    /// As [`new`](Self::new), and if the reactor's options are [refused](ReactorOptions::check).
     pub fn with(
         reactor: ReactorOptions,
         options: ListenerOptions,
@@ -60,21 +62,23 @@ impl<H: Handler> Harness<H> {
         Self::join(&rig, None)
     }
 
-    /// A connection to a listener with the default options, which has this one handler and takes no
-    /// further connection.
+    /// Makes a listener with the default options, and a connection to it with this handler. The
+    /// listener accepts no other connection: its `max_connections` is 1.
     pub fn of(handler: H) -> Self {
         let mut handler = Some(handler);
         let options = ListenerOptions::port(5555).max_connections(1);
         Self::new(options, move |_| handler.take().expect("the one handler was given away"))
     }
 
-    /// One more connection to the same listener. It waits, as in a backlog, while there are
-    /// [`max_connections`](ListenerOptions::max_connections); see [`is_accepted`](Self::is_accepted).
+    /// Makes one more connection to the same listener. While the listener has
+    /// [`max_connections`](ListenerOptions::max_connections), the connection waits, as in a
+    /// backlog; see [`is_accepted`](Self::is_accepted).
     pub fn connect(&self) -> Self {
         Self::join(&self.rig, None)
     }
 
-    /// One more connection, from this end. By default they come from 192.0.2.1, from a port each.
+    /// Makes one more connection, with `peer_addr` as the peer's address. By default a connection
+    /// comes from 192.0.2.1, with a port of its own.
     pub fn connect_from(&self, peer_addr: impl Into<Endpoint>) -> Self {
         Self::join(&self.rig, Some(peer_addr.into()))
     }
@@ -86,7 +90,7 @@ impl<H: Handler> Harness<H> {
         Self { rig: Rc::clone(rig), network, script }
     }
 
-    /// Changes the script, then has everything happen that follows from it.
+    /// Changes the script, then runs the reactor until it can only wait.
     fn act(&self, change: impl FnOnce(&mut Script)) {
         change(&mut self.script.borrow_mut());
         self.run();
@@ -94,25 +98,26 @@ impl<H: Handler> Harness<H> {
 
     // ---- the peer ----
 
-    /// The peer sends `bytes`, as they are.
+    /// The peer sends `bytes`, without framing them.
     pub fn receive(&self, bytes: impl AsRef<[u8]>) {
         self.act(|script| script.arrive(bytes.as_ref()));
     }
 
-    /// The peer sends `payload` as one packet, in the framing that the connection has by now.
+    /// The peer sends `payload` as one packet, in the connection's current framing.
     ///
     /// # Panics
     ///
-    /// If the framing cannot express it. [`receive`](Self::receive) sends what is malformed.
+    /// If the framing cannot express `payload`. Malformed bytes can be sent with
+    /// [`receive`](Self::receive).
     pub fn packet(&self, payload: impl AsRef<[u8]>) {
         self.receive(self.framed(payload));
     }
 
-    /// `payload` as the peer frames it by now.
+    /// `payload` as one packet, in the peer's current framing.
     ///
     /// # Panics
     ///
-    /// If the framing cannot express it.
+    /// If the framing cannot express `payload`.
     pub fn framed(&self, payload: impl AsRef<[u8]>) -> Vec<u8> {
         let mut bytes = Vec::new();
         if let Err(error) = self.framing().encode(payload.as_ref(), &mut bytes) {
@@ -121,7 +126,8 @@ impl<H: Handler> Harness<H> {
         bytes
     }
 
-    /// Bytes arrive, and nobody has noticed yet: whatever happens next happens in the same turn.
+    /// Bytes arrive, but the reactor does not run yet. It handles them in the same turn as the next
+    /// event.
     ///
     /// ```
     /// # use condor::testing::Harness;
@@ -144,19 +150,19 @@ impl<H: Handler> Harness<H> {
         self.script.borrow_mut().arrive(bytes.as_ref());
     }
 
-    /// The bytes that the peer has got since last asked.
+    /// The bytes that the peer has received since the last call.
     pub fn sent(&self) -> Vec<u8> {
         std::mem::take(&mut self.script.borrow_mut().taken)
     }
 
-    /// The whole packets that the peer has got since last asked, in the framing that the connection
-    /// has by now. What is left of an incomplete one stays; without framing, everything is one
-    /// packet.
+    /// The whole packets that the peer has received since the last call, in the connection's
+    /// current framing. The bytes of an incomplete packet stay for the next call. Without framing,
+    /// all bytes are one packet.
     ///
     /// # Panics
     ///
-    /// If it has got something that is no packet, or the [`Framer`](crate::Framer) gives an answer
-    /// that is not [valid](Decode::is_valid).
+    /// If the peer has received bytes that are no packet, or if the [`Framer`](crate::Framer)
+    /// returns an answer that is not [valid](Decode::is_valid).
     pub fn packets(&self) -> Vec<Vec<u8>> {
         let framing = self.framing();
         let mut script = self.script.borrow_mut();
@@ -180,28 +186,28 @@ impl<H: Handler> Harness<H> {
         packets
     }
 
-    /// The framing as the peer has it.
+    /// The framing from the peer's side: what the connection sends comes in.
     fn framing(&self) -> Framing {
         let own = self.script.borrow().framing.clone().map(Framing::mirrored);
         own.unwrap_or_else(|| self.rig.borrow().framing.clone())
     }
 
-    /// The peer sends no more, but reads on: half a close.
+    /// The peer shuts down its sending side. It still reads.
     pub fn peer_closes(&self) {
         self.act(Script::end);
     }
 
-    /// The peer resets the connection. What had arrived before can still be read, as on Linux.
+    /// The peer resets the connection. Bytes that arrived before can still be read, as on Linux.
     pub fn peer_resets(&self) {
         self.act(Script::reset);
     }
 
-    /// From now on the peer takes nothing.
+    /// From now on the peer reads nothing.
     pub fn peer_stalls(&self) {
         self.script.borrow_mut().window = 0;
     }
 
-    /// The peer, having [stalled](Self::peer_stalls), takes `bytes` more.
+    /// After [`peer_stalls`](Self::peer_stalls), the peer reads `bytes` more bytes.
     ///
     /// ```
     /// # use condor::testing::Harness;
@@ -225,14 +231,14 @@ impl<H: Handler> Harness<H> {
         self.act(|script| script.open_window(bytes));
     }
 
-    /// The peer, having [stalled](Self::peer_stalls), takes everything again.
+    /// After [`peer_stalls`](Self::peer_stalls), the peer reads everything again.
     pub fn peer_reads_all(&self) {
         self.peer_reads(usize::MAX);
     }
 
     // ---- the network ----
 
-    /// From now on one read gives at most so many bytes; an event announces the rest.
+    /// From now on one read returns at most `bytes` bytes. An event announces the rest.
     ///
     /// # Panics
     ///
@@ -242,42 +248,44 @@ impl<H: Handler> Harness<H> {
         self.script.borrow_mut().read_most = bytes;
     }
 
-    /// From now on one write takes at most so many bytes.
+    /// From now on one write takes at most `bytes` bytes.
     ///
     /// # Panics
     ///
-    /// If `bytes` is 0; [`peer_stalls`](Self::peer_stalls) is for that.
+    /// If `bytes` is 0. For a peer that reads nothing, use [`peer_stalls`](Self::peer_stalls).
     pub fn max_write(&self, bytes: usize) {
         assert!(bytes > 0, "a write that takes nothing is `peer_stalls`");
         self.script.borrow_mut().write_most = bytes;
     }
 
-    /// The next read fails. Said several times, the calls after it do so in turn.
+    /// The next read fails with `kind`. Several calls of this method make as many reads fail, in
+    /// the same order.
     ///
-    /// After [`ErrorKind::WouldBlock`] an event follows, after [`ErrorKind::Interrupted`] nothing
-    /// has happened; any other error is the stream's end, and what had arrived is lost.
+    /// - After [`ErrorKind::WouldBlock`] an event follows.
+    /// - [`ErrorKind::Interrupted`] changes nothing in the stream.
+    /// - Any other error ends the stream, and the bytes that had arrived are lost.
     pub fn fail_next_read(&self, kind: ErrorKind) {
         self.script.borrow_mut().read_errors.push_back(kind);
     }
 
-    /// The next write fails. As [`fail_next_read`](Self::fail_next_read).
+    /// The next write fails with `kind`, as [`fail_next_read`](Self::fail_next_read) describes.
     pub fn fail_next_write(&self, kind: ErrorKind) {
         self.script.borrow_mut().write_errors.push_back(kind);
     }
 
-    /// The next accept fails, of whichever connection. Who waited goes on waiting.
+    /// The next accept of the listener fails with `kind`. Connections in the backlog stay there.
     pub fn fail_next_accept(&self, kind: ErrorKind) {
         self.rig.borrow().network.borrow().door.borrow_mut().errors.push_back(kind);
     }
 
-    /// An event that announces everything, for nothing.
+    /// Delivers an event without a cause, with every readiness that an event can announce.
     pub fn disturb(&self) {
         let all = Readiness::READABLE.with(Readiness::WRITABLE);
         let all = all.with(Readiness::READ_UNTIL_BLOCKED).with(Readiness::ERROR);
         self.act(|script| script.announce(all));
     }
 
-    /// From now on all connections to this listener have this plan, those to come included.
+    /// From now on these faults apply to all connections of this listener, later ones included.
     pub fn faults(&self, faults: Faults) {
         self.rig.borrow().set_faults(faults);
     }
@@ -289,45 +297,46 @@ impl<H: Handler> Harness<H> {
 
     // ---- time ----
 
-    /// Time passes, and everything that falls due happens at its moment.
+    /// Time passes. Everything that becomes due on the way happens at the time at which it is due.
     pub fn advance(&self, by: Duration) {
         self.rig.borrow_mut().advance(by);
     }
 
-    /// Time passes in which nothing is done, as when the process was stopped. What falls due
-    /// meanwhile happens afterwards, together with what has [arrived](Self::arrive).
+    /// Time passes, but the reactor does not run, as if the process was stopped. What becomes due
+    /// in this time happens when the reactor next runs, together with what has
+    /// [arrived](Self::arrive).
     pub fn stall(&self, by: Duration) {
         self.rig.borrow().hand.advance(by);
     }
 
-    /// How much time has passed in all.
+    /// The time that has passed since the listener was made.
     pub fn elapsed(&self) -> Duration {
         self.rig.borrow().hand.elapsed()
     }
 
-    /// Turns until there is nothing left to do but wait.
+    /// Runs turns until the reactor can only wait.
     ///
     /// # Panics
     ///
-    /// If there is no end to it, because a handler keeps itself busy.
+    /// If the reactor is still busy after 100,000 turns, because a handler keeps itself busy.
     pub fn run(&self) {
         self.rig.borrow_mut().run();
     }
 
-    /// One turn of the loop, whether there is something to do or not: for tests of what happens
-    /// in the midst of things, with small budgets.
+    /// Runs one turn of the loop, even if there is nothing to do. With small budgets, a test can
+    /// look at the state between the turns of one piece of work.
     pub fn turn(&self) {
         self.rig.borrow_mut().turn();
     }
 
     // ---- threads and operators ----
 
-    /// Sends the handler a message, and has it delivered.
+    /// Sends the handler a message, and delivers it.
     ///
     /// # Panics
     ///
-    /// If the mailbox is full, or the listener has ended. [`address`](Self::address) is for those
-    /// cases.
+    /// If the connection was not accepted yet, the mailbox is full, or the listener has ended. To
+    /// test the last two, use [`address`](Self::address).
     pub fn message(&self, message: H::Message) {
         match self.address().send(message) {
             Ok(()) => self.run(),
@@ -336,11 +345,11 @@ impl<H: Handler> Harness<H> {
         }
     }
 
-    /// Sends every handler a clone, and has them delivered.
+    /// Sends every handler a clone of the message, and delivers the clones.
     ///
     /// # Panics
     ///
-    /// As [`message`](Self::message).
+    /// If the mailbox is full, or the listener has ended.
     pub fn broadcast(&self, message: H::Message)
     where
         H::Message: Clone,
@@ -350,8 +359,8 @@ impl<H: Handler> Harness<H> {
         self.run();
     }
 
-    /// The handler's address, to be used as any other; what was sent is delivered with the next
-    /// thing that happens, or with [`run`](Self::run).
+    /// The handler's address. It works as any other address. A message is delivered when the
+    /// reactor next runs, with the next event or by [`run`](Self::run).
     ///
     /// # Panics
     ///
@@ -362,13 +371,13 @@ impl<H: Handler> Harness<H> {
         Address { mailbox, key: id.key, generation: id.generation }
     }
 
-    /// Stops the listener, as [`Handle::stop_listener`](crate::Handle::stop_listener) does. Who
-    /// waited to be accepted is accepted.
+    /// Stops the listener, as [`Handle::stop_listener`](crate::Handle::stop_listener) does. It
+    /// also accepts the connections that wait in the backlog.
     pub fn drain(&self) {
         self.rig.borrow_mut().drain();
     }
 
-    /// What the drain came to, once every connection has ended.
+    /// The drain's report, once every connection has ended.
     pub fn report(&self) -> Option<Report> {
         self.rig.borrow().report()
     }

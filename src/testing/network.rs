@@ -1,4 +1,4 @@
-//! The network of a test: its scripted connections, and the events that are on their way.
+//! The network of a test: its scripted connections, and the events not yet delivered.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -17,7 +17,7 @@ use crate::poller::{Readiness, SimulatedNetwork};
 pub(super) struct Network {
     scripts: Slab<Shared>,
     ready: Ready,
-    /// Events that a full batch left for the next poll, before all that are newer.
+    /// Events that did not fit into the last batch. The next poll returns them before newer ones.
     left: VecDeque<Source>,
     pub(super) door: Rc<RefCell<Door>>,
     faults: Option<Faults>,
@@ -31,7 +31,8 @@ impl Network {
         network
     }
 
-    /// A client connects from `peer_addr`, or from an address of its own, to `local_addr`.
+    /// A peer connects to `local_addr`. Its address is `peer_addr`, or 192.0.2.1 with a port of its
+    /// own.
     pub(super) fn connect(&mut self, peer_addr: Option<Endpoint>, local_addr: Endpoint) -> Shared {
         self.connections += 1;
         let port = u16::try_from(40_000 + self.connections % 20_000).unwrap_or_default();
@@ -48,7 +49,7 @@ impl Network {
         script
     }
 
-    /// No test looks into this script any more.
+    /// Removes a script whose harness was dropped, if its stream is gone, too.
     pub(super) fn forget(&mut self, script: &Shared) {
         let (gone, place) = (script.borrow().gone, script.borrow().place);
         if gone {
@@ -56,8 +57,8 @@ impl Network {
         }
     }
 
-    /// Connections that exist already are numbered from the top, so that none has the plan of
-    /// one to come.
+    /// Existing connections get numbers from `u64::MAX` downwards, later ones from 1 upwards. So no
+    /// two connections have the same plan.
     pub(super) fn set_faults(&mut self, faults: Faults) {
         for (place, script) in &self.scripts {
             script.borrow_mut().plan = Some(faults.plan(!(place as u64)));
@@ -69,7 +70,7 @@ impl Network {
         !self.left.is_empty() || !self.ready.borrow().is_empty()
     }
 
-    /// An event that comes too late, for a stream that is gone, is delivered like any other.
+    /// The events of a stream that is gone are delivered, too: the kernel's may come as late.
     fn event(&self, source: Source) -> Option<(Token, Readiness)> {
         match source {
             Source::Acceptor => Some((self.door.borrow().token?, Readiness::READABLE)),

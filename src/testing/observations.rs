@@ -1,4 +1,4 @@
-//! What a test sees of a connection, its handler and its listener.
+//! What a test can see of a connection, its handler and its listener.
 
 use std::cell::Ref;
 
@@ -10,40 +10,42 @@ use crate::reason::CloseReason;
 use crate::stats::Stats;
 
 impl<H: Handler> Harness<H> {
-    /// Whether the connection was accepted, ever.
+    /// Whether the connection was accepted. It stays true after the connection has ended.
     pub fn is_accepted(&self) -> bool {
         self.script.borrow().id.is_some()
     }
 
-    /// The connection's name, once it was accepted.
+    /// The connection's identity, once it was accepted.
     pub fn id(&self) -> Option<ConnectionId> {
         self.script.borrow().id
     }
 
-    /// What `terminate` was told, once it was called.
+    /// The reason that `terminate` got, once it was called.
     pub fn closed(&self) -> Option<CloseReason> {
         self.script.borrow().reason
     }
 
-    /// Whether the peer was told that nothing more comes.
+    /// Whether the connection has shut down its sending side or dropped the stream. The peer gets
+    /// the end of the stream then.
     pub fn is_finished(&self) -> bool {
         self.script.borrow().finished
     }
 
-    /// Whether the stream was dropped and the slot is free. A connection that was ended by its
-    /// handler lingers before, until the peer [closes](Self::peer_closes) too or the
+    /// Whether the stream was dropped and the slot is free. If the handler ended the connection, it
+    /// lingers first, until the peer [closes](Self::peer_closes), too, or the
     /// [`linger_timeout`](crate::ListenerOptions::linger_timeout) has passed.
     pub fn is_gone(&self) -> bool {
         self.script.borrow().gone
     }
 
-    /// Whether the stream was dropped with bytes unread. A kernel resets the connection then, which
-    /// may destroy answers that the peer has not read.
+    /// Whether the stream was dropped with unread bytes. A kernel then resets the connection, and
+    /// answers that the peer has not read may be lost.
     pub fn closed_with_unread_input(&self) -> bool {
         self.script.borrow().rude
     }
 
-    /// Looks at the handler. `None` once `terminate` was called.
+    /// Calls `look` with the handler. `None` before the connection is accepted, and once
+    /// `terminate` was called.
     ///
     /// ```
     /// # use condor::testing::Harness;
@@ -67,12 +69,13 @@ impl<H: Handler> Harness<H> {
         Ref::filter_map(rig, |rig| rig.handler(id)).ok().map(|handler| look(&handler))
     }
 
-    /// Bytes of output that the peer has not taken.
+    /// Bytes in the output queue that the peer has not taken.
     pub fn queued_bytes(&self) -> usize {
         self.id().map_or(0, |id| self.rig.borrow().queued(id))
     }
 
-    /// How many writes have taken something: what a turn has for one peer leaves in one.
+    /// How many writes have taken at least one byte. The reactor writes all output of one turn for
+    /// one peer in one write.
     pub fn writes(&self) -> u64 {
         self.script.borrow().writes
     }
@@ -82,8 +85,8 @@ impl<H: Handler> Harness<H> {
         self.rig.borrow().handle.stats()
     }
 
-    /// What the listener holds. Once every connection is gone that is nothing:
-    /// `Leftovers::default()`.
+    /// What the listener still holds. Once every connection is gone, it is `Leftovers::default()`:
+    /// nothing.
     pub fn leftovers(&self) -> Leftovers {
         self.rig.borrow().leftovers()
     }

@@ -1,4 +1,5 @@
-//! A reactor over a simulated network, with a clock moved by hand: one listener, scripted connections.
+//! A reactor over a simulated network, with one listener and scripted connections. Only the test
+//! moves its clock.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -26,33 +27,33 @@ use crate::reason::CloseReason;
 use crate::sync::Arc;
 use crate::testing::script::ScriptedStream;
 
-/// More turns than any amount of work takes that has an end.
+/// A handler that is still busy after so many turns keeps itself busy: no test has as much work.
 const TURNS_MAX: u32 = 100_000;
 
 /// What a listener still holds. See [`Harness::leftovers`](super::Harness::leftovers).
 #[derive(Debug, Copy, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Leftovers {
-    /// Slots in use, those of lingering connections included.
+    /// Slots in use. Lingering connections count.
     pub connections: usize,
-    /// Timers of handlers.
+    /// Timers that handlers have set.
     pub timers: usize,
-    /// Entries of the timer wheel, the timers of handlers included.
+    /// Entries of the timer wheel. The timers of handlers count.
     pub deadlines: usize,
-    /// Buffers of partial packets and queues of output.
+    /// Buffers of partial packets, and output queues.
     pub buffers: usize,
-    /// Bytes in them.
+    /// Bytes in these buffers and queues.
     pub buffered_bytes: usize,
 }
 
-/// The user's handler, and the script that is told what happens to it.
+/// The user's handler, and the script that records its framing and its end.
 #[derive(Debug)]
 pub(super) struct Observed<H> {
     pub(super) handler: H,
     script: Shared,
 }
 
-/// Notes the framing, should the callback that just returned have changed it.
+/// If the callback that just returned has changed the framing, records it in the script.
 fn note_framing<M>(script: &Shared, ctx: &Context<'_, M>) {
     if ctx.conn.has(Flags::RESTART_BATCH) {
         script.borrow_mut().framing = ctx.conn.own_framing().cloned();
@@ -101,10 +102,10 @@ pub(super) struct Rig<H: Handler> {
     pub(super) handle: ListenerHandle<H::Message>,
     pub(super) hand: ManualClock,
     pub(super) network: Rc<RefCell<Network>>,
-    /// The listener's framing as its peers have it.
+    /// The listener's framing from the side of its peers.
     pub(super) framing: Framing,
     drain: Option<Drain>,
-    /// The handlers' type, by which the listener is found again.
+    /// The type of the handlers. `listener` needs it to downcast.
     kind: std::marker::PhantomData<fn() -> H>,
 }
 
@@ -153,8 +154,8 @@ impl<H: Handler> Rig<H> {
     // ---- the turn ----
 
     pub(super) fn turn(&mut self) {
-        // Only the test moves the clock, so no time passes between a look at it and a poll: what is
-        // due now is due in this turn.
+        // Only the test moves the clock, so no time passes before the poll. Looking at the clock
+        // here makes all that is due now happen in this turn.
         self.reactor.look_at_clock();
         let turned = self.reactor.turn(Some(Duration::ZERO));
         turned.expect("the listening socket is sound");
@@ -164,7 +165,7 @@ impl<H: Handler> Rig<H> {
         self.network.borrow().has_events() || self.reactor.next_deadline() == Some(Duration::ZERO)
     }
 
-    /// Turns until there is nothing left to do but wait.
+    /// Runs turns until the reactor can only wait.
     pub(super) fn run(&mut self) {
         for _ in 0..TURNS_MAX {
             if !self.is_busy() {
@@ -175,7 +176,7 @@ impl<H: Handler> Rig<H> {
         panic!("still busy after {TURNS_MAX} turns: does a handler keep itself busy for ever?");
     }
 
-    /// Stops at every moment at which something is due.
+    /// Advances the clock from one deadline to the next, and runs the reactor at each.
     pub(super) fn advance(&mut self, by: Duration) {
         let end = self.hand.elapsed().saturating_add(by);
         self.run();
@@ -190,7 +191,7 @@ impl<H: Handler> Rig<H> {
         self.run();
     }
 
-    /// Nothing happens if the listener is being stopped already.
+    /// Does nothing if the listener is being stopped already.
     pub(super) fn drain(&mut self) {
         self.drain = self.handle.stop().ok().or_else(|| self.drain.take());
         self.run();
@@ -202,7 +203,7 @@ impl<H: Handler> Rig<H> {
 
     // ---- looking ----
 
-    /// `None` once it has ended.
+    /// `None` once the listener has ended.
     fn listener(&self) -> Option<&Listener<Observed<H>, ScriptedAcceptor>> {
         self.reactor.listener(self.handle.name())?.as_any().downcast_ref()
     }
@@ -246,7 +247,8 @@ mod tests {
     use super::*;
     use crate::testing::Harness;
 
-    /// Sends what it is told; told nothing, it sets the framing that it has.
+    /// Sends the bytes of each message. For an empty message, sets the framing that it already
+    /// has.
     struct Told;
 
     impl Handler for Told {
@@ -276,9 +278,9 @@ mod tests {
         }
     }
 
-    /// Goal: a connection that is only ever sent shared bytes is at rest once they have left, like
-    /// any other, and its events take the short way. Method: a message and a broadcast of each size,
-    /// after which the flags are looked at; and a new framing, of which nothing is left but itself.
+    /// Goal: a connection that only gets shared bytes is idle once they have left, like any other,
+    /// and its events take the short path. Method: a message and a broadcast of each size, then a
+    /// look at the flags; then a new framing, after which no flag may be set.
     #[test]
     fn a_connection_that_is_sent_shared_bytes_comes_to_rest() {
         let harness = Harness::of(Told);

@@ -1,8 +1,9 @@
-//! A stream without a socket: what arrives, what is taken, and what goes wrong is in a script.
+//! A stream without a socket. A script holds what arrives, what the peer takes, and which calls
+//! fail.
 //!
-//! It behaves as a socket behind an edge-triggered event queue does. What a call did not do because
-//! there was nothing, or no room, is announced once there is; what was left undone for another
-//! reason is never announced again.
+//! It behaves as a socket with edge-triggered events. If a call did less than asked because bytes
+//! or space were missing, an event announces them once they are there. If a call was not made, or
+//! did less for another reason, no event follows.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -21,50 +22,51 @@ use crate::poller::{Readiness, Registry};
 use crate::reason::CloseReason;
 use crate::stream::Stream;
 
-/// One connection as its peer and the kernel see it, shared with the stream that plays it.
+/// One connection from the side of its peer and the kernel. The `ScriptedStream` shares it.
 #[derive(Debug)]
 pub(super) struct Script {
-    /// Which connection of the listener it has become.
+    /// Its identity in the listener, once it was accepted.
     pub(super) id: Option<ConnectionId>,
-    /// What `terminate` was told.
+    /// The reason that `terminate` got.
     pub(super) reason: Option<CloseReason>,
     /// The framing in force, if the handler has changed it.
     pub(super) framing: Option<Framing>,
-    /// Where the network keeps it.
+    /// Its index in the network.
     pub(super) place: usize,
-    /// What has events.
+    /// The network's list of sources that have events.
     ready: Ready,
-    /// Whom its events are for, once it is watched.
+    /// The token of its events, once the reactor has registered it.
     pub(super) token: Option<Token>,
     pub(super) peer_addr: Endpoint,
     local_addr: Endpoint,
-    /// Bytes that have arrived and were not read.
+    /// Bytes that have arrived and that the connection has not read.
     arrived: VecDeque<u8>,
-    /// Bytes that the peer has got and was not asked for.
+    /// Bytes that the peer has received and the test has not fetched.
     pub(super) taken: Vec<u8>,
-    /// Writes that have taken something.
+    /// Writes that have taken at least one byte.
     pub(super) writes: u64,
-    /// Bytes that the peer still takes.
+    /// How many bytes the peer still takes.
     pub(super) window: usize,
-    /// A write was refused, or cut, for lack of a window: room will be announced.
+    /// A write was refused or cut because the window was too small. When the window opens, an event
+    /// announces it.
     starved: bool,
     pub(super) read_most: usize,
     pub(super) write_most: usize,
     pub(super) read_errors: VecDeque<ErrorKind>,
     pub(super) write_errors: VecDeque<ErrorKind>,
-    /// What the kernel keeps for the next call.
+    /// The error that the kernel returns from the next call.
     error: Option<ErrorKind>,
-    /// The peer sends no more.
+    /// The peer has shut down its sending side.
     ended: bool,
-    /// Nothing can pass any more, in either direction.
+    /// The stream is broken in both directions.
     pub(super) dead: bool,
-    /// The peer was told that nothing more comes.
+    /// The connection has shut down its sending side, or dropped the stream.
     pub(super) finished: bool,
     /// The stream was dropped.
     pub(super) gone: bool,
-    /// It was dropped with bytes unread, which a kernel answers with a reset.
+    /// The stream was dropped with unread bytes. A kernel resets the connection then.
     pub(super) rude: bool,
-    /// Events on their way.
+    /// Events not yet delivered.
     events: Readiness,
     pub(super) plan: Option<FaultPlan>,
 }
@@ -119,7 +121,7 @@ impl Script {
         self.announce(Readiness::READABLE.with(Readiness::READ_UNTIL_BLOCKED));
     }
 
-    /// What had arrived can still be read; then comes the error, once.
+    /// Bytes that had arrived can still be read. Then one call returns the error.
     pub(super) fn reset(&mut self) {
         if !self.dead {
             self.error = Some(ErrorKind::ConnectionReset);
@@ -141,9 +143,9 @@ impl Script {
         }
     }
 
-    // ---- what the kernel says ----
+    // ---- what the kernel announces ----
 
-    /// Its events are sent from now on.
+    /// From now on its events are delivered.
     fn watch(&mut self, token: Token) {
         self.token = Some(token);
         self.ready.borrow_mut().push(Source::Script(self.place));
@@ -157,7 +159,7 @@ impl Script {
         self.events = self.events.with(readiness);
     }
 
-    /// The events that come with this poll.
+    /// The events that this poll returns.
     pub(super) fn take_events(&mut self) -> Readiness {
         if self.plan.as_mut().is_some_and(FaultPlan::holds_back) {
             self.ready.borrow_mut().push(Source::Script(self.place));
@@ -195,7 +197,8 @@ impl Script {
             count = plan.cut(count);
         }
         if count < whole {
-            // A kernel gives less than it has only if the rest came later: then it says so.
+            // A kernel returns less than has arrived only if the rest came after the call. Then an
+            // event announces the rest.
             self.announce(Readiness::READABLE);
         }
         if count > 0 {
@@ -255,21 +258,21 @@ impl Script {
     }
 }
 
-/// What can have events.
+/// A source of events.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub(super) enum Source {
     Acceptor,
-    /// The script in this place of the network.
+    /// The script with this index in the network.
     Script(usize),
 }
 
-/// What has events, in their order.
+/// The sources that have events, in the order of the events.
 pub(super) type Ready = Rc<RefCell<Vec<Source>>>;
 
-/// A script, and everybody who looks into it.
+/// A script that its stream, the network and the harness share.
 pub(super) type Shared = Rc<RefCell<Script>>;
 
-/// What the listener takes for a socket.
+/// The listener's stream, in place of a socket.
 #[derive(Debug)]
 pub(crate) struct ScriptedStream(Shared);
 
@@ -325,20 +328,20 @@ impl Drop for ScriptedStream {
     }
 }
 
-/// Who waits to be accepted, and what accepting says.
+/// The backlog, and the errors of the next accepts.
 #[derive(Debug, Default)]
 pub(super) struct Door {
     pub(super) waiting: VecDeque<Shared>,
-    /// Accepted, and about to be given a handler.
+    /// Accepted just now. The factory makes its handler next.
     pub(super) entering: Option<Shared>,
     pub(super) errors: VecDeque<ErrorKind>,
-    /// Whom its events are for, once it is watched.
+    /// The token of its events, once the reactor has registered it.
     pub(super) token: Option<Token>,
     pub(super) ready: Ready,
 }
 
 impl Door {
-    /// Says that a connection waits, if one does.
+    /// If the backlog has a connection, announces it.
     pub(super) fn announce(&self) {
         if self.token.is_some() && !self.waiting.is_empty() {
             self.ready.borrow_mut().push(Source::Acceptor);
@@ -346,7 +349,7 @@ impl Door {
     }
 }
 
-/// What the listener takes for a listening socket.
+/// The listener's acceptor, in place of a listening socket.
 #[derive(Debug)]
 pub(crate) struct ScriptedAcceptor(pub(super) Rc<RefCell<Door>>);
 
