@@ -181,7 +181,7 @@ struct Options {
           value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_024))]
     shards: usize,
     /// How long to let clients in after the shutdown has begun
-    #[arg(long, value_name = "MILLISECONDS", default_value_t = 0)]
+    #[arg(long, alias = "drain-lead", value_name = "MILLISECONDS", default_value_t = 0)]
     shutdown_delay: u64,
 }
 
