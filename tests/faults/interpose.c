@@ -38,6 +38,7 @@ static struct connection connections[DESCRIPTORS];
 static int short_write, short_read, interrupt, one_event, buffer;
 static const char *late;
 static unsigned long shortened_writes, shortened_reads, interruptions, single_events, small_buffers, late_returns;
+static unsigned long accepts;
 static _Thread_local unsigned long long random_state;
 static unsigned long long seed;
 
@@ -81,8 +82,8 @@ __attribute__((destructor)) static void report(void)
     FILE *file = path ? fopen(path, "w") : NULL;
     if (!file)
         return;
-    fprintf(file, "short_write=%lu short_read=%lu eintr=%lu one_event=%lu buffer=%lu late=%lu\n",
-            shortened_writes, shortened_reads, interruptions, single_events, small_buffers, late_returns);
+    fprintf(file, "short_write=%lu short_read=%lu eintr=%lu one_event=%lu buffer=%lu late=%lu accepts=%lu\n",
+            shortened_writes, shortened_reads, interruptions, single_events, small_buffers, late_returns, accepts);
     fclose(file);
 }
 
@@ -148,6 +149,7 @@ int accept4(int fd, struct sockaddr *address, socklen_t *length, int flags)
 {
     if (interrupted())
         return -1;
+    accepts++;
     int accepted = real_accept4(fd, address, length, flags);
     if (accepted >= 0 && accepted < DESCRIPTORS)
         connections[accepted] = (struct connection){.accepted = 1};
