@@ -1,6 +1,7 @@
 //! Sets of flags in one word, each of a type of its own, so that two kinds cannot be mixed.
 
-/// Declares a set of flags in a word: a constant for each flag, and the methods of a set.
+/// Declares a set of flags in a word: a constant for each flag, and what all sets need. A set that
+/// changes in place has its own methods for that, beside its declaration.
 macro_rules! flag_set {
     ($(#[$doc:meta])* $set:ident: $word:ty {
         $($(#[$flag_doc:meta])* $flag:ident = $bit:literal,)*
@@ -9,9 +10,7 @@ macro_rules! flag_set {
         #[derive(Copy, Clone, Default, PartialEq, Eq)]
         pub(crate) struct $set($word);
 
-        #[allow(dead_code, reason = "not every set uses every method")]
         impl $set {
-            pub(crate) const NONE: Self = Self(0);
             $($(#[$flag_doc])* pub(crate) const $flag: Self = Self(1 << $bit);)*
 
             /// The union of this set and `other`.
@@ -22,31 +21,7 @@ macro_rules! flag_set {
             /// Whether any of `flags` is in the set.
             #[inline(always)]
             pub(crate) const fn has(self, flags: Self) -> bool {
-                self.0 & flags.0 != 0
-            }
-
-            /// Whether nothing but `flags` is in the set.
-            #[inline(always)]
-            pub(crate) const fn has_only(self, flags: Self) -> bool {
-                self.0 & !flags.0 == 0
-            }
-
-            #[inline(always)]
-            pub(crate) fn insert(&mut self, flags: Self) {
-                self.0 |= flags.0;
-            }
-
-            #[inline(always)]
-            pub(crate) fn remove(&mut self, flags: Self) {
-                self.0 &= !flags.0;
-            }
-
-            pub(crate) fn toggle(&mut self, flags: Self) {
-                self.0 ^= flags.0;
-            }
-
-            pub(crate) const fn is_empty(self) -> bool {
-                self.0 == 0
+                self.bits() & flags.bits() != 0
             }
 
             #[inline(always)]

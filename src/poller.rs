@@ -36,18 +36,19 @@ flag_set! {
 
 impl From<&Event> for Readiness {
     fn from(event: &Event) -> Self {
-        let mut readiness = Self::NONE;
+        let mut readiness = Self::default();
         if event.is_writable() {
-            readiness.insert(Self::WRITABLE);
+            readiness = readiness.with(Self::WRITABLE);
         }
         if event.is_readable() {
-            readiness.insert(Self::READABLE);
+            readiness = readiness.with(Self::READABLE);
         }
         if event.is_read_closed() || event.is_priority() {
-            readiness.insert(Self::READABLE.with(Self::READ_UNTIL_BLOCKED));
+            readiness = readiness.with(Self::READABLE).with(Self::READ_UNTIL_BLOCKED);
         }
         if event.is_error() {
-            readiness.insert(Self::READABLE.with(Self::READ_UNTIL_BLOCKED).with(Self::ERROR));
+            readiness =
+                readiness.with(Self::READABLE).with(Self::READ_UNTIL_BLOCKED).with(Self::ERROR);
         }
         readiness
     }

@@ -6,8 +6,6 @@
 //! connection of the same listener says in which order the two of them were told. Plain tests call
 //! the same body.
 
-#![allow(unreachable_pub)]
-
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::ErrorKind;
@@ -35,7 +33,7 @@ const OPS_MAX: usize = 200;
 
 /// What happened to the handler.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Seen {
+pub(crate) enum Seen {
     Packet(Vec<u8>),
     /// Bytes without framing. How they are cut is nobody's business: neighbours are one.
     Raw(Vec<u8>),
@@ -53,28 +51,28 @@ pub enum Seen {
 }
 
 /// What happened, and was not foretold yet.
-pub type Diary = Rc<RefCell<VecDeque<Seen>>>;
+pub(crate) type Diary = Rc<RefCell<VecDeque<Seen>>>;
 
 /// The options, as the model needs them. Times are in milliseconds.
 #[derive(Copy, Clone, Debug)]
-pub struct Config {
-    pub max_packet: usize,
-    pub max_queued: usize,
-    pub high: usize,
-    pub low: usize,
-    pub packet_timeout: u64,
-    pub idle_timeout: Option<u64>,
-    pub stall_timeout: u64,
-    pub close_timeout: u64,
-    pub linger_timeout: u64,
-    pub drain_timeout: u64,
-    pub packet_budget: u32,
+pub(crate) struct Config {
+    pub(crate) max_packet: usize,
+    pub(crate) max_queued: usize,
+    pub(crate) high: usize,
+    pub(crate) low: usize,
+    pub(crate) packet_timeout: u64,
+    pub(crate) idle_timeout: Option<u64>,
+    pub(crate) stall_timeout: u64,
+    pub(crate) close_timeout: u64,
+    pub(crate) linger_timeout: u64,
+    pub(crate) drain_timeout: u64,
+    pub(crate) packet_budget: u32,
     /// The handler goes on after a packet timeout.
-    pub patient: bool,
+    pub(crate) patient: bool,
     /// The handler goes on after `Info::Shutdown`.
-    pub stubborn: bool,
+    pub(crate) stubborn: bool,
     /// The handler ends its output at everything that is neither a packet nor a message.
-    pub parting: bool,
+    pub(crate) parting: bool,
 }
 
 impl Config {

@@ -3,31 +3,29 @@
 //! The first [`CONFIG`] bytes choose the framing, the rest is the peer's stream or the payload.
 //! Plain tests call the same bodies.
 
-#![allow(unreachable_pub)]
-
 use condor::internals::{Deframe, Enframe, Prefix, Shape};
 use condor::{Decode, FrameError, Framer, Framing, LengthField, Lines, Output};
 
 /// Bytes that choose the framing and the cut.
-pub const CONFIG: usize = 12;
+pub(crate) const CONFIG: usize = 12;
 
 /// A length field as its documentation defines it, without a thought for speed.
 #[derive(Copy, Clone, Debug)]
-pub struct Naive {
-    pub width: u8,
-    pub little_endian: bool,
-    pub offset: u16,
-    pub adjustment: i32,
-    pub keep_header: bool,
-    pub max: Option<usize>,
+pub(crate) struct Naive {
+    pub(crate) width: u8,
+    pub(crate) little_endian: bool,
+    pub(crate) offset: u16,
+    pub(crate) adjustment: i32,
+    pub(crate) keep_header: bool,
+    pub(crate) max: Option<usize>,
 }
 
 /// Where a stream of bytes leads: its packets, then why there is no further one.
-pub type Story = (Vec<Vec<u8>>, End);
+pub(crate) type Story = (Vec<Vec<u8>>, End);
 
 /// Why there is no further packet.
 #[derive(Debug, PartialEq, Eq)]
-pub enum End {
+pub(crate) enum End {
     /// Bytes that begin the next frame, and how many that frame has.
     Waits { have: usize, want: Option<usize> },
     /// The stream was refused.
@@ -36,7 +34,7 @@ pub enum End {
 
 impl Naive {
     /// Chooses a field; small numbers are likelier than large ones.
-    pub fn choose(config: &[u8; CONFIG]) -> Self {
+    pub(crate) fn choose(config: &[u8; CONFIG]) -> Self {
         let [width, flags, offset, near, far @ .., max, _, _] = *config;
         let far = i32::from_le_bytes([far[0], far[1], far[2], far[3]]);
         Self {
@@ -60,7 +58,7 @@ impl Naive {
     }
 
     /// The field under test.
-    pub fn field(&self) -> LengthField {
+    pub(crate) fn field(&self) -> LengthField {
         let mut field =
             LengthField::new(self.width).offset(self.offset).adjustment(self.adjustment);
         if self.little_endian {
@@ -73,7 +71,7 @@ impl Naive {
     }
 
     /// The largest packet, the largest `usize` left to say "more than there can be".
-    pub fn max(&self) -> usize {
+    pub(crate) fn max(&self) -> usize {
         let header = i128::from(self.offset) + i128::from(self.width);
         let kept = if self.keep_header { header } else { 0 };
         let most = (1_i128 << (8 * self.width)) - 1 + i128::from(self.adjustment);
@@ -84,7 +82,7 @@ impl Naive {
     }
 
     /// All packets of a stream that has arrived in one piece.
-    pub fn story(&self, mut stream: &[u8]) -> Story {
+    pub(crate) fn story(&self, mut stream: &[u8]) -> Story {
         let mut packets = Vec::new();
         let header = usize::from(self.offset) + usize::from(self.width);
         loop {
@@ -119,7 +117,7 @@ impl Naive {
     }
 
     /// What encoding has to append, `None` if it has to refuse.
-    pub fn frame(&self, payload: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) fn frame(&self, payload: &[u8]) -> Option<Vec<u8>> {
         let header = usize::from(self.offset) + usize::from(self.width);
         let (mut frame, rest) = if self.keep_header {
             if payload.len() < header {
@@ -148,7 +146,10 @@ fn width_of(width: u8) -> u8 {
 }
 
 /// A reader that gets its input in pieces, as a connection does, and checks the framer's manners.
-pub fn read<'a>(mut framer: impl Deframe, pieces: impl IntoIterator<Item = &'a [u8]>) -> Story {
+pub(crate) fn read<'a>(
+    mut framer: impl Deframe,
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+) -> Story {
     let (mut packets, mut buffer, mut start, mut scanned) = (Vec::new(), Vec::new(), 0, 0);
     let mut want = None;
     for piece in pieces {
@@ -179,7 +180,7 @@ pub fn read<'a>(mut framer: impl Deframe, pieces: impl IntoIterator<Item = &'a [
 
 /// Asserts that `framer` tells the same story of `stream` whole, cut once at every place (at
 /// `cut` alone if it is long) and, unless it is long, byte by byte.
-pub fn every_cut(framer: impl Deframe + Copy, stream: &[u8], cut: usize, expected: &Story) {
+pub(crate) fn every_cut(framer: impl Deframe + Copy, stream: &[u8], cut: usize, expected: &Story) {
     assert_eq!(&read(framer, [stream]), expected, "whole: {stream:?}");
     let long = stream.len() > 64;
     let cuts = if long { cut..cut + 1 } else { 0..stream.len() };
@@ -194,7 +195,7 @@ pub fn every_cut(framer: impl Deframe + Copy, stream: &[u8], cut: usize, expecte
 }
 
 /// Packets that end with a zero byte, looked for in fresh bytes only.
-pub struct ZeroEnded;
+pub(crate) struct ZeroEnded;
 
 impl Framer for ZeroEnded {
     fn decode(&self, input: &[u8], scanned: usize) -> Result<Decode, FrameError> {
@@ -314,7 +315,7 @@ pub fn encode(data: &[u8]) {
 }
 
 /// The bytes of one frame; earlier bytes stay as they are, and a refusal leaves nothing behind.
-pub fn appended(framer: &impl Enframe, payload: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn appended(framer: &impl Enframe, payload: &[u8]) -> Option<Vec<u8>> {
     let mut out = b"earlier".to_vec();
     let done = framer.frame(payload, &mut out);
     let frame = out.split_off(7);

@@ -19,7 +19,7 @@ const DRAIN_MAX: u64 = 1 << 43;
 
 /// A deadline (or a time), relative to the latest clock reading.
 #[derive(Copy, Clone, Debug)]
-pub enum When {
+pub(crate) enum When {
     /// `Tick::NEVER`.
     Never,
     /// The tick just before `Tick::NEVER`.
@@ -40,7 +40,7 @@ pub enum When {
 
 /// One thing to do to the wheel.
 #[derive(Copy, Clone, Debug)]
-pub enum Op {
+pub(crate) enum Op {
     /// Arms a timer.
     Arm(When),
     /// Cancels one of the armed timers.
@@ -66,7 +66,7 @@ struct Timer {
 
 /// The wheel and its oracle.
 #[derive(Debug, Default)]
-pub struct Model {
+pub(crate) struct Model {
     wheel: Wheel<u32>,
     armed: BTreeMap<u32, Timer>,
     by_deadline: BTreeSet<(u64, u32)>,
@@ -79,7 +79,7 @@ pub struct Model {
 
 impl Model {
     /// Does `op` to the wheel and the map, and compares the two.
-    pub fn apply(&mut self, op: Op) {
+    pub(crate) fn apply(&mut self, op: Op) {
         match op {
             Op::Arm(when) => self.arm(self.resolve(when)),
             Op::Cancel(nth) => {
@@ -110,7 +110,7 @@ impl Model {
     }
 
     /// Fires what is left by following `next_expiry` alone, and demands that it gets somewhere.
-    pub fn finish(mut self) {
+    pub(crate) fn finish(mut self) {
         while self.by_deadline.first().is_some_and(|&(at, _)| at < DRAIN_MAX) {
             let next = self.wheel.next_expiry().expect("timers are armed").0;
             let before = (self.spent, self.armed.len());

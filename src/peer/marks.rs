@@ -28,6 +28,24 @@ flag_set! {
     }
 }
 
+impl Marks {
+    /// Whether nothing but `marks` is in the set.
+    #[inline(always)]
+    pub(crate) const fn has_only(self, marks: Self) -> bool {
+        self.0 & !marks.0 == 0
+    }
+
+    #[inline(always)]
+    pub(crate) fn insert(&mut self, marks: Self) {
+        self.0 |= marks.0;
+    }
+
+    #[inline(always)]
+    pub(crate) fn remove(&mut self, marks: Self) {
+        self.0 &= !marks.0;
+    }
+}
+
 impl From<Readiness> for Marks {
     fn from(readiness: Readiness) -> Self {
         Self(readiness.bits())

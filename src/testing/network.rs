@@ -78,7 +78,7 @@ impl Network {
                 let mut script = self.scripts.get(place)?.borrow_mut();
                 let token = script.token?;
                 let events = script.take_events();
-                (!events.is_empty()).then_some((token, events))
+                (events != Readiness::default()).then_some((token, events))
             }
         }
     }

@@ -296,6 +296,6 @@ mod tests {
         }
         harness.message(Bytes::new());
         let flags = harness.rig.borrow().peer(id).map(|peer| peer.conn.flags());
-        assert_eq!(flags, Some(Flags::NONE), "nothing is left to do");
+        assert_eq!(flags, Some(Flags::default()), "nothing is left to do");
     }
 }

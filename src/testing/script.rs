@@ -102,7 +102,7 @@ impl Script {
             finished: false,
             gone: false,
             rude: false,
-            events: Readiness::NONE,
+            events: Readiness::default(),
             plan: None,
         }
     }
@@ -153,7 +153,7 @@ impl Script {
     }
 
     pub(super) fn announce(&mut self, readiness: Readiness) {
-        if self.events.is_empty() && self.token.is_some() {
+        if self.events == Readiness::default() && self.token.is_some() {
             self.ready.borrow_mut().push(Source::Script(self.place));
         }
         self.events = self.events.with(readiness);
@@ -163,7 +163,7 @@ impl Script {
     pub(super) fn take_events(&mut self) -> Readiness {
         if self.plan.as_mut().is_some_and(FaultPlan::holds_back) {
             self.ready.borrow_mut().push(Source::Script(self.place));
-            return Readiness::NONE;
+            return Readiness::default();
         }
         let events = std::mem::take(&mut self.events);
         if self.ended && events.has(Readiness::READABLE) {

@@ -2,8 +2,7 @@
 //! plain tests do not. They are one program, which is linked once.
 
 #[path = "../../fuzz/src/lib.rs"]
-#[allow(unreachable_pub, reason = "the fuzz crate shares these files and needs them public")]
-mod bodies;
+pub mod bodies;
 #[path = "../support/mod.rs"]
 mod support;
 

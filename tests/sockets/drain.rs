@@ -3,44 +3,18 @@
 
 use std::io::ErrorKind;
 use std::net::TcpStream;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
 use condor::{
-    Action, CloseKind, CloseReason, Endpoint, Error, Info, ListenerHandle, ListenerOptions,
-    Reactor, ReactorOptions,
+    Action, CloseKind, CloseReason, Endpoint, Error, Info, ListenerOptions, Reactor, ReactorOptions,
 };
 
-use crate::support::{
-    Client, First, PATIENCE, Script, Server, drive, framed, inet, next, over, until,
-};
+use crate::support::{Client, PATIENCE, Script, Server, drive, framed, inet, next, over, until};
 
 fn any_port() -> ListenerOptions {
     ListenerOptions::port(0)
-}
-
-/// A server whose first connection blocks the reactor with the packet `block` until it is told to
-/// go on; all send every packet back. It begins with room for one event a batch, so that it knows
-/// of most sockets nothing when the stop arrives.
-fn blocking(options: ListenerOptions) -> (Server, ListenerHandle<()>, Sender<()>, Receiver<()>) {
-    let (go, wait) = channel();
-    let (started, has_started) = channel();
-    let wait = First::new(wait);
-    let factory = move |_: &condor::Accepted<'_>| {
-        let (wait, started) = (wait.take(), started.clone());
-        Script::<()>::new().packet(move |packet, _| {
-            if let (Some(wait), b"block") = (&wait, packet) {
-                started.send(()).unwrap();
-                wait.recv_timeout(PATIENCE).unwrap();
-            }
-            Action::send(packet.to_vec())
-        })
-    };
-    let (server, listener) = Server::with(ReactorOptions::default().events(1), |reactor| {
-        reactor.start_listener("test", options, factory).unwrap()
-    });
-    (server, listener, go, has_started)
 }
 
 /// Whoever comes in the moment in which the socket is closed is reset, and was not refused yet.
@@ -61,7 +35,9 @@ fn is_refused(addr: impl Into<Endpoint>) -> bool {
 /// reactor goes on.
 #[test]
 fn all_that_had_arrived_before_the_stop_is_answered() {
-    let (server, listener, go, has_started) = blocking(any_port());
+    // One event a batch: the server knows nothing of most sockets when the stop arrives.
+    let one_event = ReactorOptions::default().events(1);
+    let (server, listener, go, has_started) = Server::blocking(one_event, any_port());
     let addr = inet(listener.local_addr());
     let mut blocker = Client::connect(addr);
     let mut known: Vec<Client> = (0..4).map(|_| Client::connect(addr)).collect();

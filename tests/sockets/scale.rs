@@ -8,9 +8,9 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use condor::{Action, CloseReason, ConnectionId, ListenerOptions, Reactor, ReactorOptions};
+use condor::{CloseReason, ConnectionId, ListenerOptions, Reactor, ReactorOptions};
 
-use crate::support::{Client, First, PATIENCE, Script, Server, drive, framed};
+use crate::support::{Client, Script, Server, drive, framed};
 
 fn any_port() -> ListenerOptions {
     ListenerOptions::port(0)
@@ -134,23 +134,9 @@ fn a_slot_that_changes_hands_keeps_its_owners_apart() {
 #[test]
 fn a_handler_that_blocks_costs_nobody_a_packet() {
     let timeout = Duration::from_millis(400);
-    let (go, wait) = channel::<()>();
-    let (started, has_started) = channel();
-    let wait = First::new(wait);
-    let factory = move |_: &condor::Accepted<'_>| {
-        let (wait, started) = (wait.take(), started.clone());
-        Script::<()>::new().packet(move |packet, _| {
-            if let (Some(wait), b"block") = (&wait, packet) {
-                started.send(()).unwrap();
-                wait.recv_timeout(PATIENCE).unwrap();
-            }
-            Action::send(packet.to_vec())
-        })
-    };
     let tight = ReactorOptions::default().events(1).read_buffer(4096);
-    let (_server, listener) = Server::with(tight, move |reactor| {
-        reactor.start_listener("test", any_port().packet_timeout(timeout), factory).unwrap()
-    });
+    let (_server, listener, go, has_started) =
+        Server::blocking(tight, any_port().packet_timeout(timeout));
     let mut blocker = Client::connect(listener.local_addr());
     assert_eq!(blocker.ask(b"hi"), b"hi");
     let mut others: Vec<Client> = (0..20).map(|_| Client::connect(listener.local_addr())).collect();

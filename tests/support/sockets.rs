@@ -5,13 +5,13 @@ use std::fmt;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use condor::{
-    Accepted, CloseReason, Drain, Endpoint, Error, Handle, Handler, ListenerHandle,
+    Accepted, Action, CloseReason, Drain, Endpoint, Error, Handle, Handler, ListenerHandle,
     ListenerOptions, Reactor, ReactorOptions, Report, Shards, Stats,
 };
 
@@ -158,6 +158,31 @@ impl Server {
         let (ends, ended) = channel();
         let (server, listener) = Self::one(options, move |_| Script::new().ends(&ends));
         (server, listener, ended)
+    }
+
+    /// One listener whose handlers send everything back. The packet `block` of its first connection
+    /// blocks the reactor: the receiver is told when it begins, and the sender ends it.
+    pub(crate) fn blocking(
+        reactor: ReactorOptions,
+        options: ListenerOptions,
+    ) -> (Self, ListenerHandle<()>, Sender<()>, Receiver<()>) {
+        let (go, wait) = channel();
+        let (started, has_started) = channel();
+        let wait = First::new(wait);
+        let factory = move |_: &Accepted<'_>| {
+            let (wait, started) = (wait.take(), started.clone());
+            Script::new().packet(move |packet, _| {
+                if let (Some(wait), b"block") = (&wait, packet) {
+                    started.send(()).unwrap();
+                    wait.recv_timeout(PATIENCE).unwrap();
+                }
+                Action::send(packet.to_vec())
+            })
+        };
+        let (server, listener) = Self::with(reactor, |reactor| {
+            reactor.start_listener("test", options, factory).unwrap()
+        });
+        (server, listener, go, has_started)
     }
 
     pub(crate) fn stats(&self) -> Stats {

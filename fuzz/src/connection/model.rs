@@ -13,7 +13,7 @@ use super::program::{Answer, Kind, LINE_MAX, Step, filling, program};
 use super::{Config, Diary, Seen};
 
 /// Nanoseconds in a millisecond, which is a tick.
-pub const MILLI: u64 = 1_000_000;
+pub(crate) const MILLI: u64 = 1_000_000;
 
 /// A packet that stays incomplete.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ enum Output {
 
 /// Which of two connections was heard first.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum Order {
+pub(crate) enum Order {
     /// The second connection, of which the model knows nothing but this.
     First,
     Last,
@@ -65,11 +65,11 @@ enum Cut {
 }
 
 #[derive(Debug)]
-pub struct Model {
+pub(crate) struct Model {
     config: Config,
     diary: Diary,
     /// In nanoseconds.
-    pub now: u64,
+    pub(crate) now: u64,
     kind: Kind,
     /// The framing was changed or a packet shared: what is queued is offered before going on.
     pause_for_breath: bool,
@@ -77,12 +77,12 @@ pub struct Model {
     /// Arrived, and not read.
     kernel: Vec<u8>,
     /// How the next reads fail.
-    pub read_faults: VecDeque<ErrorKind>,
+    pub(crate) read_faults: VecDeque<ErrorKind>,
     /// Read, and not delivered.
     input: Vec<u8>,
     /// The input may hold whole packets.
     backlog: bool,
-    pub read_most: usize,
+    pub(crate) read_most: usize,
     /// An event said that there is something to read, or more to it than bytes, or an error.
     readable: bool,
     hint: bool,
@@ -99,9 +99,9 @@ pub struct Model {
     /// How much of it the peer has got, and how much is in the queue.
     written: usize,
     queue: usize,
-    pub window: usize,
+    pub(crate) window: usize,
     /// The next writes are refused, for no reason.
-    pub refusals: usize,
+    pub(crate) refusals: usize,
     writable: bool,
     starved: bool,
     /// Events on their way.
@@ -117,18 +117,18 @@ pub struct Model {
     closing: Option<CloseReason>,
     output: Output,
     /// The peer was told that nothing more comes.
-    pub finished: bool,
+    pub(crate) finished: bool,
     broken: bool,
     close_due: bool,
     terminated: bool,
     /// Nothing is left to do but to free the slot.
     over: bool,
-    pub gone: bool,
-    pub draining: bool,
+    pub(crate) gone: bool,
+    pub(crate) draining: bool,
     goodbye: bool,
     mail: Vec<Letter>,
     /// What the second connection was sent, and is to be told in the next turn.
-    pub other: Option<(Order, Vec<u8>)>,
+    pub(crate) other: Option<(Order, Vec<u8>)>,
     // ---- time, in ticks ----
     packet_timeout: u64,
     idle_timeout: Option<u64>,
@@ -143,7 +143,7 @@ pub struct Model {
 }
 
 impl Model {
-    pub fn new(config: Config, diary: Diary) -> Self {
+    pub(crate) fn new(config: Config, diary: Diary) -> Self {
         Self {
             diary,
             now: 0,
@@ -201,31 +201,31 @@ impl Model {
 
     // ---- what happens to it ----
 
-    pub fn arrive(&mut self, bytes: &[u8]) {
+    pub(crate) fn arrive(&mut self, bytes: &[u8]) {
         if !bytes.is_empty() && !self.ended {
             self.kernel.extend(bytes);
             self.read_event = true;
         }
     }
 
-    pub fn eof(&mut self) {
+    pub(crate) fn eof(&mut self) {
         self.ended = true;
         self.read_event = true;
         self.hint |= !self.gone;
     }
 
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.reset_pending |= !self.dead;
         (self.ended, self.dead) = (true, true);
         self.disturb();
     }
 
     /// An event that announces everything.
-    pub fn disturb(&mut self) {
+    pub(crate) fn disturb(&mut self) {
         (self.read_event, self.write_event, self.hint, self.error) = (true, true, true, true);
     }
 
-    pub fn open_window(&mut self, bytes: usize) {
+    pub(crate) fn open_window(&mut self, bytes: usize) {
         self.window = self.window.saturating_add(bytes);
         if self.starved && bytes > 0 {
             self.starved = false;
@@ -234,20 +234,20 @@ impl Model {
     }
 
     /// The handler is made. A new connection has room to write, and its first event says so.
-    pub fn init(&mut self, bytes: &[u8]) {
+    pub(crate) fn init(&mut self, bytes: &[u8]) {
         self.call(|model| model.obey(bytes));
         self.write_event = true;
     }
 
-    pub fn message(&mut self, bytes: Vec<u8>) {
+    pub(crate) fn message(&mut self, bytes: Vec<u8>) {
         self.mail.push(Letter { bytes, is_broadcast: false });
     }
 
-    pub fn broadcast(&mut self, bytes: Vec<u8>) {
+    pub(crate) fn broadcast(&mut self, bytes: Vec<u8>) {
         self.mail.push(Letter { bytes, is_broadcast: true });
     }
 
-    pub fn drain(&mut self) {
+    pub(crate) fn drain(&mut self) {
         if self.draining {
             return;
         }
@@ -259,7 +259,7 @@ impl Model {
     }
 
     /// `payload` as the peer frames it, as far as that is possible.
-    pub fn framed_by_peer(&self, payload: &[u8]) -> Vec<u8> {
+    pub(crate) fn framed_by_peer(&self, payload: &[u8]) -> Vec<u8> {
         let width = match self.kind {
             Kind::U8 => 1,
             Kind::U16 | Kind::Mixed | Kind::Epmd => 2,
@@ -273,20 +273,20 @@ impl Model {
 
     // ---- what is compared ----
 
-    pub fn queued(&self) -> usize {
+    pub(crate) fn queued(&self) -> usize {
         self.queue
     }
 
-    pub fn end(&self) -> Option<CloseReason> {
+    pub(crate) fn end(&self) -> Option<CloseReason> {
         self.closing.filter(|_| self.terminated)
     }
 
-    pub fn compare_output(&self, got: &[u8]) {
+    pub(crate) fn compare_output(&self, got: &[u8]) {
         assert_eq!(got.len(), self.written, "bytes that the peer has got");
         assert!(self.promised.starts_with(got), "not what was sent");
     }
 
-    pub fn compare_diary(&self) {
+    pub(crate) fn compare_diary(&self) {
         let diary = self.diary.borrow();
         assert_eq!(diary.front(), None, "not foretold at {} ns", self.now);
     }
@@ -308,7 +308,7 @@ impl Model {
     }
 
     /// The next moment at which something is due, in nanoseconds.
-    pub fn next_deadline(&self) -> Option<u64> {
+    pub(crate) fn next_deadline(&self) -> Option<u64> {
         let timers = self.timers.values().map(|(at, _)| *at);
         timers.chain(self.deadline()).chain(self.drain_at).min().map(|tick| tick * MILLI)
     }
@@ -316,7 +316,7 @@ impl Model {
     // ---- a turn ----
 
     /// Turns until there is nothing left to do but wait.
-    pub fn run(&mut self) {
+    pub(crate) fn run(&mut self) {
         for _ in 0..100_000 {
             let busy = !self.gone
                 && (self.read_event

@@ -7,7 +7,7 @@ const STEPS_MAX: usize = 4;
 
 /// What a callback does before it answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub(crate) enum Step {
     /// Sends what it was given.
     Echo,
     /// Sends so many bytes, shared or not.
@@ -28,7 +28,7 @@ pub enum Step {
 
 /// What a callback answers.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub(crate) enum Answer {
     Continue,
     Echo,
     Send { len: usize, shared: bool },
@@ -39,7 +39,7 @@ pub enum Answer {
 
 /// A framing, by name.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     U8,
     U16,
     U32,
@@ -52,10 +52,10 @@ pub enum Kind {
 }
 
 /// The longest line.
-pub const LINE_MAX: usize = 80;
+pub(crate) const LINE_MAX: usize = 80;
 
 impl Kind {
-    pub fn framing(self) -> Framing {
+    pub(crate) fn framing(self) -> Framing {
         match self {
             Self::U8 => LengthField::U8.into(),
             Self::U16 => LengthField::U16.into(),
@@ -74,7 +74,7 @@ impl Kind {
 }
 
 /// Reads a program. Bytes that are none just echo.
-pub fn program(bytes: &[u8]) -> (Vec<Step>, Answer) {
+pub(crate) fn program(bytes: &[u8]) -> (Vec<Step>, Answer) {
     let mut steps = Vec::new();
     let mut rest = bytes.iter().copied();
     for _ in 0..STEPS_MAX {
@@ -117,6 +117,6 @@ fn length(byte: u8) -> usize {
 }
 
 /// What a [`Step::Send`] sends.
-pub fn filling(len: usize) -> Vec<u8> {
+pub(crate) fn filling(len: usize) -> Vec<u8> {
     vec![b'#'; len]
 }
