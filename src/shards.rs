@@ -55,13 +55,16 @@ use crate::sync::Arc;
 /// # Pinning
 ///
 /// [`on_thread_start`](Self::on_thread_start) runs a hook on each shard's thread before anything
-/// else. With a crate such as `core_affinity` the hook can pin the thread to a core:
+/// else. The hook can pin the thread to a core, with a crate such as `core_affinity`:
 ///
-/// ```ignore
-/// let cores = core_affinity::get_core_ids().unwrap_or_default();
-/// let shards = Shards::new(cores.len())?.on_thread_start(move |shard| {
-///     core_affinity::set_for_current(cores[shard]);
-/// });
+/// ```
+/// use condor::Shards;
+/// # fn pin_to_core(_core: usize) {}
+///
+/// // `pin_to_core` is a function of the program.
+/// let shards = Shards::new(2)?.on_thread_start(pin_to_core);
+/// # drop(shards);
+/// # Ok::<(), condor::Error>(())
 /// ```
 pub struct Shards {
     reactors: Vec<ReactorParts>,
