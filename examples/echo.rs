@@ -16,6 +16,7 @@
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::PoisonError;
 use std::thread;
 use std::time::Duration;
 
@@ -141,14 +142,15 @@ fn serve(options: &Options) -> Result<(), Error> {
     let shards = Shards::with_options(options.shards, reactor)?;
     let handle = shards.handle();
     let listener = shards.start_listener("echo", options.listener()?, |_peer| Echo)?;
-    let drains = common::drain_on_signals(handle.clone())?;
+    let drain = common::drain_on_signals(handle.clone())?;
     common::say(format_args!("listening on {}", listener.local_addr()));
     if let Some(seconds) = options.stats {
         let handle = handle.clone();
         thread::spawn(move || watch(&handle, Duration::from_secs(seconds)));
     }
     let outcome = shards.run();
-    if let Some(report) = drains.try_recv().ok().and_then(|drain| drain.report()) {
+    let drain = drain.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(report) = drain.and_then(|drain| drain.report()) {
         common::say(&report);
         for slow in &report.slowest {
             let (peer, after) = (&slow.peer_addr, slow.after);

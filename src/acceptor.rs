@@ -48,41 +48,28 @@ impl Acceptor for ListeningSocket {
             probe.expect_client()?;
         }
         let (stream, peer_addr) = self.socket.accept()?;
-        if !INHERITED {
+        if !OPTIONS_ARE_INHERITED {
             configure(&SockRef::from(&stream), options);
         }
         Ok((stream, Endpoint::Inet(peer_addr)))
     }
 
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        match registry {
-            Registry::System(registry) => {
-                registry.register(&mut self.socket, token, Interest::READABLE)
-            }
-            Registry::Simulated => Ok(()),
-        }
+        registry.register(&mut self.socket, token, Interest::READABLE)
     }
 
     fn rearm(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        match registry {
-            Registry::System(registry) => {
-                registry.reregister(&mut self.socket, token, Interest::READABLE)
-            }
-            Registry::Simulated => Ok(()),
-        }
+        registry.reregister(&mut self.socket, token, Interest::READABLE)
     }
 
     fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
-        match registry {
-            Registry::System(registry) => registry.deregister(&mut self.socket),
-            Registry::Simulated => Ok(()),
-        }
+        registry.deregister(&mut self.socket)
     }
 }
 
 /// Whether accepted sockets inherit the options of the listening one. If they do, no connection
 /// needs a system call to set them.
-const INHERITED: bool = cfg!(any(target_os = "linux", target_os = "android"));
+const OPTIONS_ARE_INHERITED: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
 /// The classes of errors of `accept`, by what the listener does next. Sources: accept(2), and the
 /// reactions of HAProxy and Ranch.

@@ -308,17 +308,16 @@ impl Connection {
 
     /// The queue of output. If there is none, this makes one whose stall clock starts at `now`.
     pub(crate) fn queue(&mut self, now: Tick, pool: &mut Pool) -> &mut Queue {
-        self.output.get_or_insert_with(|| new_queue(now, pool))
+        self.output.get_or_insert_with(|| {
+            let mut queue = pool.take_queue();
+            queue.progress = now;
+            queue
+        })
     }
 
     /// Appends to the queue the output that the kernel has not taken.
     pub(crate) fn enqueue(&mut self, bytes: &[u8], now: Tick, pool: &mut Pool) {
-        let mut queue = match self.output.take() {
-            Some(queue) => queue,
-            None => new_queue(now, pool),
-        };
-        queue.append(bytes, pool);
-        self.output = Some(queue);
+        self.queue(now, pool).append(bytes, pool);
     }
 
     /// Removes `count` bytes from the queue, because the kernel has taken them, and restarts the
@@ -418,11 +417,4 @@ impl Connection {
             debug_assert!(self.input.is_none() && self.output.is_none(), "{:?}", self.life());
         }
     }
-}
-
-/// An empty queue whose stall clock starts at `now`.
-fn new_queue(now: Tick, pool: &mut Pool) -> Box<Queue> {
-    let mut queue = pool.take_queue();
-    queue.progress = now;
-    queue
 }

@@ -119,6 +119,10 @@ impl Inbox {
     /// The reactor is gone: from now on every command fails with [`Error::Gone`].
     pub(crate) fn set_gone(&self) {
         self.gone.store(true, Ordering::SeqCst);
+        self.drop_commands();
+    }
+
+    fn drop_commands(&self) {
         // The commands are dropped outside the lock, because their drops do more than free memory.
         // A `DrainPart` wakes the callers of `Drain::wait`, a `NameGuard` releases its name, and
         // the drop of a factory is the user's code.
@@ -139,7 +143,7 @@ impl Inbox {
         // The reactor may have gone in the meantime. Then it will not drop the command, so this
         // does.
         if self.is_gone() {
-            drop(self.take_commands());
+            self.drop_commands();
             return Err(Error::Gone);
         }
         self.notifier.notify();

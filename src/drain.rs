@@ -59,9 +59,7 @@ impl Report {
         }
         self.slowest.push(slow);
     }
-}
 
-impl Report {
     /// Adds the report of another listener or shard.
     pub(crate) fn merge(&mut self, other: &Self) {
         self.drained += other.drained;
@@ -226,10 +224,9 @@ pub(crate) struct DrainPart {
 impl DrainPart {
     /// Makes this a part of a shutdown. A reactor that has shut down already is not gone: its final
     /// report counts.
-    pub(crate) fn or(self, final_report: &FinalReport) -> Self {
-        let mut part = self;
-        part.final_report = Some(Arc::clone(final_report));
-        part
+    pub(crate) fn or(mut self, final_report: &FinalReport) -> Self {
+        self.final_report = Some(Arc::clone(final_report));
+        self
     }
 
     pub(crate) fn complete(mut self, report: &Report) {

@@ -5,9 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::text::Line;
 
-/// Makes a handler. If the factory panics, returns the panic's text as one line.
-pub(crate) fn make<H>(factory: impl FnOnce() -> H) -> Result<H, String> {
-    catch_unwind(AssertUnwindSafe(factory)).map_err(|payload| {
+/// Runs the user's code. If it panics, returns the panic's text as one line.
+pub(crate) fn caught<T>(call: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(call)).map_err(|payload| {
         let text = panic_text(payload.as_ref()).to_string();
         drop_guarded(payload);
         text
@@ -17,13 +17,7 @@ pub(crate) fn make<H>(factory: impl FnOnce() -> H) -> Result<H, String> {
 /// Runs the user's code, a clone or a drop of a message, so that a panic does not end the loop.
 /// Returns `None` after a panic.
 pub(crate) fn guarded<T>(call: impl FnOnce() -> T) -> Option<T> {
-    match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(value) => Some(value),
-        Err(payload) => {
-            drop_guarded(payload);
-            None
-        }
-    }
+    catch_unwind(AssertUnwindSafe(call)).map_err(drop_guarded).ok()
 }
 
 /// Drops a panic's payload, whose own drop may panic. The payload of *that* panic is leaked,

@@ -167,8 +167,8 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         *generation = generation.wrapping_add(1);
         self.profile.counters.open.sub(1);
         self.admission.leave(self.profile.shard);
-        // A descriptor is free again, so the pause in accepting ends early. That happens once per
-        // pause: frequent closes must not make a busy loop.
+        // A descriptor is free again, so the pause in accepting ends early. That happens once
+        // until a connection is accepted: frequent closes must not make a busy loop.
         if !self.accepting.retried
             && let Some(pause) = self.accepting.pause.take()
         {
@@ -241,8 +241,8 @@ impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
         lists.spare = run;
     }
 
-    fn deliver(&mut self, state: &mut LoopState, rung: bool) {
-        self.mail |= rung;
+    fn deliver(&mut self, state: &mut LoopState, notified: bool) {
+        self.mail |= notified;
         if self.has_mail() {
             self.deliver_some(state);
         }

@@ -52,6 +52,8 @@ impl<M> ListenerShared<M> {
 impl<M> Drop for ListenerShared<M> {
     /// Closes the mailbox, so that sends fail even if no reactor has adopted the listener.
     fn drop(&mut self) {
-        guarded(|| drop(self.mailbox.close()));
+        for mail in self.mailbox.close() {
+            guarded(|| drop(mail));
+        }
     }
 }

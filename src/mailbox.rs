@@ -101,7 +101,7 @@ pub(crate) enum Mail<M> {
 }
 
 impl<M> Mail<M> {
-    fn into_message(self) -> M {
+    pub(crate) fn into_message(self) -> M {
         match self {
             Self::To { message, .. } | Self::All { message, .. } => message,
         }

@@ -19,7 +19,7 @@ pub(crate) trait AnyListener {
     fn mark_peer(&mut self, key: u32, generation: u32, readiness: Readiness);
     fn accept(&mut self, state: &mut LoopState) -> Result<(), Error>;
     fn work(&mut self, state: &mut LoopState, read: &mut [u8]);
-    fn deliver(&mut self, state: &mut LoopState, rung: bool);
+    fn deliver(&mut self, state: &mut LoopState, notified: bool);
     fn expire(&mut self, state: &mut LoopState, timer: Timer);
     fn flush(&mut self, state: &mut LoopState);
     fn sweep(&mut self, state: &mut LoopState);

@@ -8,8 +8,8 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
-use mio::event::Event;
-use mio::{Events, Poll, Token};
+use mio::event::{Event, Source};
+use mio::{Events, Interest, Poll, Token};
 
 use crate::flags::flag_set;
 use crate::options::ReactorOptions;
@@ -65,6 +65,39 @@ pub(crate) trait SimulatedNetwork {
 pub(crate) enum Registry {
     System(mio::Registry),
     Simulated,
+}
+
+impl Registry {
+    pub(crate) fn register(
+        &self,
+        source: &mut impl Source,
+        token: Token,
+        interest: Interest,
+    ) -> io::Result<()> {
+        match self {
+            Self::System(registry) => registry.register(source, token, interest),
+            Self::Simulated => Ok(()),
+        }
+    }
+
+    pub(crate) fn reregister(
+        &self,
+        source: &mut impl Source,
+        token: Token,
+        interest: Interest,
+    ) -> io::Result<()> {
+        match self {
+            Self::System(registry) => registry.reregister(source, token, interest),
+            Self::Simulated => Ok(()),
+        }
+    }
+
+    pub(crate) fn deregister(&self, source: &mut impl Source) -> io::Result<()> {
+        match self {
+            Self::System(registry) => registry.deregister(source),
+            Self::Simulated => Ok(()),
+        }
+    }
 }
 
 /// See the module's documentation.

@@ -184,7 +184,10 @@ impl Reactor {
         let polled = self.poller.poll(timeout);
         self.inbox().notifier.woke_up();
         match polled {
-            Ok(()) => self.state.begin(Some(before)),
+            Ok(()) => {
+                self.more_events = false;
+                self.state.begin(Some(before));
+            }
             Err(error) if error.kind() == ErrorKind::Interrupted => {
                 self.poller.forget();
                 self.state.begin(None);
@@ -222,7 +225,7 @@ impl Reactor {
         if count > 0 {
             self.last_event = self.state.nanos();
         }
-        self.more_events = full;
+        self.more_events |= full;
     }
 
     fn accept(&mut self) -> Result<(), Error> {
@@ -247,14 +250,14 @@ impl Reactor {
     }
 
     fn deliver(&mut self) {
-        let rung = self.inbox().notifier.take();
-        if rung {
+        let notified = self.inbox().notifier.take();
+        if notified {
             for command in self.inbox().take_commands() {
                 self.obey(command);
             }
         }
         for (_, entry) in &mut self.listeners {
-            entry.listener.deliver(&mut self.state, rung);
+            entry.listener.deliver(&mut self.state, notified);
             entry.took += self.state.attribute_time();
         }
         self.invariants();

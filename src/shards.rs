@@ -8,15 +8,13 @@
 //! Shards share nothing that a packet touches. They share the admission of connections
 //! ([`Admission`](crate::admission)), the names of the listeners, and a way to stop each other.
 
-use std::any::Any;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{OnceLock, mpsc};
 use std::thread::{self, JoinHandle};
 
 use crate::directory::Shared;
 use crate::error::Error;
-use crate::guard::panic_text;
+use crate::guard::caught;
 use crate::handle::{Handle, ListenerHandle};
 use crate::handler::{Accepted, Handler};
 use crate::options::{ListenerOptions, ReactorOptions};
@@ -258,23 +256,19 @@ impl Job {
         // Comes before the hook, so that the hook cannot block in a wait for its own reactor
         // either.
         shared.threads.bind_thread(shard);
-        let caught = catch_unwind(AssertUnwindSafe(|| {
+        let ran = caught(|| {
             hook(shard);
             // This fails only if `run` itself has gone.
             let _ = tell.send((shard, News::Ready));
             if *may_serve.wait() { parts.grow(shared).run() } else { Ok(()) }
-        }));
-        let why = match caught {
+        });
+        let why = match ran {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error.to_string(),
-            Err(panic) => describe(panic.as_ref()),
+            Err(text) => format!("it panicked: {text}"),
         };
         let _ = tell.send((shard, News::Died(why)));
     }
-}
-
-fn describe(panic: &(dyn Any + Send)) -> String {
-    format!("it panicked: {}", panic_text(panic))
 }
 
 #[cfg(test)]

@@ -37,19 +37,11 @@ impl Stream for TcpStream {
     }
 
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        match registry {
-            Registry::System(registry) => registry.register(self, token, READING),
-            Registry::Simulated => Ok(()),
-        }
+        registry.register(self, token, READING)
     }
 
     fn watch_writable(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        match registry {
-            Registry::System(registry) => {
-                registry.reregister(self, token, READING.add(Interest::WRITABLE))
-            }
-            Registry::Simulated => Ok(()),
-        }
+        registry.reregister(self, token, READING.add(Interest::WRITABLE))
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::process::ExitCode;
-use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use condor::{Drain, Error, Handle};
@@ -59,20 +59,25 @@ pub(crate) fn exit_code(program: &str, outcome: Result<(), impl Display>) -> Exi
     ExitCode::FAILURE
 }
 
+/// The first drain that a signal has begun. The lock is held while the drain begins, so a `run` that
+/// a signal has ended finds the drain here.
+pub(crate) type FirstDrain = Arc<Mutex<Option<Drain>>>;
+
 /// From now on the first SIGINT or SIGTERM drains, and the second one ends every connection at once.
-/// Each signal's drain is sent to the returned channel.
-pub(crate) fn drain_on_signals(handle: Handle) -> Result<Receiver<Drain>, Error> {
+pub(crate) fn drain_on_signals(handle: Handle) -> Result<FirstDrain, Error> {
     let mut signals = Signals::new([SIGINT, SIGTERM])
         .map_err(|source| Error::Poll { what: "listen for signals", source })?;
-    let (asked, drains) = mpsc::channel();
+    let first = FirstDrain::default();
+    let shared = Arc::clone(&first);
     thread::spawn(move || {
         let what = ["draining; a second signal ends every connection at once"].into_iter();
         let what = what.chain(std::iter::repeat("ending every connection"));
         for (_signal, what) in signals.forever().zip(what) {
             complain(what); // first, because the program may end at once
+            let mut first = shared.lock().unwrap_or_else(PoisonError::into_inner);
             let Ok(drain) = handle.shutdown() else { return };
-            let _ = asked.send(drain); // most programs drop the receiver
+            first.get_or_insert(drain);
         }
     });
-    Ok(drains)
+    Ok(first)
 }

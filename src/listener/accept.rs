@@ -16,7 +16,7 @@ use crate::acceptor::{AcceptFault, Acceptor};
 use crate::admission::Listening;
 use crate::endpoint::Endpoint;
 use crate::error::Error;
-use crate::guard::make;
+use crate::guard::caught;
 use crate::handler::{Accepted, Handler};
 use crate::identity::Identity;
 use crate::logging::Cause;
@@ -78,6 +78,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
             match socket.accept(&self.profile.options) {
                 Ok((stream, peer_addr)) => {
                     self.assign(state, stream, peer_addr);
+                    self.accepting.retried = false;
                     taken += 1;
                 }
                 Err(error) => self.accept_failed(state, error)?,
@@ -193,7 +194,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         let Some(Peer { identity, .. }) = self.peers.get(key as usize) else { return };
         let id = self.profile.id_of(identity);
         let accepted = Accepted { identity, id, listener: &self.profile.name };
-        match make(|| (self.factory)(&accepted)) {
+        match caught(|| (self.factory)(&accepted)) {
             Ok(handler) => self.with_peer(state, key, |peer, cx| peer.open(handler, cx)),
             Err(text) => {
                 self.profile.counters.panics.add(1);
@@ -221,8 +222,14 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     /// Accepts the connections that have finished the handshake, so that they are served.
     pub(super) fn accept_last(&mut self, state: &mut LoopState) -> Result<(), Error> {
         self.accepting.ready = true;
-        while self.accept_some(state, state.options.accept_budget)? {}
-        Ok(())
+        loop {
+            let before = self.profile.counters.accepted.get();
+            let more = self.accept_some(state, state.options.accept_budget)?;
+            // A socket whose every `accept` fails must not hold up the drain for ever.
+            if !more || self.profile.counters.accepted.get() == before {
+                return Ok(());
+            }
+        }
     }
 
     pub(super) fn stop_accepting(&mut self, state: &mut LoopState) {

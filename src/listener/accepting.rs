@@ -13,7 +13,8 @@ pub(super) struct Accepting {
     pub(super) ready: bool,
     /// The timer that ends the pause after a lack of resources. `None` without a pause.
     pub(super) pause: Option<TimerKey>,
-    /// A connection that ended during this pause has already caused its one early try.
+    /// A connection that ended during a pause has caused an early try, and nothing has been accepted
+    /// since.
     pub(super) retried: bool,
     /// Clients wait because the limit on connections is reached.
     pub(super) full: bool,

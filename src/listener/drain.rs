@@ -4,7 +4,6 @@ use super::Listener;
 use crate::acceptor::Acceptor;
 use crate::drain::Report;
 use crate::error::Error;
-use crate::guard::guarded;
 use crate::handler::Handler;
 use crate::loop_state::{LoopState, Timer};
 use crate::peer::Marks;
@@ -86,9 +85,8 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
             state.wheel.cancel(deadline);
         }
         let unread = self.profile.mailbox.close();
-        for mail in self.inbox.drain(..).chain(unread) {
-            self.profile.counters.dropped_messages.add(1);
-            guarded(|| drop(mail));
+        for mail in std::mem::take(&mut self.inbox).into_iter().chain(unread) {
+            self.drop_message(state, mail.into_message());
         }
         if let Some(broadcast) = self.broadcast.take() {
             broadcast.forget(|| ());

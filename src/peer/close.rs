@@ -17,10 +17,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     /// Decides the end. If the peer has closed in the middle of its first packet, this logs a line.
     pub(crate) fn close(&mut self, cx: &mut PeerCx<'_, H::Message>, reason: CloseReason) {
         if let (CloseReason::PeerClosedMidPacket { .. }, Some(input)) = (reason, &self.conn.input) {
-            let bytes: [u8; 16] =
-                std::array::from_fn(|at| input.as_slice().get(at).copied().unwrap_or_default());
-            let len = input.len().min(bytes.len());
-            self.log_partial(cx, &bytes[..len]);
+            self.log_partial(cx, input.as_slice());
         }
         self.conn.close(reason);
     }

@@ -25,8 +25,9 @@ pub(crate) enum Verdict {
     /// The bytes that are left are not a whole packet. The number is the length of a whole one, if
     /// it is known.
     Partial(Option<usize>),
-    /// The framing was changed: the bytes that are left are decoded anew.
-    Reframed,
+    /// The framing was changed, or a packet shared: the bytes that are left are a batch of their
+    /// own.
+    Restart,
     /// [`FLUSH_AT`] bytes of output have gathered: write before going on.
     Full,
     /// The turn's budget of packets is used up.
@@ -228,9 +229,11 @@ fn pump<H: Handler, D: Deframe + Copy, E: Enframe>(
             if answer(ctx, enframe, action, packet, &place, bound) {
                 continue;
             }
-            if ctx.conn.is_interrupted() {
-                let blocked = ctx.conn.is_blocked();
-                break 'batch if blocked { Verdict::Blocked } else { Verdict::Reframed };
+            if ctx.conn.is_blocked() {
+                break 'batch Verdict::Blocked;
+            }
+            if ctx.conn.has(Flags::RESTART_BATCH) {
+                break 'batch Verdict::Restart;
             }
             if ctx.state.out.len() >= FLUSH_AT {
                 break 'batch Verdict::Full;

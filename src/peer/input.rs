@@ -208,7 +208,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         rest: &[u8],
     ) -> Option<Verdict> {
         match verdict {
-            Verdict::Reframed => {
+            Verdict::Restart => {
                 self.conn.remove(Flags::RESTART_BATCH.with(Flags::BACKLOG));
                 if self.conn.output.is_some() {
                     self.write_out(cx);
@@ -241,14 +241,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
                     self.marks.remove(Marks::READABLE);
                 }
                 Ok(count) => room -= count,
-                Err(error) => match error.kind() {
-                    ErrorKind::WouldBlock => self.marks.remove(Marks::READABLE),
-                    ErrorKind::Interrupted => {}
-                    _ => {
-                        self.marks.remove(Marks::READABLE);
-                        self.conn.advance(|life| life.cut(Cut::Broken));
-                    }
-                },
+                Err(error) => self.read_failed(&error),
             }
         }
     }

@@ -12,7 +12,6 @@ use std::io::{self, ErrorKind};
 use super::Peer;
 use super::input::reason_of;
 use super::marks::Marks;
-use crate::connection::Flags;
 use crate::handler::{Handler, Info};
 use crate::life::OutputHalf;
 use crate::listener_shared::ListenerShared;
@@ -184,7 +183,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     /// Tells the handler with `Info::Writable` that output is down at the low-water mark, at most
     /// once a turn.
     pub(crate) fn notify_writable(&mut self, cx: &mut PeerCx<'_, H::Message>) {
-        if self.conn.has(Flags::OWES_WRITABLE) && self.conn.take_writable(&cx.profile.limits) {
+        if self.conn.take_writable(&cx.profile.limits) {
             self.dispatch(cx, |handler, ctx| {
                 let action = handler.handle_info(Info::Writable, ctx);
                 ctx.apply(action);

@@ -178,6 +178,37 @@ fn a_free_slot_allows_one_early_try_per_rest() {
     conclude(&harness);
 }
 
+/// Goal: each pause in accepting has its own early try. Method: two pauses; the first one ends early,
+/// because the early try succeeds.
+#[test]
+fn an_early_try_that_succeeds_leaves_the_next_pause_its_own() {
+    let (harness, _) = echo(options());
+    for _ in 0..2 {
+        let other = harness.connect();
+        harness.fail_next_accept(ErrorKind::OutOfMemory);
+        let next = harness.connect();
+        assert!(!next.is_accepted());
+        other.peer_closes();
+        assert!(next.is_accepted(), "a slot is free, and the clock stands still");
+        next.peer_closes();
+    }
+    conclude(&harness);
+}
+
+/// Goal: a socket whose every `accept` fails does not hold up a drain. Method: far more errors than
+/// the drain may try.
+#[test]
+fn a_drain_does_not_wait_for_accepts_that_only_fail() {
+    let (harness, _) = echo(options());
+    for _ in 0..10_000 {
+        harness.fail_next_accept(ErrorKind::ConnectionAborted);
+    }
+    harness.drain();
+    conclude(&harness);
+    // The default of `accept_budget`.
+    assert_eq!(harness.stats().accept_errors, 64, "one round");
+}
+
 // ---- beginnings and ends ----
 
 /// Goal: the factory and `init` learn who calls.

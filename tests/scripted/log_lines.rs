@@ -265,6 +265,17 @@ fn nonsense_is_said_to_look_like_something() {
     }
 }
 
+/// Goal: a long partial packet is judged by all of its bytes, not by its first few. Method: a packet
+/// whose length, read in the other byte order, is that of its first sixteen bytes.
+#[test]
+fn a_long_partial_packet_is_not_mistaken_for_a_short_one() {
+    collect();
+    let harness = Harness::new(ListenerOptions::port(5555), Loud::make);
+    harness.receive([&[14, 0][..], &[7; 20]].concat());
+    harness.peer_closes();
+    expect_nonsense("nothing known", &complaints());
+}
+
 #[track_caller]
 fn expect_nonsense(looks: &str, said: &[(Level, String)]) {
     let [(Level::Warn, line)] = said else { panic!("{looks}: {said:?}") };

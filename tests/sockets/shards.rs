@@ -983,6 +983,27 @@ fn the_panic_of_a_shard_is_told_in_one_line() {
     }
 }
 
+/// Goal: a shard's panic ends `run` with an error, even if the panic's payload panics when it is
+/// dropped. Method: a hook that panics with such a payload.
+#[test]
+fn a_shard_that_panics_with_a_payload_that_panics_ends_run() {
+    struct Payload;
+
+    impl Drop for Payload {
+        fn drop(&mut self) {
+            panic!("the payload's drop");
+        }
+    }
+
+    let shards = Shards::new(2).unwrap().on_thread_start(|shard| {
+        if shard == 1 {
+            std::panic::panic_any(Payload);
+        }
+    });
+    let error = shards.run().unwrap_err();
+    assert!(matches!(error, Error::Shard { shard: 1, .. }), "{error:?}");
+}
+
 /// Goal: shards that never run say so. Method: drop them; ask everybody who knows of them.
 #[test]
 fn shards_that_never_run_are_gone() {
