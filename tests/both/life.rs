@@ -8,7 +8,7 @@ use condor::{Action, CloseReason, Context, Handler, Info, MessageError, ReactorO
 
 use super::{actor, echo};
 use crate::rig::{Harness, assert_clean, conclude, options};
-use crate::support::{Actor, Diary, Seen, note, order, packet, secs, wire};
+use crate::support::{Actor, Seen, Trace, note, order, packet, secs, wire};
 
 // ---- beginnings and ends ----
 
@@ -29,8 +29,8 @@ fn a_hundred_requests_and_half_a_close_get_a_hundred_answers() {
 #[test]
 fn an_init_that_stops_gets_no_packet() {
     for farewell in [true, false] {
-        let diary = Diary::default();
-        let own = diary.clone();
+        let trace = Trace::default();
+        let own = trace.clone();
         let harness = Harness::new(options().max_connections(1), move |_| {
             Actor::echo(&own).init(move |_| match farewell {
                 true => Action::send_and_stop("go away", CloseReason::Normal),
@@ -39,12 +39,12 @@ fn an_init_that_stops_gets_no_packet() {
         });
         let next = harness.connect();
         next.receive(wire(&[b"hello"]));
-        assert_eq!(diary.read(), [Seen::End(CloseReason::Normal)]);
+        assert_eq!(trace.read(), [Seen::End(CloseReason::Normal)]);
         let expected: &[&[u8]] = if farewell { &[b"go away"] } else { &[] };
         assert_eq!(harness.packets(), expected);
         harness.peer_closes();
         assert_eq!(next.packets(), expected);
-        assert_eq!(diary.read(), [Seen::End(CloseReason::Normal)]);
+        assert_eq!(trace.read(), [Seen::End(CloseReason::Normal)]);
         conclude(&next);
     }
 }
@@ -54,12 +54,12 @@ fn an_init_that_stops_gets_no_packet() {
 /// Goal: a factory that panics makes no handler; its client is gone, the next one is served.
 #[test]
 fn a_panicking_factory_closes_the_socket_and_nothing_else() {
-    let diary = Diary::default();
+    let trace = Trace::default();
     let mut calls = 0;
     let first = Harness::new(options(), move |_| {
         calls += 1;
-        assert!(calls != 1, "the factory panics, as told to");
-        Actor::echo(&diary)
+        assert!(calls != 1, "the factory panics as requested");
+        Actor::echo(&trace)
     });
     assert!(first.is_gone());
     assert_eq!(first.closed(), None, "there was nothing to terminate");
@@ -111,7 +111,7 @@ impl Handler for Bystander {
 /// Goal: messages whose drop panics harm nobody: one to the dead, one in a timer of a connection
 /// that ends, one left in the mailbox.
 #[test]
-fn a_message_whose_drop_panics_harms_nobody() {
+fn a_message_whose_drop_panics_ends_no_connection() {
     let terminated = Rc::new(Cell::new(0));
     let count = Rc::clone(&terminated);
     let harness = Harness::new(options(), move |_| Bystander { terminated: count.clone() });
@@ -135,7 +135,7 @@ fn a_message_whose_drop_panics_harms_nobody() {
 /// itself and to another, and notes when it is left.
 #[test]
 fn messages_sent_in_a_callback_come_after_it() {
-    let (one, diary) = echo(options());
+    let (one, trace) = echo(options());
     let two = one.connect();
     let (to_one, to_two) = (one.address(), two.address());
     one.message(order("outer", move |_| {
@@ -144,7 +144,7 @@ fn messages_sent_in_a_callback_come_after_it() {
         }
         Action::send("answered first")
     }));
-    assert_eq!(diary.read(), ["outer", "own 1", "other", "own 2"].map(Seen::Message));
+    assert_eq!(trace.read(), ["outer", "own 1", "other", "own 2"].map(Seen::Message));
     assert_eq!(one.packets(), [b"answered first"]);
     two.peer_closes();
     conclude(&one);
@@ -184,7 +184,7 @@ impl Handler for Listening {
 /// Goal: a broadcast reaches everybody who is there, within the message budget. Method: 300
 /// connections, one of them paused, one lingering, 100 messages a turn.
 #[test]
-fn a_broadcast_reaches_everybody_within_the_budget() {
+fn a_broadcast_reaches_every_connection_within_the_budget() {
     let heard = Rc::new(Cell::new(0));
     let count = Rc::clone(&heard);
     let harness = Harness::with(
@@ -214,7 +214,7 @@ fn a_broadcast_reaches_everybody_within_the_budget() {
 /// packets. Method: packets unread, a client not accepted.
 #[test]
 fn a_drain_answers_everything_that_had_arrived() {
-    let (one, diary) = echo(options());
+    let (one, trace) = echo(options());
     let two = one.connect();
     one.arrive(wire(&[b"unread"]));
     one.drain();
@@ -223,7 +223,7 @@ fn a_drain_answers_everything_that_had_arrived() {
         assert_eq!(harness.closed(), Some(CloseReason::Shutdown));
         harness.peer_closes();
     }
-    let seen = diary.read();
+    let seen = trace.read();
     assert_eq!(seen.iter().filter(|seen| **seen == Seen::Shutdown).count(), 2);
     let report = one.report().unwrap();
     assert_eq!((report.drained, report.forced), (2, 0));
@@ -234,22 +234,22 @@ fn a_drain_answers_everything_that_had_arrived() {
 /// Goal: who holds its peer back is told of a drain when it goes on. Method: it pauses at the last
 /// packet that had arrived, and resumes.
 #[test]
-fn a_paused_handler_hears_of_a_drain_when_it_resumes() {
-    let (harness, diary) = actor(options(), |diary| {
-        Actor::echo(diary).packet(|_, ctx| {
+fn a_paused_handler_is_notified_of_a_drain_when_it_resumes() {
+    let (harness, trace) = actor(options(), |trace| {
+        Actor::echo(trace).packet(|_, ctx| {
             ctx.pause_reading();
             Action::Continue
         })
     });
     harness.arrive(wire(&[b"hold"]));
     harness.drain();
-    assert_eq!(diary.read(), [packet(b"hold")]);
+    assert_eq!(trace.read(), [packet(b"hold")]);
     harness.message(order("resume", |ctx| {
         ctx.resume_reading();
         Action::Continue
     }));
     let end = Seen::End(CloseReason::Shutdown);
-    assert_eq!(diary.read(), [Seen::Message("resume"), Seen::Shutdown, end]);
+    assert_eq!(trace.read(), [Seen::Message("resume"), Seen::Shutdown, end]);
     conclude(&harness);
 }
 
@@ -259,12 +259,12 @@ fn a_paused_handler_hears_of_a_drain_when_it_resumes() {
 /// for two, of which one is taken; five factories panic; then one more is let in, and the next waits.
 #[test]
 fn a_factory_that_panics_keeps_no_place() {
-    let diary = Diary::default();
+    let trace = Trace::default();
     let mut calls = 0;
     let harness = Harness::new(options().max_connections(2), move |_| {
         calls += 1;
-        assert!(calls == 1 || calls > 6, "the factory panics, as told to");
-        Actor::echo(&diary)
+        assert!(calls == 1 || calls > 6, "the factory panics as requested");
+        Actor::echo(&trace)
     });
     for nth in 2..=6 {
         assert!(harness.connect().is_gone(), "number {nth} was let in, or waits");

@@ -6,21 +6,21 @@ pub(crate) mod output;
 pub(crate) mod packets;
 
 use crate::rig::{Harness, Options};
-use crate::support::{Actor, Diary};
+use crate::support::{Actor, Trace};
 
 /// A connection to a listener with these options, whose handlers all echo.
-pub(crate) fn echo(options: Options) -> (Harness<Actor>, Diary) {
-    let diary = Diary::default();
-    let own = diary.clone();
-    (Harness::new(options, move |_| Actor::echo(&own)), diary)
+pub(crate) fn echo(options: Options) -> (Harness<Actor>, Trace) {
+    let trace = Trace::default();
+    let own = trace.clone();
+    (Harness::new(options, move |_| Actor::echo(&own)), trace)
 }
 
-/// A connection to a listener with these options, with one handler made from a diary.
+/// A connection to a listener with these options, with one handler made from a trace.
 pub(crate) fn actor(
     options: Options,
-    make: impl FnOnce(&Diary) -> Actor,
-) -> (Harness<Actor>, Diary) {
-    let diary = Diary::default();
-    let mut actor = Some(make(&diary));
-    (Harness::new(options, move |_| actor.take().expect("one connection")), diary)
+    make: impl FnOnce(&Trace) -> Actor,
+) -> (Harness<Actor>, Trace) {
+    let trace = Trace::default();
+    let mut actor = Some(make(&trace));
+    (Harness::new(options, move |_| actor.take().expect("one connection")), trace)
 }

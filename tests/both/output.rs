@@ -17,8 +17,8 @@ pub(crate) fn send_and_stop(len: usize) -> Do {
 /// Goal: what a callback sends goes before what it answers.
 #[test]
 fn what_a_callback_sends_goes_before_what_it_answers() {
-    let (harness, _) = actor(options(), |diary| {
-        Actor::echo(diary).packet(|_, ctx| {
+    let (harness, _) = actor(options(), |trace| {
+        Actor::echo(trace).packet(|_, ctx| {
             assert_eq!(ctx.send("first"), Ok(()));
             assert_eq!(ctx.send(String::from("second")), Ok(()));
             Action::send_and_stop("third", CloseReason::Normal)
@@ -96,12 +96,12 @@ fn what_arrived_before_the_end_is_read_at_once() {
 /// nothing follows `terminate`. Method: 100 packets and a reset in one event.
 #[test]
 fn nothing_is_delivered_after_the_end_a_reset_brings() {
-    let (harness, diary) = echo(options());
+    let (harness, trace) = echo(options());
     harness.arrive(wire(&[b"x" as &[u8]; 100]));
     harness.peer_resets();
-    let seen = diary.read();
+    let seen = trace.read();
     assert!(matches!(seen.last(), Some(Seen::End(_))));
     assert!(seen[..seen.len() - 1].iter().all(|seen| *seen == packet(b"x")));
     conclude(&harness);
-    assert_eq!(diary.read(), []);
+    assert_eq!(trace.read(), []);
 }

@@ -21,7 +21,7 @@ use crate::support::{Actor, Seen, order, packet, wire};
 fn every_way_to_cut_a_stream_gives_the_same_packets() {
     let bytes = wire(&[b"a", b"", b"bc", b"d"]);
     assert_eq!(bytes.len(), 12);
-    let (rig, diary) = echo(options());
+    let (rig, trace) = echo(options());
     for cuts in (0u32..1 << (bytes.len() - 1)).step_by(rig::EVERY) {
         let peer = rig.connect();
         let mut from = 0;
@@ -31,16 +31,16 @@ fn every_way_to_cut_a_stream_gives_the_same_packets() {
                 from = at;
             }
         }
-        assert_eq!(diary.read(), [b"a" as &[u8], b"", b"bc", b"d"].map(packet), "{cuts:#b}");
+        assert_eq!(trace.read(), [b"a" as &[u8], b"", b"bc", b"d"].map(packet), "{cuts:#b}");
         assert_eq!(peer.sent(), bytes, "{cuts:#b}");
         peer.peer_closes();
-        diary.read();
+        trace.read();
         assert!(peer.is_gone());
     }
     conclude(&rig);
 }
 
-/// Echo without a diary.
+/// Echo without a trace.
 struct Plain;
 
 impl condor::Handler for Plain {
@@ -84,11 +84,11 @@ fn one_cut_anywhere_in_64_kib_is_invisible() {
 /// Goal: an end waits for packets that came before it and are over the budget of a turn. Method: ten
 /// thousand empty packets and the end, in one event.
 #[test]
-fn an_end_behind_more_packets_than_a_turn_delivers_waits_for_them() {
-    let (harness, diary) = echo(options());
+fn an_end_after_more_packets_than_a_turn_delivers_waits_for_them() {
+    let (harness, trace) = echo(options());
     harness.arrive([0; 20_000]);
     harness.peer_closes();
-    let seen = diary.read();
+    let seen = trace.read();
     assert_eq!(seen.len(), 10_001);
     assert_eq!(seen.last(), Some(&Seen::End(CloseReason::PeerClosed)));
     assert_eq!(harness.sent().len(), 20_000);
@@ -100,9 +100,9 @@ fn an_end_behind_more_packets_than_a_turn_delivers_waits_for_them() {
 /// Goal: an empty packet is a packet. Method: one there, one back.
 #[test]
 fn an_empty_packet_is_delivered_and_sent() {
-    let (harness, diary) = echo(options());
+    let (harness, trace) = echo(options());
     harness.receive([0, 0]);
-    assert_eq!(diary.read(), [packet(b"")]);
+    assert_eq!(trace.read(), [packet(b"")]);
     assert_eq!(harness.sent(), [0, 0]);
     conclude(&harness);
 }
@@ -134,25 +134,25 @@ fn every_width_carries_up_to_its_maximum() {
 fn a_length_above_the_maximum_ends_the_connection_at_the_header() {
     let small = || options().framing(LengthField::U32).max_packet(100);
     for announced in [101, 65_536, u32::MAX] {
-        let (harness, diary) = echo(small());
+        let (harness, trace) = echo(small());
         harness.receive(announced.to_be_bytes());
         let reason =
             CloseReason::PacketTooLarge { announced: announced.try_into().unwrap(), max: 100 };
-        assert_eq!(diary.read(), [Seen::End(reason)]);
+        assert_eq!(trace.read(), [Seen::End(reason)]);
         assert!(harness.is_finished());
         conclude(&harness);
     }
-    let (harness, diary) = echo(small());
+    let (harness, trace) = echo(small());
     harness.arrive(101u32.to_be_bytes());
     harness.receive([0; 101]);
     let reason = CloseReason::PacketTooLarge { announced: 101, max: 100 };
-    assert_eq!(diary.read(), [Seen::End(reason)], "although it was all there");
+    assert_eq!(trace.read(), [Seen::End(reason)], "although it was all there");
     conclude(&harness);
 
-    let (harness, diary) = echo(small());
+    let (harness, trace) = echo(small());
     harness.arrive(100u32.to_be_bytes());
     harness.receive([0; 100]);
-    assert_eq!(diary.read(), [packet(&[0; 100])]);
+    assert_eq!(trace.read(), [packet(&[0; 100])]);
     conclude(&harness);
 }
 
@@ -171,19 +171,19 @@ fn packets_before_one_that_is_too_large_are_answered() {
 /// Goal: a cut packet is never delivered, and the reason tells how much of it came; what came whole
 /// is answered. Method: the end after each number of bytes.
 #[test]
-fn an_end_inside_a_packet_tells_what_was_missing() {
+fn an_end_inside_a_packet_reports_what_was_missing() {
     for (tail, want) in [(&b"\x00"[..], None), (b"\x00\x05", Some(7)), (b"\x00\x05hell", Some(7))] {
-        let (harness, diary) = echo(options());
+        let (harness, trace) = echo(options());
         harness.arrive(wire(&[b"whole"]));
         harness.arrive(tail);
         harness.peer_closes();
         let reason = harness.closed().unwrap();
-        let CloseReason::PeerClosedMidPacket { have, want: told } = reason else {
+        let CloseReason::PeerClosedMidPacket { have, want: reported } = reason else {
             panic!("{reason:?}")
         };
         assert_eq!(have, tail.len());
-        assert_eq!(told, want, "{tail:?}");
-        assert_eq!(diary.read(), [packet(b"whole"), Seen::End(reason)]);
+        assert_eq!(reported, want, "{tail:?}");
+        assert_eq!(trace.read(), [packet(b"whole"), Seen::End(reason)]);
         assert_eq!(harness.packets(), [b"whole"]);
         conclude(&harness);
     }
@@ -193,13 +193,13 @@ fn an_end_inside_a_packet_tells_what_was_missing() {
 #[test]
 fn an_end_between_packets_is_an_ordinary_one() {
     for together in [true, false] {
-        let (harness, diary) = echo(options());
+        let (harness, trace) = echo(options());
         harness.arrive(wire(&[b"last"]));
         if !together {
             harness.run();
         }
         harness.peer_closes();
-        assert_eq!(diary.read(), [packet(b"last"), Seen::End(CloseReason::PeerClosed)]);
+        assert_eq!(trace.read(), [packet(b"last"), Seen::End(CloseReason::PeerClosed)]);
         assert_eq!(harness.packets(), [b"last"]);
         conclude(&harness);
     }
@@ -210,8 +210,8 @@ fn an_end_between_packets_is_an_ordinary_one() {
 #[test]
 fn packets_after_a_stop_are_not_delivered() {
     for farewell in [true, false] {
-        let (harness, diary) = actor(options(), |diary| {
-            Actor::echo(diary).packet(move |packet, _| match packet {
+        let (harness, trace) = actor(options(), |trace| {
+            Actor::echo(trace).packet(move |packet, _| match packet {
                 b"stop" if farewell => Action::send_and_stop("bye", CloseReason::Custom("asked")),
                 b"stop" => Action::stop(CloseReason::Custom("asked")),
                 _ => Action::send(packet.to_vec()),
@@ -219,11 +219,11 @@ fn packets_after_a_stop_are_not_delivered() {
         });
         harness.receive(wire(&[b"one", b"stop", b"three"]));
         let end = Seen::End(CloseReason::Custom("asked"));
-        assert_eq!(diary.read(), [packet(b"one"), packet(b"stop"), end]);
+        assert_eq!(trace.read(), [packet(b"one"), packet(b"stop"), end]);
         let answers: &[&[u8]] = if farewell { &[b"one", b"bye"] } else { &[b"one"] };
         assert_eq!(harness.packets(), answers);
         conclude(&harness);
-        assert_eq!(diary.read(), [], "terminated once");
+        assert_eq!(trace.read(), [], "terminated once");
     }
 }
 
@@ -236,8 +236,8 @@ fn packets_after_a_stop_are_not_delivered() {
 fn a_new_framing_counts_from_the_first_byte_not_yet_delivered() {
     let stream = b"\x00\x07upgradehello\nworld\n\x00\x00";
     for cut in 1..stream.len() {
-        let (harness, diary) = actor(options(), |diary| {
-            Actor::echo(diary).packet(|packet, ctx| {
+        let (harness, trace) = actor(options(), |trace| {
+            Actor::echo(trace).packet(|packet, ctx| {
                 if packet == b"upgrade" {
                     assert_eq!(ctx.send("before"), Ok(()));
                     ctx.set_framing(Lines::new(80));
@@ -249,7 +249,7 @@ fn a_new_framing_counts_from_the_first_byte_not_yet_delivered() {
         harness.receive(&stream[..cut]);
         harness.receive(&stream[cut..]);
         let seen = [b"upgrade" as &[u8], b"hello", b"world"].map(packet);
-        assert_eq!(diary.read(), seen, "cut at {cut}");
+        assert_eq!(trace.read(), seen, "cut at {cut}");
         assert_eq!(harness.sent(), b"\x00\x06beforeafter\nhello\nworld\n", "cut at {cut}");
         conclude(&harness);
     }
@@ -259,13 +259,13 @@ fn a_new_framing_counts_from_the_first_byte_not_yet_delivered() {
 /// switches while two bytes wait.
 #[test]
 fn a_new_framing_set_by_a_message_delivers_what_waits() {
-    let (harness, diary) = echo(options().framing(LengthField::U32));
+    let (harness, trace) = echo(options().framing(LengthField::U32));
     harness.receive([0, 0]);
     harness.message(order("switch", |ctx| {
         ctx.set_framing(LengthField::U8);
         Action::Continue
     }));
-    assert_eq!(diary.read(), [Seen::Message("switch"), packet(b""), packet(b"")]);
+    assert_eq!(trace.read(), [Seen::Message("switch"), packet(b""), packet(b"")]);
     assert_eq!(harness.sent(), [0, 0]);
     conclude(&harness);
 }
@@ -273,14 +273,14 @@ fn a_new_framing_set_by_a_message_delivers_what_waits() {
 /// Goal: what the old framing waited for binds the new one no longer. Method: three bytes of a packet
 /// of 256 are two packets in the new framing.
 #[test]
-fn a_new_framing_forgets_how_much_the_old_one_waited_for() {
-    let (harness, diary) = echo(options());
+fn a_new_framing_does_not_wait_for_what_the_old_one_wanted() {
+    let (harness, trace) = echo(options());
     harness.receive([1, 0, 0]);
     harness.message(order("switch", |ctx| {
         ctx.set_framing(LengthField::U8);
         Action::Continue
     }));
-    assert_eq!(diary.read(), [Seen::Message("switch"), packet(b"\0"), packet(b"")]);
+    assert_eq!(trace.read(), [Seen::Message("switch"), packet(b"\0"), packet(b"")]);
     conclude(&harness);
 }
 
@@ -370,8 +370,8 @@ fn a_broken_framer_ends_its_connection_and_leaves_no_half_packet() {
 #[test]
 fn a_refused_send_leaves_the_connection_usable() {
     let framing = Framing::custom(Broken(Fault::RefusesEncoding));
-    let (harness, _) = actor(options().framing(framing), |diary| {
-        Actor::echo(diary).packet(|_, ctx| {
+    let (harness, _) = actor(options().framing(framing), |trace| {
+        Actor::echo(trace).packet(|_, ctx| {
             assert_eq!(ctx.send("a"), Ok(()));
             assert_eq!(ctx.send("x"), Err(SendError::BadFrame("no x")));
             Action::send("b")
@@ -476,13 +476,13 @@ fn a_wrong_hint_costs_no_packet() {
     for (name, hint) in hints {
         for size in [1, 2, 5, 64, 100, 1_000] {
             let framing = Framing::custom(Hinting::new(hint));
-            let (harness, diary) = echo(options().framing(framing));
+            let (harness, trace) = echo(options().framing(framing));
             let frames = packets.map(|payload| harness.framed(payload));
             let (mut seen, mut at) = (0, 0);
             for piece in frames.concat().chunks(size) {
                 harness.receive(piece);
                 at += piece.len();
-                seen += diary.read().len();
+                seen += trace.read().len();
                 let due = (1..=frames.len()).filter(|n| frames[..*n].concat().len() <= at).count();
                 assert_eq!(seen, due, "hint: {name}, {at} bytes in pieces of {size}");
             }
@@ -514,7 +514,7 @@ fn a_hint_above_the_maximum_announces_a_packet_that_is_too_large() {
 /// Goal: what the framer wants is told where a packet is cut off, unless it cannot be right. Method:
 /// two bytes of a packet and the end, with hints beside what is there.
 #[test]
-fn a_hint_that_cannot_be_right_is_not_told() {
+fn a_hint_that_cannot_be_right_is_not_reported() {
     let hints: [(Hint, Option<usize>); 5] = [
         (|_| None, None),
         (|_| Some(0), None),
@@ -567,7 +567,7 @@ fn a_hint_that_is_always_too_low_is_not_followed_byte_by_byte() {
 /// Goal: bytes that are shared and not copied have the same header and the same maximum. Method: the
 /// largest that the field can express, and one byte more.
 #[test]
-fn a_shared_answer_is_held_to_the_field_too() {
+fn a_shared_answer_has_the_maximum_of_the_field_too() {
     let share = |len| order("share", move |_| Action::send(Bytes::from(vec![1; len])));
     let (harness, _) = echo(options());
     harness.message(share(65_535));
@@ -595,8 +595,8 @@ fn a_packet_too_large_for_an_answer_is_not_sent_back() {
 /// a two-byte length, by `send` and by action.
 #[test]
 fn an_answer_too_large_for_the_field_writes_nothing() {
-    let (harness, _) = actor(options(), |diary| {
-        Actor::echo(diary).packet(|packet, ctx| {
+    let (harness, _) = actor(options(), |trace| {
+        Actor::echo(trace).packet(|packet, ctx| {
             if packet == b"send" {
                 let refused = ctx.send(vec![0; 70_000]);
                 assert_eq!(refused, Err(SendError::TooLarge { len: 70_000, max: 65_535 }));

@@ -148,7 +148,7 @@ impl Graph {
     }
 
     /// In numbers.
-    pub(crate) fn told(&self) -> String {
+    pub(crate) fn in_numbers(&self) -> String {
         let tops: BTreeSet<(&str, &str)> = self
             .arrows()
             .map(|(from, to, _)| (top(from), top(to)))

@@ -25,7 +25,7 @@ const STREAM_MODULES: [&str; 3] = ["peer", "client", "testing"];
 #[test]
 fn the_graph_of_modules_is_whole() {
     let graph = graph();
-    println!("{}", graph.told());
+    println!("{}", graph.in_numbers());
     none(graph.lost());
 }
 
@@ -68,7 +68,7 @@ fn files_are_small() {
 }
 
 #[test]
-fn nothing_is_left_for_later() {
+fn no_marks_of_unfinished_work_are_left() {
     hold(&sources(&["src", "tests", "examples", "fuzz"]), leftovers);
 }
 
@@ -220,8 +220,12 @@ fn stream_calls(text: &str) -> Findings {
 
 fn no_command(text: &str) -> Findings {
     let header: Vec<&str> = text.lines().take_while(|line| line.starts_with("//!")).collect();
-    let told = header.iter().any(|line| line.contains("cargo run --release --example "));
-    if told { Vec::new() } else { vec![(1, String::from("the header does not say how to run it"))] }
+    let named = header.iter().any(|line| line.contains("cargo run --release --example "));
+    if named {
+        Vec::new()
+    } else {
+        vec![(1, String::from("the header does not say how to run it"))]
+    }
 }
 
 // ---- reading ----
@@ -266,19 +270,19 @@ fn collect(directory: &Path, sources: &mut Vec<Source>) {
 /// Fails with everything that is wrong, as `path:line: what`.
 #[track_caller]
 fn hold(files: &[Source], rule: impl Fn(&str) -> Findings) {
-    let told: Vec<String> = files
+    let findings: Vec<String> = files
         .iter()
         .flat_map(|Source { path, text }| {
             rule(text).into_iter().map(move |(line, what)| format!("{path}:{line}: {what}"))
         })
         .collect();
-    none(told);
+    none(findings);
 }
 
 /// Fails with everything that is wrong.
 #[track_caller]
-fn none(told: Vec<String>) {
-    assert!(told.is_empty(), "\n{}", told.join("\n"));
+fn none(findings: Vec<String>) {
+    assert!(findings.is_empty(), "\n{}", findings.join("\n"));
 }
 
 fn graph() -> &'static Graph {
@@ -415,8 +419,8 @@ fn circles_are_found() {
     ];
     assert!(drawn(THREE, &siblings).circles().is_empty(), "files of a folder are free");
     let siblings = [siblings.as_slice(), &[("src/a/y.rs", "use self::deep::D;")]].concat();
-    let told = ["3 modules: a/x -> a/y -> a/y/deep -> a/x"];
-    assert_eq!(drawn(THREE, &siblings).circles(), told);
+    let expected = ["3 modules: a/x -> a/y -> a/y/deep -> a/x"];
+    assert_eq!(drawn(THREE, &siblings).circles(), expected);
 
     let parent = [("src/a.rs", "mod x;\nfn f() -> x::X {}"), ("src/a/x.rs", "use super::A;")];
     assert_eq!(drawn(THREE, &parent).circles(), ["2 modules: a -> a/x -> a"]);
@@ -424,13 +428,13 @@ fn circles_are_found() {
         ("src/a.rs", "fn f() { other::inner::g() }\nuse crate::b as other;"),
         ("src/b/inner.rs", "use super::super::a::A;"),
     ];
-    let told = ["2 modules: a -> b/inner -> a"];
-    assert_eq!(drawn(THREE, &[&alias[..], &[("src/b.rs", "")]].concat()).circles(), told);
+    let expected = ["2 modules: a -> b/inner -> a"];
+    assert_eq!(drawn(THREE, &[&alias[..], &[("src/b.rs", "")]].concat()).circles(), expected);
 }
 
 #[test]
 fn arrows_upwards_are_found() {
-    let told = |text: &str| {
+    let found = |text: &str| {
         let files = [("src/a.rs", ""), ("src/b.rs", text), ("src/c.rs", ""), ("src/b/x.rs", "")];
         let graph = drawn(&format!("{THREE}pub use a::Item;"), &files);
         (graph.upward(), graph.lost())
@@ -459,7 +463,7 @@ fn arrows_upwards_are_found() {
         "#[cfg(test)]\nmod tests {\n    use super::*;\n}\nuse crate::a::A;",
         "#[cfg(test)]\nuse crate::c::{C, D};\nuse crate::a::A;",
     ] {
-        let (upward, lost) = told(bad);
+        let (upward, lost) = found(bad);
         assert_eq!((upward.len(), lost), (1, Vec::new()), "{bad}");
         assert!(upward[0].contains(": b -> a, which is above it"), "{}", upward[0]);
     }
@@ -479,7 +483,7 @@ fn arrows_upwards_are_found() {
         "pub(in crate::a) fn f() {}",
         "mod a {\n    pub fn f() {}\n}\nfn g() { self::a::f(); }",
     ] {
-        assert_eq!(told(good), (Vec::new(), Vec::new()), "{good}");
+        assert_eq!(found(good), (Vec::new(), Vec::new()), "{good}");
     }
     let undeclared = drawn(THREE, &[("src/d.rs", "")]);
     assert_eq!(undeclared.lost(), ["src/d.rs: src/lib.rs does not declare it"]);
@@ -488,7 +492,7 @@ fn arrows_upwards_are_found() {
 
 #[test]
 fn impurities_are_found() {
-    let told = |text: &str| drawn(THREE, &[("src/c.rs", ""), ("src/wheel.rs", text)]).impure();
+    let found = |text: &str| drawn(THREE, &[("src/c.rs", ""), ("src/wheel.rs", text)]).impure();
     for bad in [
         "use mio::Token;",
         "use std::time::Instant;",
@@ -505,7 +509,7 @@ fn impurities_are_found() {
         "fn now() {\n    core::time::Instant::now()\n}",
         "use crate::c::C;",
     ] {
-        assert_eq!(told(bad).len(), 1, "{bad}");
+        assert_eq!(found(bad).len(), 1, "{bad}");
     }
     for good in [
         "use std::time::Duration;",
@@ -514,7 +518,7 @@ fn impurities_are_found() {
         "/// See [`CloseReason::Io`](crate::CloseReason::Io).",
         "#[cfg(test)]\nmod tests {\n    use std::io;\n}",
     ] {
-        assert_eq!(told(good), [""; 0], "{good}");
+        assert_eq!(found(good), [""; 0], "{good}");
     }
     let kind = "use std::io::ErrorKind;";
     assert_eq!(drawn(THREE, &[("src/reason.rs", kind)]).impure(), [""; 0], "is data there");
@@ -534,9 +538,9 @@ fn impurities_are_found() {
         ("src/wheel/level.rs", "use crate::b::B;"),
         ("src/b.rs", "use std::net::SocketAddr;"),
     ];
-    let told = drawn(THREE, &direct).impure();
+    let found = drawn(THREE, &direct).impure();
     let expected = "wheel -> wheel/level -> b, which is not pure and names std::net::SocketAddr";
-    assert!(told.contains(&expected.into()), "{told:?}");
+    assert!(found.contains(&expected.into()), "{found:?}");
 }
 
 #[test]
@@ -549,7 +553,7 @@ fn missing_modules_are_found() {
 }
 
 #[test]
-fn carriers_of_a_life_are_found() {
+fn repeats_of_the_life_state_are_found() {
     for bad in [
         "        CLOSING = 11,",
         "if peer.is_marked(Marks::FORCED) {",

@@ -39,7 +39,7 @@ proptest! {
 
     /// Goal: there is one way to print an endpoint, whatever way it was written. Method: any text.
     #[test]
-    fn what_is_read_is_printed_once_and_for_all(name in bytes(), is_unix in any::<bool>()) {
+    fn every_spelling_of_an_endpoint_is_printed_the_same(name in bytes(), is_unix in any::<bool>()) {
         let name = String::from_utf8_lossy(&name);
         let text = if is_unix { format!("unix:{name}") } else { name.into_owned() };
         match text.parse::<Endpoint>() {

@@ -184,7 +184,7 @@ fn hold_bodies(data: &[u8]) {
 }
 
 #[test]
-fn the_fuzz_bodies_pass_on_what_strangers_send() {
+fn the_fuzz_bodies_pass_on_other_protocols() {
     for stream in SEEDS {
         for width in 0..5 {
             for flags in (0..=255).step_by(if IS_SLOW { 255 } else { 7 }) {
@@ -362,7 +362,7 @@ fn lengths_up_to_usize_max_never_overflow() {
 }
 
 #[test]
-fn nonsense_is_refused_before_it_can_listen() {
+fn invalid_framings_are_refused_before_they_are_used() {
     for width in [0, 5, 6, 7, 9, 255] {
         let field = LengthField::new(width);
         assert_eq!(field.check(), Err(FramingProblem::Width(width)));
@@ -522,7 +522,7 @@ impl Framer for Counting {
 }
 
 #[test]
-fn a_custom_framer_is_told_what_it_has_seen() {
+fn a_custom_framer_gets_the_length_that_it_has_scanned() {
     let examined = Arc::new(AtomicUsize::new(0));
     let framing = Framing::custom(Counting(Arc::clone(&examined)));
     let stream = [&[b'x'; 999][..], b"\0"].concat();
@@ -556,7 +556,7 @@ fn a_custom_frame_above_the_maximum_is_refused_as_soon_as_it_is_known() {
 
 /// Goal: a framer may hand on to those that are there. Method: each as a framing and as a framer.
 #[test]
-fn given_framings_are_framers_too() {
+fn built_in_framings_are_framers_too() {
     fn same(framer: impl Framer + Into<Framing> + Copy + 'static) {
         let (own, given) = (Framing::custom(framer), framer.into());
         let bytes = appended(&given, b"packet").unwrap();
@@ -570,9 +570,9 @@ fn given_framings_are_framers_too() {
 }
 
 /// Says what it is given to write to.
-struct Telling;
+struct Printing;
 
-impl Framer for Telling {
+impl Framer for Printing {
     fn decode(&self, _input: &[u8], _scanned: usize) -> Result<Decode, FrameError> {
         Ok(Decode::Need(None))
     }
@@ -598,14 +598,14 @@ fn an_invalid_answer_of_a_framer_is_recognised() {
 }
 
 #[test]
-fn types_are_small_and_tell_what_they_are() {
+fn types_are_small_and_print_what_they_are() {
     assert!(size_of::<LengthField>() <= 24);
     assert!(size_of::<Framing>() <= 64);
     let framing = Framing::split(Framing::custom(ZeroEnded), Raw);
     let text = "Framing { input: Custom { max: 1048576 }, output: Raw }";
     assert_eq!(format!("{framing:?}"), text);
-    let told = appended(&Framing::custom(Telling), b"ab").unwrap();
-    assert_eq!(told, b"abtrue false Output { len: 2, .. }");
+    let written = appended(&Framing::custom(Printing), b"ab").unwrap();
+    assert_eq!(written, b"abtrue false Output { len: 2, .. }");
     assert_eq!(format!("{:?}", Framing::default().clone()), {
         format!("Framing {{ input: {:?}, output: {:?} }}", LengthField::U16, LengthField::U16)
     });

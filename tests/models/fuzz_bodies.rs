@@ -73,7 +73,7 @@ impl Random {
 /// Goal: a connection does what the model says. Method: operations drawn from seeds; a failure
 /// prints its seed, and `CONDOR_FUZZ_SEED` replays that one alone.
 #[test]
-fn seeded_operations_go_as_the_model_foretells() {
+fn seeded_operations_go_as_the_model_predicts() {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let seeds = match number("CONDOR_FUZZ_SEED") {
         Some(seed) => seed..seed + 1,

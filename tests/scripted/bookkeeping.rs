@@ -6,26 +6,26 @@ use condor::{Action, Address, CloseReason, MessageError, ReactorOptions};
 
 use crate::both::echo;
 use crate::rig::{assert_clean, conclude, options};
-use crate::support::{Actor, Diary, Seen, note, order, wire};
+use crate::support::{Actor, Seen, Trace, note, order, wire};
 
 /// The mailbox takes so many letters now, and no more.
 #[track_caller]
-fn takes<M>(count: usize, address: &Address<M>, letter: impl Fn() -> M) {
+fn takes<M>(count: usize, address: &Address<M>, message: impl Fn() -> M) {
     for nth in 0..count {
-        assert!(address.send(letter()).is_ok(), "letter {nth} of {count} is refused");
+        assert!(address.send(message()).is_ok(), "message {nth} of {count} is refused");
     }
-    let told = address.send(letter());
-    assert!(matches!(told, Err(MessageError::Full(_))), "more than {count} letters are taken");
+    let result = address.send(message());
+    assert!(matches!(result, Err(MessageError::Full(_))), "more than {count} messages are taken");
 }
 
 /// Goal: a letter makes room when it is done with, neither sooner nor later, and also if it reaches no
 /// connection. Method: a mailbox for three and one letter a turn; letters to a connection that lives,
 /// to one that only lingers, to a slot that has another owner by now, and to a free slot.
 #[test]
-fn a_letter_that_reaches_no_connection_makes_room() {
-    let diary = Diary::default();
+fn a_message_that_reaches_no_connection_frees_its_place() {
+    let trace = Trace::default();
     let (reactor, options) = (ReactorOptions::new(), options().mailbox_capacity(3));
-    let harness = Harness::with(reactor.message_budget(1), options, move |_| Actor::echo(&diary));
+    let harness = Harness::with(reactor.message_budget(1), options, move |_| Actor::echo(&trace));
     let stopped = || {
         let peer = harness.connect();
         let address = peer.address();
@@ -64,15 +64,15 @@ fn a_letter_that_reaches_no_connection_makes_room() {
 /// one to itself is not refused, however small the mailbox is. Method: the smallest, and a handler that
 /// sends two.
 #[test]
-fn a_letter_that_is_heard_makes_room_for_the_next() {
-    let (harness, diary) = echo(options().mailbox_capacity(1));
+fn a_message_that_is_being_handled_takes_no_place() {
+    let (harness, trace) = echo(options().mailbox_capacity(1));
     harness.message(order("first", |ctx| {
         assert!(ctx.address().send(note("second")).is_ok());
-        let told = ctx.address().send(note("third"));
-        assert!(matches!(told, Err(MessageError::Full(_))), "two wait");
+        let result = ctx.address().send(note("third"));
+        assert!(matches!(result, Err(MessageError::Full(_))), "two wait");
         Action::Continue
     }));
-    assert_eq!(diary.read(), ["first", "second"].map(Seen::Message));
+    assert_eq!(trace.read(), ["first", "second"].map(Seen::Message));
     conclude(&harness);
 }
 

@@ -15,7 +15,7 @@ use condor::{
 use crate::both::life::Bomb;
 use crate::both::{actor, echo};
 use crate::rig::{assert_clean, conclude, options};
-use crate::support::{Actor, Diary, Seen, ms, note, order, packet, secs, wire};
+use crate::support::{Actor, Seen, Trace, ms, note, order, packet, secs, wire};
 
 // ---- slots ----
 
@@ -23,15 +23,15 @@ use crate::support::{Actor, Diary, Seen, ms, note, order, packet, secs, wire};
 /// of a connection that is gone announces everything, and the same slot is taken.
 #[test]
 fn a_stale_event_does_not_touch_the_next_owner_of_the_slot() {
-    let (old, diary) = echo(options());
+    let (old, trace) = echo(options());
     old.receive(b"\x00\x05he");
     old.peer_closes();
     let new = old.connect();
     new.receive(b"\x00\x05wo");
-    diary.read();
+    trace.read();
     old.disturb();
     old.peer_resets();
-    assert_eq!(diary.read(), []);
+    assert_eq!(trace.read(), []);
     assert_eq!(new.closed(), None);
     new.receive(b"rld");
     assert_eq!(new.packets(), [b"world"]);
@@ -43,8 +43,8 @@ fn a_stale_event_does_not_touch_the_next_owner_of_the_slot() {
 /// the start; debug builds look at the lists after each phase.
 #[test]
 fn a_slot_is_taken_again_while_it_is_queued_for_work() {
-    let diary = Diary::default();
-    let own = diary.clone();
+    let trace = Trace::default();
+    let own = trace.clone();
     let few = ReactorOptions::new().packet_budget(1);
     let first = Harness::with(few, options().max_connections(1), move |_| {
         Actor::echo(&own).init(|ctx| {
@@ -58,7 +58,7 @@ fn a_slot_is_taken_again_while_it_is_queued_for_work() {
     assert_eq!(first.address().send(stop).map_err(|_| "refused"), Ok(()));
     first.receive(b"\x01a\x01b\x01c");
     let seen = [packet(b"a"), Seen::Message("stop"), Seen::End(CloseReason::Reset), packet(b"d")];
-    assert_eq!(diary.read(), seen);
+    assert_eq!(trace.read(), seen);
     assert_eq!(second.packets(), [b"d"]);
     conclude(&second);
 }
@@ -67,30 +67,30 @@ fn a_slot_is_taken_again_while_it_is_queued_for_work() {
 /// to the dead, one to a dead one whose slot is taken, one underway when it dies.
 #[test]
 fn a_message_never_reaches_the_next_owner_of_the_slot() {
-    let (old, diary) = echo(options());
+    let (old, trace) = echo(options());
     let address = old.address();
     assert_eq!(address.send(note("underway")).map_err(|_| "refused"), Ok(()));
     old.arrive(b"");
     old.fail_next_read(ErrorKind::ConnectionReset);
     old.disturb();
-    assert_eq!(diary.read(), [Seen::End(CloseReason::Reset)]);
+    assert_eq!(trace.read(), [Seen::End(CloseReason::Reset)]);
     let _ = address.send(note("to the dead"));
     let new = old.connect();
     let _ = address.send(note("to the next one"));
     new.run();
-    assert_eq!(diary.read(), []);
+    assert_eq!(trace.read(), []);
     assert_eq!(new.stats().dropped_messages, 3);
     assert_ne!(new.address(), address);
     new.message(note("to the living"));
-    assert_eq!(diary.read(), [Seen::Message("to the living")]);
+    assert_eq!(trace.read(), [Seen::Message("to the living")]);
     conclude(&new);
 }
 
 /// Goal: events for nothing are harmless. Method: announce everything, again and again, idle, with
 /// half a packet and with output queued.
 #[test]
-fn events_for_nothing_are_harmless() {
-    let (harness, diary) = echo(options());
+fn spurious_events_are_harmless() {
+    let (harness, trace) = echo(options());
     let disturb = || (0..10).for_each(|_| harness.disturb());
     disturb();
     harness.receive(b"\x00\x05he");
@@ -98,7 +98,7 @@ fn events_for_nothing_are_harmless() {
     harness.peer_stalls();
     harness.receive(b"llo");
     disturb();
-    assert_eq!(diary.read(), [packet(b"hello")]);
+    assert_eq!(trace.read(), [packet(b"hello")]);
     harness.peer_reads_all();
     assert_eq!(harness.packets(), [b"hello"]);
     conclude(&harness);
@@ -108,7 +108,7 @@ fn events_for_nothing_are_harmless() {
 /// a slot comes free, without a new event. Method: a limit of two, three clients.
 #[test]
 fn at_the_limit_clients_wait_until_a_slot_is_free() {
-    let (one, diary) = echo(options().max_connections(2).linger_timeout(secs(5)));
+    let (one, trace) = echo(options().max_connections(2).linger_timeout(secs(5)));
     let two = one.connect();
     let three = one.connect();
     three.receive(wire(&[b"early"]));
@@ -121,7 +121,7 @@ fn at_the_limit_clients_wait_until_a_slot_is_free() {
     one.advance(secs(5));
     assert!(one.is_gone() && three.is_accepted());
     assert_eq!(three.packets(), [b"early"]);
-    assert_eq!(diary.read().len(), 3);
+    assert_eq!(trace.read().len(), 3);
     two.peer_closes();
     conclude(&three);
 }
@@ -161,7 +161,7 @@ fn errors_of_accept_are_survived() {
 /// Goal: while accepting rests, a slot that comes free allows one early try, not more. Method: no
 /// resources for long, connections that close.
 #[test]
-fn a_free_slot_allows_one_early_try_per_rest() {
+fn a_free_slot_allows_one_early_try_per_pause() {
     let (harness, _) = echo(options());
     let others: Vec<_> = (0..5).map(|_| harness.connect()).collect();
     for _ in 0..10 {
@@ -213,13 +213,13 @@ fn a_drain_does_not_wait_for_accepts_that_only_fail() {
 
 /// Goal: the factory and `init` learn who calls.
 #[test]
-fn the_factory_learns_who_calls() {
+fn the_factory_gets_the_address_of_the_peer() {
     let seen = Rc::new(RefCell::new(None));
-    let told = Rc::clone(&seen);
-    let diary = Diary::default();
+    let recorder = Rc::clone(&seen);
+    let trace = Trace::default();
     let first = Harness::new(options(), move |accepted| {
-        told.replace(Some((accepted.peer_addr(), accepted.id())));
-        Actor::echo(&diary).init(|ctx| Action::send(format!("{}", ctx.peer_addr())))
+        recorder.replace(Some((accepted.peer_addr(), accepted.id())));
+        Actor::echo(&trace).init(|ctx| Action::send(format!("{}", ctx.peer_addr())))
     });
     let addr: Endpoint = "[::ffff:203.0.113.9]:1234".parse().unwrap();
     let harness = first.connect_from(addr);
@@ -232,7 +232,7 @@ fn the_factory_learns_who_calls() {
 /// Goal: all that tell of a peer's end tell the same, whatever the end is. Method: one of each kind;
 /// the factory, `init`, and the report of a drain; both of our own ends.
 #[test]
-fn a_peers_end_is_told_as_it_is() {
+fn a_peers_endpoint_is_reported_unchanged() {
     for peer_addr in [
         Endpoint::from(([203, 0, 113, 9], 1234)),
         "[fe80::1%7]:9".parse().unwrap(),
@@ -240,12 +240,12 @@ fn a_peers_end_is_told_as_it_is() {
         "unix:/run/a client".parse().unwrap(),
         r"unix:@\x00\xff".parse().unwrap(),
     ] {
-        let diary = Diary::default();
+        let trace = Trace::default();
         let seen = Rc::new(RefCell::new(None));
-        let told = Rc::clone(&seen);
+        let recorder = Rc::clone(&seen);
         let first = Harness::new(options(), move |accepted| {
-            told.replace(Some(accepted.peer_addr()));
-            Actor::echo(&diary).init(|ctx| {
+            recorder.replace(Some(accepted.peer_addr()));
+            Actor::echo(&trace).init(|ctx| {
                 let local_addr = ctx.local_addr().unwrap();
                 Action::send(format!("{} to {local_addr}", ctx.peer_addr()))
             })
@@ -266,7 +266,7 @@ fn a_peers_end_is_told_as_it_is() {
 /// with output queued, then packets, messages, timers and a reset.
 #[test]
 fn after_the_end_was_decided_only_terminate_is_called() {
-    let (harness, diary) = echo(options());
+    let (harness, trace) = echo(options());
     harness.peer_stalls();
     harness.message(order("stop", |ctx| {
         ctx.send_after(ms(1), note("timer"));
@@ -277,17 +277,17 @@ fn after_the_end_was_decided_only_terminate_is_called() {
     harness.message(note("message"));
     harness.advance(secs(1));
     harness.drain();
-    assert_eq!(diary.read(), [Seen::Message("stop")]);
+    assert_eq!(trace.read(), [Seen::Message("stop")]);
     harness.peer_reads_all();
     assert_eq!(harness.packets(), [b"last" as &[u8], b"words"]);
-    assert_eq!(diary.read(), [Seen::End(CloseReason::Custom("first"))]);
+    assert_eq!(trace.read(), [Seen::End(CloseReason::Custom("first"))]);
     conclude(&harness);
 }
 
 /// Goal: dropping everything terminates everybody, once. Method: connections in every state.
 #[test]
 fn a_drop_terminates_every_handler_once() {
-    let (idle, diary) = echo(options());
+    let (idle, trace) = echo(options());
     let half = idle.connect();
     half.receive([0]);
     let slow = idle.connect();
@@ -307,9 +307,9 @@ fn a_drop_terminates_every_handler_once() {
     let address = idle.address();
     let ends =
         |seen: Vec<Seen>| seen.into_iter().filter(|seen| matches!(seen, Seen::End(_))).count();
-    assert_eq!(ends(diary.read()), 1, "the lingering one");
+    assert_eq!(ends(trace.read()), 1, "the lingering one");
     drop((idle, half, slow, paused, lingering, closing));
-    assert_eq!(ends(diary.read()), 5);
+    assert_eq!(ends(trace.read()), 5);
     assert!(matches!(address.send(note("gone")), Err(MessageError::Gone(_))));
 }
 
@@ -336,7 +336,7 @@ struct Clumsy {
 
 impl Clumsy {
     fn stumble(&self, at: Where) {
-        assert!(self.at != at, "a handler panics, as told to");
+        assert!(self.at != at, "a handler panics as requested");
     }
 }
 
@@ -448,9 +448,9 @@ fn a_panic_ends_one_connection() {
 /// Goal: a flood of messages keeps nobody from being served, and a full mailbox gives them back.
 /// Method: 50,000 messages, 100 a turn, a mailbox of 60,000.
 #[test]
-fn a_flood_of_messages_starves_nobody_and_a_full_mailbox_says_so() {
-    let diary = Diary::default();
-    let own = diary.clone();
+fn a_flood_of_messages_starves_no_connection_and_a_full_mailbox_refuses() {
+    let trace = Trace::default();
+    let own = trace.clone();
     let harness = Harness::with(
         ReactorOptions::new().message_budget(100),
         options().mailbox_capacity(60_000),
@@ -484,7 +484,7 @@ fn a_flood_of_messages_starves_nobody_and_a_full_mailbox_says_so() {
 /// what was lost. Method: half a packet that is completed, one that is not, queued output.
 #[test]
 fn a_drain_waits_for_packets_and_forces_at_its_deadline() {
-    let (one, diary) = echo(options().drain_timeout(secs(5)));
+    let (one, trace) = echo(options().drain_timeout(secs(5)));
     let (two, three) = (one.connect(), one.connect());
     one.receive(b"\x00\x05he");
     two.receive(b"\x00\x05he");
@@ -505,14 +505,14 @@ fn a_drain_waits_for_packets_and_forces_at_its_deadline() {
     assert_eq!((report.drained, report.forced), (1, 2));
     assert_eq!((report.undelivered_bytes, report.unsent_bytes), (4, 8));
     assert_clean(&one);
-    drop(diary);
+    drop(trace);
 }
 
 /// Goal: a handler may go on after `Shutdown`, until the deadline.
 #[test]
 fn a_handler_may_go_on_after_shutdown_until_the_deadline() {
-    let (harness, diary) = actor(options().drain_timeout(secs(5)), |diary| {
-        Actor::echo(diary).info(|_, _| Action::send("in a minute"))
+    let (harness, trace) = actor(options().drain_timeout(secs(5)), |trace| {
+        Actor::echo(trace).info(|_, _| Action::send("in a minute"))
     });
     harness.drain();
     assert_eq!(harness.packets(), [b"in a minute"]);
@@ -523,7 +523,7 @@ fn a_handler_may_go_on_after_shutdown_until_the_deadline() {
     harness.advance(ms(1));
     assert_eq!(harness.closed(), Some(CloseReason::DrainForced));
     assert_eq!(harness.report().unwrap().forced, 1);
-    assert_eq!(diary.read().len(), 3);
+    assert_eq!(trace.read().len(), 3);
     assert_clean(&harness);
 }
 
@@ -552,7 +552,7 @@ impl Handler for Named {
 /// Goal: an end is told before packets of other connections that came after it. Method: one
 /// connection ends and another one asks, in one batch, for each way to end that the peer has.
 #[test]
-fn an_end_is_told_before_later_packets_of_others() {
+fn an_end_is_delivered_before_later_packets_of_others() {
     let ways: [fn(&Harness<Named>); 4] = [
         |it| it.arrive(b"\x00\x05leave"),
         |it| {
@@ -586,7 +586,7 @@ fn an_end_is_told_before_later_packets_of_others() {
 /// Goal: an end whose output waits is told once that has left, however late. Method: a peer that
 /// does not read; others ask meanwhile.
 #[test]
-fn an_end_behind_queued_output_is_told_when_it_has_left() {
+fn an_end_after_queued_output_is_delivered_when_that_has_left() {
     let names = Rc::new(Cell::new(0));
     let taken = Rc::clone(&names);
     let first = Harness::new(options(), move |_| {
@@ -682,8 +682,8 @@ fn the_output_half_ends_after_what_is_queued() {
 /// packet of two, for the budget; the output ends at it, and the reset is not read yet.
 #[test]
 fn a_reset_found_by_ending_the_output_is_a_reset() {
-    let diary = Diary::default();
-    let own = diary.clone();
+    let trace = Trace::default();
+    let own = trace.clone();
     let few = ReactorOptions::new().packet_budget(1);
     let harness = Harness::with(few, options(), move |_| {
         Actor::echo(&own).packet(|_, ctx| {
@@ -693,7 +693,7 @@ fn a_reset_found_by_ending_the_output_is_a_reset() {
     });
     harness.arrive(wire(&[b"one", b"two"]));
     harness.peer_resets();
-    assert_eq!(diary.read(), [packet(b"one"), Seen::End(CloseReason::Reset)]);
+    assert_eq!(trace.read(), [packet(b"one"), Seen::End(CloseReason::Reset)]);
     assert_clean(&harness);
 }
 
@@ -782,7 +782,7 @@ impl Handler for Controls {
 
     fn handle_packet<'a>(&'a mut self, packet: &'a [u8], ctx: &mut Context<'_, ()>) -> Action<'a> {
         let handle = ctx.handle();
-        let told = match packet {
+        let result = match packet {
             b"stop" => handle.stop_listener("testing").map(drop),
             b"start" => handle
                 .start_listener("another", ListenerOptions::port(1), |_| Self { deaf: false })
@@ -790,7 +790,7 @@ impl Handler for Controls {
             b"close" => handle.close(ctx.id()),
             _ => handle.shutdown().map(|_| assert!(!handle.is_ready())),
         };
-        Action::send(told.map_or_else(|error| error.to_string(), |()| "done".into()))
+        Action::send(result.map_or_else(|error| error.to_string(), |()| "done".into()))
     }
 
     fn handle_info<'a>(&'a mut self, info: Info<'a, ()>, _: &mut Context<'_, ()>) -> Action<'a> {
@@ -806,8 +806,8 @@ fn a_handler_may_stop_its_listener_in_the_harness() {
     let bystander = harness.connect();
     harness.packet("stop");
     assert_eq!(harness.packets(), [b"done"]);
-    for told in [&harness, &bystander] {
-        assert_eq!(told.closed(), Some(CloseReason::Shutdown));
+    for harness in [&harness, &bystander] {
+        assert_eq!(harness.closed(), Some(CloseReason::Shutdown));
     }
     let late = harness.connect();
     assert!(!late.is_accepted(), "the listener has closed its socket");

@@ -232,7 +232,7 @@ fn the_text_of_a_panic_stays_on_its_line() {
 /// it came to nothing; later ones have none. Method: other protocols' openings, too large for a
 /// packet, cut off, and timed out; each on a listener of its own.
 #[test]
-fn nonsense_is_said_to_look_like_something() {
+fn an_invalid_first_packet_is_logged_with_its_likely_protocol() {
     collect();
     let openings: [(&[u8], &str); 7] = [
         (b"GET / HTTP/1.1\r\n\r\n", "an HTTP request"),

@@ -12,7 +12,7 @@ use condor::{
 use crate::both::output::{Parrot, send_and_stop};
 use crate::both::{actor, echo};
 use crate::rig::{assert_clean, conclude, options};
-use crate::support::{Actor, Diary, Do, Seen, ms, order, packet, secs, wire};
+use crate::support::{Actor, Do, Seen, Trace, ms, order, packet, secs, wire};
 
 const HIGH: usize = 64 * 1024;
 const LOW: usize = 32 * 1024;
@@ -136,7 +136,7 @@ fn a_broken_stream_ends_the_connection_once_and_frees_its_queue() {
         ErrorKind::OutOfMemory,
     ] {
         for queue in [false, true] {
-            let (harness, diary) = echo(options());
+            let (harness, trace) = echo(options());
             if queue {
                 harness.peer_stalls();
                 harness.receive(wire(&[&[1; 30_000]]));
@@ -145,11 +145,11 @@ fn a_broken_stream_ends_the_connection_once_and_frees_its_queue() {
             harness.fail_next_write(kind);
             harness.receive(wire(&[b"x"]));
             harness.peer_reads(1);
-            diary.read();
+            trace.read();
             assert_eq!(harness.closed(), Some(CloseReason::Io(kind)));
             assert!(harness.is_gone(), "no lingering on a broken stream");
             conclude(&harness);
-            assert_eq!(diary.read(), []);
+            assert_eq!(trace.read(), []);
         }
     }
     for (kind, reason) in [
@@ -214,19 +214,19 @@ fn thousands_of_queued_pieces_leave_in_order() {
 /// goes on, and its handler is told. Method: a message fills the queue, packets wait.
 #[test]
 fn a_slow_peer_is_not_served_between_the_water_marks() {
-    let (harness, diary) = echo(options().framing(LengthField::U32));
+    let (harness, trace) = echo(options().framing(LengthField::U32));
     harness.peer_stalls();
     harness.message(send(HIGH - 4));
     harness.packet(b"at the mark");
-    assert_eq!(diary.read(), [Seen::Message("send"), packet(b"at the mark")]);
+    assert_eq!(trace.read(), [Seen::Message("send"), packet(b"at the mark")]);
     harness.arrive([0, 0]);
     harness.packet(b"");
     harness.peer_reads(HIGH - LOW + 14);
     assert_eq!(harness.queued_bytes(), LOW + 1);
-    assert_eq!(diary.read(), [], "one byte above the low mark");
+    assert_eq!(trace.read(), [], "one byte above the low mark");
     harness.peer_reads(1);
-    let seen = diary.read();
-    assert_eq!(seen.first(), Some(&Seen::Drained));
+    let seen = trace.read();
+    assert_eq!(seen.first(), Some(&Seen::Writable));
     assert_eq!(harness.stats().high_water_hits, 1);
     harness.peer_reads_all();
     conclude(&harness);
@@ -237,17 +237,17 @@ fn a_slow_peer_is_not_served_between_the_water_marks() {
 /// 64 KiB.
 #[test]
 fn packets_that_were_read_wait_for_room_too() {
-    let (harness, diary) = actor(options().framing(LengthField::U32), |diary| {
-        Actor::echo(diary).packet(|_, _| Action::send(vec![1; HIGH]))
+    let (harness, trace) = actor(options().framing(LengthField::U32), |trace| {
+        Actor::echo(trace).packet(|_, _| Action::send(vec![1; HIGH]))
     });
     harness.peer_stalls();
     harness.receive([0; 4 * 20]);
-    let mut delivered = diary.read().len();
+    let mut delivered = trace.read().len();
     assert!(delivered < 6, "{delivered} delivered");
     while delivered < 20 {
         assert!(harness.queued_bytes() < 6 * HIGH, "no more than what is written at once");
         harness.peer_reads(HIGH);
-        delivered += diary.read().iter().filter(|seen| **seen == packet(b"")).count();
+        delivered += trace.read().iter().filter(|seen| **seen == packet(b"")).count();
     }
     harness.peer_reads_all();
     assert_eq!(harness.packets().len(), 20);
@@ -258,7 +258,7 @@ fn packets_that_were_read_wait_for_room_too() {
 /// not. Method: nothing else happens meanwhile.
 #[test]
 fn a_peer_that_takes_nothing_is_ended_by_the_stall_timeout() {
-    let (harness, diary) = echo(options().write_stall_timeout(secs(30)));
+    let (harness, trace) = echo(options().write_stall_timeout(secs(30)));
     harness.peer_stalls();
     harness.receive(wire(&[b"answer"]));
     for _ in 0..3 {
@@ -266,9 +266,9 @@ fn a_peer_that_takes_nothing_is_ended_by_the_stall_timeout() {
         harness.peer_reads(1);
     }
     harness.advance(ms(29_999));
-    assert_eq!(diary.read(), [packet(b"answer")]);
+    assert_eq!(trace.read(), [packet(b"answer")]);
     harness.advance(ms(1));
-    assert_eq!(diary.read(), [Seen::End(CloseReason::WriteStalled)]);
+    assert_eq!(trace.read(), [Seen::End(CloseReason::WriteStalled)]);
     assert!(harness.is_gone());
     conclude(&harness);
 }
@@ -292,21 +292,21 @@ fn what_is_queued_meanwhile_does_not_restart_the_stall_timeout() {
 /// time.
 #[test]
 fn an_event_without_room_does_not_restart_the_stall_timeout() {
-    let (harness, diary) = echo(options().write_stall_timeout(secs(10)));
+    let (harness, trace) = echo(options().write_stall_timeout(secs(10)));
     harness.peer_stalls();
     harness.packet([1; 100]);
     harness.advance(secs(5));
     harness.disturb();
     harness.advance(secs(5));
-    assert_eq!(diary.read().last(), Some(&Seen::End(CloseReason::WriteStalled)));
+    assert_eq!(trace.read().last(), Some(&Seen::End(CloseReason::WriteStalled)));
     conclude(&harness);
 }
 
 /// Goal: a fast peer is never ended for large answers. Method: 100 of 1 MB, taken as they come.
 #[test]
 fn a_fast_peer_with_large_answers_is_never_ended() {
-    let (harness, _) = actor(options().framing(LengthField::U32).max_packet(2 << 20), |diary| {
-        Actor::echo(diary).packet(|_, _| Action::send(vec![1; 1 << 20]))
+    let (harness, _) = actor(options().framing(LengthField::U32).max_packet(2 << 20), |trace| {
+        Actor::echo(trace).packet(|_, _| Action::send(vec![1; 1 << 20]))
     });
     harness.max_write(100_000);
     harness.receive(vec![0; 4 * 100]);
@@ -319,13 +319,13 @@ fn a_fast_peer_with_large_answers_is_never_ended() {
 /// is room. Method: fill it up to the last byte.
 #[test]
 fn a_send_past_max_queued_is_full_and_queues_nothing() {
-    let (harness, diary) = actor(
+    let (harness, trace) = actor(
         options()
             .max_queued(70_000)
             .write_high_water(69_000)
             .framing(LengthField::U32)
             .max_packet(60_000),
-        |diary| Actor::echo(diary).info(|_, _| Action::send("room")),
+        |trace| Actor::echo(trace).info(|_, _| Action::send("room")),
     );
     harness.peer_stalls();
     harness.message(order("fill", |ctx| {
@@ -341,9 +341,9 @@ fn a_send_past_max_queued_is_full_and_queues_nothing() {
     }));
     assert_eq!(harness.queued_bytes(), 70_000);
     assert_eq!(harness.stats().refused_sends, 2);
-    assert_eq!(diary.read(), [Seen::Message("fill")]);
+    assert_eq!(trace.read(), [Seen::Message("fill")]);
     harness.peer_reads_all();
-    assert_eq!(diary.read(), [Seen::Drained]);
+    assert_eq!(trace.read(), [Seen::Writable]);
     assert_eq!(harness.packets().len(), 4, "three, and the one sent when there was room");
     conclude(&harness);
 }
@@ -354,8 +354,8 @@ fn a_send_past_max_queued_is_full_and_queues_nothing() {
 fn an_action_past_max_queued_is_a_slow_reader() {
     for shared in [false, true] {
         let small = options().max_queued(66_000).write_high_water(65_999).max_packet(60_000);
-        let (harness, _) = actor(small.framing(LengthField::U32), |diary| {
-            Actor::echo(diary).packet(move |_, _| match shared {
+        let (harness, _) = actor(small.framing(LengthField::U32), |trace| {
+            Actor::echo(trace).packet(move |_, _| match shared {
                 true => Action::send(Bytes::from(vec![0; 30_000])),
                 false => Action::send(vec![0; 30_000]),
             })
@@ -407,9 +407,9 @@ fn small_queue() -> ListenerOptions {
 /// Method: one byte more than fits, copied and shared, with an empty queue and behind other output,
 /// in each framing; the longest packet that fits; and one that has to wait.
 #[test]
-fn a_packet_that_fits_no_queue_is_too_large_and_owed_no_room() {
+fn a_packet_that_fits_no_queue_is_too_large_and_no_writable_follows() {
     for (at, (framing, max)) in framings_beyond_the_queue().into_iter().enumerate() {
-        let (harness, diary) = echo(small_queue());
+        let (harness, trace) = echo(small_queue());
         harness.message(order("switch", move |ctx| {
             ctx.set_framing(framing.clone());
             Action::Continue
@@ -419,9 +419,9 @@ fn a_packet_that_fits_no_queue_is_too_large_and_owed_no_room() {
             let queued = ctx.queued_bytes();
             for packet in [Packet::from(vec![1; max + 1]), Bytes::from(vec![1; max + 1]).into()] {
                 let refused = ctx.send(packet);
-                let told =
+                let is_too_large =
                     matches!(refused, Err(SendError::TooLarge { len, .. }) if len == max + 1);
-                assert!(told, "framing {at}, {queued} bytes queued: {refused:?}");
+                assert!(is_too_large, "framing {at}, {queued} bytes queued: {refused:?}");
             }
             assert_eq!(ctx.queued_bytes(), queued);
         };
@@ -443,14 +443,14 @@ fn a_packet_that_fits_no_queue_is_too_large_and_owed_no_room() {
         assert_eq!(harness.queued_bytes(), queued);
         harness.peer_reads_all();
         let seen = ["switch", "empty", "waiting", "behind"].map(Seen::Message);
-        assert_eq!(diary.read(), seen, "nobody is told of room");
+        assert_eq!(trace.read(), seen, "nobody is told of room");
         harness.message(order("largest", move |ctx| {
             assert_eq!(ctx.send(vec![1; max]), Ok(()), "framing {at}");
             let refused = ctx.send(vec![1; max]);
             assert!(matches!(refused, Err(SendError::Full { .. })), "framing {at}: {refused:?}");
             Action::Continue
         }));
-        assert_eq!(diary.read(), [Seen::Message("largest"), Seen::Drained], "that one may wait");
+        assert_eq!(trace.read(), [Seen::Message("largest"), Seen::Writable], "that one may wait");
         assert_eq!((harness.stats().refused_sends, harness.closed()), (7, None));
         conclude(&harness);
     }
@@ -484,12 +484,12 @@ fn an_answer_that_fits_no_queue_is_too_large_in_every_callback() {
         ("info", |harness, _| harness.drain()),
     ];
     for ((name, trigger), by_action) in triggers.into_iter().flat_map(|t| [(t, false), (t, true)]) {
-        let (harness, diary) = actor(small_queue().framing(Raw), |diary| {
+        let (harness, trace) = actor(small_queue().framing(Raw), |trace| {
             let act = move |is: bool, ctx: &mut Context<'_, Do>| match is {
                 true => act(by_action, ctx),
                 false => Action::Continue,
             };
-            Actor::echo(diary)
+            Actor::echo(trace)
                 .init(move |ctx| act(name == "init", ctx))
                 .packet(move |_, ctx| act(name == "packet", ctx))
                 .info(move |info, ctx| act(matches!(info, Info::Shutdown), ctx))
@@ -498,7 +498,7 @@ fn an_answer_that_fits_no_queue_is_too_large_in_every_callback() {
         let end = CloseReason::AnswerTooLarge { len: TOO_MUCH, max: 70_000 };
         assert_eq!(harness.closed(), by_action.then_some(end), "{name}");
         assert_eq!(harness.sent(), b"", "{name}");
-        assert!(!diary.read().contains(&Seen::Drained), "{name}");
+        assert!(!trace.read().contains(&Seen::Writable), "{name}");
         assert_eq!(harness.stats().panics, 0, "{name}");
         conclude(&harness);
     }
@@ -507,9 +507,9 @@ fn an_answer_that_fits_no_queue_is_too_large_in_every_callback() {
 /// Goal: a framing's own maximum is told before a full queue, which would be waited for. Method: a
 /// packet above it while there is no room for it either, and one that its framer refuses.
 #[test]
-fn what_can_never_be_framed_is_not_told_to_wait() {
+fn a_packet_that_can_never_be_framed_is_not_full() {
     let framing = Framing::split(Raw, Lines::new(60_000));
-    let (harness, diary) = echo(small_queue().framing(framing));
+    let (harness, trace) = echo(small_queue().framing(framing));
     harness.peer_stalls();
     harness.message(order("fill", |ctx| {
         assert_eq!(ctx.send(vec![1; 59_999]), Ok(()));
@@ -519,7 +519,7 @@ fn what_can_never_be_framed_is_not_told_to_wait() {
         Action::Continue
     }));
     harness.peer_reads_all();
-    assert_eq!(diary.read(), [Seen::Message("fill")]);
+    assert_eq!(trace.read(), [Seen::Message("fill")]);
     conclude(&harness);
 }
 
@@ -529,8 +529,8 @@ fn what_can_never_be_framed_is_not_told_to_wait() {
 fn the_header_of_an_answer_counts_towards_max_queued() {
     for (itself, spare) in [(true, 10), (true, 9), (false, 10), (false, 9)] {
         let small = options().max_queued(66_000).write_high_water(65_999);
-        let (harness, _) = actor(small, |diary| {
-            let actor = Actor::echo(diary);
+        let (harness, _) = actor(small, |trace| {
+            let actor = Actor::echo(trace);
             if itself { actor } else { actor.packet(|_, _| Action::send("borrowed")) }
         });
         harness.peer_stalls();
@@ -552,13 +552,13 @@ fn no_framing_takes_an_answer_past_max_queued() {
     for framing in [LengthField::U32.offset(5_000).into(), Framing::custom(Doubling)] {
         for kind in ["borrowed", "owned", "shared"] {
             let framing = Framing::split(LengthField::U8, framing.clone());
-            let (harness, diary) = actor(small_queue(), move |diary| {
+            let (harness, trace) = actor(small_queue(), move |trace| {
                 let framing = framing.clone();
                 let switch = move |ctx: &mut Context<'_, Do>| {
                     ctx.set_framing(framing.clone());
                     Action::Continue
                 };
-                Actor::echo(diary).init(switch).packet(move |_, ctx| {
+                Actor::echo(trace).init(switch).packet(move |_, ctx| {
                     let queued = ctx.queued_bytes();
                     assert!(queued <= 70_000, "{queued} bytes are queued of {kind} answers");
                     match kind {
@@ -571,7 +571,7 @@ fn no_framing_takes_an_answer_past_max_queued() {
             harness.peer_stalls();
             harness.receive([0; 30]);
             assert_eq!(harness.closed(), Some(CloseReason::SlowReader), "{kind} answers");
-            assert!(diary.read().len() < 30);
+            assert!(trace.read().len() < 30);
             conclude(&harness);
         }
     }
@@ -596,12 +596,12 @@ impl Framer for Digest {
 /// as an answer, with an empty queue and with one that is full but for a frame or two.
 #[test]
 fn a_packet_that_its_framer_shortens_is_sent_if_its_frame_fits() {
-    let (harness, diary) = actor(small_queue(), |diary| {
+    let (harness, trace) = actor(small_queue(), |trace| {
         let switch = |ctx: &mut Context<'_, Do>| {
             ctx.set_framing(Framing::split(Raw, Framing::custom(Digest)));
             Action::Continue
         };
-        Actor::echo(diary).init(switch).packet(|_, _| Action::send(vec![0; 500_000]))
+        Actor::echo(trace).init(switch).packet(|_, _| Action::send(vec![0; 500_000]))
     });
     harness.message(order("long", |ctx| {
         assert_eq!(ctx.send(vec![0; 400_000]), Ok(()));
@@ -620,8 +620,8 @@ fn a_packet_that_its_framer_shortens_is_sent_if_its_frame_fits() {
     harness.peer_reads_all();
     let seen = ["long", "fill"].map(Seen::Message);
     assert_eq!(
-        diary.read(),
-        [&seen[..1], &[Seen::Packet(b"?".to_vec())], &seen[1..], &[Seen::Drained]].concat()
+        trace.read(),
+        [&seen[..1], &[Seen::Packet(b"?".to_vec())], &seen[1..], &[Seen::Writable]].concat()
     );
     assert_eq!(harness.closed(), None);
 }
@@ -671,7 +671,7 @@ fn timeouts_of_zero_to_linger_and_to_drain_are_none() {
     harness.advance(ms(0));
     assert!(harness.is_gone(), "it does not linger");
 
-    let (harness, _) = actor(none, |diary| Actor::echo(diary).info(|_, _| Action::Continue));
+    let (harness, _) = actor(none, |trace| Actor::echo(trace).info(|_, _| Action::Continue));
     harness.drain();
     assert_eq!(harness.closed(), Some(CloseReason::DrainForced));
     assert_clean(&harness);
@@ -683,7 +683,7 @@ fn timeouts_of_zero_to_linger_and_to_drain_are_none() {
 fn the_close_timeout_ends_a_connection_that_cannot_get_rid_of_its_output() {
     for drip in [0, 1] {
         let roomy = options().framing(LengthField::U32).max_queued(32 << 20).max_packet(16 << 20);
-        let (harness, diary) = echo(roomy.close_timeout(secs(10)));
+        let (harness, trace) = echo(roomy.close_timeout(secs(10)));
         harness.peer_stalls();
         harness.message(send_and_stop(10 << 20));
         for _ in 0..9 {
@@ -695,7 +695,7 @@ fn the_close_timeout_ends_a_connection_that_cannot_get_rid_of_its_output() {
         harness.advance(ms(1));
         assert_eq!(harness.closed(), Some(CloseReason::Normal));
         assert!(harness.is_gone());
-        assert_eq!(diary.read().len(), 2);
+        assert_eq!(trace.read().len(), 2);
         conclude(&harness);
     }
 }
@@ -704,8 +704,8 @@ fn the_close_timeout_ends_a_connection_that_cannot_get_rid_of_its_output() {
 /// the rest is read and thrown away. Method: 2 MB unread, more to come, then the peer's own end.
 #[test]
 fn an_end_with_unread_input_is_no_reset() {
-    let (harness, diary) = actor(options(), |diary| {
-        Actor::echo(diary).packet(|_, _| Action::send_and_stop("enough", CloseReason::Normal))
+    let (harness, trace) = actor(options(), |trace| {
+        Actor::echo(trace).packet(|_, _| Action::send_and_stop("enough", CloseReason::Normal))
     });
     harness.receive(vec![0; 2 << 20]);
     assert_eq!(harness.packets(), [b"enough"]);
@@ -716,14 +716,14 @@ fn an_end_with_unread_input_is_no_reset() {
     harness.advance(secs(1));
     harness.peer_closes();
     assert!(harness.is_gone() && !harness.closed_with_unread_input());
-    assert_eq!(diary.read().len(), 2);
+    assert_eq!(trace.read().len(), 2);
     conclude(&harness);
 }
 
 /// Goal: a peer that writes before it reads is not stuck behind a stop. Method: bytes arrive while the
 /// last answer cannot leave; at the close timeout none is unread.
 #[test]
-fn what_arrives_behind_a_stop_is_read_and_forgotten() {
+fn input_after_a_stop_is_read_and_discarded() {
     let (harness, _) = echo(options().close_timeout(secs(5)));
     harness.peer_stalls();
     harness.message(send_and_stop(100));
@@ -737,7 +737,7 @@ fn what_arrives_behind_a_stop_is_read_and_forgotten() {
 /// Goal: an error that is announced, but not there, destroys no last words. Method: such an event
 /// while they are queued.
 #[test]
-fn an_announced_error_that_is_none_destroys_no_last_words() {
+fn a_false_error_event_loses_no_last_output() {
     let (harness, _) = echo(options());
     harness.peer_stalls();
     harness.message(send_and_stop(1_000));
@@ -781,10 +781,10 @@ fn an_error_ends_the_lingering() {
 /// before what had arrived with it was read to its end. Method: packets of one turn each, the second
 /// of which pauses; they are read together, or one by one.
 #[test]
-fn a_reset_is_not_forgotten_by_a_handler_that_pauses_before_it_is_read() {
+fn a_reset_is_noticed_if_the_handler_pauses_before_it_is_read() {
     for at_once in [3, 1_000] {
-        let diary = Diary::default();
-        let own = diary.clone();
+        let trace = Trace::default();
+        let own = trace.clone();
         let few = ReactorOptions::new().packet_budget(1);
         let harness = Harness::with(few, options(), move |_| {
             Actor::echo(&own).packet(|packet, ctx| {
@@ -797,7 +797,7 @@ fn a_reset_is_not_forgotten_by_a_handler_that_pauses_before_it_is_read() {
         harness.max_read(at_once);
         harness.arrive(wire(&[b"a", b"b", b"c"]));
         harness.peer_resets();
-        assert_eq!(diary.read(), [packet(b"a"), packet(b"b"), Seen::End(CloseReason::Reset)]);
+        assert_eq!(trace.read(), [packet(b"a"), packet(b"b"), Seen::End(CloseReason::Reset)]);
         assert_clean(&harness);
     }
 }
@@ -838,14 +838,14 @@ fn a_reset_is_noticed_while_reading_is_paused() {
 /// Goal: the first reason to end is the one that is told. Method: a reset while the last answer of a
 /// handler that has stopped waits.
 #[test]
-fn the_first_reason_to_end_is_the_one_told() {
-    let (harness, diary) = echo(options());
+fn the_first_reason_to_end_is_the_one_reported() {
+    let (harness, trace) = echo(options());
     harness.peer_stalls();
     harness.message(send_and_stop(10));
     assert_eq!(harness.closed(), None);
     harness.fail_next_write(ErrorKind::BrokenPipe);
     harness.peer_reads_all();
-    assert_eq!(diary.read(), [Seen::Message("stop"), Seen::End(CloseReason::Normal)]);
+    assert_eq!(trace.read(), [Seen::Message("stop"), Seen::End(CloseReason::Normal)]);
     assert!(harness.is_gone());
     conclude(&harness);
 }
@@ -854,8 +854,8 @@ fn the_first_reason_to_end_is_the_one_told() {
 /// a new event. Method: pause in the first of three packets, all in one read with the end.
 #[test]
 fn a_paused_connection_keeps_its_packets_and_its_end_back() {
-    let (harness, diary) = actor(options(), |diary| {
-        Actor::echo(diary).packet(|packet, ctx| {
+    let (harness, trace) = actor(options(), |trace| {
+        Actor::echo(trace).packet(|packet, ctx| {
             if packet == b"hold" {
                 ctx.pause_reading();
             }
@@ -864,25 +864,25 @@ fn a_paused_connection_keeps_its_packets_and_its_end_back() {
     });
     harness.arrive(wire(&[b"hold", b"two", b"three"]));
     harness.peer_closes();
-    assert_eq!(diary.read(), [packet(b"hold")]);
+    assert_eq!(trace.read(), [packet(b"hold")]);
     harness.disturb();
     harness.advance(secs(3_600));
-    assert_eq!((diary.read().len(), harness.closed()), (0, None), "whatever is announced");
+    assert_eq!((trace.read().len(), harness.closed()), (0, None), "whatever is announced");
     harness.message(order("resume", |ctx| {
         ctx.resume_reading();
         Action::send("answer")
     }));
     let end = Seen::End(CloseReason::PeerClosed);
-    assert_eq!(diary.read(), [Seen::Message("resume"), packet(b"two"), packet(b"three"), end]);
+    assert_eq!(trace.read(), [Seen::Message("resume"), packet(b"two"), packet(b"three"), end]);
     assert_eq!(harness.packets(), [b"hold" as &[u8], b"answer", b"two", b"three"]);
     conclude(&harness);
 }
 
 /// Goal: `Drained` answered with a stop is obeyed. Method: a handler that gives up when told.
 #[test]
-fn drained_may_be_answered_in_every_way() {
-    let (harness, _) = actor(options(), |diary| {
-        Actor::echo(diary).info(|info, _| match info {
+fn writable_may_be_answered_in_every_way() {
+    let (harness, _) = actor(options(), |trace| {
+        Actor::echo(trace).info(|info, _| match info {
             Info::Writable => Action::send_and_stop("bye", CloseReason::Custom("drained")),
             other => other.default_action(),
         })
@@ -933,7 +933,7 @@ fn answers_to_messages_of_one_turn_leave_in_one_write() {
 #[test]
 fn the_answer_to_a_single_message_is_not_queued() {
     let low = options().write_high_water(2).write_low_water(1);
-    let (harness, diary) = actor(low, Actor::echo);
+    let (harness, trace) = actor(low, Actor::echo);
     for round in 1..=3 {
         let before = harness.writes();
         assert!(harness.address().send(send(100)).is_ok());
@@ -943,6 +943,6 @@ fn the_answer_to_a_single_message_is_not_queued() {
         let left = harness.leftovers();
         assert_eq!((left.deadlines, left.buffers), (0, 0));
     }
-    assert_eq!(diary.read(), [Seen::Message("send"), Seen::Message("send"), Seen::Message("send")]);
+    assert_eq!(trace.read(), [Seen::Message("send"), Seen::Message("send"), Seen::Message("send")]);
     conclude(&harness);
 }

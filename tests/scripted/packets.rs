@@ -6,21 +6,21 @@ use condor::{Action, CloseReason, Framing, LengthField, Lines, Raw, ReactorOptio
 
 use crate::both::packets::{Broken, Fault};
 use crate::both::{actor, echo};
-use crate::rig::{conclude, options, pulse};
-use crate::support::{Actor, Diary, Seen, ms, order, packet, secs, wire};
+use crate::rig::{conclude, loop_stats, options};
+use crate::support::{Actor, Seen, Trace, ms, order, packet, secs, wire};
 
 // ---- cuts ----
 
 /// Goal: a slow sender is served as any other. Method: one byte per millisecond.
 #[test]
 fn a_packet_that_comes_byte_by_byte_is_delivered_once() {
-    let (harness, diary) = echo(options());
+    let (harness, trace) = echo(options());
     for byte in wire(&[b"slowly"]) {
-        assert_eq!(diary.read(), []);
+        assert_eq!(trace.read(), []);
         harness.receive([byte]);
         harness.advance(ms(1));
     }
-    assert_eq!(diary.read(), [packet(b"slowly")]);
+    assert_eq!(trace.read(), [packet(b"slowly")]);
     assert_eq!(harness.packets(), [b"slowly"]);
     conclude(&harness);
 }
@@ -41,10 +41,10 @@ fn short_reads_are_followed_up() {
 /// and is not the last one. Method: packets that fill the buffer to its last byte, and one more, in
 /// one event.
 #[test]
-fn a_packet_that_ends_with_the_read_hides_nothing_behind_it() {
+fn a_packet_that_ends_with_the_read_hides_nothing_after_it() {
     let small = ReactorOptions::default().read_buffer(4096);
-    let diary = Diary::default();
-    let harness = Harness::with(small, options(), move |_| Actor::echo(&diary));
+    let trace = Trace::default();
+    let harness = Harness::with(small, options(), move |_| Actor::echo(&trace));
     harness.receive(wire(&[&[7_u8; 62] as &[u8]; 4096 / 64 + 1]));
     assert_eq!(harness.packets().len(), 65);
     assert_eq!(harness.writes(), 2, "an answer to each read");
@@ -89,7 +89,7 @@ fn a_thousand_packets_in_one_read_are_answered_in_order_with_one_write() {
 /// Goal: nobody starves behind a flood of packets that cost nothing to send. Method: a million
 /// empty packets at once; another peer's packet in the same turn is answered in the next one.
 #[test]
-fn a_million_empty_packets_starve_nobody() {
+fn a_million_empty_packets_starve_no_connection() {
     let (flood, _) = echo(options());
     let other = flood.connect();
     flood.arrive(vec![0; 2_000_000]);
@@ -110,14 +110,14 @@ fn a_million_empty_packets_starve_nobody() {
 #[test]
 fn nothing_is_read_while_packets_wait() {
     let reactor = ReactorOptions::new().read_buffer(4096).packet_budget(1);
-    let diary = Diary::default();
-    let own = diary.clone();
+    let trace = Trace::default();
+    let own = trace.clone();
     let harness = Harness::with(reactor, options(), move |_| Actor::echo(&own));
     let bytes = wire(&[[1; 98].as_slice(); 410]);
     harness.arrive(&bytes);
     for count in 1..410 {
         harness.turn();
-        assert_eq!(diary.read().len(), 1, "packet {count}");
+        assert_eq!(trace.read().len(), 1, "packet {count}");
         assert!(harness.leftovers().buffered_bytes < 4096, "packet {count}");
     }
     harness.run();
@@ -131,16 +131,16 @@ fn nothing_is_read_while_packets_wait() {
 /// packet after 10 ms, one after a timeout, and one in the same event as another.
 #[test]
 fn the_first_packet_is_timed_and_no_later_one() {
-    let (harness, _) = actor(options().packet_timeout(secs(1)), |diary| {
-        Actor::echo(diary).info(|_, _| Action::Continue)
+    let (harness, _) = actor(options().packet_timeout(secs(1)), |trace| {
+        Actor::echo(trace).info(|_, _| Action::Continue)
     });
     harness.advance(ms(10));
-    assert_eq!(pulse(&harness).first_packet_micros.count(), 0);
+    assert_eq!(loop_stats(&harness).first_packet_micros.count(), 0);
     harness.receive(wire(&[b"one", b"two"]));
     harness.receive(b"\x00\x05he");
     harness.advance(secs(2));
     harness.receive(wire(&[b"three"]));
-    let first = pulse(&harness).first_packet_micros;
+    let first = loop_stats(&harness).first_packet_micros;
     assert_eq!((first.count(), first.quantile(1.0)), (1, (1 << 14) - 1), "10,000 has 14 bits");
     conclude(&harness);
 }
@@ -162,7 +162,7 @@ fn a_first_packet_may_come_after_hours() {
         let harness = first.connect();
         harness.advance(wait);
         harness.packet(b"late");
-        let times = pulse(&first).first_packet_micros;
+        let times = loop_stats(&first).first_packet_micros;
         let micros = u64::try_from(wait.as_micros()).unwrap();
         assert_eq!(times.count(), 1);
         let found = times.quantile(1.0);
@@ -177,7 +177,7 @@ fn a_first_packet_may_come_after_hours() {
 /// Goal: a new framing restarts the packet clock. Method: switch in the middle of a partial packet.
 #[test]
 fn a_new_framing_restarts_the_packet_clock() {
-    let (harness, diary) = echo(options().packet_timeout(secs(10)));
+    let (harness, trace) = echo(options().packet_timeout(secs(10)));
     harness.receive([0, 9, 9]);
     harness.advance(secs(9));
     harness.message(order("switch", |ctx| {
@@ -185,10 +185,10 @@ fn a_new_framing_restarts_the_packet_clock() {
         Action::Continue
     }));
     harness.advance(ms(9_999));
-    assert_eq!(diary.read(), [Seen::Message("switch")]);
+    assert_eq!(trace.read(), [Seen::Message("switch")]);
     harness.advance(ms(1));
     let end = Seen::End(CloseReason::PacketTimeout);
-    assert_eq!(diary.read(), [Seen::Timeout(vec![0, 9, 9]), end]);
+    assert_eq!(trace.read(), [Seen::Timeout(vec![0, 9, 9]), end]);
     conclude(&harness);
 }
 
@@ -214,7 +214,7 @@ fn requests_and_answers_may_be_framed_differently() {
 /// that are not valid, and so would be read for ever, or outside.
 #[test]
 #[should_panic = "the framer broke its contract"]
-fn a_test_does_not_read_frames_that_take_nothing() {
+fn the_harness_does_not_read_frames_that_consume_nothing() {
     let (harness, _) =
         actor(options().framing(Framing::custom(Broken(Fault::TakesNothing))), |d| {
             Actor::echo(d).init(|_| Action::send("x")).packet(|_, _| Action::Continue)
@@ -242,11 +242,11 @@ fn other_protocols_end_in_too_large_or_a_timeout() {
         assert_eq!(harness.closed(), Some(reason));
         conclude(&harness);
 
-        let (harness, diary) = echo(options());
+        let (harness, trace) = echo(options());
         harness.receive(greeting);
         harness.advance(secs(10));
         let end = Seen::End(CloseReason::PacketTimeout);
-        assert_eq!(diary.read(), [Seen::Timeout(greeting.to_vec()), end]);
+        assert_eq!(trace.read(), [Seen::Timeout(greeting.to_vec()), end]);
         conclude(&harness);
     }
 }

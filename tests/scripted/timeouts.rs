@@ -21,22 +21,22 @@ fn patient() -> ListenerOptions {
 /// Goal: a peer that sends half a packet and no more is told off. Method: half a packet, 10 s.
 #[test]
 fn half_a_packet_and_nothing_more_times_out() {
-    let (harness, diary) = echo(patient());
+    let (harness, trace) = echo(patient());
     harness.receive(b"\x00\x05he");
     harness.advance(secs(10));
-    assert_eq!(diary.read(), [Seen::Timeout(b"\x00\x05he".to_vec()), TIMED_OUT]);
+    assert_eq!(trace.read(), [Seen::Timeout(b"\x00\x05he".to_vec()), TIMED_OUT]);
     conclude(&harness);
 }
 
 /// Goal: a second piece does not make a packet whole. Method: two pieces of three.
 #[test]
 fn two_pieces_of_three_time_out_with_both() {
-    let (harness, diary) = echo(patient());
+    let (harness, trace) = echo(patient());
     harness.receive(b"\x00\x05he");
     harness.advance(secs(5));
     harness.receive(b"ll");
     harness.advance(secs(5));
-    assert_eq!(diary.read(), [Seen::Timeout(b"\x00\x05hell".to_vec()), TIMED_OUT]);
+    assert_eq!(trace.read(), [Seen::Timeout(b"\x00\x05hell".to_vec()), TIMED_OUT]);
     conclude(&harness);
 }
 
@@ -44,15 +44,15 @@ fn two_pieces_of_three_time_out_with_both() {
 /// millisecond before the end.
 #[test]
 fn three_pieces_in_time_are_a_packet() {
-    let (harness, diary) = echo(patient());
+    let (harness, trace) = echo(patient());
     harness.receive(b"\x00\x05he");
     harness.advance(secs(5));
     harness.receive(b"ll");
     harness.advance(ms(4_999));
     harness.receive(b"o");
-    assert_eq!(diary.read(), [packet(b"hello")]);
+    assert_eq!(trace.read(), [packet(b"hello")]);
     harness.advance(secs(60));
-    assert_eq!(diary.read(), [], "and its clock has stopped");
+    assert_eq!(trace.read(), [], "and its clock has stopped");
     assert_eq!(harness.leftovers().deadlines, 0);
     conclude(&harness);
 }
@@ -60,15 +60,15 @@ fn three_pieces_in_time_are_a_packet() {
 /// Goal: later bytes do not extend the time. Method: a piece every 5 s, the last one too late.
 #[test]
 fn the_third_piece_too_late_times_out_from_the_first_byte() {
-    let (harness, diary) = echo(patient());
+    let (harness, trace) = echo(patient());
     harness.receive(b"\x00\x05he");
     harness.advance(secs(5));
     harness.receive(b"ll");
     harness.advance(ms(4_999));
-    assert_eq!(diary.read(), []);
+    assert_eq!(trace.read(), []);
     harness.advance(ms(1));
     harness.receive(b"o");
-    assert_eq!(diary.read(), [Seen::Timeout(b"\x00\x05hell".to_vec()), TIMED_OUT]);
+    assert_eq!(trace.read(), [Seen::Timeout(b"\x00\x05hell".to_vec()), TIMED_OUT]);
     conclude(&harness);
 }
 
@@ -94,16 +94,16 @@ fn an_idle_connection_has_no_deadline_and_no_buffer() {
 #[test]
 fn a_timeout_is_never_early_and_comes_once() {
     for start in [0, 1, 499_999, 999_999] {
-        let (harness, diary) =
-            actor(patient(), |diary| Actor::echo(diary).info(|_, _| Action::Continue));
+        let (harness, trace) =
+            actor(patient(), |trace| Actor::echo(trace).info(|_, _| Action::Continue));
         harness.advance(Duration::from_nanos(start));
         harness.receive([0]);
         harness.advance(secs(10) - Duration::from_nanos(1));
-        assert_eq!(diary.read(), [], "early, from {start} ns");
+        assert_eq!(trace.read(), [], "early, from {start} ns");
         harness.advance(ms(1) + Duration::from_nanos(1));
-        assert_eq!(diary.read(), [Seen::Timeout(vec![0])], "late, from {start} ns");
+        assert_eq!(trace.read(), [Seen::Timeout(vec![0])], "late, from {start} ns");
         harness.advance(secs(100));
-        assert_eq!(diary.read(), [], "twice, from {start} ns");
+        assert_eq!(trace.read(), [], "twice, from {start} ns");
         conclude(&harness);
     }
 }
@@ -112,31 +112,31 @@ fn a_timeout_is_never_early_and_comes_once() {
 /// in one read; then the same after a delay.
 #[test]
 fn the_clock_starts_anew_with_the_next_packets_first_byte() {
-    let (harness, diary) = echo(patient());
+    let (harness, trace) = echo(patient());
     harness.receive(b"\x00\x01");
     harness.advance(secs(9));
     harness.receive(b"a\x00\x01");
-    assert_eq!(diary.read(), [packet(b"a")]);
+    assert_eq!(trace.read(), [packet(b"a")]);
     harness.advance(ms(9_999));
-    assert_eq!(diary.read(), []);
+    assert_eq!(trace.read(), []);
     harness.advance(ms(1));
-    assert_eq!(diary.read(), [Seen::Timeout(vec![0, 1]), TIMED_OUT]);
+    assert_eq!(trace.read(), [Seen::Timeout(vec![0, 1]), TIMED_OUT]);
     conclude(&harness);
 }
 
 /// Goal: what we had not read is not the peer's fault. Method: the process stands still beyond the
 /// timeout; the rest of the packet arrived in time, or at the last moment.
 #[test]
-fn a_packet_completed_while_we_stood_still_does_not_time_out() {
+fn a_packet_completed_while_the_process_stood_still_does_not_time_out() {
     for pieces in [&[b"llo" as &[u8]][..], &[b"l", b"l", b"o"]] {
-        let (harness, diary) = echo(patient());
+        let (harness, trace) = echo(patient());
         harness.receive(b"\x00\x05he");
         for piece in pieces {
             harness.stall(secs(10));
             harness.arrive(piece);
         }
         harness.run();
-        assert_eq!(diary.read(), [packet(b"hello")]);
+        assert_eq!(trace.read(), [packet(b"hello")]);
         conclude(&harness);
     }
 }
@@ -144,13 +144,13 @@ fn a_packet_completed_while_we_stood_still_does_not_time_out() {
 /// Goal: nor is it the peer's fault what takes us more than a turn to read. Method: as above, with a
 /// packet that is longer than what is read in one turn.
 #[test]
-fn a_large_packet_completed_while_we_stood_still_does_not_time_out() {
-    let (harness, diary) = echo(patient().framing(LengthField::U32));
+fn a_large_packet_completed_while_the_process_stood_still_does_not_time_out() {
+    let (harness, trace) = echo(patient().framing(LengthField::U32));
     harness.receive([0, 15, 0, 0]);
     harness.stall(secs(20));
     harness.arrive(vec![1; 15 << 16]);
     harness.run();
-    assert_eq!(diary.read(), [Seen::Packet(vec![1; 15 << 16])]);
+    assert_eq!(trace.read(), [Seen::Packet(vec![1; 15 << 16])]);
     conclude(&harness);
 }
 
@@ -177,14 +177,14 @@ fn a_connection_that_ends_leaves_no_deadline() {
 /// step; the connection with half a packet times out once, the one that got its rest does not.
 #[test]
 fn standing_still_fires_each_timeout_once() {
-    let (slow, diary) = echo(patient());
+    let (slow, trace) = echo(patient());
     let fast = slow.connect();
     slow.receive(b"\x00\x05he");
     fast.receive(b"\x00\x05he");
     slow.stall(secs(30));
     fast.arrive(b"llo");
     slow.advance(ms(2));
-    let mut seen = diary.read();
+    let mut seen = trace.read();
     seen.sort_by_key(|seen| format!("{seen:?}"));
     assert_eq!(seen, [TIMED_OUT, packet(b"hello"), Seen::Timeout(b"\x00\x05he".to_vec())]);
     fast.peer_closes();
@@ -206,8 +206,8 @@ fn a_timeout_may_be_answered_in_every_way() {
         (|| Action::Continue, &[], None),
     ];
     for (answer, sent, closed) in answers {
-        let (harness, diary) = actor(patient(), |diary| {
-            Actor::echo(diary).info(move |info, _| match info {
+        let (harness, trace) = actor(patient(), |trace| {
+            Actor::echo(trace).info(move |info, _| match info {
                 Info::Timeout(_) => answer(),
                 other => other.default_action(),
             })
@@ -217,9 +217,9 @@ fn a_timeout_may_be_answered_in_every_way() {
         assert_eq!(harness.packets(), sent);
         assert_eq!(harness.closed(), closed);
         if closed.is_none() {
-            assert_eq!(diary.read(), [Seen::Timeout(b"\x00\x05he".to_vec())]);
+            assert_eq!(trace.read(), [Seen::Timeout(b"\x00\x05he".to_vec())]);
             harness.receive(wire(&[b"new"]));
-            assert_eq!(diary.read(), [packet(b"new")], "what comes next is a header");
+            assert_eq!(trace.read(), [packet(b"new")], "what comes next is a header");
         }
         conclude(&harness);
     }
@@ -229,7 +229,7 @@ fn a_timeout_may_be_answered_in_every_way() {
 /// packet for a minute.
 #[test]
 fn the_packet_clock_stands_still_while_reading_is_paused() {
-    let (harness, diary) = echo(patient());
+    let (harness, trace) = echo(patient());
     harness.receive(b"\x00\x05he");
     harness.advance(secs(9));
     harness.message(order("pause", |ctx| {
@@ -242,9 +242,9 @@ fn the_packet_clock_stands_still_while_reading_is_paused() {
         Action::Continue
     }));
     harness.advance(ms(999));
-    assert_eq!(diary.read(), [Seen::Message("pause"), Seen::Message("resume")]);
+    assert_eq!(trace.read(), [Seen::Message("pause"), Seen::Message("resume")]);
     harness.advance(ms(1));
-    assert_eq!(diary.read(), [Seen::Timeout(b"\x00\x05he".to_vec()), TIMED_OUT]);
+    assert_eq!(trace.read(), [Seen::Timeout(b"\x00\x05he".to_vec()), TIMED_OUT]);
     conclude(&harness);
 }
 
@@ -253,17 +253,17 @@ fn the_packet_clock_stands_still_while_reading_is_paused() {
 #[test]
 fn a_connection_may_have_a_packet_timeout_of_its_own() {
     for (timeout, fires) in [(secs(1), true), (Duration::MAX, false)] {
-        let (harness, diary) = actor(patient(), |diary| {
-            Actor::echo(diary).init(move |ctx| {
+        let (harness, trace) = actor(patient(), |trace| {
+            Actor::echo(trace).init(move |ctx| {
                 ctx.set_packet_timeout(timeout);
                 Action::Continue
             })
         });
         harness.receive([0]);
         harness.advance(ms(999));
-        assert_eq!(diary.read(), []);
+        assert_eq!(trace.read(), []);
         harness.advance(if fires { ms(1) } else { secs(1_000_000) });
-        assert_eq!(diary.read().len(), if fires { 2 } else { 0 });
+        assert_eq!(trace.read().len(), if fires { 2 } else { 0 });
         conclude(&harness);
     }
 }
@@ -274,38 +274,38 @@ fn a_connection_may_have_a_packet_timeout_of_its_own() {
 /// it. Method: bytes, then messages that send, each shortly before the end.
 #[test]
 fn only_the_peers_bytes_reset_the_idle_clock() {
-    let (harness, diary) = echo(options().idle_timeout(secs(5)));
+    let (harness, trace) = echo(options().idle_timeout(secs(5)));
     harness.advance(ms(4_999));
     harness.receive(wire(&[b"here"]));
-    assert_eq!(diary.read(), [packet(b"here")]);
+    assert_eq!(trace.read(), [packet(b"here")]);
     harness.advance(ms(4_999));
     harness.message(order("send", |_| Action::send("are you there?")));
     assert_eq!(harness.packets(), [b"here" as &[u8], b"are you there?"]);
-    assert_eq!(diary.read(), [Seen::Message("send")]);
+    assert_eq!(trace.read(), [Seen::Message("send")]);
     harness.advance(ms(1));
-    assert_eq!(diary.read(), [Seen::End(CloseReason::IdleTimeout)]);
+    assert_eq!(trace.read(), [Seen::End(CloseReason::IdleTimeout)]);
     conclude(&harness);
 }
 
 /// Goal: the idle clock stands still while output is queued or reading is paused. Method: both, for
 /// longer than the timeout, then what was left of it.
 #[test]
-fn the_idle_clock_stands_still_while_we_are_the_ones_who_wait() {
+fn the_idle_clock_stands_still_while_output_is_queued_or_reading_is_paused() {
     let idle = options().idle_timeout(secs(5)).write_stall_timeout(secs(1_000));
-    let (harness, diary) = echo(idle.clone());
+    let (harness, trace) = echo(idle.clone());
     harness.peer_stalls();
     harness.advance(secs(4));
     harness.receive(wire(&[b"x"]));
     harness.advance(secs(60));
     harness.peer_reads_all();
-    assert_eq!(diary.read(), [packet(b"x")]);
+    assert_eq!(trace.read(), [packet(b"x")]);
     harness.advance(ms(4_999));
-    assert_eq!(diary.read(), []);
+    assert_eq!(trace.read(), []);
     harness.advance(ms(1));
-    assert_eq!(diary.read(), [Seen::End(CloseReason::IdleTimeout)]);
+    assert_eq!(trace.read(), [Seen::End(CloseReason::IdleTimeout)]);
     conclude(&harness);
 
-    let (harness, diary) = echo(idle);
+    let (harness, trace) = echo(idle);
     harness.advance(secs(4));
     harness.message(order("pause", |ctx| {
         ctx.pause_reading();
@@ -317,16 +317,16 @@ fn the_idle_clock_stands_still_while_we_are_the_ones_who_wait() {
         Action::Continue
     }));
     harness.advance(ms(999));
-    assert_eq!(diary.read(), [Seen::Message("pause"), Seen::Message("resume")]);
+    assert_eq!(trace.read(), [Seen::Message("pause"), Seen::Message("resume")]);
     harness.advance(ms(1));
-    assert_eq!(diary.read(), [Seen::End(CloseReason::IdleTimeout)]);
+    assert_eq!(trace.read(), [Seen::End(CloseReason::IdleTimeout)]);
     conclude(&harness);
 }
 
 /// Goal: the idle timeout can be changed, and switched off, at once.
 #[test]
 fn the_idle_timeout_can_be_changed_at_once() {
-    let (harness, diary) = echo(options());
+    let (harness, trace) = echo(options());
     let set = |timeout| {
         order("set", move |ctx| {
             ctx.set_idle_timeout(timeout);
@@ -339,11 +339,11 @@ fn the_idle_timeout_can_be_changed_at_once() {
     harness.message(set(None));
     harness.advance(secs(100));
     harness.message(set(Some(secs(200))));
-    assert_eq!(diary.read().len(), 3);
+    assert_eq!(trace.read().len(), 3);
     harness.advance(ms(200_000 - 104_999 - 1));
-    assert_eq!(diary.read(), []);
+    assert_eq!(trace.read(), []);
     harness.advance(ms(1));
-    assert_eq!(diary.read(), [Seen::End(CloseReason::IdleTimeout)]);
+    assert_eq!(trace.read(), [Seen::End(CloseReason::IdleTimeout)]);
     conclude(&harness);
 }
 
@@ -356,7 +356,7 @@ fn a_timer_fires_on_time_however_far() {
     let edges = [1u64 << 6, 1 << 12, 1 << 18, 1 << 24, 1 << 30, 1 << 36, 1 << 40];
     let delays = edges.into_iter().flat_map(|edge| [edge - 1, edge, edge + 1]);
     for delay in [1].into_iter().chain(delays) {
-        let (harness, diary) = echo(options());
+        let (harness, trace) = echo(options());
         harness.advance(ms(5));
         harness.message(order("arm", move |ctx| {
             ctx.send_after(Duration::MAX, note("never"));
@@ -364,9 +364,9 @@ fn a_timer_fires_on_time_however_far() {
             Action::Continue
         }));
         harness.advance(ms(delay - 1));
-        assert_eq!(diary.read(), [Seen::Message("arm")], "{delay} ms: early");
+        assert_eq!(trace.read(), [Seen::Message("arm")], "{delay} ms: early");
         harness.advance(ms(1));
-        assert_eq!(diary.read(), [Seen::Message("fired")], "{delay} ms: late");
+        assert_eq!(trace.read(), [Seen::Message("fired")], "{delay} ms: late");
         conclude(&harness);
     }
 }
@@ -374,12 +374,12 @@ fn a_timer_fires_on_time_however_far() {
 /// Goal: no delay is no delay. Method: zero fires without time passing.
 #[test]
 fn a_timer_of_no_delay_fires_at_once() {
-    let (harness, diary) = echo(options());
+    let (harness, trace) = echo(options());
     harness.message(order("arm", |ctx| {
         ctx.send_after(Duration::ZERO, note("fired"));
         Action::Continue
     }));
-    assert_eq!(diary.read(), [Seen::Message("arm"), Seen::Message("fired")]);
+    assert_eq!(trace.read(), [Seen::Message("arm"), Seen::Message("fired")]);
     conclude(&harness);
 }
 
@@ -387,7 +387,7 @@ fn a_timer_of_no_delay_fires_at_once() {
 /// arm again in one callback; cancel in its own callback; cancel twice.
 #[test]
 fn a_cancelled_timer_does_not_fire() {
-    let (harness, diary) = echo(options());
+    let (harness, trace) = echo(options());
     harness.message(order("arm", |ctx| {
         let first = ctx.send_after(ms(10), note("first"));
         assert!(ctx.cancel(first));
@@ -406,7 +406,7 @@ fn a_cancelled_timer_does_not_fire() {
     }));
     harness.advance(ms(100));
     let seen = ["arm", "second", "third", "fourth", "fifth"].map(Seen::Message);
-    assert_eq!(diary.read(), seen);
+    assert_eq!(trace.read(), seen);
     assert_eq!(harness.packets(), [b"survived"]);
     assert_eq!(harness.leftovers().timers, 0);
     conclude(&harness);
@@ -415,7 +415,7 @@ fn a_cancelled_timer_does_not_fire() {
 /// Goal: a connection takes its timers along. Method: it ends; the next owner of its slot waits.
 #[test]
 fn a_dead_connections_timer_does_not_reach_the_next_owner_of_its_slot() {
-    let (harness, diary) = echo(options());
+    let (harness, trace) = echo(options());
     harness.message(order("arm", |ctx| {
         ctx.send_after(secs(1), note("stale"));
         Action::Continue
@@ -424,17 +424,17 @@ fn a_dead_connections_timer_does_not_reach_the_next_owner_of_its_slot() {
     harness.peer_closes();
     assert!(harness.is_gone());
     assert_clean(&harness);
-    diary.read();
+    trace.read();
     let next = harness.connect();
     next.advance(secs(100));
-    assert_eq!(diary.read(), []);
+    assert_eq!(trace.read(), []);
     conclude(&next);
 }
 
 /// Goal: many timers due at once all fire, in chunks, and sockets are served in between. Method:
 /// 100,000 in one tick with a budget of 1,000 a turn; a packet arrives after the first turn.
 #[test]
-fn a_hundred_thousand_timers_due_at_once_all_fire_and_starve_nobody() {
+fn a_hundred_thousand_timers_due_at_once_all_fire_and_starve_no_connection() {
     let fired = std::rc::Rc::new(std::cell::Cell::new(0u32));
     let count = std::rc::Rc::clone(&fired);
     let harness = condor::testing::Harness::with(
@@ -496,7 +496,7 @@ impl condor::Handler for Counting {
 /// Goal: a timer that arms itself again for no delay does not keep the loop from anything else.
 /// Method: such a timer, and packets in between.
 #[test]
-fn a_timer_that_rearms_itself_starves_nobody() {
+fn a_timer_that_rearms_itself_starves_no_connection() {
     fn again() -> crate::support::Do {
         order("again", |ctx| {
             ctx.send_after(Duration::ZERO, again());
@@ -535,8 +535,8 @@ fn a_thousand_linger_timeouts_end_in_the_same_turn() {
 #[test]
 fn a_timer_of_no_delay_fires_in_the_turn_that_set_it() {
     for far in [false, true] {
-        let (harness, diary) = actor(options(), |diary| {
-            Actor::echo(diary).packet(|_, ctx| {
+        let (harness, trace) = actor(options(), |trace| {
+            Actor::echo(trace).packet(|_, ctx| {
                 ctx.send_after(Duration::ZERO, note("now"));
                 Action::Continue
             })
@@ -549,9 +549,9 @@ fn a_timer_of_no_delay_fires_in_the_turn_that_set_it() {
         }
         harness.stall(ms(1));
         harness.arrive(wire(&[b"x"]));
-        diary.read();
+        trace.read();
         harness.turn();
-        assert_eq!(diary.read(), [packet(b"x"), Seen::Message("now")], "another timer: {far}");
+        assert_eq!(trace.read(), [packet(b"x"), Seen::Message("now")], "another timer: {far}");
         conclude(&harness);
     }
 }

@@ -21,12 +21,12 @@ fn any_port() -> ListenerOptions {
 
 /// The mailbox takes so many letters now, and no more.
 #[track_caller]
-fn takes<M>(count: usize, address: &Address<M>, letter: impl Fn() -> M) {
+fn takes<M>(count: usize, address: &Address<M>, message: impl Fn() -> M) {
     for nth in 0..count {
-        assert!(address.send(letter()).is_ok(), "letter {nth} of {count} is refused");
+        assert!(address.send(message()).is_ok(), "message {nth} of {count} is refused");
     }
-    let told = address.send(letter());
-    assert!(matches!(told, Err(MessageError::Full(_))), "more than {count} letters are taken");
+    let result = address.send(message());
+    assert!(matches!(result, Err(MessageError::Full(_))), "more than {count} messages are taken");
 }
 
 /// A message whose clone panics if it is told to.
@@ -34,7 +34,7 @@ struct Fragile(bool);
 
 impl Clone for Fragile {
     fn clone(&self) -> Self {
-        assert!(!self.0, "the clone panics, as told to");
+        assert!(!self.0, "the clone panics as requested");
         Self(false)
     }
 }
@@ -43,7 +43,7 @@ impl Clone for Fragile {
 /// also if there is no connection, or the message cannot be cloned. Method: a mailbox for three, filled
 /// again and again with zero, one and three connections, of which a turn may serve one.
 #[test]
-fn broadcasts_make_room_once_all_have_heard_them() {
+fn broadcasts_free_their_place_once_every_connection_has_them() {
     let budget = ReactorOptions::new().message_budget(3);
     let mut reactor = Reactor::with_options(budget).unwrap();
     let options = any_port().mailbox_capacity(3);
@@ -53,8 +53,8 @@ fn broadcasts_make_room_once_all_have_heard_them() {
         for nth in 0..3 {
             assert!(listener.broadcast(Fragile(fragile)).is_ok(), "number {nth} is refused {when}");
         }
-        let told = listener.broadcast(Fragile(false));
-        assert!(matches!(told, Err(MessageError::Full(_))), "more than three are taken {when}");
+        let result = listener.broadcast(Fragile(false));
+        assert!(matches!(result, Err(MessageError::Full(_))), "more than three are taken {when}");
     };
     let mut clients = Vec::new();
     for count in [0, 1, 3] {
@@ -68,13 +68,16 @@ fn broadcasts_make_room_once_all_have_heard_them() {
             if count == 3 && !fragile {
                 drive(&mut reactor, "the first", || listener.stats().messages > before.messages);
                 assert_eq!(listener.stats().messages - before.messages, 3, "one has heard all");
-                let told = listener.broadcast(Fragile(false));
-                assert!(matches!(told, Err(MessageError::Full(_))), "two have not heard them yet");
+                let result = listener.broadcast(Fragile(false));
+                assert!(
+                    matches!(result, Err(MessageError::Full(_))),
+                    "two have not heard them yet"
+                );
             }
             settle(&mut reactor);
             let stats = listener.stats();
-            let (told, broken) = if fragile { (0, 3) } else { (3, 0) };
-            assert_eq!(stats.messages - before.messages, told * count as u64);
+            let (delivered, broken) = if fragile { (0, 3) } else { (3, 0) };
+            assert_eq!(stats.messages - before.messages, delivered * count as u64);
             assert_eq!(stats.panics - before.panics, broken * count as u64);
         }
     }
@@ -91,14 +94,14 @@ impl Clone for Sharp {
 
 impl Drop for Sharp {
     fn drop(&mut self) {
-        assert!(!self.0, "the drop panics, as told to");
+        assert!(!self.0, "the drop panics as requested");
     }
 }
 
 /// Goal: a broadcast makes room also if its drop panics. Method: a mailbox for one, three times, with
 /// and without a connection.
 #[test]
-fn a_broadcast_whose_drop_panics_makes_room() {
+fn a_broadcast_whose_drop_panics_frees_its_place() {
     let mut reactor = Reactor::new().unwrap();
     let heard = |_: &condor::Accepted<'_>| Script::<Sharp>::new().info(|_, _| Action::Continue);
     let listener = reactor.start_listener("test", any_port().mailbox_capacity(1), heard).unwrap();
@@ -121,7 +124,7 @@ fn a_broadcast_whose_drop_panics_makes_room() {
 /// message. Method: two shards, of which one is held up by a handler and its mailbox filled; then the
 /// other.
 #[test]
-fn a_broadcast_tells_that_one_of_the_shards_was_full() {
+fn a_broadcast_reports_that_one_shard_was_full() {
     let (addresses, address) = channel();
     let (held, is_held) = channel();
     let (go, wait) = channel();
@@ -129,7 +132,7 @@ fn a_broadcast_tells_that_one_of_the_shards_was_full() {
     let factory = move |_: &condor::Accepted<'_>| {
         let (wait, held) = (Arc::clone(&wait), held.clone());
         Script::<String>::new()
-            .tells(&addresses)
+            .sends_address(&addresses)
             .packet(move |_, _| {
                 held.send(()).unwrap();
                 next(&wait.lock().unwrap());
@@ -152,12 +155,12 @@ fn a_broadcast_tells_that_one_of_the_shards_was_full() {
         let [(blocked, address), (free, _)] = &mut clients;
         blocked.send(b"hold it");
         next(&is_held);
-        takes(4, address, || "letter".to_owned());
-        let told = listener.broadcast("news".to_owned());
-        assert!(matches!(&told, Err(MessageError::Full(back)) if back == "news"), "{told:?}");
+        takes(4, address, || "message".to_owned());
+        let result = listener.broadcast("news".to_owned());
+        assert!(matches!(&result, Err(MessageError::Full(back)) if back == "news"), "{result:?}");
         assert_eq!(free.receive(), b"news", "the other shard had room");
         go.send(()).unwrap();
-        (0..4).for_each(|_| assert_eq!(blocked.receive(), b"letter"));
+        (0..4).for_each(|_| assert_eq!(blocked.receive(), b"message"));
         let answered = address.send("done".to_owned());
         assert!(answered.is_ok());
         assert_eq!(blocked.receive(), b"done");
@@ -176,7 +179,7 @@ fn factories_that_panic_keep_no_place_on_any_shard() {
     let calls = Arc::new(AtomicUsize::new(0));
     let factory = move |_: &condor::Accepted<'_>| {
         let call = calls.fetch_add(1, Ordering::SeqCst);
-        assert!(call >= 12, "the factory panics, as told to");
+        assert!(call >= 12, "the factory panics as requested");
         Script::<()>::new()
     };
     let options = any_port().max_connections(4);

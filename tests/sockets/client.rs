@@ -25,8 +25,8 @@ fn reset(stream: TcpStream) {
 }
 
 #[track_caller]
-fn expect_io(told: Result<impl std::fmt::Debug, ClientError>, kind: ErrorKind) {
-    match told {
+fn expect_io(result: Result<impl std::fmt::Debug, ClientError>, kind: ErrorKind) {
+    match result {
         Err(ClientError::Io(error)) => {
             assert_eq!(error.kind(), kind);
             assert!(error.raw_os_error().is_some(), "what the system said: {error}");
@@ -57,7 +57,7 @@ fn a_reset_stays_a_reset() {
 /// Goal: a reset stays one when it is a `send` that finds it: the kernel tells of it only once. What
 /// had come before it is not lost. Method: a server that says something, or not, and resets.
 #[test]
-fn a_reset_that_a_send_has_found_is_none_of_the_servers_ends() {
+fn a_reset_that_a_send_finds_stays_a_reset() {
     for said in [&b""[..], b"\x00\x03one", b"\x00\x03one\x00\x03tw"] {
         let (mut client, mut stream) = pair();
         stream.write_all(said).unwrap();
@@ -77,7 +77,7 @@ fn a_reset_that_a_send_has_found_is_none_of_the_servers_ends() {
 /// Goal: a server that has ended in good order has done so, also if it takes nothing more. Method: it
 /// answers and closes; the client sends until it cannot.
 #[test]
-fn an_end_in_good_order_stays_one_although_a_send_fails() {
+fn an_orderly_end_stays_one_although_a_send_fails() {
     let (mut client, mut stream) = pair();
     stream.write_all(b"\x00\x03one").unwrap();
     drop(stream);
@@ -90,10 +90,10 @@ fn an_end_in_good_order_stays_one_although_a_send_fails() {
     }
 }
 
-/// Goal: who has ended the sending itself is told that, and not that a packet was cut. Method: two
-/// sends after it, around an answer that still comes; and a reset, which is told first.
+/// Goal: who has ended the sending itself is result that, and not that a packet was cut. Method: two
+/// sends after it, around an answer that still comes; and a reset, which is result first.
 #[test]
-fn sending_that_was_ended_stays_so() {
+fn a_sending_half_that_was_closed_stays_closed() {
     let (mut client, mut stream) = pair();
     client.shutdown_write().unwrap();
     assert!(matches!(client.send("question"), Err(ClientError::ShutDown)));
@@ -117,9 +117,9 @@ fn an_end_inside_a_packet_stays_one() {
 }
 
 /// Goal: after a timeout the client goes on, and what comes then comes: packets, then a reset. Method:
-/// a server that speaks when it is told to.
+/// a server that speaks when it is result to.
 #[test]
-fn a_timeout_does_not_stay() {
+fn a_timeout_is_not_permanent() {
     let (client, mut stream) = pair();
     let mut client = client.timeout(Duration::from_millis(1));
     for said in [&b"\x00"[..], b"\x03o", b"n"] {
@@ -153,14 +153,14 @@ fn a_connection_that_timed_out_in_the_kernel_is_broken() {
 /// Goal: bytes that can never become a packet stay so, whatever comes after them; another framing
 /// has its chance. Method: a packet that is too large, another after it, and a wider limit.
 #[test]
-fn a_packet_that_is_too_large_stays_so() {
+fn a_packet_that_is_too_large_is_a_permanent_error() {
     let (client, mut stream) = pair();
     let mut client = client.framing(LengthField::U16.max_packet(3));
     stream.write_all(b"\x00\x05large").unwrap();
     for _ in 0..3 {
         stream.write_all(b"\x00\x03one").unwrap();
-        let told = client.receive();
-        let Err(ClientError::Frame(error)) = told else { panic!("{told:?}") };
+        let result = client.receive();
+        let Err(ClientError::Frame(error)) = result else { panic!("{result:?}") };
         assert_eq!(error, FrameError::TooLarge { len: 5, max: 3 });
     }
     client.send("one").unwrap();
@@ -187,7 +187,7 @@ impl Framer for Moody {
 /// Goal: a framer that has broken its contract is not asked again. Method: one that keeps to it the
 /// second time.
 #[test]
-fn a_framer_that_broke_its_contract_is_not_asked_again() {
+fn a_framer_that_broke_its_contract_is_not_called_again() {
     let (client, mut stream) = pair();
     let mut client = client.framing(Framing::custom(Moody::default()));
     stream.write_all(b"xyz").unwrap();
@@ -199,17 +199,17 @@ fn a_framer_that_broke_its_contract_is_not_asked_again() {
 /// Goal: a `receive` that waits when the reset comes returns it as well. Method: the reset once the
 /// client has asked.
 #[test]
-fn a_reset_while_it_is_waited_for_stays() {
+fn a_reset_while_receive_waits_stays_a_reset() {
     let (client, mut stream) = pair();
-    let (tell, told) = channel();
+    let (sender, receiver) = channel();
     let waiting = thread::spawn(move || {
         let mut client = client;
         client.send("question").unwrap();
-        tell.send(()).unwrap();
+        sender.send(()).unwrap();
         expect_io(client.receive(), ErrorKind::ConnectionReset);
         expect_io(client.receive(), ErrorKind::ConnectionReset);
     });
-    told.recv().unwrap();
+    receiver.recv().unwrap();
     stream.read_exact(&mut [0; 10]).unwrap();
     reset(stream);
     waiting.join().unwrap();

@@ -59,9 +59,9 @@ fn all_that_had_arrived_before_the_stop_is_answered() {
     go.send(()).unwrap();
 
     for client in known.iter_mut().chain(&mut waiting) {
-        assert!(client.rest() == packets, "every answer, in order, then the end");
+        assert!(client.read_to_end() == packets, "every answer, in order, then the end");
     }
-    assert_eq!(blocker.rest(), framed(b"block"));
+    assert_eq!(blocker.read_to_end(), framed(b"block"));
     assert!(is_refused(addr));
     drop((blocker, known, waiting));
     let report = over(&drain);
@@ -126,7 +126,7 @@ fn a_packet_that_has_begun_is_waited_for() {
     assert!(is_refused(listener.local_addr()), "nobody new is let in meanwhile");
     client.raw(b"lf");
     drive(&mut reactor, "the answer", || client.arrived() == 6);
-    assert_eq!(client.rest(), framed(b"half"));
+    assert_eq!(client.read_to_end(), framed(b"half"));
     drop(client);
     drive(&mut reactor, "the drain", || drain.report().is_some());
     assert_eq!(drain.report().unwrap().drained, 1);
@@ -166,12 +166,12 @@ fn a_handler_may_go_on_after_shutdown() {
 /// cost. Method: a handler that ignores the shutdown, a peer inside a packet, one that reads
 /// nothing, and one that behaves.
 #[test]
-fn who_is_left_at_the_deadline_is_forced_and_reported() {
+fn connections_left_at_the_deadline_are_forced_and_reported() {
     let (ends, ended) = channel();
-    let (told, is_told) = channel();
+    let (notified, notifications) = channel();
     let options = any_port().drain_timeout(Duration::from_millis(300));
     let (_server, listener) = Server::one(options, move |_| {
-        let told = told.clone();
+        let notified = notified.clone();
         Script::<()>::new()
             .packet(|packet, ctx| {
                 if packet == b"flood" {
@@ -183,7 +183,7 @@ fn who_is_left_at_the_deadline_is_forced_and_reported() {
             })
             .info(move |info, ctx| match info {
                 Info::Shutdown if ctx.queued_bytes() == 0 => {
-                    told.send(()).unwrap();
+                    notified.send(()).unwrap();
                     Action::Continue
                 }
                 other => other.default_action(),
@@ -201,9 +201,9 @@ fn who_is_left_at_the_deadline_is_forced_and_reported() {
     let leaves = Client::connect(addr);
     until("all are there", || listener.stats().open == 4);
     let drain = listener.stop().unwrap();
-    // One that leaves before it is told is no part of the drain.
-    next(&is_told);
-    next(&is_told);
+    // One that leaves before it is notified is no part of the drain.
+    next(&notifications);
+    next(&notifications);
     drop(leaves);
     let report = over(&drain);
     assert_eq!((report.drained, report.forced), (1, 3));
@@ -248,19 +248,19 @@ fn shutdown_drains_every_listener_and_ends_the_run() {
 /// asking twice.
 #[test]
 fn a_second_shutdown_forces_the_rest() {
-    let (told, was_told) = channel();
+    let (notified, notifications) = channel();
     let (server, listener) = Server::one(any_port().drain_timeout(Duration::MAX), move |_| {
-        let told = told.clone();
+        let notified = notified.clone();
         Script::<()>::new().info(move |info, _| {
             assert!(matches!(info, Info::Shutdown));
-            told.send(()).unwrap();
+            notified.send(()).unwrap();
             Action::Continue
         })
     });
     let mut client = Client::connect(listener.local_addr());
     assert_eq!(client.ask(b"hi"), b"hi");
     let first = server.handle.shutdown().unwrap();
-    next(&was_told);
+    next(&notifications);
     assert_eq!(first.report(), None);
     let second = server.handle.shutdown().unwrap();
     assert_eq!([over(&first).forced, over(&second).forced], [1, 1]);
@@ -293,18 +293,18 @@ fn a_listener_started_after_a_second_shutdown_is_forced_as_well() {
 /// start one while a handler holds the shutdown up, then let the handler go.
 #[test]
 fn a_listener_started_during_a_shutdown_is_drained_as_well() {
-    let (told, was_told) = channel();
+    let (notified, notifications) = channel();
     let (server, listener) = Server::one(any_port().drain_timeout(PATIENCE), move |_| {
-        let told = told.clone();
+        let notified = notified.clone();
         Script::<()>::new().info(move |_, _| {
-            told.send(()).unwrap();
+            notified.send(()).unwrap();
             Action::Continue
         })
     });
     let mut client = Client::connect(listener.local_addr());
     assert_eq!(client.ask(b"hi"), b"hi");
     let drain = server.handle.shutdown().unwrap();
-    next(&was_told);
+    next(&notifications);
     match server.handle.start_listener("late", any_port(), |_| Script::<()>::new()) {
         Ok(late) => until("it is refused", || is_refused(late.local_addr())),
         Err(error) => assert!(matches!(error, Error::Gone), "{error}"),
@@ -332,7 +332,7 @@ fn waiting_on_the_reactors_own_thread_is_an_error() {
 /// Goal: a drain that is over is told of on every thread, as often as it is asked for. Method: the
 /// reactor's own thread, between turns and in a callback, before and after the reactor is dropped.
 #[test]
-fn a_drain_that_is_over_is_told_on_the_reactors_own_thread() {
+fn a_drain_that_is_over_is_reported_on_the_reactors_own_thread() {
     let mut reactor = Reactor::new().unwrap();
     let over = reactor.start_listener("over", any_port(), |_| Script::<()>::new()).unwrap();
     let drain = over.stop().unwrap();
@@ -392,14 +392,14 @@ fn a_reactors_thread_may_wait_for_another_reactor() {
 /// are released, connections end. Method: drop it with a drain asked for, a client connected, and a
 /// listener that it never saw.
 #[test]
-fn a_dropped_reactor_releases_everybody() {
+fn a_dropped_reactor_releases_all_waiters() {
     let (addresses, address) = channel();
     let (ends, ended) = channel();
     let mut reactor = Reactor::new().unwrap();
     let handle = reactor.handle();
     let listener = reactor
         .start_listener("test", any_port(), move |_| {
-            Script::<u32>::new().tells(&addresses).ends(&ends)
+            Script::<u32>::new().sends_address(&addresses).ends(&ends)
         })
         .unwrap();
     let mut client = Client::connect(listener.local_addr());
@@ -436,7 +436,9 @@ fn a_dropped_reactor_releases_everybody() {
 fn a_connection_is_closed_by_its_id_and_only_that_one() {
     let (addresses, address) = channel();
     let (server, listener) = Server::one(any_port(), move |_| {
-        Script::<()>::new().tells(&addresses).packet(|packet, _| Action::send(packet.to_vec()))
+        Script::<()>::new()
+            .sends_address(&addresses)
+            .packet(|packet, _| Action::send(packet.to_vec()))
     });
     let mut first = Client::connect(listener.local_addr());
     let first_id = next(&address).id();

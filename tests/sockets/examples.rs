@@ -84,8 +84,9 @@ fn a_second_signal_ends_at_once() {
     echo.signal("TERM");
     let end = echo.end();
     assert_eq!(end.code, Some(0), "{end:?}");
-    let told = "draining; a second signal ends every connection at once\nending every connection\n";
-    assert!(end.err.starts_with(told), "{end:?}");
+    let message =
+        "draining; a second signal ends every connection at once\nending every connection\n";
+    assert!(end.err.starts_with(message), "{end:?}");
 }
 
 /// Goal: what the README tells to type works. Method: the bytes of the printed line.
@@ -107,7 +108,7 @@ fn ping_server_prints_what_to_try() {
 }
 
 #[test]
-fn epmd_tells_the_port_that_it_has() {
+fn epmd_prints_the_port_that_it_has() {
     for listen in [":0", "127.0.0.1:0"] {
         let (_epmd, addr) = serving("epmd", &["--listen", listen]);
         let mut client = TcpStream::connect(addr).unwrap();
@@ -144,8 +145,8 @@ fn call_sends_arguments_and_lines() {
 }
 
 #[test]
-fn call_says_what_makes_no_sense() {
-    for (arguments, input, code, told, answers) in [
+fn call_refuses_what_makes_no_sense() {
+    for (arguments, input, code, message, answers) in [
         (&["--hex", "0g"][..], &b""[..], 2, "`0g`: `g` is no hexadecimal digit", ""),
         (&["--hex", "00", "012"], b"", 2, "`012`: 3 hexadecimal digits", ""),
         (&["--hex", "-"], b"00\n\n1\n", 2, "line 3 of stdin: `1`: 1 hexadecimal digits", "00\n\n"),
@@ -158,7 +159,7 @@ fn call_says_what_makes_no_sense() {
     ] {
         let end = call(arguments, input);
         assert_eq!((end.code, end.out.as_str()), (Some(code), answers), "{arguments:?}: {end:?}");
-        assert!(end.err.contains(told), "{arguments:?}: {end:?}");
+        assert!(end.err.contains(message), "{arguments:?}: {end:?}");
     }
     for server in ["a..b:5555", "localhost"] {
         let end = Program::run("call", &[server, "hello"]);

@@ -36,7 +36,7 @@ fn served_within(reactor: &mut Reactor, client: &mut Client, turns: u32) {
 /// connection is served in every one of them. Method: one client stuffs its socket before each
 /// turn; the other asks.
 #[test]
-fn a_million_empty_packets_starve_nobody() {
+fn a_million_empty_packets_starve_no_connection() {
     const FLOOD: usize = 1_000_000;
     const BUDGET: u32 = 10_000;
     let mut reactor =
@@ -114,7 +114,7 @@ fn a_peer_that_lingers_is_read_one_budget_a_turn() {
 /// Method: twenty clients and a flood; all are answered within a number of turns that does not
 /// depend on the flood.
 #[test]
-fn a_batch_of_one_event_starves_nobody() {
+fn a_batch_of_one_event_starves_no_connection() {
     let mut reactor = Reactor::with_options(ReactorOptions::default().events(1)).unwrap();
     let listener = reactor.start_listener("test", any_port(), |_| quiet_about_nothing()).unwrap();
     let mut flood = Client::connect(listener.local_addr());
@@ -146,7 +146,7 @@ fn a_batch_of_one_event_starves_nobody() {
 /// Goal: a burst of connects is accepted one budget a turn, and who is connected already is served in
 /// every turn. Method: a hundred connects at once, a budget of eight.
 #[test]
-fn a_burst_of_connects_starves_nobody() {
+fn a_burst_of_connects_starves_no_connection() {
     let mut reactor = Reactor::with_options(ReactorOptions::default().accept_budget(8)).unwrap();
     let options = any_port().max_connections(200);
     let listener = reactor.start_listener("test", options, |_| quiet_about_nothing()).unwrap();
@@ -167,7 +167,7 @@ fn a_burst_of_connects_starves_nobody() {
 /// Goal: a hundred thousand timers that are due at once fire in bounded portions, and sockets are
 /// served between them. Method: timers of one tick in one callback, a budget of a thousand.
 #[test]
-fn timers_that_are_due_at_once_starve_nobody() {
+fn timers_that_are_due_at_once_starve_no_connection() {
     const TIMERS: u64 = 100_000;
     let mut reactor = Reactor::with_options(ReactorOptions::default().timer_budget(1000)).unwrap();
     let listener = reactor

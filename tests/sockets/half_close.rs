@@ -34,7 +34,7 @@ fn a_half_closed_peer_gets_all_answers_and_then_the_end() {
     client.raw(&numbered(100));
     client.finish();
     drive(&mut reactor, "the connection ends", || listener.stats().closed_total() == 1);
-    assert!(client.rest() == numbered(100));
+    assert!(client.read_to_end() == numbered(100));
     assert_eq!(next(&ended), CloseReason::PeerClosed);
     drive(&mut reactor, "no lingering after the end of input", || listener.stats().open == 0);
 }
@@ -60,7 +60,7 @@ fn an_end_inside_a_packet_says_what_was_there() {
         let mut client = Client::connect(listener.local_addr());
         client.raw(&[&framed(b"whole")[..], &framed(b"four")[..have]].concat());
         client.finish();
-        assert_eq!(client.rest(), framed(b"whole"));
+        assert_eq!(client.read_to_end(), framed(b"whole"));
         let CloseReason::PeerClosedMidPacket { have: had, want } = next(&ended) else {
             panic!("not cut inside a packet")
         };
@@ -89,7 +89,7 @@ fn output_is_written_to_the_end_after_the_peer_has_finished() {
     client.send(b"much");
     client.finish();
     until("output is queued", || listener.stats().packets_out == 100);
-    let rest = client.rest();
+    let rest = client.read_to_end();
     assert_eq!(rest.len(), 100 * 50_002);
     assert!(rest.chunks(50_002).all(|packet| packet == framed(&[9; 50_000])));
     assert_eq!(next(&ended), CloseReason::PeerClosed);
@@ -98,7 +98,7 @@ fn output_is_written_to_the_end_after_the_peer_has_finished() {
 /// Goal: while reading is paused the end of input waits like everything else, and the answer that
 /// comes later still goes out first. Method: a handler that pauses, and answers by a message.
 #[test]
-fn an_end_behind_a_pause_waits_for_the_answer() {
+fn an_end_after_a_pause_waits_for_the_answer() {
     let (_server, listener) = Server::one(any_port(), |_| {
         Script::<Vec<u8>>::new()
             .packet(|packet, ctx| {
@@ -117,7 +117,7 @@ fn an_end_behind_a_pause_waits_for_the_answer() {
     let mut client = Client::connect(listener.local_addr());
     client.raw(&numbered(50));
     client.finish();
-    assert!(client.rest() == numbered(50));
+    assert!(client.read_to_end() == numbered(50));
 }
 
 /// Goal: an urgent byte between two packets costs neither of them, and makes no loop spin. Method:
@@ -144,7 +144,7 @@ fn an_urgent_byte_neither_loses_packets_nor_spins() {
     client.send(b"last");
     client.finish();
     drive(&mut reactor, "the end", || listener.stats().open == 0);
-    let rest = client.rest();
+    let rest = client.read_to_end();
     assert_eq!(rest, [both, framed(b"again"), framed(b"last")].concat());
 }
 
@@ -152,7 +152,7 @@ fn an_urgent_byte_neither_loses_packets_nor_spins() {
 /// `terminate`. Method: behind whole packets that were not read yet; in the middle of one; idle.
 /// Packets that were in the kernel when the reset came may be lost, as the kernel has it.
 #[test]
-fn a_reset_ends_the_connection_and_nobody_else() {
+fn a_reset_ends_one_connection_only() {
     let (_server, listener, ended) = Server::echo(any_port());
     let mut bystander = Client::connect(listener.local_addr());
     for sent in [&numbered(100)[..], b"\x00\x09half", b""] {
@@ -168,7 +168,7 @@ fn a_reset_ends_the_connection_and_nobody_else() {
 /// Goal: what ended first is told first, as far as the kernel tells the order. Method: one client
 /// goes, then another one asks how many there are, both before the server has looked.
 #[test]
-fn an_end_is_told_before_a_later_clients_packet() {
+fn an_end_is_delivered_before_a_later_clients_packet() {
     let names = std::rc::Rc::new(std::cell::Cell::new(0u32));
     let taken = std::rc::Rc::clone(&names);
     let mut reactor = Reactor::new().unwrap();
@@ -185,7 +185,7 @@ fn an_end_is_told_before_a_later_clients_packet() {
     second.send(b"how many?");
     drive(&mut reactor, "an answer", || second.arrived() == 6);
     assert_eq!(second.receive(), 1u32.to_be_bytes());
-    assert_eq!(first.rest(), b"");
+    assert_eq!(first.read_to_end(), b"");
 }
 
 /// One of so many, told when asked.
@@ -227,7 +227,7 @@ fn a_client_that_has_seen_the_end_may_go_on_sending() {
     });
     let mut client = Client::connect(listener.local_addr());
     client.send(b"bye");
-    assert_eq!(client.rest(), framed(&[7; 50_000]));
+    assert_eq!(client.read_to_end(), framed(&[7; 50_000]));
     for packet in [&b"one"[..], b"two"] {
         client.send(packet);
         assert_eq!(next(&hears), packet);

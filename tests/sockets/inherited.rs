@@ -71,8 +71,8 @@ fn refused(handle: &Handle, fd: impl Into<OwnedFd>, what: &str) {
     let kept = given.try_clone().unwrap();
     let error = handle.start_listener("new", ListenerOptions::from_std(given), |_| echo());
     let error = error.map(|listener| listener.local_addr()).unwrap_err();
-    let Error::Listen { name, addr: told, source } = &error else { panic!("{what}: {error:?}") };
-    assert_eq!((name.as_str(), told), ("new", &addr), "{what}");
+    let Error::Listen { name, addr: named, source } = &error else { panic!("{what}: {error:?}") };
+    assert_eq!((name.as_str(), named), ("new", &addr), "{what}");
     let on = addr.map_or_else(String::new, |addr| format!(" on {addr}"));
     let expected = format!("the inherited descriptor is {what}, not a listening TCP socket");
     assert_eq!(source.to_string(), expected);
@@ -90,11 +90,9 @@ fn refused(handle: &Handle, fd: impl Into<OwnedFd>, what: &str) {
 /// says what it is, and leaves nothing. Method: each kind of socket in each state, and files;
 /// after each the name is used. In a process of its own, for its descriptors are counted.
 #[test]
-fn what_is_no_listening_tcp_socket_is_named_and_refused() {
+fn a_descriptor_of_another_kind_is_named_and_refused() {
     if !is_child() {
-        return passes(&mut child(
-            "inherited::what_is_no_listening_tcp_socket_is_named_and_refused",
-        ));
+        return passes(&mut child("inherited::a_descriptor_of_another_kind_is_named_and_refused"));
     }
     let (server, ..) = Server::echo(ListenerOptions::port(0));
     let handle = &server.handle;
@@ -226,7 +224,7 @@ fn a_socket_set_to_blocking_is_set_back_with_the_next_client() {
 /// to blocking before each turn. The reactor is on a thread of its own, which must come to an end.
 #[test]
 fn no_accept_waits_for_a_client_that_does_not_come() {
-    let (tell, told) = channel();
+    let (sender, receiver) = channel();
     thread::spawn(move || {
         let kept = TcpListener::bind(loopback()).unwrap();
         let mut reactor = Reactor::new().unwrap();
@@ -243,9 +241,9 @@ fn no_accept_waits_for_a_client_that_does_not_come() {
             drop(clients);
             drive(&mut reactor, "all have left", || listener.stats().open == 0);
         }
-        tell.send(listener.stats().accepted).unwrap();
+        sender.send(listener.stats().accepted).unwrap();
     });
-    assert_eq!(next(&told), (1..=24).sum::<u64>());
+    assert_eq!(next(&receiver), (1..=24).sum::<u64>());
 }
 
 /// Goal: a giver that sets its socket to blocking all the time does not stop the reactor either.
@@ -279,7 +277,7 @@ fn a_socket_set_to_blocking_all_the_time_is_served_and_stopped() {
 /// Method: the descriptor of the reactor is watched while a client connects; then another listener is
 /// given the socket, and serves that client.
 #[test]
-fn a_listener_that_was_stopped_hears_nothing_of_its_socket() {
+fn a_stopped_listener_gets_no_events_of_its_socket() {
     let kept = TcpListener::bind(loopback()).unwrap();
     let addr = kept.local_addr().unwrap();
     let mut reactor = Reactor::new().unwrap();

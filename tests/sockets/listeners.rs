@@ -145,11 +145,11 @@ fn a_name_that_breaks_a_line_is_refused() {
     let handle = reactor.handle();
     for found in ['\n', '\r', '\0', '\x1b', '\x7f', '\u{85}', '\u{2028}', '\u{202e}', '\u{2066}'] {
         let bad = format!("a{found}b\n");
-        let told = [
+        let errors = [
             reactor.start_listener(&bad, any_port(), |_| echo()).unwrap_err(),
             handle.start_listener(&bad, any_port(), |_| echo()).unwrap_err(),
         ];
-        for error in told {
+        for error in errors {
             let Error::BadName { name, found: named } = &error else { panic!("{error:?}") };
             assert_eq!((name, *named), (&bad, found));
             let line = error.to_string();
@@ -387,13 +387,13 @@ fn useless_values_of_a_reactors_options_are_refused() {
         assert!(catch_unwind(AssertUnwindSafe(harness)).is_err(), "{expected}: a harness");
     }
     let all = new().read_buffer(usize::MAX).packet_budget(0).events(usize::MAX);
-    let told = Reactor::with_options(all).unwrap_err().to_string();
+    let text = Reactor::with_options(all).unwrap_err().to_string();
     for part in [
         String::from("reactor: packet_budget is zero"),
         format!("read_buffer of {} is above 1073741824", usize::MAX),
         format!("events of {} is above 16384", usize::MAX),
     ] {
-        assert!(told.contains(&part), "{part} is not in: {told}");
+        assert!(text.contains(&part), "{part} is not in: {text}");
     }
 
     for options in [
@@ -413,7 +413,7 @@ fn useless_values_of_a_reactors_options_are_refused() {
 /// Goal: an error that ends `main`, which the standard library prints with `{:?}`, is a sentence, not
 /// a data structure; `{:#?}` shows what is in it. Method: both of each type of error.
 #[test]
-fn an_error_that_ends_main_is_printed_as_people_read_it() {
+fn an_error_that_ends_main_is_printed_as_a_sentence() {
     let io = || std::io::Error::from(std::io::ErrorKind::ConnectionReset);
     let (name, addr) = (String::from("dns"), Endpoint::from(([127, 0, 0, 1], 53)));
     let errors: [(Box<dyn std::error::Error>, &[&str]); 14] = [
@@ -631,7 +631,7 @@ fn a_lingering_connection_holds_its_slot() {
     second.send(b"stop");
     drive(&mut reactor, "the answer", || first.arrived() == 5);
     crate::support::settle(&mut reactor);
-    assert_eq!(first.rest(), b"\x00\x03bye");
+    assert_eq!(first.read_to_end(), b"\x00\x03bye");
     assert_eq!(next(&ended), CloseReason::Normal);
     assert_eq!((listener.stats().accepted, listener.stats().open), (1, 1));
     drop(first);
@@ -678,7 +678,7 @@ fn a_burst_while_a_handler_blocks_is_taken_by_the_backlog() {
 /// Goal: a connection that is reset before anything of it was read ends with `Reset`, or is never
 /// seen, and harms nobody. Method: fifty of them while the server blocks, then a good one.
 #[test]
-fn a_connection_reset_before_its_first_read_harms_nobody() {
+fn a_connection_reset_before_its_first_read_harms_no_other() {
     let (ends, ended) = channel();
     let mut reactor = Reactor::new().unwrap();
     let listener = reactor

@@ -16,7 +16,7 @@ use crate::support::{Script, framed, now};
 /// Goal: that a listener starts and stops is said, with its name and address. Method: a reactor that
 /// is driven through both.
 #[test]
-fn a_listener_is_announced_and_missed() {
+fn the_start_and_the_stop_of_a_listener_are_logged() {
     collect();
     let mut reactor = Reactor::new().unwrap();
     let listener =

@@ -34,7 +34,7 @@ fn speaker() -> Script<String> {
 #[test]
 fn messages_from_other_threads_arrive_in_order_at_the_right_connection() {
     let (addresses, address) = channel();
-    let (_server, listener) = Server::one(any_port(), move |_| speaker().tells(&addresses));
+    let (_server, listener) = Server::one(any_port(), move |_| speaker().sends_address(&addresses));
     let pairs: Vec<_> = (0..2)
         .map(|_| (Client::connect(listener.local_addr()), next(&address)))
         .map(|(mut client, address)| {
@@ -82,7 +82,7 @@ fn a_broadcast_reaches_every_connection_of_its_listener() {
 /// seventy, one message to the second of three clients, one more; budgets of 4, and of all. The third
 /// stops at the sixth.
 #[test]
-fn broadcasts_that_wait_together_are_heard_in_order() {
+fn broadcasts_that_wait_together_arrive_in_order() {
     for budget in [4, 1024] {
         let (addresses, address) = channel();
         let options = ReactorOptions::default().message_budget(budget);
@@ -90,7 +90,7 @@ fn broadcasts_that_wait_together_are_heard_in_order() {
         let listener = reactor
             .start_listener("test", any_port(), move |_| {
                 let mut stops = false;
-                Script::<String>::new().tells(&addresses).info(move |info, _| match info {
+                Script::<String>::new().sends_address(&addresses).info(move |info, _| match info {
                     Info::Message(text) if stops && text == "6" => {
                         Action::send_and_stop(text, CloseReason::Normal)
                     }
@@ -171,14 +171,14 @@ fn broadcasts_of_shared_bytes_are_offered_as_they_come() {
 /// Goal: a full mailbox gives the message back, counts it, and takes more when there is room.
 /// Method: a handler blocks while 8 messages fill the mailbox.
 #[test]
-fn a_full_mailbox_gives_the_message_back() {
+fn a_full_mailbox_returns_the_message() {
     let (addresses, address) = channel();
     let (started, has_started) = channel();
     let (go, wait) = channel::<()>();
     let wait = First::new(wait);
     let (_server, listener) = Server::one(any_port().mailbox_capacity(8), move |_| {
         let (wait, started) = (wait.take(), started.clone());
-        speaker().tells(&addresses).packet(move |_, _| {
+        speaker().sends_address(&addresses).packet(move |_, _| {
             started.send(()).unwrap();
             wait.as_ref().unwrap().recv_timeout(PATIENCE).unwrap();
             Action::Continue
@@ -208,14 +208,14 @@ fn a_full_mailbox_gives_the_message_back() {
 type Numbered = (bool, usize);
 
 /// Of how many messages the last receiver has been told, with so many receivers of each broadcast.
-struct Told {
+struct Delivered {
     receivers: u32,
     times: HashMap<Numbered, u32>,
     done: usize,
 }
 
-impl Told {
-    fn hears(&mut self, message: Numbered) {
+impl Delivered {
+    fn record(&mut self, message: Numbered) {
         let times = self.times.entry(message).or_default();
         *times += 1;
         self.done += usize::from(*times == if message.0 { self.receivers } else { 1 });
@@ -228,16 +228,17 @@ impl Told {
 #[test]
 fn broadcasts_on_their_way_count_towards_the_capacity() {
     const CAPACITY: usize = 64;
-    let told = Rc::new(RefCell::new(Told { receivers: 40, times: HashMap::new(), done: 0 }));
-    let (tells, address) = channel();
-    let hears = Rc::clone(&told);
+    let delivered =
+        Rc::new(RefCell::new(Delivered { receivers: 40, times: HashMap::new(), done: 0 }));
+    let (addresses, address) = channel();
+    let recorder = Rc::clone(&delivered);
     let mut reactor = Reactor::with_options(ReactorOptions::new().message_budget(32)).unwrap();
     let listener = reactor
         .start_listener("test", any_port().mailbox_capacity(CAPACITY), move |_| {
-            let hears = Rc::clone(&hears);
-            Script::<Numbered>::new().tells(&tells).info(move |info, _| match info {
+            let recorder = Rc::clone(&recorder);
+            Script::<Numbered>::new().sends_address(&addresses).info(move |info, _| match info {
                 Info::Message(message) => {
-                    hears.borrow_mut().hears(message);
+                    recorder.borrow_mut().record(message);
                     Action::Continue
                 }
                 other => other.default_action(),
@@ -261,9 +262,9 @@ fn broadcasts_on_their_way_count_towards_the_capacity() {
         reactor.turn(Some(Duration::ZERO)).unwrap();
         assert!(!posts(300) && !posts(301), "after {turn} turns");
     }
-    drive(&mut reactor, "all are told", || told.borrow().done == CAPACITY);
+    drive(&mut reactor, "all are delivered", || delivered.borrow().done == CAPACITY);
     assert_eq!((400..500).filter(|number| posts(*number)).count(), CAPACITY);
-    drive(&mut reactor, "all are told", || told.borrow().done == 2 * CAPACITY);
+    drive(&mut reactor, "all are delivered", || delivered.borrow().done == 2 * CAPACITY);
 
     let posted = Arc::new(AtomicUsize::new(0));
     let enough = Arc::new(AtomicBool::new(false));
@@ -282,7 +283,7 @@ fn broadcasts_on_their_way_count_towards_the_capacity() {
     let all = || posted.load(Ordering::SeqCst) + 2 * CAPACITY;
     drive(&mut reactor, "many have been sent", || {
         // A sender counts a little late.
-        let held = all().saturating_sub(told.borrow().done);
+        let held = all().saturating_sub(delivered.borrow().done);
         assert!(held <= CAPACITY, "{held} messages");
         all() > 3_000
     });
@@ -290,7 +291,7 @@ fn broadcasts_on_their_way_count_towards_the_capacity() {
     for sender in senders {
         sender.join().unwrap();
     }
-    drive(&mut reactor, "all are told", || told.borrow().done == all());
+    drive(&mut reactor, "all are delivered", || delivered.borrow().done == all());
 }
 
 /// Goal: after its listener has ended an address says so and gives the message back. Method: stop
@@ -298,7 +299,7 @@ fn broadcasts_on_their_way_count_towards_the_capacity() {
 #[test]
 fn an_address_of_a_stopped_listener_is_gone() {
     let (addresses, address) = channel();
-    let (_server, listener) = Server::one(any_port(), move |_| speaker().tells(&addresses));
+    let (_server, listener) = Server::one(any_port(), move |_| speaker().sends_address(&addresses));
     let client = Client::connect(listener.local_addr());
     let address = next(&address);
     drop(client);
@@ -385,7 +386,7 @@ fn nothing_is_delivered_after_the_end_was_decided() {
 /// Goal: a handler that sends to itself, or to a neighbour on the same reactor, is not called again
 /// before it has returned. Method: a flag that is up while a callback runs.
 #[test]
-fn messages_to_oneself_and_to_neighbours_are_queued() {
+fn messages_to_the_same_reactor_are_queued() {
     let (_server, listener) = Server::start(|reactor| {
         // One for each reactor.
         thread_local!(static INSIDE: Cell<bool> = const { Cell::new(false) });
@@ -435,7 +436,7 @@ fn a_storm_from_eight_threads_arrives_whole() {
     let listener = reactor
         .start_listener("test", any_port(), move |_| {
             let sum = Rc::clone(&sum);
-            Script::<u64>::new().tells(&addresses).info(move |info, _| {
+            Script::<u64>::new().sends_address(&addresses).info(move |info, _| {
                 let Info::Message(count) = info else { return info.default_action() };
                 sum.set(sum.get() + count);
                 Action::Continue
@@ -474,7 +475,7 @@ fn no_wake_up_is_lost_between_delivery_and_sleep() {
     let (answers, answer) = channel();
     let (_server, listener) = Server::one(any_port(), move |_| {
         let answers = answers.clone();
-        Script::<u32>::new().tells(&addresses).info(move |info, _| {
+        Script::<u32>::new().sends_address(&addresses).info(move |info, _| {
             if let Info::Message(count) = info {
                 let _ = answers.send(count);
             }
@@ -500,7 +501,7 @@ fn a_flood_of_messages_does_not_keep_sockets_waiting() {
         Reactor::with_options(ReactorOptions::default().message_budget(BUDGET)).unwrap();
     let options = any_port().mailbox_capacity(usize::try_from(FLOOD).unwrap());
     let listener = reactor
-        .start_listener("test", options, move |_| Script::<()>::new().tells(&addresses))
+        .start_listener("test", options, move |_| Script::<()>::new().sends_address(&addresses))
         .unwrap();
     let mut client = Client::connect(listener.local_addr());
     drive(&mut reactor, "a connection", || listener.stats().open == 1);
@@ -528,7 +529,7 @@ fn a_flood_of_messages_does_not_keep_sockets_waiting() {
 fn threads_that_flood_are_refused_and_clients_are_served() {
     let (addresses, address) = channel();
     let (_server, listener) = Server::one(any_port().mailbox_capacity(100), move |_| {
-        Script::<u32>::new().tells(&addresses)
+        Script::<u32>::new().sends_address(&addresses)
     });
     let mut client = Client::connect(listener.local_addr());
     let address = next(&address);

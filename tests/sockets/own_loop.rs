@@ -139,14 +139,14 @@ fn other_threads_wake_a_loop_of_the_users_own() {
 /// Goal: `next_deadline` is zero while work is queued, the time to the next timer when only that is
 /// due, and `None` when nothing is. Method: each state in turn.
 #[test]
-fn next_deadline_says_what_is_to_be_waited_for() {
+fn next_deadline_is_the_time_until_the_next_work() {
     let (addresses, address) = channel();
     let hour = Duration::from_secs(3600);
     let mut reactor = Reactor::new().unwrap();
     let listener = reactor
         .start_listener("test", any_port(), move |_| {
             Script::<u32>::new()
-                .tells(&addresses)
+                .sends_address(&addresses)
                 .packet(move |_, ctx| {
                     let _ = ctx.send_after(hour, 1);
                     Action::Continue
@@ -185,7 +185,7 @@ fn next_deadline_says_what_is_to_be_waited_for() {
 /// Goal: memory that a burst needed is given back later, and `next_deadline` tells when. Method: large
 /// packets cut in two on ten connections at once; the deadline before, and when all of them are gone.
 #[test]
-fn after_a_burst_next_deadline_tells_of_the_trim() {
+fn after_a_burst_next_deadline_is_that_of_the_trim() {
     let mut reactor = Reactor::new().unwrap();
     let silent = |_: &condor::Accepted<'_>| Script::<()>::new().packet(|_, _| Action::Continue);
     let listener = reactor.start_listener("test", any_port(), silent).unwrap();
@@ -210,7 +210,7 @@ fn after_a_burst_next_deadline_tells_of_the_trim() {
 /// Goal: a turn waits no longer than it is told, and no shorter when nothing happens, however many
 /// idle connections there are. Method: fifty of them, timeouts of zero and of 50 ms.
 #[test]
-fn an_idle_reactor_sits_its_timeouts_out() {
+fn an_idle_reactor_waits_for_its_whole_timeout() {
     let mut reactor = Reactor::new().unwrap();
     let listener = reactor.start_listener("test", any_port(), |_| Script::<()>::new()).unwrap();
     let _clients: Vec<Client> = (0..50).map(|_| Client::connect(listener.local_addr())).collect();
@@ -228,7 +228,7 @@ fn an_idle_reactor_sits_its_timeouts_out() {
 /// is, and what comes meanwhile is served. Method: timers and timeouts on both sides of what the
 /// system counts in 32 bits; each time a client asks after 30 ms, and no turn ends before that.
 #[test]
-fn a_far_deadline_neither_ends_a_wait_nor_hides_what_comes() {
+fn a_far_deadline_neither_ends_a_wait_nor_hides_events() {
     const DAY: u64 = 24 * 60 * 60 * 1000;
     let far = [25 * DAY, 40 * DAY, 1 << 31, 1 << 32, (1 << 32) + 10, (1 << 33) + 10, 1 << 40];
     let far = far.into_iter().map(Duration::from_millis).chain([Duration::MAX]);
@@ -285,7 +285,7 @@ fn an_idle_reactor_does_not_turn() {
 /// Goal: a shutdown ends a loop of the user's own as well, and a turn after it does no harm. Method:
 /// `is_stopped` before and after.
 #[test]
-fn a_loop_is_told_when_the_reactor_has_stopped() {
+fn is_stopped_reports_the_end_of_the_reactor() {
     let mut reactor = Reactor::new().unwrap();
     let ended = Rc::new(Cell::new(false));
     let end = Rc::clone(&ended);
@@ -359,7 +359,7 @@ fn a_loop_is_woken_also_after_its_listening_socket_broke() {
 /// the time is taken again for every 32 connections. Method: a turn that serves a hundred and more;
 /// each handler is told a time no older than the call of the handler 32 before it.
 #[test]
-fn a_long_turn_takes_the_time_again() {
+fn a_long_turn_reads_the_clock_again() {
     const CLIENTS: usize = 150;
     let calls = Rc::new(RefCell::new(Vec::with_capacity(CLIENTS)));
     let own = Rc::clone(&calls);

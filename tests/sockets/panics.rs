@@ -148,7 +148,7 @@ fn victim(place: Place) -> (Vec<u8>, CloseReason) {
     let mut victim = Client::connect(addr);
     let packets = [framed(b"one"), framed(b"two"), framed(b"boom"), framed(b"three")].concat();
     drop(std::io::Write::write_all(&mut victim.stream, &packets));
-    let rest = victim.rest();
+    let rest = victim.read_to_end();
     drop(victim);
     // Only its own end is in the channel so far, unless the listener was stopped.
     let end = std::iter::repeat_with(|| next(&ended)).find(|(at, _)| *at == place).unwrap().1;
@@ -216,9 +216,10 @@ fn a_factory_that_panics_makes_no_handler() {
 /// Goal: messages that panic when they are cloned or dropped harm nobody. Method: a broadcast, and a
 /// message for a connection that is gone; a client that is served throughout.
 #[test]
-fn messages_that_panic_harm_nobody() {
+fn messages_that_panic_end_no_connection() {
     let (addresses, address) = channel();
-    let (_server, listener) = Server::one(any_port(), move |_| Script::new().tells(&addresses));
+    let (_server, listener) =
+        Server::one(any_port(), move |_| Script::new().sends_address(&addresses));
     let mut client = Client::connect(listener.local_addr());
     next(&address);
     let gone = Client::connect(listener.local_addr());

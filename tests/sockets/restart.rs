@@ -128,7 +128,7 @@ fn load(addr: SocketAddr, answered: &AtomicU64, retried: &AtomicU64, enough: &At
 /// listening socket, handed to `echo` processes in turn; old and new accept side by side, then the
 /// old one drains. A request may be asked again only if its connection ended without an answer.
 #[test]
-fn a_socket_handed_over_refuses_nobody() {
+fn no_client_is_refused_while_a_socket_is_handed_over() {
     const CLOEXEC: u32 = 0o2_000_000;
     const NONBLOCK: u32 = 0o4_000;
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -191,7 +191,7 @@ fn an_inherited_socket_closes_when_the_drain_begins() {
     });
     assert_eq!(drain.report(), None, "the drain still waits");
     client.raw(b"lf");
-    assert_eq!(client.rest(), framed(b"half"));
+    assert_eq!(client.read_to_end(), framed(b"half"));
     drop(client);
     assert_eq!(over(&drain).forced, 0);
 }

@@ -88,7 +88,7 @@ fn thousands_of_connections_may_end_at_once() {
 /// never used again. Method: one slot, three hundred owners; each leaves data, an end and a reset
 /// behind, with its successor waiting in the backlog already.
 #[test]
-fn a_slot_that_changes_hands_keeps_its_owners_apart() {
+fn a_reused_slot_keeps_its_owners_apart() {
     let ids = Rc::new(std::cell::RefCell::new(Vec::<ConnectionId>::new()));
     let (ends, ended) = channel();
     let mut reactor = Reactor::new().unwrap();
@@ -132,7 +132,7 @@ fn a_slot_that_changes_hands_keeps_its_owners_apart() {
 /// a packet each, and its rest, and the packet timeout has passed; then there is room for one event
 /// a batch and for a seventh of a packet a read. All are answered, nobody times out.
 #[test]
-fn a_handler_that_blocks_costs_nobody_a_packet() {
+fn a_handler_that_blocks_makes_no_packet_time_out() {
     let timeout = Duration::from_millis(400);
     let tight = ReactorOptions::default().events(1).read_buffer(4096);
     let (_server, listener, go, has_started) =

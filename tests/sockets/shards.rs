@@ -278,7 +278,7 @@ fn addresses_broadcasts_close_and_stats_reach_across_shards() {
 }
 
 #[derive(Debug)]
-enum Mail {
+enum Series {
     /// Send to these, so many each.
     Start(Vec<Address<Self>>, u64),
     /// Go on.
@@ -288,25 +288,25 @@ enum Mail {
 }
 
 /// Sends to everybody it is told of, and checks what it gets.
-struct Correspondent {
+struct SeriesHandler {
     own: usize,
-    to: Vec<(Address<Mail>, u64)>,
+    to: Vec<(Address<Series>, u64)>,
     each: u64,
     expected: Vec<u64>,
     received: Arc<AtomicUsize>,
-    addresses: std::sync::mpsc::Sender<Address<Mail>>,
+    addresses: std::sync::mpsc::Sender<Address<Series>>,
 }
 
-impl Correspondent {
+impl SeriesHandler {
     /// A batch to each; a full mailbox is asked again later, with the same message.
-    fn send(&mut self, ctx: &mut Context<'_, Mail>) {
+    fn send(&mut self, ctx: &mut Context<'_, Series>) {
         let mut more = false;
         for (address, next) in &mut self.to {
             for _ in 0..512 {
                 if *next == self.each {
                     break;
                 }
-                let item = Mail::Item { sender: self.own, to: address.id(), number: *next };
+                let item = Series::Item { sender: self.own, to: address.id(), number: *next };
                 match address.send(item) {
                     Ok(()) => *next += 1,
                     Err(MessageError::Full(_)) => break,
@@ -315,38 +315,42 @@ impl Correspondent {
             }
             more |= *next < self.each;
         }
-        if more && ctx.address().send(Mail::Tick).is_err() {
-            ctx.send_after(Duration::from_millis(1), Mail::Tick);
+        if more && ctx.address().send(Series::Tick).is_err() {
+            ctx.send_after(Duration::from_millis(1), Series::Tick);
         }
     }
 }
 
-impl Handler for Correspondent {
-    type Message = Mail;
+impl Handler for SeriesHandler {
+    type Message = Series;
 
-    fn init(&mut self, ctx: &mut Context<'_, Mail>) -> Action<'_> {
+    fn init(&mut self, ctx: &mut Context<'_, Series>) -> Action<'_> {
         self.addresses.send(ctx.address()).unwrap();
         Action::Continue
     }
 
-    fn handle_packet<'a>(&'a mut self, packet: &'a [u8], _: &mut Context<'_, Mail>) -> Action<'a> {
+    fn handle_packet<'a>(
+        &'a mut self,
+        packet: &'a [u8],
+        _: &mut Context<'_, Series>,
+    ) -> Action<'a> {
         Action::send(packet)
     }
 
     fn handle_info<'a>(
         &'a mut self,
-        info: Info<'a, Mail>,
-        ctx: &mut Context<'_, Mail>,
+        info: Info<'a, Series>,
+        ctx: &mut Context<'_, Series>,
     ) -> Action<'a> {
-        let Info::Message(mail) = info else { return info.default_action() };
-        match mail {
-            Mail::Start(to, each) => {
+        let Info::Message(message) = info else { return info.default_action() };
+        match message {
+            Series::Start(to, each) => {
                 self.to = to.into_iter().map(|address| (address, 0)).collect();
                 self.each = each;
                 self.send(ctx);
             }
-            Mail::Tick => self.send(ctx),
-            Mail::Item { sender, to, number } => {
+            Series::Tick => self.send(ctx),
+            Series::Item { sender, to, number } => {
                 assert_eq!(to, ctx.id(), "meant for somebody else");
                 assert_eq!(number, self.expected[sender], "out of order, or lost");
                 self.expected[sender] += 1;
@@ -370,7 +374,7 @@ fn messages_between_shards_keep_their_order_and_none_is_lost() {
     let (addresses, address) = channel();
     let (own, sum) = (Arc::new(AtomicUsize::new(0)), Arc::clone(&received));
     let (_server, listener) =
-        sharded(2, any_port().mailbox_capacity(10_000), move |_| Correspondent {
+        sharded(2, any_port().mailbox_capacity(10_000), move |_| SeriesHandler {
             own: own.fetch_add(1, Ordering::SeqCst),
             to: Vec::new(),
             each: 0,
@@ -379,14 +383,14 @@ fn messages_between_shards_keep_their_order_and_none_is_lost() {
             addresses: addresses.clone(),
         });
     let mut clients = served_clients(listener.local_addr(), 4);
-    let all: Vec<Address<Mail>> = (0..4).map(|_| next(&address)).collect();
+    let all: Vec<Address<Series>> = (0..4).map(|_| next(&address)).collect();
     assert_eq!(open_by_shard(&listener), [2, 2]);
     let shard =
-        |address: &Address<Mail>| address.id().to_string().split('.').next().map(String::from);
+        |address: &Address<Series>| address.id().to_string().split('.').next().map(String::from);
     for one in &all {
         let others = all.iter().filter(|other| shard(other) != shard(one)).cloned().collect();
         // Whoever has begun already may have filled the mailbox.
-        let mut start = Some(Mail::Start(others, each));
+        let mut start = Some(Series::Start(others, each));
         until("there is room for the start", || {
             match one.send(start.take().unwrap()) {
                 Err(MessageError::Full(back)) => start = Some(back),
@@ -422,13 +426,13 @@ fn messages_between_shards_keep_their_order_and_none_is_lost() {
 #[test]
 fn no_message_reaches_a_dead_generation() {
     let (addresses, address) = channel();
-    let known: Arc<Mutex<Vec<Address<Mail>>>> = Arc::default();
+    let known: Arc<Mutex<Vec<Address<Series>>>> = Arc::default();
     let received = Arc::new(AtomicUsize::new(0));
     let sum = Arc::clone(&received);
     let (_server, listener) = sharded(2, any_port(), move |_| {
         let (addresses, sum) = (addresses.clone(), Arc::clone(&sum));
-        Script::<Mail>::new().tells(&addresses).info(move |info, ctx| {
-            let Info::Message(Mail::Item { to, .. }) = info else { return info.default_action() };
+        Script::<Series>::new().sends_address(&addresses).info(move |info, ctx| {
+            let Info::Message(Series::Item { to, .. }) = info else { return info.default_action() };
             assert_eq!(to, ctx.id(), "meant for the last owner of the slot");
             sum.fetch_add(1, Ordering::Relaxed);
             Action::Continue
@@ -443,7 +447,7 @@ fn no_message_reaches_a_dead_generation() {
                 while !over.load(Ordering::SeqCst) {
                     let addresses: Vec<_> = known.lock().unwrap().clone();
                     for address in addresses {
-                        let item = Mail::Item { sender, to: address.id(), number: 0 };
+                        let item = Series::Item { sender, to: address.id(), number: 0 };
                         sent += u64::from(address.send(item).is_ok());
                     }
                 }
@@ -914,28 +918,28 @@ fn a_shard_that_panics_ends_all_shards() {
 /// their own, before it serves; each must come to an end.
 #[test]
 fn waiting_for_shards_instead_of_running_them_is_an_error() {
-    let (tell, told) = channel();
-    let tells = tell.clone();
+    let (sender, receiver) = channel();
+    let other_sender = sender.clone();
     thread::spawn(move || {
         let shards = Shards::new(2).unwrap();
         shards.start_listener("test", any_port(), echo).unwrap();
         let drain = shards.handle().stop_listener("test").unwrap();
-        tells.send(drain.wait()).unwrap();
+        other_sender.send(drain.wait()).unwrap();
         let drain = shards.handle().shutdown().unwrap();
-        tells.send(drain.wait()).unwrap();
+        other_sender.send(drain.wait()).unwrap();
         shards.run().unwrap();
         assert_eq!(drain.wait().unwrap(), Report::default());
 
         let shards = Shards::new(1).unwrap();
         thread::spawn(move || {
             let drain = shards.handle().shutdown().unwrap();
-            tells.send(drain.wait()).unwrap();
+            other_sender.send(drain.wait()).unwrap();
             drop(shards);
             assert!(matches!(drain.wait(), Err(Error::Gone)));
         });
     });
     for _ in 0..3 {
-        let waited = next(&told);
+        let waited = next(&receiver);
         assert!(matches!(waited, Err(Error::WouldDeadlock)), "{waited:?}");
     }
 
@@ -943,12 +947,12 @@ fn waiting_for_shards_instead_of_running_them_is_an_error() {
     let handle = Arc::clone(&handles);
     let shards = Shards::new(2).unwrap().on_thread_start(move |_| {
         let drain = handle.wait().shutdown().unwrap();
-        tell.send(drain.wait()).unwrap();
+        sender.send(drain.wait()).unwrap();
     });
     handles.set(shards.handle()).unwrap();
     thread::spawn(move || shards.run());
     for _ in 0..2 {
-        let waited = next(&told);
+        let waited = next(&receiver);
         assert!(matches!(waited, Err(Error::WouldDeadlock)), "{waited:?}");
     }
 }
@@ -971,15 +975,15 @@ fn shards_that_are_about_to_run_elsewhere_are_waited_for() {
 /// Goal: the panic of a shard is told in one line, whatever its text. Method: a hook that panics with
 /// lines and an escape sequence, endlessly.
 #[test]
-fn the_panic_of_a_shard_is_told_in_one_line() {
+fn the_panic_of_a_shard_is_reported_in_one_line() {
     let shards = Shards::new(1)
         .unwrap()
         .on_thread_start(|_| panic!("{}", "two\nlines \x1b[2J ".repeat(100_000)));
     let error = shards.run().unwrap_err();
     let Error::Shard { why, .. } = &error else { panic!("{error:?}") };
-    for told in [why.clone(), error.to_string()] {
-        assert!(told.contains("it panicked: two\\nlines \\u{1b}[2J two\\n"), "{told}");
-        assert!(!told.contains(char::is_control) && told.len() < 700, "{told:?}");
+    for line in [why.clone(), error.to_string()] {
+        assert!(line.contains("it panicked: two\\nlines \\u{1b}[2J two\\n"), "{line}");
+        assert!(!line.contains(char::is_control) && line.len() < 700, "{line:?}");
     }
 }
 

@@ -29,10 +29,10 @@ fn a_slow_reader_is_not_read_until_it_has_caught_up() {
     const ASKED: u64 = 2000;
     let drained = Rc::new(Cell::new(0));
     let mut reactor = Reactor::new().unwrap();
-    let told = Rc::clone(&drained);
+    let count_writable = Rc::clone(&drained);
     let listener = reactor
         .start_listener("test", any_port(), move |_| {
-            let told = Rc::clone(&told);
+            let count_writable = Rc::clone(&count_writable);
             let mut count = 0_u32;
             Script::<()>::new()
                 .packet(move |_, _| {
@@ -41,7 +41,7 @@ fn a_slow_reader_is_not_read_until_it_has_caught_up() {
                 })
                 .info(move |info, _| {
                     assert!(matches!(info, Info::Writable));
-                    told.set(told.get() + 1);
+                    count_writable.set(count_writable.get() + 1);
                     Action::Continue
                 })
         })

@@ -163,7 +163,7 @@ fn messages_and_refusals_are_counted() {
     let (addresses, address) = channel();
     let budget = ReactorOptions::default().message_budget(3);
     let (mut reactor, listener) = by_hand(budget, any_port().mailbox_capacity(8), move || {
-        Script::new().tells(&addresses).packet(|_, ctx| {
+        Script::new().sends_address(&addresses).packet(|_, ctx| {
             assert!(ctx.send(vec![0; 70_000]).is_err());
             let _ = ctx.send_after(Duration::from_millis(1), 1);
             Action::Continue

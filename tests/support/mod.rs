@@ -20,7 +20,7 @@ mod sockets;
 
 #[cfg(target_os = "linux")]
 pub(crate) use process::{child, descriptors, is_child, passes};
-pub(crate) use script::{Actor, Diary, Do, Script, Seen, note, order, packet};
+pub(crate) use script::{Actor, Do, Script, Seen, Trace, note, order, packet};
 #[cfg(target_os = "linux")]
 pub(crate) use sockets::{Client, First, Server, Starter, drive, inet, over, settle, shards};
 

@@ -18,13 +18,13 @@ pub(crate) fn options() -> Options {
 }
 
 /// What the loop has recorded so far. The handler is asked, by a message.
-pub(crate) fn pulse(harness: &Harness<Actor>) -> LoopStats {
-    let (tell, told) = channel();
-    harness.message(order("pulse", move |ctx| {
-        let _ = tell.send(ctx.handle().loop_stats().remove(0));
+pub(crate) fn loop_stats(harness: &Harness<Actor>) -> LoopStats {
+    let (sender, receiver) = channel();
+    harness.message(order("loop stats", move |ctx| {
+        let _ = sender.send(ctx.handle().loop_stats().remove(0));
         Action::Continue
     }));
-    told.recv().expect("the handler has answered")
+    receiver.recv().expect("the handler has answered")
 }
 
 /// The peer takes what there is and goes. Afterwards nothing may be left.

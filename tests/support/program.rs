@@ -93,9 +93,9 @@ impl Drop for Program {
 /// An option that takes a number is refused 0, with a word that names both and the limit.
 pub(crate) fn zero_is_refused(name: &str, arguments: &[&str], option: &str) {
     let end = Program::run(name, &[arguments, &[option, "0"]].concat());
-    let told = format!("invalid value '0' for '{option} <");
+    let message = format!("invalid value '0' for '{option} <");
     assert_eq!(end.code, Some(2), "{name} {option} 0: {end:?}");
-    assert!(end.err.contains(&told) && end.err.contains("0 is not in 1.."), "{end:?}");
+    assert!(end.err.contains(&message) && end.err.contains("0 is not in 1.."), "{end:?}");
 }
 
 /// `--help` helps, and what is not in it is refused.

@@ -1,4 +1,4 @@
-//! The handler of all tests: made of closures, with a diary if it is to keep one.
+//! The handler of all tests: made of closures, with a trace if it is to keep one.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -13,15 +13,15 @@ pub(crate) enum Seen {
     Timeout(Vec<u8>),
     Message(&'static str),
     Shutdown,
-    Drained,
+    Writable,
     End(CloseReason),
 }
 
 /// What happened to the handlers that write into it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Diary(Rc<RefCell<Vec<Seen>>>);
+pub(crate) struct Trace(Rc<RefCell<Vec<Seen>>>);
 
-impl Diary {
+impl Trace {
     fn note(&self, seen: Seen) {
         self.0.borrow_mut().push(seen);
     }
@@ -32,21 +32,21 @@ impl Diary {
     }
 }
 
-type Deed = Box<dyn FnOnce(&mut Context<'_, Do>) -> Action<'static> + Send>;
+type Effect = Box<dyn FnOnce(&mut Context<'_, Do>) -> Action<'static> + Send>;
 
 /// A message: do this, now.
-pub(crate) struct Do(&'static str, Deed);
+pub(crate) struct Do(&'static str, Effect);
 
-/// A message that only shows up in the diary.
+/// A message that only shows up in the trace.
 pub(crate) fn note(name: &'static str) -> Do {
     order(name, |_| Action::Continue)
 }
 
 pub(crate) fn order(
     name: &'static str,
-    deed: impl FnOnce(&mut Context<'_, Do>) -> Action<'static> + Send + 'static,
+    effect: impl FnOnce(&mut Context<'_, Do>) -> Action<'static> + Send + 'static,
 ) -> Do {
-    Do(name, Box::new(deed))
+    Do(name, Box::new(effect))
 }
 
 type OnInit<M> = Box<dyn FnMut(&mut Context<'_, M>) -> Action<'static>>;
@@ -54,34 +54,34 @@ type OnPacket<M> = Box<dyn FnMut(&[u8], &mut Context<'_, M>) -> Action<'static>>
 type OnInfo<M> = Box<dyn FnMut(Info<'_, M>, &mut Context<'_, M>) -> Action<'static>>;
 type OnEnd = Box<dyn FnMut(CloseReason)>;
 /// What becomes of a message, once it is noted.
-type Obey<M> = fn(M, &Diary, &mut Context<'_, M>) -> Action<'static>;
+type OnMessage<M> = fn(M, &Trace, &mut Context<'_, M>) -> Action<'static>;
 
 /// A handler made of closures. Without any it sends every packet back, and takes the default action on
 /// everything else.
 pub(crate) struct Script<M> {
-    diary: Option<(Diary, Obey<M>)>,
+    trace: Option<(Trace, OnMessage<M>)>,
     init: Option<OnInit<M>>,
     packet: Option<OnPacket<M>>,
     info: Option<OnInfo<M>>,
     end: Option<OnEnd>,
 }
 
-/// One that keeps a diary, and does what messages say.
+/// One that keeps a trace, and does what messages say.
 pub(crate) type Actor = Script<Do>;
 
 impl Actor {
-    pub(crate) fn echo(diary: &Diary) -> Self {
-        let obey: Obey<Do> = |Do(name, deed), diary, ctx| {
-            diary.note(Seen::Message(name));
-            deed(ctx)
+    pub(crate) fn echo(trace: &Trace) -> Self {
+        let on_message: OnMessage<Do> = |Do(name, effect), trace, ctx| {
+            trace.note(Seen::Message(name));
+            effect(ctx)
         };
-        Self { diary: Some((diary.clone(), obey)), ..Self::new() }
+        Self { trace: Some((trace.clone(), on_message)), ..Self::new() }
     }
 }
 
 impl<M: Send + 'static> Script<M> {
     pub(crate) fn new() -> Self {
-        Self { diary: None, init: None, packet: None, info: None, end: None }
+        Self { trace: None, init: None, packet: None, info: None, end: None }
     }
 
     pub(crate) fn init(
@@ -100,7 +100,7 @@ impl<M: Send + 'static> Script<M> {
         self
     }
 
-    /// Everything, but for messages of one that keeps a diary.
+    /// Everything, but for messages of one that keeps a trace.
     pub(crate) fn info(
         mut self,
         call: impl FnMut(Info<'_, M>, &mut Context<'_, M>) -> Action<'static> + 'static,
@@ -123,7 +123,7 @@ impl<M: Send + 'static> Script<M> {
     }
 
     /// Tells its address, as soon as it has one.
-    pub(crate) fn tells(self, to: &Sender<Address<M>>) -> Self {
+    pub(crate) fn sends_address(self, to: &Sender<Address<M>>) -> Self {
         let to = to.clone();
         self.init(move |ctx| {
             let _ = to.send(ctx.address());
@@ -132,8 +132,8 @@ impl<M: Send + 'static> Script<M> {
     }
 
     fn note(&self, seen: impl FnOnce() -> Seen) {
-        if let Some((diary, _)) = &self.diary {
-            diary.note(seen());
+        if let Some((trace, _)) = &self.trace {
+            trace.note(seen());
         }
     }
 }
@@ -154,14 +154,16 @@ impl<M: Send + 'static> Handler for Script<M> {
     }
 
     fn handle_info<'a>(&'a mut self, info: Info<'a, M>, ctx: &mut Context<'_, M>) -> Action<'a> {
-        let info = match (info, &self.diary) {
-            (Info::Message(message), Some((diary, obey))) => return obey(message, diary, ctx),
+        let info = match (info, &self.trace) {
+            (Info::Message(message), Some((trace, on_message))) => {
+                return on_message(message, trace, ctx);
+            }
             (info, _) => info,
         };
         match info {
             Info::Timeout(bytes) => self.note(|| Seen::Timeout(bytes.to_vec())),
             Info::Shutdown => self.note(|| Seen::Shutdown),
-            Info::Writable => self.note(|| Seen::Drained),
+            Info::Writable => self.note(|| Seen::Writable),
             _ => {}
         }
         match &mut self.info {

@@ -42,10 +42,10 @@ pub(crate) fn behaves(name: &str, others: &[&str]) {
     // Names that nobody has to look for: an empty label is no name.
     for listen in ["a..b:5555", "127.0.0.1", "5555", ":70000", "localhost:", ""] {
         let end = Program::run(name, &with(listen));
-        let told = format!("'{listen}' for '--listen <HOST:PORT>'");
-        let told = if listen.is_empty() { "'--listen <HOST:PORT>'" } else { told.as_str() };
+        let message = format!("'{listen}' for '--listen <HOST:PORT>'");
+        let message = if listen.is_empty() { "'--listen <HOST:PORT>'" } else { message.as_str() };
         assert_eq!((end.code, end.out.as_str()), (Some(2), ""), "{name} {listen}");
-        assert!(end.err.contains(told) && end.err.contains("such as 127.0.0.1:5555"), "{end:?}");
+        assert!(end.err.contains(message) && end.err.contains("such as 127.0.0.1:5555"), "{end:?}");
     }
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();

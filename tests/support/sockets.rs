@@ -125,14 +125,14 @@ impl Server {
         options: ReactorOptions,
         setup: impl FnOnce(&mut Starter) -> T + Send + 'static,
     ) -> (Self, T) {
-        let (tell, told) = channel();
+        let (sender, receiver) = channel();
         let thread = thread::spawn(move || {
             let mut starter = Starter::new(shards, options);
             let made = setup(&mut starter);
-            tell.send((starter.handle(), made)).unwrap();
+            sender.send((starter.handle(), made)).unwrap();
             starter.run().unwrap();
         });
-        let (handle, made) = next(&told);
+        let (handle, made) = next(&receiver);
         (Self { handle, thread: Some(thread) }, made)
     }
 
@@ -301,7 +301,7 @@ impl Client {
 
     /// Everything up to the end of the stream, which must be an end and not a reset.
     #[track_caller]
-    pub(crate) fn rest(&mut self) -> Vec<u8> {
+    pub(crate) fn read_to_end(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();
         self.stream.read_to_end(&mut rest).unwrap();
         rest
@@ -310,7 +310,7 @@ impl Client {
     /// The stream ends here.
     #[track_caller]
     pub(crate) fn expect_end(&mut self) {
-        let rest = self.rest();
+        let rest = self.read_to_end();
         assert!(rest.is_empty(), "{} bytes instead of the end: {:?}", rest.len(), head(&rest));
     }
 
