@@ -34,9 +34,9 @@ use condor::client::{Client, ClientError};
 /// Sends packets and prints the answers.
 #[derive(Debug, Parser)]
 #[command(
-    after_help = "Exit status: 0 if every packet was answered; 1 if not: no server there, it \
-        closed, it said nothing in time, or the answers cannot be written; 2 if a packet makes no \
-        sense: an argument, or a line of stdin."
+    after_help = "Exit status: 0 if every packet was answered; 1 if the server cannot be reached, \
+        closes the connection or does not answer in time, or if the answers cannot be written; 2 \
+        if a packet is not valid: an argument, or a line of stdin."
 )]
 struct Arguments {
     /// The server, by address or by name; `:PORT` is on 127.0.0.1
@@ -52,7 +52,8 @@ struct Arguments {
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 10_000,
           value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
-    /// What to send. A single `-` is for stdin, a packet a line; as a packet it is `--hex 2d`
+    /// The packets to send. A single `-` means stdin, one packet per line; to send `-` itself, use
+    /// `--hex 2d`
     #[arg(required = true)]
     packet: Vec<OsString>,
 }
@@ -82,14 +83,15 @@ enum Failure {
 impl Failure {
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Output(_) if self.is_nobodys() => 0,
+            Self::Output(_) if self.is_closed_stdout() => 0,
             Self::Server(_) | Self::Output(_) => 1,
             Self::Packet(_) | Self::Stdin(_) => 2,
         }
     }
 
-    /// Whether nobody is left who reads the answers. A full disk is another matter.
-    fn is_nobodys(&self) -> bool {
+    /// Whether the reader of stdout is gone, as after `| head -1`. That is not an error of this
+    /// program. A full disk is an error.
+    fn is_closed_stdout(&self) -> bool {
         matches!(self, Self::Output(error) if error.kind() == ErrorKind::BrokenPipe)
     }
 }
@@ -98,7 +100,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
     let Err(failure) = run(&arguments) else { return ExitCode::SUCCESS };
-    if !failure.is_nobodys() {
+    if !failure.is_closed_stdout() {
         let _ = writeln!(io::stderr(), "call: {failure}");
     }
     ExitCode::from(failure.exit_code())
@@ -109,12 +111,12 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut packets = Vec::new();
     for packet in arguments.packet.iter().filter(|_| !from_stdin) {
         if packet == "-" {
-            let why = "`-`, for stdin, goes with no other packets; as a packet it is --hex 2d";
+            let why = "`-` means stdin and goes with no other packets; to send `-`, use --hex 2d";
             return Err(Failure::Packet(why.into()));
         }
         packets.push(arguments.bytes_of(packet.as_bytes())?);
     }
-    // As servers take it for `--listen`.
+    // The same meaning as in the `--listen` option of the servers.
     let host = if arguments.server.starts_with(':') { "127.0.0.1" } else { "" };
     let mut client = Client::connect(format!("{host}{}", arguments.server))?
         .framing(arguments.len)
@@ -137,7 +139,7 @@ fn unsendable(error: ClientError) -> Failure {
     }
 }
 
-/// Sends what stdin says, line by line.
+/// Sends each line of stdin as a packet, and waits for its answer.
 fn converse(arguments: &Arguments, client: &mut Client) -> Result<(), Failure> {
     for (number, line) in (1..).zip(io::stdin().lock().split(b'\n')) {
         let in_line = |failure| match failure {
@@ -175,7 +177,7 @@ impl Arguments {
         Ok(pairs.iter().map(|[high, low]| high << 4 | low).collect())
     }
 
-    /// One line for one answer.
+    /// Prints an answer on a line of its own.
     fn print(&self, answer: &[u8]) -> Result<(), Failure> {
         let line = match std::str::from_utf8(answer) {
             _ if self.hex => answer.iter().map(|byte| format!("{byte:02x}")).collect(),

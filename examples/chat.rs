@@ -37,35 +37,36 @@ mod common;
 /// Longest line, in bytes.
 const LINE_MAX: usize = 500;
 const NAME_MAX: usize = 20;
-/// How long a name that is taken may need to be given back.
-const MOMENT: Duration = Duration::from_millis(10);
+/// If a name is taken, how long to wait before the one retry.
+const RETRY_DELAY: Duration = Duration::from_millis(10);
 const HELP: &str = "there is /who, /to NAME TEXT, and /quit";
 
-/// What reaches a connection besides packets.
+/// The messages that a connection receives.
 #[derive(Debug, Clone)]
 enum Note {
-    /// Somebody says something.
+    /// A line of text to print.
     Line {
-        /// Who need not be told: it was theirs.
+        /// The connection that sent the line. It does not print it again.
         from: Option<ConnectionId>,
-        /// Shared by all who get it.
+        /// All receivers share these bytes: a broadcast copies no text.
         text: Bytes,
     },
-    /// To oneself: ask once more for this name.
-    AskAgain(String),
+    /// A connection sends this to itself: it tries once more to take this name.
+    RetryName(String),
 }
 
 /// What all connections share.
 #[derive(Default)]
 struct Room {
     members: RefCell<BTreeMap<String, Address<Note>>>,
-    /// Reaches everybody. There is one as soon as the listener is started.
-    everybody: OnceCell<Box<dyn Fn(Note)>>,
+    /// Sends to all connections. It is set after the listener has started, because the listener's
+    /// handle sends.
+    broadcast: OnceCell<Box<dyn Fn(Note)>>,
 }
 
 impl Room {
-    fn tell_all(&self, from: Option<ConnectionId>, text: String) {
-        if let Some(broadcast) = self.everybody.get() {
+    fn send_to_all(&self, from: Option<ConnectionId>, text: String) {
+        if let Some(broadcast) = self.broadcast.get() {
             broadcast(Note::Line { from, text: text.into() });
         }
     }
@@ -76,8 +77,8 @@ impl Room {
         format!("* {}", names.join(", "))
     }
 
-    /// Tells one member. Whatever `send` refuses, they are as good as gone.
-    fn tell(&self, name: &str, text: String) -> bool {
+    /// Sends to one member. Returns false if there is no such member or if `send` refuses the line.
+    fn send_to(&self, name: &str, text: String) -> bool {
         let line = Note::Line { from: None, text: text.into() };
         self.members.borrow().get(name).is_some_and(|address| address.send(line).is_ok())
     }
@@ -86,7 +87,7 @@ impl Room {
 /// One connection.
 struct Member {
     room: Rc<Room>,
-    /// None until they have told.
+    /// `None` until the connection has taken a name.
     name: Option<String>,
 }
 
@@ -95,33 +96,36 @@ impl Member {
         Self { room: Rc::clone(room), name: None }
     }
 
-    fn introduce(&mut self, name: &str, ctx: &mut Context<'_, Note>) -> Action<'static> {
+    fn choose_name(&mut self, name: &str, ctx: &mut Context<'_, Note>) -> Action<'static> {
         if name.is_empty() || name.len() > NAME_MAX || !name.chars().all(char::is_alphanumeric) {
-            return Action::send(format!("* letters and digits, {NAME_MAX} bytes at most; again?"));
+            return Action::send(format!(
+                "* a name has letters and digits, at most {NAME_MAX} bytes; your name?"
+            ));
         }
         if self.room.members.borrow().contains_key(name) {
-            // Its owner may have left a moment ago, and `terminate` not have been called yet. Until
-            // the answer is known, nothing else is read: the next line might be a name or not.
+            // The owner of the name may have left in this turn, and its `terminate` may not have
+            // been called yet. Until the retry, the handler reads nothing: it cannot know whether
+            // the next line is a name or text.
             ctx.pause_reading();
-            ctx.send_after(MOMENT, Note::AskAgain(name.to_owned()));
+            ctx.send_after(RETRY_DELAY, Note::RetryName(name.to_owned()));
             return Action::Continue;
         }
-        self.enter(name, ctx)
+        self.join(name, ctx)
     }
 
-    fn enter(&mut self, name: &str, ctx: &Context<'_, Note>) -> Action<'static> {
+    fn join(&mut self, name: &str, ctx: &Context<'_, Note>) -> Action<'static> {
         self.room.members.borrow_mut().insert(name.to_owned(), ctx.address());
         self.name = Some(name.to_owned());
-        self.room.tell_all(Some(ctx.id()), format!("* {name} has come"));
+        self.room.send_to_all(Some(ctx.id()), format!("* {name} has joined"));
         Action::send(format!("* welcome, {name}; {HELP}"))
     }
 
-    /// Gives the name back. Who ends the connection does so at once: `terminate` comes only when
-    /// the last bytes have been taken.
+    /// Frees the name. A handler that ends its connection calls this at once, because `terminate`
+    /// is called only after the peer has taken the last bytes.
     fn leave(&mut self, how: &str) {
         let Some(name) = self.name.take() else { return };
         self.room.members.borrow_mut().remove(&name);
-        self.room.tell_all(None, format!("* {name} has left{how}"));
+        self.room.send_to_all(None, format!("* {name} has left{how}"));
     }
 
     fn command(&mut self, name: &str, command: &str) -> Action<'static> {
@@ -134,10 +138,10 @@ impl Member {
             }
             "to" => {
                 let (other, text) = rest.split_once(' ').unwrap_or((rest, ""));
-                if self.room.tell(other, format!("{name} to you: {text}")) {
+                if self.room.send_to(other, format!("{name} to you: {text}")) {
                     Action::Continue
                 } else {
-                    Action::send(format!("* nobody is called {other}"))
+                    Action::send(format!("* not sent: no member {other}"))
                 }
             }
             _ => Action::send(format!("* {HELP}")),
@@ -153,17 +157,17 @@ impl Handler for Member {
     }
 
     fn handle_packet<'a>(&'a mut self, line: &'a [u8], ctx: &mut Context<'_, Note>) -> Action<'a> {
-        // Control characters would let one member write to another one's terminal.
+        // Control characters would let one member control the terminals of the others.
         let Some(line) = std::str::from_utf8(line).ok().filter(|l| !l.contains(char::is_control))
         else {
             return Action::send("* plain text, please");
         };
-        let Some(name) = self.name.clone() else { return self.introduce(line.trim(), ctx) };
+        let Some(name) = self.name.clone() else { return self.choose_name(line.trim(), ctx) };
         if let Some(command) = line.strip_prefix('/') {
             return self.command(&name, command);
         }
         if !line.is_empty() {
-            self.room.tell_all(Some(ctx.id()), format!("{name}: {line}"));
+            self.room.send_to_all(Some(ctx.id()), format!("{name}: {line}"));
         }
         Action::Continue
     }
@@ -174,18 +178,18 @@ impl Handler for Member {
         ctx: &mut Context<'_, Note>,
     ) -> Action<'a> {
         match info {
-            // Who has no name yet hears nothing.
+            // A connection without a name gets no lines.
             Info::Message(Note::Line { from, text })
                 if self.name.is_some() && from != Some(ctx.id()) =>
             {
                 Action::send(text)
             }
-            Info::Message(Note::AskAgain(name)) => {
+            Info::Message(Note::RetryName(name)) => {
                 ctx.resume_reading();
                 if self.room.members.borrow().contains_key(&name) {
-                    return Action::send(format!("* {name} is taken; another?"));
+                    return Action::send(format!("* {name} is taken; another name?"));
                 }
-                self.enter(&name, ctx)
+                self.join(&name, ctx)
             }
             Info::Shutdown => Action::send_and_stop("* the chat closes", CloseReason::Shutdown),
             other => other.default_action(),
@@ -200,7 +204,7 @@ impl Handler for Member {
     }
 }
 
-/// Lets people in terminals talk to each other.
+/// A chat for terminals.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Where to listen; `:PORT` is on 127.0.0.1, and port 0 lets the system choose
@@ -216,7 +220,7 @@ fn main() -> ExitCode {
 }
 
 fn options(addr: SocketAddr) -> ListenerOptions {
-    // The defaults fit: nobody needs ten seconds for a line, since terminals send whole ones.
+    // The default packet timeout of ten seconds fits, because terminals send whole lines.
     ListenerOptions::new(addr).framing(Lines::new(LINE_MAX)).max_connections(1_000)
 }
 
@@ -229,8 +233,8 @@ fn serve(arguments: &Arguments) -> Result<(), Error> {
     })?;
     common::drain_on_signals(reactor.handle())?;
     common::say(format_args!("listening on {}", listener.local_addr()));
-    // The listener is there before anybody can have come: callbacks are made by `run` alone.
-    let _ = room.everybody.set(Box::new(move |line| {
+    // Only `run` calls callbacks. So no callback runs before this is set.
+    let _ = room.broadcast.set(Box::new(move |line| {
         if let Err(error) = listener.broadcast(line) {
             common::complain(format_args!("chat: a line is lost: {error}"));
         }
@@ -243,42 +247,42 @@ mod tests {
     use super::*;
     use condor::testing::Harness;
 
-    type Said = Rc<RefCell<Vec<Note>>>;
+    type Broadcasts = Rc<RefCell<Vec<Note>>>;
 
-    /// A chat with one visitor, and what was said to all, for the test to pass on.
-    fn chat() -> (Harness<Member>, Said) {
-        let (room, said) = (Rc::new(Room::default()), Said::default());
-        let heard = Rc::clone(&said);
-        let _ = room.everybody.set(Box::new(move |line| heard.borrow_mut().push(line)));
+    /// A chat with one connection, and the broadcasts that the test has to deliver.
+    fn chat() -> (Harness<Member>, Broadcasts) {
+        let (room, broadcasts) = (Rc::new(Room::default()), Broadcasts::default());
+        let kept = Rc::clone(&broadcasts);
+        let _ = room.broadcast.set(Box::new(move |line| kept.borrow_mut().push(line)));
         let options = options(([127, 0, 0, 1], 0).into());
-        (Harness::new(options, move |_peer| Member::new(&room)), said)
+        (Harness::new(options, move |_peer| Member::new(&room)), broadcasts)
     }
 
-    /// Passes on what was said to all since the last time.
-    fn pass_on(member: &Harness<Member>, said: &Said) {
-        said.take().into_iter().for_each(|line| member.broadcast(line));
+    /// Delivers the broadcasts since the last call to all connections.
+    fn deliver(member: &Harness<Member>, broadcasts: &Broadcasts) {
+        broadcasts.take().into_iter().for_each(|line| member.broadcast(line));
     }
 
-    /// What the member has got since they were last asked.
+    /// What the member has got since the last call.
     fn got(member: &Harness<Member>) -> String {
         String::from_utf8(member.sent()).unwrap()
     }
 
-    /// Ada and Bob, who have been welcomed and told of each other.
-    fn ada_and_bob() -> (Harness<Member>, Harness<Member>, Said) {
-        let (ada, said) = chat();
+    /// Two members, after the welcome and after each other's announcement.
+    fn ada_and_bob() -> (Harness<Member>, Harness<Member>, Broadcasts) {
+        let (ada, broadcasts) = chat();
         let bob = ada.connect();
         ada.packet("ada");
         bob.packet("bob");
-        pass_on(&ada, &said);
-        assert!(got(&ada).ends_with("* bob has come\n"));
+        deliver(&ada, &broadcasts);
+        assert!(got(&ada).ends_with("* bob has joined\n"));
         assert!(got(&bob).contains("* welcome, bob"));
-        (ada, bob, said)
+        (ada, bob, broadcasts)
     }
 
     #[test]
-    fn a_name_is_asked_for_and_belongs_to_one() {
-        let (ada, _said) = chat();
+    fn a_name_belongs_to_one_member() {
+        let (ada, _broadcasts) = chat();
         let bob = ada.connect();
         assert_eq!(got(&ada), "* your name?\n");
         assert_eq!(got(&bob), "* your name?\n");
@@ -286,9 +290,9 @@ mod tests {
         bob.packet("two words");
         assert!(got(&bob).contains("letters and digits"));
         bob.packet("ada");
-        assert_eq!(got(&bob), "", "ada may be about to leave");
-        bob.advance(MOMENT);
-        assert_eq!(got(&bob), "* ada is taken; another?\n");
+        assert_eq!(got(&bob), "", "the answer waits for the retry");
+        bob.advance(RETRY_DELAY);
+        assert_eq!(got(&bob), "* ada is taken; another name?\n");
         bob.packet("bob");
         got(&ada);
         ada.packet("/who");
@@ -296,19 +300,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_reaches_everybody_else() {
-        let (ada, bob, said) = ada_and_bob();
+    fn a_line_reaches_all_other_members() {
+        let (ada, bob, broadcasts) = ada_and_bob();
         let nameless = ada.connect();
         got(&nameless);
         ada.packet("hello");
         ada.packet("");
-        pass_on(&ada, &said);
+        deliver(&ada, &broadcasts);
         assert_eq!([got(&ada), got(&bob), got(&nameless)], ["", "ada: hello\n", ""]);
     }
 
     #[test]
-    fn a_private_message_reaches_one() {
-        let (ada, bob, said) = ada_and_bob();
+    fn a_private_message_reaches_one_member() {
+        let (ada, bob, broadcasts) = ada_and_bob();
         let eve = ada.connect();
         eve.packet("eve");
         got(&eve);
@@ -316,44 +320,43 @@ mod tests {
         bob.run();
         assert_eq!([got(&ada), got(&bob), got(&eve)], ["", "ada to you: psst, listen\n", ""]);
         ada.packet("/to carol hello");
-        assert_eq!(got(&ada), "* nobody is called carol\n");
-        assert_eq!(said.borrow().len(), 1, "eve has come, and nothing else was for all");
+        assert_eq!(got(&ada), "* not sent: no member carol\n");
+        assert_eq!(broadcasts.borrow().len(), 1, "only eve's announcement");
     }
 
     #[test]
-    fn a_leave_is_announced_whatever_its_cause() {
-        let (ada, bob, said) = ada_and_bob();
+    fn every_leave_is_announced() {
+        let (ada, bob, broadcasts) = ada_and_bob();
         let eve = ada.connect();
         eve.packet("eve");
-        said.take();
+        broadcasts.take();
         eve.peer_resets();
         bob.packet("/quit");
         assert!(got(&bob).ends_with("* bye\n"));
-        pass_on(&ada, &said);
-        let told = got(&ada);
-        assert_eq!(told, "* eve has left (reset by the peer)\n* bob has left\n");
+        deliver(&ada, &broadcasts);
+        assert_eq!(got(&ada), "* eve has left (reset by the peer)\n* bob has left\n");
         ada.packet("/who");
         assert_eq!(got(&ada), "* ada\n");
     }
 
-    /// Goal: a name is free as soon as its owner has left, also if both happen in one turn. Method:
-    /// the new one's line arrives in the very turn in which the old one's end does; and an owner who
-    /// quits does not take his farewell.
+    /// Goal: a name is free as soon as its owner has left. Method: in one turn, a new connection
+    /// asks for a name and the connection that owns the name ends. In another one, the owner quits
+    /// but does not read the last line.
     #[test]
     fn a_name_is_free_when_its_owner_has_left() {
-        let (ada, bob, said) = ada_and_bob();
+        let (ada, bob, broadcasts) = ada_and_bob();
         let (eve, dan) = (ada.connect(), ada.connect());
         assert_eq!([got(&eve), got(&dan)], ["* your name?\n", "* your name?\n"]);
         eve.arrive("ada\nhello\n");
         ada.peer_closes();
-        eve.advance(MOMENT);
-        let told = got(&eve);
-        assert!(told.starts_with("* welcome, ada"), "{told:?}");
-        pass_on(&bob, &said);
-        assert!(got(&bob).ends_with("ada: hello\n"), "her next line is no name");
+        eve.advance(RETRY_DELAY);
+        let answer = got(&eve);
+        assert!(answer.starts_with("* welcome, ada"), "{answer:?}");
+        deliver(&bob, &broadcasts);
+        assert!(got(&bob).ends_with("ada: hello\n"), "the next line is text, not a name");
         bob.peer_stalls();
         bob.packet("/quit");
-        assert_eq!(bob.closed(), None, "the farewell is queued");
+        assert_eq!(bob.closed(), None, "the last line is queued");
         dan.packet("bob");
         assert!(got(&dan).starts_with("* welcome, bob"));
         eve.packet("/who");
@@ -361,17 +364,17 @@ mod tests {
     }
 
     #[test]
-    fn nobody_writes_to_another_terminal() {
-        let (ada, _bob, said) = ada_and_bob();
+    fn control_characters_are_refused() {
+        let (ada, _bob, broadcasts) = ada_and_bob();
         ada.packet("\x1b[2J");
         ada.packet(b"\xff");
         assert_eq!(got(&ada), "* plain text, please\n* plain text, please\n");
-        assert!(said.borrow().is_empty());
+        assert!(broadcasts.borrow().is_empty());
     }
 
     #[test]
-    fn everybody_is_told_that_the_chat_closes() {
-        let (ada, bob, _said) = ada_and_bob();
+    fn a_drain_is_announced_to_all_members() {
+        let (ada, bob, _broadcasts) = ada_and_bob();
         ada.drain();
         for member in [&ada, &bob] {
             assert_eq!(got(member), "* the chat closes\n");

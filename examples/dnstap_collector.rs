@@ -45,7 +45,7 @@ use condor::{
 mod common;
 
 const CONTENT_TYPE: &[u8] = b"protobuf:dnstap.Dnstap";
-/// A message holds a query and an answer of up to 64 KiB each, and a little about them.
+/// A message has a query and an answer of up to 64 KiB each, and some metadata.
 const MAX_FRAME: usize = 256 * 1024;
 const MAX_CONTROL: usize = 512;
 
@@ -58,8 +58,8 @@ struct Arguments {
     listen: SocketAddr,
 }
 
-/// Frame Streams. A packet is a whole frame with its length, since only that tells whether it is a
-/// control frame; what is sent are control frames.
+/// Frame Streams. A decoded packet is the whole frame with its length, because only the length shows
+/// whether it is a control frame. The collector sends only control frames.
 struct FrameStreams;
 
 impl Framer for FrameStreams {
@@ -88,10 +88,11 @@ impl Framer for FrameStreams {
     }
 }
 
-/// The first two words of a frame: its length, and that of a control frame if the first is zero.
+/// The first two numbers of a frame, of four bytes each. The first is the frame's length. If it is
+/// zero, the second is the length of the control frame.
 fn lengths(input: &[u8]) -> (Option<usize>, Option<usize>) {
-    let word = |at: usize| input.get(at..)?.first_chunk().map(|word| u32::from_be_bytes(*word));
-    (word(0).map(|len| len as usize), word(4).map(|len| len as usize))
+    let number = |at: usize| input.get(at..)?.first_chunk().map(|bytes| u32::from_be_bytes(*bytes));
+    (number(0).map(|len| len as usize), number(4).map(|len| len as usize))
 }
 
 /// A control frame's type.
@@ -106,16 +107,16 @@ enum Control {
 }
 
 impl Control {
-    /// The type, and the content types named.
+    /// Returns the type, and the content types that the frame names.
     fn parse(control: &[u8]) -> Option<(Self, Vec<&[u8]>)> {
-        let (kind, mut fields) = split_word(control)?;
+        let (kind, mut fields) = split_u32(control)?;
         let kind = [Self::Accept, Self::Start, Self::Stop, Self::Ready, Self::Finish]
             .into_iter()
             .find(|known| *known as u32 == kind)?;
         let mut content_types = Vec::new();
         while !fields.is_empty() {
-            let (field, rest) = split_word(fields)?;
-            let (len, rest) = split_word(rest)?;
+            let (field, rest) = split_u32(fields)?;
+            let (len, rest) = split_u32(rest)?;
             let (value, rest) = rest.split_at_checked(len as usize)?;
             if field == 1 {
                 content_types.push(value);
@@ -125,8 +126,9 @@ impl Control {
         Some((kind, content_types))
     }
 
-    /// Whether what follows is dnstap, as far as this frame says: READY offers types to choose from,
-    /// START says what is sent, and naming none is allowed.
+    /// Whether this frame allows that dnstap follows. READY offers a choice of types, so one of them
+    /// has to be dnstap. START names the type of the data, so all have to be dnstap. A frame may
+    /// also name no type.
     fn is_dnstap(self, content_types: &[&[u8]]) -> bool {
         let ours = |content_type: &&[u8]| *content_type == CONTENT_TYPE;
         match self {
@@ -135,7 +137,7 @@ impl Control {
         }
     }
 
-    /// The frame's bytes, with or without our content type.
+    /// The frame's bytes, with or without the content type of dnstap.
     fn bytes(self, with_type: bool) -> Vec<u8> {
         let mut bytes = vec![0, 0, 0, self as u8];
         if with_type {
@@ -146,11 +148,11 @@ impl Control {
     }
 }
 
-fn split_word(bytes: &[u8]) -> Option<(u32, &[u8])> {
-    bytes.split_first_chunk().map(|(word, rest)| (u32::from_be_bytes(*word), rest))
+fn split_u32(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    bytes.split_first_chunk().map(|(number, rest)| (u32::from_be_bytes(*number), rest))
 }
 
-/// Names of the message types, by their numbers; 0 is for what has none.
+/// Names of the message types, by their numbers. 0 counts messages of an unknown type.
 const TYPES: [&str; 15] = [
     "UNKNOWN",
     "AUTH_QUERY",
@@ -169,8 +171,8 @@ const TYPES: [&str; 15] = [
     "UPDATE_RESPONSE",
 ];
 
-/// The type of the message in a `Dnstap` of Protocol Buffers: field 1 of its field 14. That is all
-/// that is counted, so these few lines stand for a decoder.
+/// Reads the message type out of a `Dnstap` in Protocol Buffers: field 1 of its field 14. This
+/// example needs no other field, so it needs no library that decodes Protocol Buffers.
 fn message_type(dnstap: &[u8]) -> Option<usize> {
     match field(field(dnstap, 14)?.bytes()?, 1)? {
         Value::Number(number) => usize::try_from(number).ok().filter(|kind| *kind < TYPES.len()),
@@ -192,7 +194,7 @@ impl<'a> Value<'a> {
     }
 }
 
-/// The first field of this number.
+/// Finds the first field with this number.
 fn field(mut message: &[u8], wanted: u64) -> Option<Value<'_>> {
     loop {
         let tag = varint(&mut message)?;
@@ -224,7 +226,7 @@ fn varint(bytes: &mut &[u8]) -> Option<u64> {
     None
 }
 
-/// Messages by type, for the line that is printed.
+/// The number of messages of each type.
 #[derive(Debug)]
 struct Counts([AtomicU64; TYPES.len()]);
 
@@ -247,7 +249,7 @@ impl fmt::Display for Counts {
     }
 }
 
-/// How far a sender has come.
+/// How far the handshake of a sender is.
 #[derive(Debug, PartialEq, Eq)]
 enum State {
     New,
@@ -255,13 +257,13 @@ enum State {
     Started,
 }
 
-/// One sender.
+/// One connection of a sender.
 struct Sender {
     counts: Arc<Counts>,
     peer: Endpoint,
     state: State,
-    /// It said READY, so it waits for ACCEPT and FINISH.
-    waits: bool,
+    /// The sender sent READY, so it waits for ACCEPT and FINISH.
+    is_bidirectional: bool,
 }
 
 impl Handler for Sender {
@@ -290,12 +292,12 @@ impl Handler for Sender {
 
 impl Sender {
     fn new(counts: &Arc<Counts>, peer: Endpoint) -> Self {
-        Self { counts: Arc::clone(counts), peer, state: State::New, waits: false }
+        Self { counts: Arc::clone(counts), peer, state: State::New, is_bidirectional: false }
     }
 
     fn handle_control(&mut self, control: &[u8]) -> Action<'static> {
         let Some((kind, content_types)) = Control::parse(control) else {
-            return Action::stop(CloseReason::Custom("a control frame that makes no sense"));
+            return Action::stop(CloseReason::Custom("a malformed control frame"));
         };
         match (kind, &self.state) {
             (Control::Ready, State::New) | (Control::Start, State::New | State::Accepted)
@@ -303,11 +305,11 @@ impl Sender {
             {
                 let named = content_types.join(&b", "[..]);
                 let (peer, named) = (&self.peer, named.escape_ascii());
-                common::say(format_args!("{peer}: it sends {named}, which is no dnstap"));
-                Action::stop(CloseReason::Custom("it has no dnstap to send"))
+                common::say(format_args!("{peer}: it sends {named}, which is not dnstap"));
+                Action::stop(CloseReason::Custom("the content type is not dnstap"))
             }
             (Control::Ready, State::New) => {
-                (self.state, self.waits) = (State::Accepted, true);
+                (self.state, self.is_bidirectional) = (State::Accepted, true);
                 Action::send(Control::Accept.bytes(true))
             }
             (Control::Start, State::New | State::Accepted) => {
@@ -315,7 +317,7 @@ impl Sender {
                 common::say(format_args!("{}: sends dnstap", self.peer));
                 Action::Continue
             }
-            (Control::Stop, State::Started) if self.waits => {
+            (Control::Stop, State::Started) if self.is_bidirectional => {
                 Action::send_and_stop(Control::Finish.bytes(false), CloseReason::Normal)
             }
             (Control::Stop, State::Started) => Action::stop(CloseReason::Normal),
@@ -345,7 +347,7 @@ fn run(arguments: &Arguments) -> Result<(), Error> {
     let live = std::thread::spawn(move || show(&shared, &stopped));
     reactor.run()?;
     drop(stop);
-    let _ = live.join(); // it cannot have panicked: it only prints
+    let _ = live.join(); // it cannot have panicked, because it only prints
     common::say(format_args!("total {counts}"));
     Ok(())
 }
@@ -354,8 +356,8 @@ fn options(addr: SocketAddr) -> ListenerOptions {
     ListenerOptions::new(addr).framing(Framing::custom(FrameStreams)).max_packet(MAX_FRAME)
 }
 
-/// Shows the counts once a second, if they have changed: over and over on one line of a terminal,
-/// else on a line each.
+/// Prints the counts once a second if they have changed. On a terminal each output overwrites the
+/// previous one.
 fn show(counts: &Counts, stopped: &mpsc::Receiver<()>) {
     let mut last = counts.to_string();
     while stopped.recv_timeout(Duration::from_secs(1)) == Err(RecvTimeoutError::Timeout) {
@@ -379,7 +381,7 @@ mod tests {
     use condor::testing::Harness;
 
     #[test]
-    fn frames_and_control_frames_are_told_apart() {
+    fn frames_and_control_frames_are_distinguished() {
         let wire = b"\0\0\0\x03abc\0\0\0\0\0\0\0\x04\0\0\0\x02";
         for len in 0..7 {
             let found = FrameStreams.decode(&wire[..len], 0).unwrap();
@@ -401,11 +403,11 @@ mod tests {
         assert_eq!(Control::parse(&accept), Some((Control::Accept, vec![CONTENT_TYPE])));
         let other = b"\0\0\0\x04\0\0\0\x01\0\0\0\x03abc";
         assert_eq!(Control::parse(other), Some((Control::Ready, vec![&b"abc"[..]])));
-        assert_eq!(Control::parse(&other[..14]), None, "a field cut short");
-        assert_eq!(Control::parse(b"\0\0\0\x09"), None, "no such type");
+        assert_eq!(Control::parse(&other[..14]), None, "a truncated field");
+        assert_eq!(Control::parse(b"\0\0\0\x09"), None, "an unknown type");
     }
 
-    /// A control frame as it is sent.
+    /// A control frame with both of its lengths.
     fn control(kind: Control, content_types: &[&[u8]]) -> Vec<u8> {
         let mut bytes = vec![0, 0, 0, kind as u8];
         for content_type in content_types {
@@ -416,17 +418,17 @@ mod tests {
         [&[0, 0, 0, 0, 0, 0, 0, len], &bytes[..]].concat()
     }
 
-    /// Goal: frames of another content type are never counted as dnstap, whichever control frame
-    /// names it. Method: both ways to begin, with our type, without any, with another, with both.
+    /// Goal: frames of another content type are never counted as dnstap. Method: READY or START
+    /// names no type, dnstap, another type, or both.
     #[test]
     fn a_sender_of_something_else_is_turned_away() {
         let other: &[u8] = b"protobuf:other.Thing\n";
-        let turned_away = Some(CloseReason::Custom("it has no dnstap to send"));
+        let refused = Some(CloseReason::Custom("the content type is not dnstap"));
         let cases: [(&[&[u8]], _, _); 4] = [
             (&[], None, None),
             (&[CONTENT_TYPE], None, None),
-            (&[other], turned_away, turned_away),
-            (&[other, CONTENT_TYPE], None, turned_away), // an offer, but not a statement
+            (&[other], refused, refused),
+            (&[other, CONTENT_TYPE], None, refused), // READY may offer both, START may not
         ];
         for (content_types, after_ready, after_start) in cases {
             let counts = Arc::new(Counts::new());
@@ -446,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn the_type_is_found_behind_other_fields() {
+    fn the_type_is_found_after_other_fields() {
         // identity "id"; message { type CLIENT_RESPONSE, socket family 1 }; type MESSAGE
         let dnstap = b"\x0a\x02id\x72\x04\x08\x06\x10\x01\x78\x01";
         assert_eq!(message_type(dnstap), Some(6));

@@ -69,15 +69,15 @@ struct Options {
     #[arg(long, value_name = "N", default_value_t = 100,
           value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     max_connections: usize,
-    /// The longest packet [default: what the length can say, at most 1 MiB]
+    /// The longest packet [default: the largest value of the length, at most 1 MiB]
     #[arg(long, value_name = "BYTES",
           value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     max_packet: Option<usize>,
-    /// How long a peer may be silent [default: for ever]
+    /// How long a peer may send nothing before its connection is closed [default: no limit]
     #[arg(long, value_name = "MILLISECONDS",
           value_parser = clap::value_parser!(u64).range(1..))]
     idle: Option<u64>,
-    /// How long a peer may be silent before the kernel asks whether it exists [default: for ever]
+    /// After how long without traffic the kernel probes the peer (TCP keepalive) [default: never]
     #[arg(long, value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(1..))]
     keepalive: Option<u64>,
@@ -85,10 +85,10 @@ struct Options {
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_024))]
     shards: usize,
-    /// How long to poll without blocking after the last event; 0 is not at all
+    /// How long to poll without blocking after the last event; 0 turns it off
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 0)]
     busy_poll: u64,
-    /// Print a table of what is going on, so often [default: never]
+    /// Print a line of counters this often [default: never]
     #[arg(long, value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(1..))]
     stats: Option<u64>,
@@ -120,8 +120,8 @@ impl Options {
         if let Some(idle) = self.idle {
             options = options.idle_timeout(Duration::from_millis(idle));
         }
-        if let Some(silent) = self.keepalive {
-            options = options.keepalive(Duration::from_secs(silent));
+        if let Some(seconds) = self.keepalive {
+            options = options.keepalive(Duration::from_secs(seconds));
         }
         Ok(options)
     }
@@ -134,7 +134,8 @@ fn main() -> ExitCode {
 }
 
 fn serve(options: &Options) -> Result<(), Error> {
-    // Without it `--max-connections` would mean little.
+    // Each connection needs a descriptor. The usual limit of 1,024 would make a larger
+    // `--max-connections` useless.
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         common::complain(format_args!("echo: cannot raise the limit on open files: {error}"));
     }
@@ -165,14 +166,14 @@ fn serve(options: &Options) -> Result<(), Error> {
     outcome
 }
 
-/// Prints what is going on, a line for each period, with the names of the columns now and then.
+/// Prints a line of counters for each period, and the column names before every 20th line.
 fn watch(handle: &Handle, period: Duration) {
     let mut before = handle.stats();
     for line in 0_u32.. {
         thread::sleep(period);
         let now = handle.stats();
-        let mut pulse = LoopStats::default();
-        handle.loop_stats().iter().for_each(|shard| pulse.merge(shard));
+        let mut turns = LoopStats::default();
+        handle.loop_stats().iter().for_each(|shard| turns.merge(shard));
         if line % 20 == 0 {
             common::say(format_args!(
                 "{:>7} {:>9} {:>11} {:>11} {:>9} {:>12} {:>12}",
@@ -187,8 +188,8 @@ fn watch(handle: &Handle, period: Duration) {
             rate(now.packets_in, before.packets_in),
             rate(now.bytes_in, before.bytes_in),
             now.panics,
-            pulse.turn_nanos.quantile(0.5) / 1_000,
-            pulse.turn_nanos.quantile(0.99) / 1_000,
+            turns.turn_nanos.quantile(0.5) / 1_000,
+            turns.turn_nanos.quantile(0.99) / 1_000,
         ));
         before = now;
     }

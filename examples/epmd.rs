@@ -50,11 +50,11 @@ mod answer {
     pub(super) const ALIVE2: u8 = 121;
 }
 
-/// Nodes that speak this version of the distribution get a creation of four bytes.
+/// From this version of the distribution protocol on, a node gets a creation of four bytes.
 const LARGE_CREATION: u16 = 6;
 
-/// How long a name that is taken may need to be given back.
-const MOMENT: Duration = Duration::from_millis(10);
+/// If a name is taken, how long to wait before the one retry.
+const RETRY_DELAY: Duration = Duration::from_millis(10);
 
 /// Erlang's port mapper.
 #[derive(Debug, Parser)]
@@ -65,42 +65,44 @@ struct Arguments {
     listen: SocketAddr,
 }
 
-/// What a node says of itself, as it is sent to others: port, type, protocol, versions.
+/// What a node registers, in the bytes that other nodes get.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Node {
     port: u16,
+    /// Node type, protocol, highest version, lowest version.
     about: [u8; 6],
     extra: Vec<u8>,
 }
 
 #[derive(Debug, Default)]
 struct Registry {
-    /// Where this mapper listens, which some answers tell.
+    /// The port of this mapper. The answer to NAMES contains it.
     port: u16,
     nodes: BTreeMap<String, Node>,
     registrations: u32,
 }
 
 impl Registry {
-    /// The node's creation, which tells its lives apart; `None` if the name is taken.
+    /// Returns the node's creation: a number that differs each time a node registers. Returns
+    /// `None` if the name is taken.
     fn register(&mut self, name: &str, node: Node) -> Option<u32> {
         if self.nodes.contains_key(name) {
             return None;
         }
         self.nodes.insert(name.into(), node);
         self.registrations = self.registrations.wrapping_add(1);
-        Some(self.registrations.max(1) + 3) // 0 to 3 are those of old nodes
+        Some(self.registrations.max(1) + 3) // 0 to 3 are creations of nodes before OTP 23
     }
 }
 
-/// One connection: a node for as long as it lives, or somebody with one question.
+/// One connection: either a registered node, or a client that sends one request.
 struct Client {
-    /// Shared without a lock: all handlers of a reactor live on its thread.
+    /// Needs no lock, because all handlers of a reactor run on its thread.
     registry: Rc<RefCell<Registry>>,
     registered: Option<String>,
 }
 
-/// To oneself: a registration that was refused, to be tried once more.
+/// A connection sends this to itself: it tries a refused registration once more.
 struct TryAgain(Vec<u8>);
 
 impl Handler for Client {
@@ -112,15 +114,15 @@ impl Handler for Client {
         ctx: &mut Context<'_, TryAgain>,
     ) -> Action<'a> {
         if self.registered.is_some() {
-            self.give_back(); // at once: `terminate` comes only when the answer has been taken
-            return Action::stop(CloseReason::Custom("a registered node has nothing to ask"));
+            self.give_back(); // at once: `terminate` is called only after all output has left
+            return Action::stop(CloseReason::Custom("a request on a registered connection"));
         }
         match packet {
             [request::ALIVE2, rest @ ..] => self.alive(rest, false, ctx),
             [request::PORT_PLEASE2, name @ ..] => done(self.port_of(name)),
             [request::NAMES] => done(self.names()),
             [request::KILL | request::STOP, ..] => done(b"NO".to_vec()),
-            _ => Action::stop(CloseReason::Custom("not a request of the port mapper")),
+            _ => Action::stop(CloseReason::Custom("an unknown request")),
         }
     }
 
@@ -143,7 +145,7 @@ impl Handler for Client {
     }
 }
 
-/// Every question but a registration is the only one on its connection.
+/// Sends the answer and closes the connection. Every request except a registration ends this way.
 fn done(answer: Vec<u8>) -> Action<'static> {
     Action::send_and_stop(answer, CloseReason::Normal)
 }
@@ -153,9 +155,9 @@ impl Client {
         Self { registry: Rc::clone(registry), registered: None }
     }
 
-    /// Registers a node. A taken name is tried once more before it is refused: its node may have
-    /// gone a moment ago, and `terminate` not have been called yet, which is no reason to keep the
-    /// successor from starting.
+    /// Registers a node. If the name is taken, it tries once more before it refuses. The node that
+    /// owns the name may have ended in this turn, and its `terminate` may not have been called yet.
+    /// A node that restarts must get its name again.
     fn alive(
         &mut self,
         request: &[u8],
@@ -163,13 +165,13 @@ impl Client {
         ctx: &mut Context<'_, TryAgain>,
     ) -> Action<'static> {
         let Some((name, node)) = parse_alive(request) else {
-            return Action::stop(CloseReason::Custom("a registration that makes no sense"));
+            return Action::stop(CloseReason::Custom("a malformed registration"));
         };
         let highest = u16::from_be_bytes([node.about[2], node.about[3]]);
         let creation = self.registry.borrow_mut().register(name, node);
         if creation.is_none() && !is_last_try {
             ctx.pause_reading();
-            ctx.send_after(MOMENT, TryAgain(request.to_vec()));
+            ctx.send_after(RETRY_DELAY, TryAgain(request.to_vec()));
             return Action::Continue;
         }
         let failed = u8::from(creation.is_none());
@@ -186,7 +188,7 @@ impl Client {
             return done(answer);
         }
         self.registered = Some(name.into());
-        ctx.set_idle_timeout(None); // from now on silence is what is expected
+        ctx.set_idle_timeout(None); // a registered node sends nothing more
         Action::send(answer)
     }
 
@@ -213,7 +215,8 @@ impl Client {
     fn names(&self) -> Vec<u8> {
         let mut lines = String::new();
         for (name, node) in &self.registry.borrow().nodes {
-            let _ = writeln!(lines, "name {name} at port {}", node.port); // a string takes it all
+            // Writing to a string cannot fail.
+            let _ = writeln!(lines, "name {name} at port {}", node.port);
         }
         let mut answer = u32::from(self.registry.borrow().port).to_be_bytes().to_vec();
         answer.extend(lines.as_bytes());
@@ -221,7 +224,8 @@ impl Client {
     }
 }
 
-/// Port, node type, protocol, highest and lowest version, then name and extra with their lengths.
+/// Parses a registration: port, node type, protocol, highest and lowest version, then name and
+/// extra with their lengths.
 fn parse_alive(request: &[u8]) -> Option<(&str, Node)> {
     let (port, rest) = request.split_first_chunk::<2>()?;
     let (about, rest) = rest.split_first_chunk::<6>()?;
@@ -240,7 +244,8 @@ fn split_with_length(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(usize::from(u16::from_be_bytes(*len)))
 }
 
-/// `bytes` came in a request of less than 64 KiB.
+/// Appends the length and the bytes. The length fits, because `bytes` are part of a request of
+/// less than 64 KiB.
 fn extend_with_length(answer: &mut Vec<u8>, bytes: &[u8]) {
     answer.extend(u16::try_from(bytes.len()).unwrap_or(u16::MAX).to_be_bytes());
     answer.extend(bytes);
@@ -259,7 +264,7 @@ fn run(arguments: &Arguments) -> Result<(), Error> {
         let registry = Rc::clone(&registry);
         move |_peer| Client::new(&registry)
     })?;
-    // Clients are made by `run` alone, so that none has seen the port before.
+    // No handler has read the port yet, because only `run` makes handlers.
     let port = listener.local_addr().as_inet().map(|addr| addr.port());
     registry.borrow_mut().port = port.unwrap_or_default();
     common::drain_on_signals(reactor.handle())?;
@@ -279,7 +284,7 @@ mod tests {
     use super::*;
     use condor::testing::Harness;
 
-    /// A registration as `erl` of OTP 25 sends it.
+    /// A registration that `erl` of OTP 25 sent.
     const ALIVE: &[u8] = b"\x90\x25M\0\0\x06\0\x05\0\x03one\0\0";
 
     #[test]
@@ -289,7 +294,7 @@ mod tests {
         for len in 0..ALIVE.len() {
             assert_eq!(parse_alive(&ALIVE[..len]), None, "{len} bytes");
         }
-        assert_eq!(parse_alive(&[ALIVE, b"x"].concat()), None, "a byte too many");
+        assert_eq!(parse_alive(&[ALIVE, b"x"].concat()), None, "one byte too many");
     }
 
     #[test]
@@ -300,7 +305,7 @@ mod tests {
         assert!(first.is_some());
         assert_eq!(registry.register(name, node.clone()), None);
         registry.nodes.remove(name);
-        assert_ne!(registry.register(name, node), first, "another life, another creation");
+        assert_ne!(registry.register(name, node), first, "each registration has its own creation");
     }
 
     fn connection() -> Harness<Client> {
@@ -312,8 +317,9 @@ mod tests {
         [&[request::ALIVE2], ALIVE].concat()
     }
 
-    /// Goal: a node that starts again gets its name, also if its old connection ends in the same
-    /// turn; one that lives keeps it. Method: the registration arrives in the turn of that end.
+    /// Goal: a node that restarts gets its name again, even if its old connection ends in the same
+    /// turn. A node that is still connected keeps its name. Method: the registration arrives in the
+    /// turn in which the old connection ends.
     #[test]
     fn a_name_is_free_when_its_connection_has_ended() {
         let old = connection();
@@ -321,18 +327,18 @@ mod tests {
         assert_eq!(old.sent()[..2], [answer::ALIVE2_X, 0]);
         let rival = old.connect();
         rival.packet(registration());
-        rival.advance(MOMENT);
-        assert_eq!(rival.sent()[..2], [answer::ALIVE2_X, 1], "it is taken");
+        rival.advance(RETRY_DELAY);
+        assert_eq!(rival.sent()[..2], [answer::ALIVE2_X, 1], "the name is taken");
         assert_eq!(rival.closed(), Some(CloseReason::Normal));
         let new = old.connect();
         new.arrive(new.framed(registration()));
         old.peer_closes();
-        new.advance(MOMENT);
-        assert_eq!(new.sent()[..2], [answer::ALIVE2_X, 0], "a node that starts again");
+        new.advance(RETRY_DELAY);
+        assert_eq!(new.sent()[..2], [answer::ALIVE2_X, 0], "the restarted node");
     }
 
-    /// Goal: a node that breaks the protocol loses its name at once, not when the peer has taken
-    /// what is queued for it.
+    /// Goal: a node that breaks the protocol loses its name at once, not only after the queued
+    /// output has left.
     #[test]
     fn a_name_is_free_when_its_node_is_thrown_out() {
         let old = connection();

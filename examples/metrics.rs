@@ -1,5 +1,5 @@
-//! An echo server that shows its counters and histograms on a port of their own, as text that
-//! Prometheus reads.
+//! An echo server with a second port, which serves its counters and histograms in the text format
+//! of Prometheus.
 //!
 //! ```text
 //! cargo run --release --example metrics -- --listen 127.0.0.1:5555 --admin 127.0.0.1:9555
@@ -52,7 +52,7 @@ impl Handler for Echo {
 /// Answers one request of HTTP/1.0, then closes.
 #[derive(Default)]
 struct Admin {
-    /// The first line of the request, once it is there.
+    /// The first line of the request, once it has arrived.
     request: Option<String>,
     lines: usize,
 }
@@ -63,7 +63,7 @@ impl Handler for Admin {
     fn handle_packet<'a>(&'a mut self, line: &'a [u8], ctx: &mut Context<'_, ()>) -> Action<'a> {
         self.lines += 1;
         if self.lines > LINES_MAX {
-            return Action::stop(CloseReason::Custom("too long a request"));
+            return Action::stop(CloseReason::Custom("the request has too many lines"));
         }
         if !line.is_empty() {
             self.request.get_or_insert_with(|| String::from_utf8_lossy(line).into_owned());
@@ -74,7 +74,7 @@ impl Handler for Admin {
     }
 }
 
-/// The whole answer to a request of which `first_line` is the first line.
+/// The whole answer to a request that begins with `first_line`.
 fn answer(first_line: &str, handle: &Handle) -> String {
     let mut words = first_line.split(' ');
     let (status, body) = match (words.next(), words.next()) {
@@ -91,8 +91,8 @@ fn answer(first_line: &str, handle: &Handle) -> String {
     format!("HTTP/1.0 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}")
 }
 
-/// Everything there is to tell, in the text format of Prometheus: for each metric its type, then
-/// one line for each listener or shard.
+/// All metrics in the text format of Prometheus: for each metric its type, then one line for each
+/// listener or shard.
 fn metrics(
     listeners: &[(String, Endpoint, Stats)],
     shards: &[LoopStats],
@@ -119,17 +119,18 @@ fn metrics(
             );
         }
     }
-    histogram(&mut text, "turn_seconds", 1e-9, shards, |pulse| &pulse.turn_nanos);
-    histogram(&mut text, "turn_events", 1.0, shards, |pulse| &pulse.events);
-    histogram(&mut text, "first_packet_seconds", 1e-6, shards, |pulse| &pulse.first_packet_micros);
-    histogram(&mut text, "timer_lateness_seconds", 1e-3, shards, |pulse| {
-        &pulse.timer_lateness_millis
+    histogram(&mut text, "turn_seconds", 1e-9, shards, |stats| &stats.turn_nanos);
+    histogram(&mut text, "turn_events", 1.0, shards, |stats| &stats.events);
+    histogram(&mut text, "first_packet_seconds", 1e-6, shards, |stats| &stats.first_packet_micros);
+    histogram(&mut text, "timer_lateness_seconds", 1e-3, shards, |stats| {
+        &stats.timer_lateness_millis
     });
     text
 }
 
-/// One histogram, shard by shard. Ours are not cumulative, theirs are; buckets above the largest
-/// value add nothing and are left out, and what is not kept, the sum of the values, is not told.
+/// Writes one histogram for each shard. Prometheus wants cumulative counts, but the buckets of a
+/// [`Histogram`] have separate counts, so this adds them up. It leaves out the buckets above the
+/// largest value. It writes no `_sum`, because a [`Histogram`] keeps no sum of its values.
 fn histogram(
     text: &mut String,
     name: &str,
@@ -138,8 +139,8 @@ fn histogram(
     which: impl Fn(&LoopStats) -> &Histogram,
 ) {
     let _ = writeln!(text, "# TYPE condor_{name} histogram");
-    for (shard, pulse) in shards.iter().enumerate() {
-        let histogram = which(pulse);
+    for (shard, stats) in shards.iter().enumerate() {
+        let histogram = which(stats);
         let count = histogram.count();
         let mut sum = 0;
         for (upper, values) in histogram.iter() {
@@ -149,7 +150,7 @@ fn histogram(
             sum += values;
             #[expect(
                 clippy::cast_precision_loss,
-                reason = "a bound of a bucket is no exact science"
+                reason = "the bound of a bucket need not be exact"
             )]
             let bound = upper as f64 * unit;
             let _ =
@@ -160,19 +161,19 @@ fn histogram(
     }
 }
 
-/// A label's value, as the format wants it.
+/// Escapes the value of a label, as the text format demands.
 fn escaped(label: &str) -> String {
     label.replace('\\', r"\\").replace('"', r#"\""#).replace('\n', r"\n")
 }
 
-/// Sends every packet back, and tells how it is.
+/// Sends every packet back, and serves metrics.
 #[derive(Debug, Parser)]
 struct Options {
     /// Where the echo listens; `:PORT` is on 127.0.0.1
     #[arg(long, value_name = "HOST:PORT", value_parser = common::listen_address,
           default_value = "127.0.0.1:5555")]
     listen: SocketAddr,
-    /// Where Prometheus, curl and health checks ask
+    /// Where `/metrics` and `/ready` are served
     #[arg(long, value_name = "HOST:PORT", value_parser = common::listen_address,
           default_value = "127.0.0.1:9555")]
     admin: SocketAddr,
@@ -180,7 +181,7 @@ struct Options {
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_024))]
     shards: usize,
-    /// How long to let clients in after the shutdown has begun
+    /// How long to accept clients after the shutdown has begun
     #[arg(long, alias = "drain-lead", value_name = "MILLISECONDS", default_value_t = 0)]
     shutdown_delay: u64,
 }
@@ -219,8 +220,8 @@ mod tests {
 
     use condor::Reactor;
 
-    /// A reactor with both listeners; every one of `requests` is asked in turn, and `packets` are
-    /// sent to the echo before. Returns the answers.
+    /// Runs a reactor with both listeners. Sends `packets` to the echo, then makes each of the
+    /// `requests`. Returns the answers.
     fn answers(packets: usize, requests: &[&str]) -> Vec<String> {
         let mut reactor = Reactor::new().unwrap();
         let name = "the \"echo\"";
@@ -236,14 +237,14 @@ mod tests {
                 stream.write_all(b"\x00\x02hi").unwrap();
                 stream.read_exact(&mut [0; 4]).unwrap();
             }
-            let ask = |request: &String| {
+            let get = |request: &String| {
                 let mut stream = TcpStream::connect(admin.local_addr()).unwrap();
                 stream.write_all(request.as_bytes()).unwrap();
                 let mut answer = String::new();
                 stream.read_to_string(&mut answer).unwrap();
                 answer
             };
-            let answers = requests.iter().map(ask).collect();
+            let answers = requests.iter().map(get).collect();
             drop(handle.shutdown().unwrap());
             answers
         });
@@ -251,8 +252,8 @@ mod tests {
         client.join().unwrap()
     }
 
-    /// Goal: a line is `name{labels} value`, each metric has one type, said before its first line,
-    /// and the values are those that happened. Method: three packets, then every line is parsed.
+    /// Goal: each line is `name{labels} value`, each metric has one type, declared before its first
+    /// line, and the values are right. Method: send three packets, then parse every line.
     #[test]
     fn the_text_is_prometheus() {
         let answer = answers(3, &["GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"]).remove(0);
@@ -288,9 +289,8 @@ mod tests {
         }
     }
 
-    /// Goal: buckets are cumulative and end with the count.
     #[test]
-    fn buckets_are_cumulative() {
+    fn buckets_are_cumulative_and_end_with_the_count() {
         let answer = answers(50, &["GET /metrics HTTP/1.0\n\n"]).remove(0);
         let buckets: Vec<u64> = answer
             .lines()
@@ -304,7 +304,6 @@ mod tests {
         assert_eq!(buckets.last(), Some(&count));
     }
 
-    /// Goal: other requests get an answer of their own.
     #[test]
     fn other_requests_are_answered_too() {
         let requests = ["GET /ready HTTP/1.0\r\n\r\n", "GET / HTTP/1.0\r\n\r\n", "POST x\r\n\r\n"];

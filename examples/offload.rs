@@ -37,11 +37,12 @@ mod common;
 const MAX_CONNECTIONS: usize = 1_000;
 const MAX_NUMBER: u32 = 10_000_000;
 
-/// What comes back from a worker.
+/// What a worker sends back.
 type Answer = String;
 
-/// Work for another thread. It is answered whatever becomes of it: a connection that waits for an
-/// answer reads nothing, so one that never came would hold it for ever.
+/// Work for another thread. Dropping a job sends its answer, so every job is answered, even one
+/// that panics. A connection that waits for an answer reads nothing, so without an answer it would
+/// wait for ever.
 struct Job {
     number: u32,
     answer_to: Address<Answer>,
@@ -57,13 +58,13 @@ impl Job {
 impl Drop for Job {
     fn drop(&mut self) {
         let answer = self.answer.take().unwrap_or_else(|| String::from("failed"));
-        // A connection has one job at a time, so that the mailbox has room for all of them. If the
-        // connection has ended meanwhile, nobody waits.
+        // The mailbox has room, because a connection has one job at a time. If the connection has
+        // ended meanwhile, `send` fails, and the answer is not needed.
         let _ = self.answer_to.send(answer);
     }
 }
 
-/// How many primes are below `number`, by the sieve of Eratosthenes.
+/// Counts the primes below `number` with the sieve of Eratosthenes.
 fn primes_below(number: u32) -> usize {
     let number = number as usize;
     let mut is_prime = vec![true; number];
@@ -78,7 +79,8 @@ fn primes_below(number: u32) -> usize {
     is_prime.into_iter().filter(|prime| *prime).count()
 }
 
-/// Threads that take jobs out of one queue until nobody is left who could put one in.
+/// Starts threads that take jobs out of one queue. They end when all senders of the queue are
+/// dropped.
 fn start_workers(count: usize) -> SyncSender<Job> {
     let (jobs, queue) = mpsc::sync_channel(MAX_CONNECTIONS);
     let queue: Arc<Mutex<Receiver<Job>>> = Arc::new(Mutex::new(queue));
@@ -88,7 +90,7 @@ fn start_workers(count: usize) -> SyncSender<Job> {
             loop {
                 let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
                 let Ok(job) = next else { return };
-                // A job that panics has answered, and the next one finds this worker alive.
+                // If a job panics, its drop answers it, and this worker takes the next job.
                 let _ = catch_unwind(AssertUnwindSafe(|| job.work()));
             }
         });
@@ -114,8 +116,8 @@ impl Handler for Primes {
             return Action::send(format!("not a number up to {MAX_NUMBER}"));
         };
         let job = Job { number, answer_to: ctx.address(), answer: None };
-        // Never blocks, never fails but for a flood of connections that came, asked and went: then
-        // the job is dropped, which answers it.
+        // It must not block the reactor. The queue is full only if many connections have sent a
+        // request and ended. Then the job is dropped, which answers it.
         let _ = self.jobs.try_send(job);
         ctx.pause_reading();
         Action::Continue
@@ -136,14 +138,14 @@ impl Handler for Primes {
     }
 }
 
-/// Counts primes, on other threads than the one that serves.
+/// Counts primes on worker threads.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Where to listen; `:PORT` is on 127.0.0.1, and port 0 lets the system choose
     #[arg(long, value_name = "HOST:PORT", value_parser = common::listen_address,
           default_value = "127.0.0.1:5557")]
     listen: SocketAddr,
-    /// Threads that work [default: as many as there are cores]
+    /// Worker threads [default: the number of cores]
     #[arg(long, value_name = "N",
           value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_024))]
     workers: Option<usize>,
@@ -162,7 +164,8 @@ fn serve(arguments: &Arguments) -> Result<(), Error> {
     let mut reactor = Reactor::new()?;
     let listener =
         reactor.start_listener("primes", options, move |_peer| Primes { jobs: jobs.clone() })?;
-    // A drain waits for jobs in work: their connections are not told before they resume.
+    // A drain waits for unfinished jobs: while a handler pauses reading, the reactor does not
+    // deliver `Info::Shutdown` to it.
     common::drain_on_signals(reactor.handle())?;
     common::say(format_args!("listening on {}", listener.local_addr()));
     reactor.run()
@@ -174,7 +177,7 @@ mod tests {
     use condor::CloseReason;
     use condor::testing::Harness;
 
-    /// One connection, and the queue, for the test to be the worker.
+    /// One connection, and the queue of jobs. The test is the worker.
     fn connection() -> (Harness<Primes>, Receiver<Job>) {
         let (jobs, queue) = mpsc::sync_channel(1);
         (Harness::of(Primes { jobs }), queue)
@@ -205,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn who_sends_no_more_still_gets_all_answers() {
+    fn after_a_half_close_all_answers_still_arrive() {
         let (connection, queue) = connection();
         connection.packet("10");
         connection.packet("100");
@@ -228,7 +231,7 @@ mod tests {
         assert_eq!(
             connection.packets(),
             [b"failed"],
-            "nobody works any more, and it does not hang"
+            "without workers the connection does not wait for ever"
         );
     }
 

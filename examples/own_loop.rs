@@ -50,12 +50,13 @@ impl Handler for Echo {
     }
 }
 
-/// Everything that the loop looks after.
+/// Everything that the loop serves.
 struct Service {
     poll: Poll,
     reactor: Reactor,
     datagrams: UdpSocket,
-    /// There may be datagrams that no event will announce again.
+    /// The last pass left datagrams in the socket. Events are edge-triggered, so no event will
+    /// announce these datagrams again.
     more_datagrams: bool,
     answered: u64,
     period: Duration,
@@ -83,18 +84,18 @@ impl Service {
         self.reactor.handle()
     }
 
-    /// Until somebody has asked the reactor to shut down, and it has.
+    /// Runs until the reactor has shut down.
     fn run(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(64);
         while !self.reactor.is_stopped() {
-            match self.poll.poll(&mut events, Some(self.patience())) {
+            match self.poll.poll(&mut events, Some(self.poll_timeout())) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => events.clear(),
                 polled => polled?,
             }
             if self.more_datagrams || events.iter().any(|event| event.token() == DATAGRAMS) {
                 self.answer_datagrams()?;
             }
-            // Whatever woke us: a turn that finds nothing to do costs one system call.
+            // Every pass makes a turn, because a turn without work costs only one system call.
             self.reactor.turn(Some(Duration::ZERO))?;
             if now() >= self.next_tick {
                 self.next_tick += self.period;
@@ -104,8 +105,8 @@ impl Service {
         Ok(())
     }
 
-    /// How long there is nothing to do unless something happens.
-    fn patience(&self) -> Duration {
+    /// The time until the next tick or the reactor's next deadline. Zero if datagrams are left.
+    fn poll_timeout(&self) -> Duration {
         if self.more_datagrams {
             return Duration::ZERO;
         }
@@ -127,7 +128,7 @@ impl Service {
                     self.more_datagrams = false;
                     break;
                 }
-                // The answer to an earlier one found nobody; or a signal.
+                // No socket received an earlier answer. This does not concern other datagrams.
                 Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -142,12 +143,12 @@ impl Service {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the loop is this program's, and so is its time")]
+#[expect(clippy::disallowed_methods, reason = "this program has its own loop and its own clock")]
 fn now() -> Instant {
     Instant::now()
 }
 
-/// Sends back what comes, over TCP and over UDP, in one loop.
+/// Sends back all packets (TCP) and datagrams (UDP), in one loop.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Where to listen, both over TCP and over UDP; `:PORT` is on 127.0.0.1
@@ -168,7 +169,7 @@ fn main() -> ExitCode {
 
 fn serve(arguments: &Arguments) -> io::Result<()> {
     let mut service = Service::new(arguments.listen, Duration::from_secs(arguments.tick))?;
-    // Asked from another thread, the reactor's descriptor becomes readable.
+    // A request from another thread makes the reactor's descriptor readable, so it wakes the loop.
     common::drain_on_signals(service.handle())?;
     common::say(format_args!("listening on {}", service.datagrams.local_addr()?));
     service.run()?;
@@ -194,8 +195,8 @@ mod tests {
         assert_eq!(harness.packets(), [&b"one"[..], b""]);
     }
 
-    /// Goal: neither side has to wait for the other's events, or for the tick. Method: both over
-    /// real sockets, with a tick that does not come, and bursts that take more than one pass.
+    /// Goal: the two protocols do not wait for each other's events or for the tick. Method: both
+    /// use real sockets, the tick is an hour away, and each burst takes more than one pass.
     #[test]
     fn both_sides_are_served_by_one_loop() -> Result<(), Box<dyn std::error::Error>> {
         const BURST: u32 = 2 * DATAGRAM_BUDGET;
@@ -227,8 +228,8 @@ mod tests {
         Ok(())
     }
 
-    /// Goal: the reactor's own deadlines wake the loop. Method: a packet that stays incomplete,
-    /// and nothing else to wait for.
+    /// Goal: the reactor's deadlines wake the loop. Method: a packet stays incomplete, and no other
+    /// event comes before its timeout.
     #[test]
     fn the_loop_wakes_up_for_the_reactor_s_timers() -> Result<(), Box<dyn std::error::Error>> {
         let mut service = Service::new("127.0.0.1:0".parse()?, LONG)?;

@@ -33,7 +33,7 @@ impl Handler for Ping {
     }
 }
 
-/// Answers `ping` with `pong`, and `stop` with `ok` and the end.
+/// Answers `ping` with `pong`. Answers `stop` with `ok`, and closes the connection.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Where to listen; `:PORT` is on 127.0.0.1, and port 0 lets the system choose

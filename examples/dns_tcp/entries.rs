@@ -1,9 +1,9 @@
-//! The entries of a zone file: where each begins and ends, and which are never closed.
+//! Splits a zone file into entries, and finds parentheses and quotes that are not closed.
 //!
-//! An entry is a line, but parentheses make one of several lines (RFC 1035 §5.1). All that matters
-//! here is what a line feed is: the end, white space in parentheses, or part of a mistake.
+//! An entry is a line. In parentheses it may have several lines (RFC 1035 §5.1). So a line feed ends
+//! an entry, or is white space in parentheses, or is a mistake.
 
-/// What a zone file opens and does not close, or the other way round.
+/// What is unbalanced in a zone file.
 #[derive(Debug, Copy, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unbalanced {
     #[error("a quote that is not closed on its line")]
@@ -12,11 +12,12 @@ pub(crate) enum Unbalanced {
     Open,
     #[error("a parenthesis that was never opened")]
     Closed,
-    #[error("a backslash with nothing behind it")]
+    #[error("a backslash with nothing after it")]
     Backslash,
 }
 
-/// The entries of `text` with the numbers of their first lines; a mistake with that of its own.
+/// Iterates over the entries of a text, each with the number of its first line. A mistake comes with
+/// the number of the line where it is.
 pub(crate) struct Entries<'t> {
     rest: &'t [u8],
     line: usize,
@@ -27,10 +28,10 @@ impl<'t> Entries<'t> {
         Self { rest: text, line: 1 }
     }
 
-    /// The length of the entry that the rest begins with, and how many lines it has.
+    /// Returns the length of the next entry in bytes, and its number of lines.
     fn measure(&self) -> Result<(usize, usize), (usize, Unbalanced)> {
         let mut line = self.line;
-        let mut open = Vec::new(); // the lines of the parentheses
+        let mut open = Vec::new(); // the line of each open parenthesis
         let (mut in_quotes, mut in_comment) = (false, false);
         let mut bytes = self.rest.iter().enumerate();
         while let Some((at, byte)) = bytes.next() {

@@ -1,5 +1,5 @@
-//! An authoritative name server over TCP (RFC 7766): two-byte lengths in front of packets, in the
-//! field since 1987.
+//! An authoritative DNS server over TCP (RFC 7766). DNS over TCP has a length of two bytes in front
+//! of each message, which is the default framing of this library.
 //!
 //! ```text
 //! cargo run --release --example dns_tcp -- --zone examples/sample.zone
@@ -8,12 +8,15 @@
 //! dig @127.0.0.1 -p 5300 +tcp nothing.example.org          # NXDOMAIN, with the SOA record
 //! ```
 //!
-//! What it shows: pipelined queries are answered in one write, whatever the cuts; a handler that
-//! borrows its answer from itself; idle connections that are closed, so that silent clients do not
-//! hold their slots; a drain on SIGTERM that leaves no query unanswered.
+//! What it shows:
 //!
-//! `zone.rs` is what the zone says, `answer.rs` turns that into messages; neither knows a socket,
-//! and their tests need none. Here is all the server there is.
+//! - Pipelined queries are answered in one write, wherever TCP splits them.
+//! - The handler's answer borrows from the handler, so it is copied once.
+//! - Idle connections are closed, so that silent clients do not occupy the slots.
+//! - A drain on SIGTERM answers every query that has arrived.
+//!
+//! `zone.rs` has the records of the zone, and `answer.rs` makes messages of them. Both work on bytes
+//! without a socket, so their tests need no socket. The whole server is in this file.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -35,7 +38,7 @@ mod common;
 mod entries;
 mod zone;
 
-/// An authoritative name server over TCP.
+/// An authoritative DNS server over TCP.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// The zone file to serve
@@ -45,11 +48,11 @@ struct Arguments {
     #[arg(long, value_name = "HOST:PORT", value_parser = common::listen_address,
           default_value = "127.0.0.1:5300")]
     listen: SocketAddr,
-    /// Reactors, each with a thread of its own
+    /// Reactors, each on a thread of its own
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u16).range(1..=1_024))]
     shards: u16,
-    /// How long a client may be silent before its connection is closed
+    /// How long a client may send nothing before its connection is closed
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 10_000,
           value_parser = clap::value_parser!(u64).range(1..))]
     idle: u64,
@@ -66,20 +69,20 @@ struct Arguments {
 /// One client's connection.
 struct Client {
     answers: Arc<Answers>,
-    /// The answer being made. It keeps its room from query to query.
+    /// The current answer. The buffer is used again for each query.
     out: Vec<u8>,
 }
 
 impl Client {
-    /// More than an answer usually takes; what is beyond is given back.
-    const KEPT: usize = 4096;
+    /// The largest buffer that a connection keeps, in bytes. Most answers need less.
+    const BUFFER_KEPT: usize = 4096;
 }
 
 impl Handler for Client {
     type Message = ();
 
     fn handle_packet<'a>(&'a mut self, packet: &'a [u8], _: &mut Context<'_, ()>) -> Action<'a> {
-        if self.out.capacity() > Self::KEPT {
+        if self.out.capacity() > Self::BUFFER_KEPT {
             self.out = Vec::new();
         }
         match self.answers.answer(packet, &mut self.out) {
@@ -98,13 +101,13 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let answers = Arc::new(Answers::new(Zone::load(&arguments.zone)?)?);
-    // Ten thousand connections are ten thousand descriptors.
+    // Each connection needs a descriptor. The usual limit of 1,024 is below `--max-connections`.
     rlimit::increase_nofile_limit(u64::MAX)?;
     let options = ListenerOptions::new(arguments.listen)
         .framing(LengthField::U16)
         .idle_timeout(Duration::from_millis(arguments.idle))
         .max_connections(arguments.max_connections)
-        .max_queued(256 * 1024); // answers are small: who leaves more than that has gone away
+        .max_queued(256 * 1024); // answers are small, so such a queue means a client that is gone
     let shards = Shards::new(arguments.shards.into())?;
     let listener = shards.start_listener("dns", options, move |_| Client {
         answers: Arc::clone(&answers),
@@ -119,7 +122,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Prints a line of counters over and over, until the process ends.
+/// Prints a line of counters for each period, until the process ends.
 fn show_stats(handle: Handle, period: Duration) {
     std::thread::spawn(move || {
         let mut before = handle.stats();

@@ -1,11 +1,12 @@
-//! The zone: the records of one zone file, and what they say about a question.
+//! The zone: the records of one zone file, and the search for the answer to a question.
 //!
-//! [`Zone::find`] is the algorithm of RFC 1034 §4.3.2 with the wildcards of RFC 4592: from the apex
-//! down towards the name, until there is a delegation, the name itself, or nothing. Names are kept
-//! as keys in wire format and lower case, so that one hash of a slice answers "does it exist?".
+//! [`Zone::find`] is the algorithm of RFC 1034 §4.3.2 with the wildcards of RFC 4592. It goes from
+//! the apex down towards the name, until it finds a delegation, the name itself, or nothing. The
+//! keys of the map are names in wire format and lower case, so one hash of a slice shows whether a
+//! name exists.
 //!
-//! The `domain` crate reads the file and knows each record type; no type is special here except
-//! those that change where the search goes: CNAME, NS, DS and SOA.
+//! The `domain` crate reads the file and knows the record types. This module treats only those types
+//! specially that change the search: CNAME, NS, DS and SOA.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -25,13 +26,13 @@ use crate::entries::{Entries, Unbalanced};
 pub(crate) type Name = domain::base::Name<Bytes>;
 pub(crate) type Data = ZoneRecordData<Bytes, Name>;
 
-/// What is known by name.
+/// A map with names in wire format as its keys.
 pub(crate) type ByName<T> = HashMap<Box<[u8]>, T, BuildHasherDefault<NameHasher>>;
 
 /// The longest chain of aliases that is followed for one question.
 const CHAIN_MAX: usize = 32;
 
-/// Why a zone file is not served.
+/// Why a zone file cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ZoneError {
     #[error("cannot read {}: {source}", .path.display())]
@@ -68,7 +69,7 @@ pub(crate) struct RecordSet {
 }
 
 impl RecordSet {
-    /// The names whose addresses a client is going to ask for next.
+    /// The names that these records point to. A client asks for their addresses next.
     fn targets(&self) -> impl Iterator<Item = &Name> {
         self.data.iter().filter_map(|data| match data {
             Data::Ns(ns) => Some(ns.nsdname()),
@@ -86,13 +87,14 @@ impl RecordSet {
     }
 }
 
-/// What belongs to one name; nothing, for a name that only has names below it.
+/// The records of one name. A name that only has names below it has no records.
 #[derive(Debug, Default)]
 pub(crate) struct Node {
-    /// By type number, which makes the first one the answer to ANY (RFC 8482).
+    /// Sorted by type number. The first one is the answer to ANY (RFC 8482).
     pub(crate) sets: Vec<RecordSet>,
+    /// The name is delegated to other servers. (The RFCs call this a zone cut.)
     cut: bool,
-    /// Below a cut: the parent's side knows these records only as glue.
+    /// The name is below a cut. This zone uses its records only as glue.
     occluded: bool,
 }
 
@@ -101,7 +103,8 @@ impl Node {
         self.sets.iter().find(|set| set.rtype == rtype)
     }
 
-    /// Whether this zone alone decides what the name says, and says it of no other name.
+    /// Whether the answer depends only on the records of this node: it is no delegation, not below
+    /// one, and no alias.
     pub(crate) fn is_plain(&self) -> bool {
         !self.cut && !self.occluded && self.set(Rtype::CNAME).is_none()
     }
@@ -110,10 +113,10 @@ impl Node {
 /// One zone, loaded and checked.
 #[derive(Debug)]
 pub(crate) struct Zone {
-    /// In lower case, in wire format.
+    /// In wire format and lower case.
     apex: Vec<u8>,
     nodes: ByName<Node>,
-    /// With the time to live of a negative answer (RFC 2308 §3).
+    /// The SOA record for negative answers, with their time to live (RFC 2308 §3).
     negative: RecordSet,
 }
 
@@ -121,14 +124,15 @@ pub(crate) struct Zone {
 enum Found<'z> {
     /// At the name, or at the wildcard that stands for it.
     Node(&'z Node),
-    /// At the name servers of somebody else's zone.
+    /// At a delegation. The record set has its name servers.
     Cut(&'z RecordSet),
-    /// In this zone, at nothing.
+    /// The name does not exist in this zone.
     Nothing,
+    /// The name is not in this zone.
     Outside,
 }
 
-/// What an answer says, before it is a message: owners and record sets, section by section.
+/// The contents of an answer before it becomes a message: owners and record sets for each section.
 #[derive(Debug)]
 pub(crate) struct Finding<'z> {
     pub(crate) rcode: Rcode,
@@ -144,18 +148,19 @@ impl Zone {
         Self::parse(&fs::read(path).map_err(read)?, path)
     }
 
-    /// Reads a zone from the text of its file; `path` is for messages.
+    /// Reads a zone from the text of its file. `path` is only for error messages.
     pub(crate) fn parse(text: &[u8], path: &Path) -> Result<Self, ZoneError> {
         let at =
             |line| move |error| ZoneError::At { path: path.into(), line, error: Box::new(error) };
         // Some editors begin a file with a byte order mark.
         let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
-        // With room for all of it, so that the parser copies nothing when it is fed.
+        // The capacity is enough for the whole text, so the buffer does not grow while entries are
+        // added.
         let mut file = Zonefile::with_capacity(text.len() + 1);
-        file.set_default_class(Class::IN); // any other is a syntax error
+        file.set_default_class(Class::IN); // any other class is a syntax error
         let mut records = Vec::new();
-        // The parser relies on whole entries (at the end of half a one it panics), and does not say
-        // where they begin.
+        // The parser gets whole entries, because it panics at the end of half an entry. It also does
+        // not report the line on which an entry begins.
         for (line, entry) in Entries::new(text) {
             let entry = entry.map_err(|unbalanced| at(line)(unbalanced.into()))?;
             file.extend_from_slice(entry);
@@ -195,7 +200,7 @@ impl Zone {
         for (line, record) in records {
             zone.insert(record, &origin).map_err(at(line))?;
         }
-        zone.settle()?;
+        zone.finish()?;
         Ok(zone)
     }
 
@@ -212,7 +217,7 @@ impl Zone {
         if rtype == Rtype::NS && name.starts_with(b"\x01*") {
             return Err(ZoneError::WildcardCut(owner));
         }
-        // Every name between this one and the apex exists, be it without records (RFC 4592 §2.2.2).
+        // Every name between this one and the apex exists, even without records (RFC 4592 §2.2.2).
         for suffix in suffixes(&name, self.apex.len()).skip(1) {
             match self.nodes.entry(suffix.into()) {
                 Entry::Occupied(_) => break,
@@ -233,8 +238,8 @@ impl Zone {
         Ok(())
     }
 
-    /// What can be told only when all records are there.
-    fn settle(&mut self) -> Result<(), ZoneError> {
+    /// Does what needs all records: sorts the sets, marks names below a cut, and checks aliases.
+    fn finish(&mut self) -> Result<(), ZoneError> {
         let cuts: HashSet<Box<[u8]>> =
             self.nodes.iter().filter(|(_, node)| node.cut).map(|(name, _)| name.clone()).collect();
         for (name, node) in &mut self.nodes {
@@ -262,19 +267,19 @@ impl Zone {
         self.nodes.iter().map(|(name, node)| (&**name, node))
     }
 
-    /// Whether names right below `name` exist only if they are in the zone: there is neither a
-    /// wildcard nor a delegation.
+    /// Whether a name right below `name` exists only if it is in the map. This is so if `name` has
+    /// no wildcard and no delegation.
     pub(crate) fn is_closed_below(&self, name: &[u8], node: &Node) -> bool {
         !node.cut && !node.occluded && matches!(self.wildcard(name), Found::Nothing)
     }
 
-    /// Whether nothing at all can be said about `name` (a key in lower case) but that it does not
-    /// exist.
-    pub(crate) fn is_nowhere(&self, name: &[u8]) -> bool {
+    /// Whether `name` (a key in lower case) does not exist: no node, no wildcard and no delegation
+    /// gives an answer.
+    pub(crate) fn is_nxdomain(&self, name: &[u8]) -> bool {
         matches!(self.find(name, Rtype::A), Found::Nothing)
     }
 
-    /// What the zone says about `name` and `rtype`, aliases followed while they stay in the zone.
+    /// Finds the answer for `name` and `rtype`. Follows aliases as long as they stay in the zone.
     pub(crate) fn answer(&self, name: &Name, rtype: Rtype) -> Finding<'_> {
         let mut finding = Finding {
             rcode: Rcode::NOERROR,
@@ -312,7 +317,8 @@ impl Zone {
         finding
     }
 
-    /// Takes what `node` has to say; the name to go on with if that is an alias.
+    /// Adds the records of `node` to the finding. If they are an alias, returns its target, with
+    /// which the search continues.
     fn take<'z>(
         &'z self,
         node: &'z Node,
@@ -336,8 +342,8 @@ impl Zone {
         (!circle).then(|| target.clone())
     }
 
-    /// Adds the addresses of the names that `set` points to. Records below a cut are glue: they are
-    /// given away with a delegation and with nothing else.
+    /// Adds the addresses of the names that `set` points to. Records below a cut are glue, so they
+    /// are only added to a delegation.
     fn add_addresses<'z>(&'z self, set: &RecordSet, additional: &mut Vec<&'z RecordSet>) {
         for target in set.targets() {
             let Some(node) = self.nodes.get(&*key(target)) else { continue };
@@ -369,7 +375,7 @@ impl Zone {
             let Some(node) = self.nodes.get(suffix) else {
                 return self.wildcard(&name[name.len() - found.map_or(0, |(len, _)| len)..]);
             };
-            // The DS record of a delegation belongs to the side of the parent.
+            // The DS record of a delegation belongs to the parent zone.
             let at_parent = rtype == Rtype::DS && start == 0;
             if node.cut && !at_parent {
                 return node.set(Rtype::NS).map_or(Found::Nothing, Found::Cut);
@@ -379,7 +385,7 @@ impl Zone {
         found.map_or(Found::Nothing, |(_, node)| Found::Node(node))
     }
 
-    /// The wildcard right below `encloser`, the longest part of the name that exists.
+    /// Finds the wildcard right below `encloser`, the longest part of the name that exists.
     fn wildcard(&self, encloser: &[u8]) -> Found<'_> {
         let mut name = [0_u8; 2 + 255];
         name[..2].copy_from_slice(b"\x01*");
@@ -388,8 +394,9 @@ impl Zone {
     }
 }
 
-/// The line and the message of the parser's `line:column: message` about an entry that begins on
-/// `first`. An entry that ends too early is an error of its last line, not of the one below it.
+/// Takes the parser's `line:column: message` apart into a line and a message. The entry begins on
+/// line `first`. For an entry that ends too early the parser names the line after the entry, but the
+/// error belongs to its last line.
 fn place(error: &str, first: usize, entry: &[u8]) -> (usize, String) {
     let line_feeds = entry.iter().filter(|byte| **byte == b'\n').count();
     let last = first + line_feeds.saturating_sub(1);
@@ -398,14 +405,15 @@ fn place(error: &str, first: usize, entry: &[u8]) -> (usize, String) {
     (line.clamp(first, last), parts.nth(1).unwrap_or(error).trim().to_owned())
 }
 
-/// Eight bytes at a time, multiplied and folded: a third of the standard hasher's time. That one
-/// resists whoever chooses the keys; here they come from the zone file, and a query adds none.
+/// Hashes eight bytes at a time by a multiplication. It takes a third of the time of the standard
+/// hasher. The standard hasher is safe if an attacker chooses the keys of a map. Here all keys come
+/// from the zone file, and a query adds none.
 #[derive(Debug, Default)]
 pub(crate) struct NameHasher(u64);
 
 impl NameHasher {
-    fn mix(&mut self, word: u64) {
-        let product = u128::from(self.0 ^ word ^ 0x9e37_79b9_7f4a_7c15) * 0xf39c_c060_5ced_c835;
+    fn mix(&mut self, chunk: u64) {
+        let product = u128::from(self.0 ^ chunk ^ 0x9e37_79b9_7f4a_7c15) * 0xf39c_c060_5ced_c835;
         let [low, high] = [product, product >> 64].map(|half| half & u128::from(u64::MAX));
         self.0 = u64::try_from(low ^ high).unwrap_or(0); // it fits: both are masked
     }
@@ -413,9 +421,9 @@ impl NameHasher {
 
 impl Hasher for NameHasher {
     fn write(&mut self, bytes: &[u8]) {
-        let (words, rest) = bytes.as_chunks();
-        for word in words {
-            self.mix(u64::from_le_bytes(*word));
+        let (chunks, rest) = bytes.as_chunks();
+        for chunk in chunks {
+            self.mix(u64::from_le_bytes(*chunk));
         }
         let mut last = [0; 8];
         last[..rest.len()].copy_from_slice(rest);
@@ -431,13 +439,13 @@ impl Hasher for NameHasher {
     }
 }
 
-/// A name as it is looked up: wire format in lower case. (The bytes of lengths are below 64 and no
-/// letters.)
+/// The key of a name: wire format in lower case. (The length bytes are below 64, so they are not
+/// letters and do not change.)
 pub(crate) fn key(name: &Name) -> Vec<u8> {
     name.as_slice().to_ascii_lowercase()
 }
 
-/// `name`, the name above it, and so on up to the one whose wire format has `stop` bytes.
+/// Iterates over `name`, its parent, and so on, up to the name whose wire format has `stop` bytes.
 fn suffixes(name: &[u8], stop: usize) -> impl Iterator<Item = &[u8]> {
     let mut rest = Some(name);
     std::iter::from_fn(move || {

@@ -1,4 +1,4 @@
-//! The clients: one role a thread, each checks what it gets.
+//! The clients. Each thread plays one role, and checks every answer.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -8,30 +8,30 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::server::{MAX_PACKET, PACKET_TIMEOUT, ask};
+use super::server::{MAX_PACKET, PACKET_TIMEOUT, kind};
 
-/// How long a client waits for an answer. Then it is lost.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a client waits for an answer. After that the answer counts as lost.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What all clients share.
 #[derive(Default)]
 struct Shared {
     stop: AtomicBool,
-    asked: AtomicU64,
+    requested: AtomicU64,
     answered: AtomicU64,
-    /// Requests on connections that their client killed: nobody counts on an answer.
-    sacrificed: AtomicU64,
+    /// Requests on connections that the client reset. They need no answer.
+    abandoned: AtomicU64,
     connections: AtomicU64,
     timeouts: AtomicU64,
     news: AtomicU64,
     failures: Mutex<Vec<String>>,
 }
 
-/// What it came to.
+/// The sums over all clients.
 pub(crate) struct Tally {
-    pub(crate) asked: u64,
+    pub(crate) requested: u64,
     pub(crate) answered: u64,
-    pub(crate) sacrificed: u64,
+    pub(crate) abandoned: u64,
     pub(crate) connections: u64,
     pub(crate) timeouts: u64,
     pub(crate) news: u64,
@@ -39,9 +39,10 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// Requests that nobody answered. Only at the end: before, some are on their way.
+    /// Requests without an answer. Valid only after the load has ended, because until then some
+    /// answers are still on their way.
     pub(crate) fn lost(&self) -> u64 {
-        self.asked - self.answered
+        self.requested - self.answered
     }
 }
 
@@ -51,7 +52,7 @@ impl fmt::Display for Tally {
     }
 }
 
-/// The clients at work.
+/// The running clients.
 pub(crate) struct Load {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
@@ -73,7 +74,7 @@ impl Load {
             ("messages", messages),
             ("news", news),
             ("half-close", half_close),
-            ("death", death),
+            ("reset", reset),
             ("herd", herd),
         ];
         let shared = Arc::new(Shared::default());
@@ -90,8 +91,8 @@ impl Load {
         let shared = &self.shared;
         Tally {
             answered: count(&shared.answered),
-            asked: count(&shared.asked),
-            sacrificed: count(&shared.sacrificed),
+            requested: count(&shared.requested),
+            abandoned: count(&shared.abandoned),
             connections: count(&shared.connections),
             timeouts: count(&shared.timeouts),
             news: count(&shared.news),
@@ -99,7 +100,7 @@ impl Load {
         }
     }
 
-    /// Lets everybody finish what it is at.
+    /// Waits until every client has finished what it does.
     pub(crate) fn stop(mut self) -> Tally {
         self.shared.stop.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
@@ -111,11 +112,11 @@ impl Load {
     }
 }
 
-/// One request and its answer, on a connection of its own.
-pub(crate) fn greet(addr: SocketAddr) -> io::Result<()> {
+/// Makes one connection with one request and its answer.
+pub(crate) fn connect_once(addr: SocketAddr) -> io::Result<()> {
     let client = Client { addr, shared: Arc::default(), random: 1 };
     let mut stream = client.connect()?;
-    client.ask(&mut stream, &[request(ask::ECHO, 5)])
+    client.exchange(&mut stream, &[request(kind::ECHO, 5)])
 }
 
 struct Client {
@@ -131,7 +132,7 @@ impl Client {
                 let failure = format!("{name}: {error}");
                 super::complain(&format!("soak: {failure}"));
                 self.shared.failures.lock().expect("no client panics").push(failure);
-                rest(1_000);
+                pause(1_000);
             }
         }
     }
@@ -140,7 +141,7 @@ impl Client {
         self.shared.stop.load(Ordering::Relaxed)
     }
 
-    /// `SplitMix64`, below `end`.
+    /// The next pseudo-random number of `SplitMix64`, below `end`.
     fn below(&mut self, end: usize) -> usize {
         self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.random;
@@ -151,34 +152,34 @@ impl Client {
 
     fn connect(&self) -> io::Result<TcpStream> {
         let stream = TcpStream::connect(self.addr)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+        stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
         stream.set_nodelay(true)?;
         self.shared.connections.fetch_add(1, Ordering::Relaxed);
         Ok(stream)
     }
 
-    /// Sends requests in one go, and expects each of them back, in order.
-    fn ask(&self, stream: &mut TcpStream, requests: &[Vec<u8>]) -> io::Result<()> {
+    /// Sends the requests in one write, and expects each of them back, in order.
+    fn exchange(&self, stream: &mut TcpStream, requests: &[Vec<u8>]) -> io::Result<()> {
         self.send(stream, requests)?;
         requests.iter().try_for_each(|request| self.expect(stream, request))
     }
 
     fn send(&self, stream: &mut TcpStream, requests: &[Vec<u8>]) -> io::Result<()> {
-        self.shared.asked.fetch_add(requests.len() as u64, Ordering::Relaxed);
+        self.shared.requested.fetch_add(requests.len() as u64, Ordering::Relaxed);
         let frames: Vec<u8> = requests.iter().flat_map(|request| frame(request)).collect();
         stream.write_all(&frames)
     }
 
     fn expect(&self, stream: &mut TcpStream, request: &[u8]) -> io::Result<()> {
         if read_packet(stream)? != request {
-            return Err(io::Error::new(ErrorKind::InvalidData, "another answer"));
+            return Err(io::Error::new(ErrorKind::InvalidData, "a wrong answer"));
         }
         self.shared.answered.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Short and long ones.
+    /// Makes short and long requests.
     fn requests(&mut self, what: u8, count: usize) -> Vec<Vec<u8>> {
         let mut len = || match self.below(20) {
             0 => MAX_PACKET,
@@ -207,24 +208,24 @@ fn read_packet(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     Ok(packet)
 }
 
-/// Bounds the load; the server is not in it.
-fn rest(millis: u64) {
+/// Sleeps, to limit the load.
+fn pause(millis: u64) {
     thread::sleep(Duration::from_millis(millis));
 }
 
-#[expect(clippy::disallowed_methods, reason = "a client has no reactor's clock")]
+#[expect(clippy::disallowed_methods, reason = "a client thread has no reactor, so no clock of one")]
 fn now() -> Instant {
     Instant::now()
 }
 
-/// Pipelines on one connection for long.
+/// Pipelines requests on one connection for a long time.
 fn steady(client: &mut Client) -> io::Result<()> {
     let mut stream = client.connect()?;
     for _ in 0..2_000 {
         let count = 1 + client.below(64);
-        let requests = client.requests(ask::ECHO, count);
-        client.ask(&mut stream, &requests)?;
-        rest(5);
+        let requests = client.requests(kind::ECHO, count);
+        client.exchange(&mut stream, &requests)?;
+        pause(5);
         if client.is_over() {
             break;
         }
@@ -232,35 +233,35 @@ fn steady(client: &mut Client) -> io::Result<()> {
     Ok(())
 }
 
-/// A few requests a connection; now and then the server ends it.
+/// Makes a few requests per connection. Half of the connections are ended by the server.
 fn churn(client: &mut Client) -> io::Result<()> {
     let mut stream = client.connect()?;
     let count = 1 + client.below(5);
-    let requests = client.requests(ask::ECHO, count);
-    client.ask(&mut stream, &requests)?;
+    let requests = client.requests(kind::ECHO, count);
+    client.exchange(&mut stream, &requests)?;
     if client.below(2) == 0 {
-        client.ask(&mut stream, &[request(ask::LAST, 9)])?;
+        client.exchange(&mut stream, &[request(kind::LAST, 9)])?;
         expect_end(&mut stream)?;
     }
-    rest(8);
+    pause(8);
     Ok(())
 }
 
-/// Asks for more than the kernel's buffers hold, and takes its time.
+/// Requests more than the kernel's buffers hold, and reads it slowly.
 fn slow_reader(client: &mut Client) -> io::Result<()> {
     let mut stream = client.connect()?;
     let count = 100 + client.below(100);
-    let asked: Vec<Vec<u8>> = vec![request(ask::LONG, 1); count];
-    client.send(&mut stream, &asked)?;
+    let requests: Vec<Vec<u8>> = vec![request(kind::LONG, 1); count];
+    client.send(&mut stream, &requests)?;
     let answer = vec![b'L'; MAX_PACKET];
     for _ in 0..count {
         client.expect(&mut stream, &answer)?;
-        rest(15);
+        pause(15);
     }
     Ok(())
 }
 
-/// What strangers say. How the server ends it is its own business, but it has to.
+/// Sends bytes of other protocols. The server has to end the connection, in any way.
 fn garbage(client: &mut Client) -> io::Result<()> {
     let mut stream = client.connect()?;
     let noise: Vec<u8> = match client.below(4) {
@@ -269,19 +270,19 @@ fn garbage(client: &mut Client) -> io::Result<()> {
         2 => vec![0xff; 70_000],
         _ => (0..client.below(3_000)).map(|_| client.below(256).to_le_bytes()[0]).collect(),
     };
-    // It may have closed already.
+    // The server may have closed the connection already.
     let _ = stream.write_all(&noise);
     let _ = stream.shutdown(Shutdown::Write);
     match drain(&mut stream) {
         Err(error) if error.kind() == ErrorKind::WouldBlock => Err(error),
         _ => {
-            rest(20);
+            pause(20);
             Ok(())
         }
     }
 }
 
-/// Stops in the midst of a packet: the server ends it, not too early and not too late.
+/// Stops in the middle of a packet. The server has to end the connection at the packet timeout.
 fn silence(client: &mut Client) -> io::Result<()> {
     let mut stream = client.connect()?;
     let start = now();
@@ -296,16 +297,16 @@ fn silence(client: &mut Client) -> io::Result<()> {
     Ok(())
 }
 
-/// Answers that come by way of the mailbox or a timer.
+/// Requests answers that come through the mailbox or from a timer.
 fn messages(client: &mut Client) -> io::Result<()> {
     let mut stream = client.connect()?;
     for _ in 0..200 {
         let count = 1 + client.below(20);
-        let what = [ask::ELSEWHERE, ask::IN_TURN][client.below(2)];
+        let what = [kind::ELSEWHERE, kind::IN_TURN][client.below(2)];
         let requests = client.requests(what, count);
-        client.ask(&mut stream, &requests)?;
-        let later = request(ask::LATER, 1 + client.below(500));
-        client.ask(&mut stream, &[later])?;
+        client.exchange(&mut stream, &requests)?;
+        let later = request(kind::LATER, 1 + client.below(500));
+        client.exchange(&mut stream, &[later])?;
         if client.is_over() {
             break;
         }
@@ -313,12 +314,12 @@ fn messages(client: &mut Client) -> io::Result<()> {
     Ok(())
 }
 
-/// Gets every broadcast, none twice.
+/// Receives broadcasts, and checks that none is missing and none comes twice.
 fn news(client: &mut Client) -> io::Result<()> {
     let mut stream = client.connect()?;
-    client.ask(&mut stream, &[request(ask::NEWS, 1)])?;
+    client.exchange(&mut stream, &[request(kind::NEWS, 1)])?;
     let mut last = None;
-    // Not for as long as the idle timeout.
+    // 100 broadcasts take 10 s, which is less than the idle timeout of 20 s.
     for _ in 0..100 {
         let packet = read_packet(&mut stream)?;
         let number = packet.try_into().map(u64::from_be_bytes);
@@ -336,35 +337,35 @@ fn news(client: &mut Client) -> io::Result<()> {
     Ok(())
 }
 
-/// Says all it has to say, then listens to the end.
+/// Sends all requests, shuts down its sending side, and reads until the end.
 fn half_close(client: &mut Client) -> io::Result<()> {
     let mut stream = client.connect()?;
     let count = 1 + client.below(30);
-    let what = [ask::ECHO, ask::IN_TURN][client.below(2)];
+    let what = [kind::ECHO, kind::IN_TURN][client.below(2)];
     let requests = client.requests(what, count);
     client.send(&mut stream, &requests)?;
     stream.shutdown(Shutdown::Write)?;
     requests.iter().try_for_each(|request| client.expect(&mut stream, request))?;
     expect_end(&mut stream)?;
-    rest(10);
+    pause(10);
     Ok(())
 }
 
-/// Leaves without reading: its kernel resets the connection.
-fn death(client: &mut Client) -> io::Result<()> {
+/// Closes its socket without reading, so its kernel resets the connection.
+fn reset(client: &mut Client) -> io::Result<()> {
     let mut stream = client.connect()?;
-    let what = [ask::ECHO, ask::LONG, ask::LATER, ask::ELSEWHERE][client.below(4)];
+    let what = [kind::ECHO, kind::LONG, kind::LATER, kind::ELSEWHERE][client.below(4)];
     let count = 1 + client.below(50);
     let requests = client.requests(what, count);
-    client.shared.sacrificed.fetch_add(count as u64, Ordering::Relaxed);
+    client.shared.abandoned.fetch_add(count as u64, Ordering::Relaxed);
     let frames: Vec<u8> = requests.iter().flat_map(|request| frame(request)).collect();
     let sent = client.below(frames.len() + 1);
     stream.write_all(&frames[..sent])?;
-    rest(20);
+    pause(20);
     Ok(())
 }
 
-/// Many at once, most of them idle.
+/// Opens many connections at once, most of them idle.
 fn herd(client: &mut Client) -> io::Result<()> {
     let mut streams = Vec::new();
     for _ in 0..300 {
@@ -372,9 +373,9 @@ fn herd(client: &mut Client) -> io::Result<()> {
     }
     for _ in 0..100 {
         let which = client.below(streams.len());
-        let requests = client.requests(ask::ECHO, 1);
-        client.ask(&mut streams[which], &requests)?;
-        rest(20);
+        let requests = client.requests(kind::ECHO, 1);
+        client.exchange(&mut streams[which], &requests)?;
+        pause(20);
         if client.is_over() {
             break;
         }
@@ -385,11 +386,11 @@ fn herd(client: &mut Client) -> io::Result<()> {
 fn expect_end(stream: &mut TcpStream) -> io::Result<()> {
     match drain(stream)? {
         0 => Ok(()),
-        _ => Err(io::Error::new(ErrorKind::InvalidData, "more than was asked for")),
+        _ => Err(io::Error::new(ErrorKind::InvalidData, "more bytes than expected")),
     }
 }
 
-/// Reads to the end. Returns how much there was.
+/// Reads to the end. Returns the number of bytes.
 fn drain(stream: &mut TcpStream) -> io::Result<usize> {
     let mut buffer = [0; 16 * 1024];
     let mut total = 0;

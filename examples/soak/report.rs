@@ -1,5 +1,5 @@
-//! What was measured, and the table.
-#![expect(clippy::cast_precision_loss, reason = "a regression is no exact science")]
+//! The samples of the server's process, and the table of results.
+#![expect(clippy::cast_precision_loss, reason = "a regression need not be exact")]
 
 use std::fmt::{self, Write};
 use std::fs;
@@ -43,8 +43,8 @@ impl Samples {
         self.0.push(sample);
     }
 
-    /// The median of the samples of one tenth of the time: single samples of a load that comes and
-    /// goes say little.
+    /// The median of the samples in one tenth of the time. Under a changing load, a single sample
+    /// says little.
     fn around(&self, tenth: usize, value: impl Fn(&Sample) -> u64) -> u64 {
         let some = (self.0.len() / 10).max(1);
         let skip = (self.0.len() * tenth / 10).min(self.0.len().saturating_sub(some));
@@ -53,7 +53,7 @@ impl Samples {
         values.get(values.len() / 2).copied().unwrap_or_default()
     }
 
-    /// Least squares over all but the first fifth: growth per hour.
+    /// Growth per hour, by least squares over all samples but the first fifth.
     fn slope(&self, value: impl Fn(&Sample) -> u64) -> f64 {
         let warm = &self.0[self.0.len() / 5..];
         let count = warm.len() as f64;
@@ -69,7 +69,7 @@ impl Samples {
     }
 }
 
-/// The table, and whether all is well.
+/// Returns the table, and whether nothing was lost.
 pub(crate) fn table(
     tally: &Tally,
     figures: &Figures,
@@ -83,7 +83,7 @@ pub(crate) fn table(
         ("requests answered", tally.answered),
         ("requests lost", lost),
         ("failures of clients", tally.failures.len() as u64),
-        ("requests of clients that killed their connection", tally.sacrificed),
+        ("requests of clients that reset their connection", tally.abandoned),
         ("connections of clients", tally.connections),
         ("packet timeouts, on time", tally.timeouts),
         ("broadcasts received, in order", tally.news),
@@ -95,16 +95,16 @@ pub(crate) fn table(
         ("server: handlers made", figures.made),
         ("server: handlers terminated", figures.terminated),
     ] {
-        let _ = writeln!(text, "| {what} | {count} |"); // a string takes it all
+        let _ = writeln!(text, "| {what} | {count} |"); // writing to a string cannot fail
     }
-    text.push_str("\n| | at rest before | start | middle | end | slope per hour | at rest after |");
+    text.push_str("\n| | idle before | start | middle | end | slope per hour | idle after |");
     text.push_str("\n|---|---:|---:|---:|---:|---:|---:|\n");
     text += &row("descriptors", before, samples, after, |sample| sample.fds);
     text += &row("memory (RSS), KiB", before, samples, after, |sample| sample.memory_kib);
     let micros = |nanos: u64| nanos as f64 / 1e3;
     let _ = writeln!(
         text,
-        "\nTurns, upper bounds: half within {:.0} us, 99.9 % within {:.0} us, the worst {:.0} us.",
+        "\nTurns, upper bounds: p50 {:.0} us, p99.9 {:.0} us, longest {:.0} us.",
         micros(figures.turn_p50),
         micros(figures.turn_p999),
         micros(figures.turn_worst)

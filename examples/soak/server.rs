@@ -1,4 +1,4 @@
-//! The server under soak: echoes, long answers, timers, answers from another thread, broadcasts.
+//! The server under test: echoes, long answers, timers, answers from another thread, broadcasts.
 
 use std::io::{self, BufRead, Write};
 use std::sync::mpsc::{self, Sender};
@@ -16,21 +16,21 @@ pub(crate) const MAX_PACKET: usize = 60_000;
 /// How long a packet may take.
 pub(crate) const PACKET_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a request asks for, in its first byte; the rest comes back.
-pub(crate) mod ask {
-    /// The packet.
+/// The kinds of requests: the first byte of a request.
+pub(crate) mod kind {
+    /// Send the packet back.
     pub(crate) const ECHO: u8 = b'E';
-    /// As many bytes as one packet holds, shared by everybody.
+    /// Send a packet of the maximum size. All connections share its bytes.
     pub(crate) const LONG: u8 = b'L';
-    /// The packet, some milliseconds later.
+    /// Send the packet back some milliseconds later.
     pub(crate) const LATER: u8 = b'T';
-    /// The packet, by way of another thread.
+    /// Another thread sends the packet back.
     pub(crate) const ELSEWHERE: u8 = b'M';
-    /// As [`ELSEWHERE`], and nothing is read meanwhile.
+    /// As [`ELSEWHERE`], and the handler pauses reading until then.
     pub(crate) const IN_TURN: u8 = b'P';
-    /// The packet, and the end.
+    /// Send the packet back, and close the connection.
     pub(crate) const LAST: u8 = b'Q';
-    /// Every broadcast from now on.
+    /// Send the packet back, and every broadcast from now on.
     pub(crate) const NEWS: u8 = b'S';
 }
 
@@ -38,26 +38,27 @@ pub(crate) mod ask {
 enum Note {
     /// Send this.
     Answer(Vec<u8>),
-    /// Send this, and go on reading.
+    /// Send this, and resume reading.
     InTurn(Vec<u8>),
-    /// Broadcast number so much.
+    /// The number of a broadcast.
     News(u64),
 }
 
-type Errand = (Address<Note>, Note);
+/// A message for the other thread to send.
+type Job = (Address<Note>, Note);
 
 struct Soaked {
-    errands: Sender<Errand>,
+    jobs: Sender<Job>,
     long: Bytes,
     subscribed: bool,
 }
 
 impl Soaked {
-    /// Has another thread send the answer.
+    /// Lets the other thread send the answer.
     fn elsewhere(&self, ctx: &Context<'_, Note>, note: Note) -> Action<'static> {
-        match self.errands.send((ctx.address(), note)) {
+        match self.jobs.send((ctx.address(), note)) {
             Ok(()) => Action::Continue,
-            Err(_) => Action::stop(CloseReason::Custom("nobody runs errands")),
+            Err(_) => Action::stop(CloseReason::Custom("the other thread has ended")),
         }
     }
 }
@@ -71,19 +72,19 @@ impl Handler for Soaked {
         ctx: &mut Context<'_, Note>,
     ) -> Action<'a> {
         match packet.first() {
-            Some(&ask::LONG) => Action::send(self.long.clone()),
-            Some(&ask::LATER) => {
+            Some(&kind::LONG) => Action::send(self.long.clone()),
+            Some(&kind::LATER) => {
                 let delay = Duration::from_millis(packet.len() as u64 % 50);
                 ctx.send_after(delay, Note::Answer(packet.to_vec()));
                 Action::Continue
             }
-            Some(&ask::ELSEWHERE) => self.elsewhere(ctx, Note::Answer(packet.to_vec())),
-            Some(&ask::IN_TURN) => {
+            Some(&kind::ELSEWHERE) => self.elsewhere(ctx, Note::Answer(packet.to_vec())),
+            Some(&kind::IN_TURN) => {
                 ctx.pause_reading();
                 self.elsewhere(ctx, Note::InTurn(packet.to_vec()))
             }
-            Some(&ask::LAST) => Action::send_and_stop(packet, CloseReason::Normal),
-            Some(&ask::NEWS) => {
+            Some(&kind::LAST) => Action::send_and_stop(packet, CloseReason::Normal),
+            Some(&kind::NEWS) => {
                 self.subscribed = true;
                 Action::send(packet)
             }
@@ -110,12 +111,12 @@ impl Handler for Soaked {
     }
 }
 
-/// Serves until the standard input ends. Each line of it is answered with the figures.
+/// Serves until stdin ends. Answers each line of stdin with the figures.
 pub(crate) fn serve() -> super::Result<()> {
-    let (errands, inbox) = mpsc::channel::<Errand>();
+    let (jobs, inbox) = mpsc::channel::<Job>();
     thread::spawn(move || {
         for (address, note) in inbox {
-            // The connection may be gone: that is the client's doing.
+            // If the client has ended the connection, `send` fails. That is no error of the server.
             let _ = address.send(note);
         }
     });
@@ -128,7 +129,7 @@ pub(crate) fn serve() -> super::Result<()> {
     let mut reactor = Reactor::new()?;
     let long = Bytes::from(vec![b'L'; MAX_PACKET]);
     let listener = reactor.start_listener("soak", options, move |_peer| Soaked {
-        errands: errands.clone(),
+        jobs: jobs.clone(),
         long: long.clone(),
         subscribed: false,
     })?;
@@ -154,7 +155,7 @@ fn broadcast(listener: &ListenerHandle<Note>) {
     }
 }
 
-/// What the server knows of itself.
+/// The server's own counters.
 pub(crate) struct Figures {
     pub(crate) open: u64,
     pub(crate) accepted: u64,
@@ -194,7 +195,7 @@ fn answer(handle: &Handle, out: &mut impl Write) -> io::Result<()> {
 
 impl Figures {
     pub(crate) fn parse(line: &str) -> Option<Self> {
-        let mut figures = line.split_whitespace().map_while(|word| word.parse().ok());
+        let mut figures = line.split_whitespace().map_while(|figure| figure.parse().ok());
         let mut next = || figures.next();
         Some(Self {
             open: next()?,

@@ -1,4 +1,4 @@
-//! What the answering promises, checked without a socket; the `domain` crate reads the answers.
+//! Tests of the answers, without a socket. The `domain` crate parses the answers.
 
 use std::path::Path;
 
@@ -67,7 +67,7 @@ const SOA: &str = "authority example.org 300 SOA \
                    ns1.example.org. hostmaster.example.org. 2024010101 7200 3600 1209600 300";
 
 #[test]
-fn records_are_answered_with_the_addresses_they_lead_to() {
+fn records_come_with_the_addresses_of_their_targets() {
     let message = ask(&answers(), &query("example.org", Rtype::MX));
     assert_eq!(message.header().rcode(), Rcode::NOERROR);
     assert!(message.header().aa() && message.header().rd() && !message.header().ra());
@@ -93,7 +93,7 @@ fn an_owner_is_a_pointer_to_the_question_and_keeps_its_spelling() {
 }
 
 #[test]
-fn what_does_not_exist_is_denied_with_the_soa() {
+fn negative_answers_have_the_soa() {
     let answers = answers();
     let longest = format!("{}.{}.example.org", "a".repeat(63), ["b"; 80].join("."));
     for name in ["no.example.org", "a.b.c.no.example.org", "x.www.example.org", &longest] {
@@ -102,7 +102,7 @@ fn what_does_not_exist_is_denied_with_the_soa() {
         assert!(message.header().aa(), "{name}");
         assert_eq!(lines(&message), [SOA], "{name}");
     }
-    // Also names that only lead to others, and types that a name does not have.
+    // A name that only has names below it, and a type that the name does not have: NODATA.
     for (name, rtype) in [("c.d.example.org", Rtype::A), ("www.example.org", Rtype::MX)] {
         let message = ask(&answers, &query(name, rtype));
         assert_eq!(message.header().rcode(), Rcode::NOERROR, "{name}");
@@ -122,7 +122,7 @@ fn aliases_are_followed_while_they_stay_in_the_zone() {
     assert_eq!(message.header().rcode(), Rcode::NOERROR);
 
     let message = ask(&answers, &query("dangling.example.org", Rtype::A));
-    assert_eq!(message.header().rcode(), Rcode::NXDOMAIN, "of the last name");
+    assert_eq!(message.header().rcode(), Rcode::NXDOMAIN, "the status of the last name");
     assert_eq!(lines(&message).last().unwrap(), SOA);
 
     for (name, records) in [("self", 1), ("circle1", 2)] {
@@ -147,11 +147,11 @@ fn a_wildcard_stands_for_names_that_do_not_exist() {
 }
 
 #[test]
-fn a_delegation_is_handed_on_with_its_glue() {
+fn a_delegation_has_its_glue() {
     let answers = answers();
     for name in ["sub.example.org", "deep.host.sub.example.org", "ns.sub.example.org"] {
         let message = ask(&answers, &query(name, Rtype::A));
-        assert!(!message.header().aa(), "{name}: somebody else's");
+        assert!(!message.header().aa(), "{name}: not authoritative");
         assert_eq!(
             lines(&message),
             [
@@ -169,11 +169,11 @@ fn a_delegation_is_handed_on_with_its_glue() {
     assert_eq!(lines(&message), [SOA]);
 }
 
-/// Goal: the short ways change nothing. Method: every name of the zone and around it with every
-/// type, answered by the short ways and by the general one. (Not byte for byte: the general way
-/// finds a name in the question to point to where an answer made ready spells it out.)
+/// Goal: prepared answers equal answers of the general way. Method: ask for every name of the zone,
+/// and for names below it, with every type, in both ways. The bytes may differ: the general way can
+/// compress a name by a pointer into the question where a prepared answer has the whole name.
 #[test]
-fn answers_made_ready_equal_answers_made_from_scratch() {
+fn prepared_answers_equal_answers_of_the_general_way() {
     let answers = answers();
     let mut names: Vec<Vec<u8>> = answers.zone.nodes().map(|(name, _)| name.to_vec()).collect();
     for name in names.clone() {
@@ -185,18 +185,18 @@ fn answers_made_ready_equal_answers_made_from_scratch() {
             let wire = [&name[..], &rtype.to_int().to_be_bytes(), &[0, 1]].concat();
             let query = [&[0x12, 0x34, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0], &wire[..]].concat();
             let question = Question::parse(&wire).unwrap();
-            let mut scratch = Vec::new();
+            let mut general = Vec::new();
             let tail = answers.tail(&question);
-            write(&mut scratch, query.first_chunk().unwrap(), &wire, &tail, None);
-            let (scratch, ready) = (Message::from_octets(scratch).unwrap(), ask(&answers, &query));
-            assert_eq!(ready.as_slice()[..12], scratch.as_slice()[..12], "{name:?} {rtype}");
-            assert_eq!(lines(&ready), lines(&scratch), "{name:?} {rtype}");
+            write(&mut general, query.first_chunk().unwrap(), &wire, &tail, None);
+            let (general, ready) = (Message::from_octets(general).unwrap(), ask(&answers, &query));
+            assert_eq!(ready.as_slice()[..12], general.as_slice()[..12], "{name:?} {rtype}");
+            assert_eq!(lines(&ready), lines(&general), "{name:?} {rtype}");
         }
     }
 }
 
 #[test]
-fn edns_is_answered_by_edns() {
+fn edns_is_answered_with_edns() {
     let answers = answers();
     let plain = query("www.example.org", Rtype::A);
     assert!(ask(&answers, &plain).opt().is_none());
@@ -209,12 +209,12 @@ fn edns_is_answered_by_edns() {
     }
     let message = ask(&answers, &with_opt(plain, 1, false));
     assert_eq!(message.opt().unwrap().rcode(message.header()).to_int(), 16, "BADVERS");
-    assert_eq!(message.opt().unwrap().version(), 0, "the version that is spoken here");
+    assert_eq!(message.opt().unwrap().version(), 0, "the supported version");
     assert_eq!(message.header_counts().ancount(), 0);
 }
 
 #[test]
-fn what_is_no_query_of_this_zone_is_refused() {
+fn queries_outside_the_zone_and_transfers_are_refused() {
     let answers = answers();
     for name in [".", "org", "www.example.com", "xexample.org", "example.org.example"] {
         let message = ask(&answers, &query(name, Rtype::A));
@@ -243,9 +243,9 @@ fn other_opcodes_are_not_implemented() {
     }
 }
 
-/// Goal: whoever asks with OPT is answered with OPT, so that an old server and an error of ours are
-/// told apart (RFC 6891 §6.1.1 and §7). Method: queries that are refused for different causes, each
-/// without OPT, with it, and with one of an unknown version.
+/// Goal: an error for a query with OPT has OPT, too, so that the client can distinguish it from the
+/// error of a server without EDNS (RFC 6891 §6.1.1 and §7). Method: queries that fail for different
+/// causes, each without OPT, with OPT, and with OPT of an unknown version.
 #[test]
 fn errors_are_answered_by_edns_too() {
     let answers = answers();
@@ -268,7 +268,7 @@ fn errors_are_answered_by_edns_too() {
         assert_eq!((message.header().rcode(), message.opt().is_some()), (rcode, false));
         for version in [0, 1] {
             let message = ask(&answers, &with_opt(query.clone(), version, true));
-            let opt = message.opt().expect("an OPT record for an OPT record");
+            let opt = message.opt().expect("an OPT record in the answer");
             assert_eq!(opt.rcode(message.header()).to_int(), u16::from(rcode.to_int()));
             assert!(opt.dnssec_ok() && opt.version() == 0, "{query:?}");
         }
@@ -283,8 +283,8 @@ fn answers_name(name: &str) -> domain::base::Name<Vec<u8>> {
     name.parse().unwrap()
 }
 
-/// Goal: no cut and no byte too many is taken for a query. Method: every prefix of a query with an
-/// option in its OPT record, and the query with something behind it.
+/// Goal: a truncated query and a query with bytes after it get FORMERR. Method: every prefix of a
+/// query with an option in its OPT record, and the query with one more byte.
 #[test]
 fn malformed_queries_get_formerr() {
     let answers = answers();
@@ -300,7 +300,7 @@ fn malformed_queries_get_formerr() {
         assert_eq!(message.opt().is_some(), len >= opt_ends, "{len} bytes");
     }
     whole.push(0);
-    assert_eq!(ask(&answers, &whole).header().rcode(), Rcode::FORMERR, "a byte too many");
+    assert_eq!(ask(&answers, &whole).header().rcode(), Rcode::FORMERR, "one byte too many");
 
     let mut out = Vec::new();
     assert_eq!(answers.answer(b"\x12", &mut out), Reply::HangUp);
@@ -311,8 +311,8 @@ fn malformed_queries_get_formerr() {
     assert_eq!(answers.answer(&answer[..3], &mut out), Reply::Ignore);
 }
 
-/// Goal: no bytes whatever do harm. Method: a query with a few bytes changed, many times over; the
-/// answer is a message, has the query's id, and fits.
+/// Goal: no query makes the server panic or send a bad answer. Method: change a few bytes of a
+/// query, many times. Each answer is a valid message, has the query's id, and fits.
 #[test]
 fn damaged_queries_are_answered_or_not_but_never_fatal() {
     let answers = answers();
@@ -354,7 +354,7 @@ fn a_zone_that_makes_no_sense_is_not_served() {
         ("a IN DNAME b\n", "a.z: DNAME is not supported"),
         ("*.a IN NS b\n", "a delegation cannot be a wildcard"),
         ("$INCLUDE other\n", "test.zone:4: $INCLUDE other: not supported"),
-        // With the line, and whatever comes after it.
+        // The error has the line of the mistake, also if more entries follow.
         ("a IN TXT ( \"b\"\n", "test.zone:4: a parenthesis that is never closed"),
         ("a IN TXT ( \"b\"\n\nc IN A 192.0.2.1\n", "test.zone:4: a parenthesis that is never"),
         ("a IN TXT (\n(b)\nc IN A 192.0.2.1", "test.zone:4: a parenthesis that is never closed"),
@@ -365,8 +365,8 @@ fn a_zone_that_makes_no_sense_is_not_served() {
         ("a IN TXT (\n\"b\n)\n", "test.zone:5: a quote that is not closed"),
         ("a IN TXT \"b", "test.zone:4: a quote that is not closed"),
         ("a IN TXT \"b\\\"\n", "test.zone:4: a quote that is not closed"),
-        ("a IN TXT b\\", "test.zone:4: a backslash with nothing behind it"),
-        ("a IN TXT b\\\nc IN TXT d\n", "test.zone:4: a backslash with nothing behind it"),
+        ("a IN TXT b\\", "test.zone:4: a backslash with nothing after it"),
+        ("a IN TXT b\\\nc IN TXT d\n", "test.zone:4: a backslash with nothing after it"),
         ("a IN TXT\n", "test.zone:4: unexpected end of entry"),
         ("a IN TXT\nb IN A 192.0.2.1\n", "test.zone:4: unexpected end of entry"),
         ("\na CH TXT b\n", "test.zone:5: different class: CH != IN"),
@@ -387,8 +387,8 @@ fn a_zone_that_makes_no_sense_is_not_served() {
     assert!(error.contains("test.zone:1: missing origin"), "{error}");
 }
 
-/// Goal: a file from an editor of another system is a zone as well. Method: line ends of two bytes, and
-/// a byte order mark.
+/// Goal: files from editors of other systems are accepted. Method: line ends of two bytes, and a
+/// byte order mark.
 #[test]
 fn a_zone_may_have_a_byte_order_mark_and_line_ends_of_two_bytes() {
     let zone = "$ORIGIN z.\r\n$TTL 60\r\n@ IN SOA a b (\r\n1 2 3 4 5 )\r\na TXT \"b\"\r\n";
@@ -418,8 +418,8 @@ fn what_looks_unbalanced_and_is_not_is_served() {
     }
 }
 
-/// Goal: no zone file whatever does harm. Method: pieces of a zone with a few bytes of meaning put
-/// in, many times over; each is a zone or an error that begins with the file's name.
+/// Goal: no zone file makes the parser panic. Method: take a piece of a zone and put in a few bytes
+/// with a special meaning, many times. Each result is a zone, or an error that names its place.
 #[test]
 fn damaged_zones_are_errors_but_never_fatal() {
     const MEANING: &[u8] = b"\"()\\;\n @$\t\r\0.0a\xff#";
@@ -449,7 +449,7 @@ fn damaged_zones_are_errors_but_never_fatal() {
     }
 }
 
-/// Numbers below the one given, the same ones every time.
+/// Pseudo-random numbers below the given one. The sequence is the same in every run.
 fn random() -> impl FnMut(usize) -> usize {
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
     move |below: usize| {
@@ -461,7 +461,7 @@ fn random() -> impl FnMut(usize) -> usize {
 }
 
 #[test]
-fn an_answer_that_would_not_fit_is_found_out_at_the_start() {
+fn an_answer_that_would_not_fit_is_an_error_at_the_start() {
     let zone = |records: usize| {
         let soa = "$ORIGIN z.\n$TTL 60\n@ IN SOA a b 1 2 3 4 5\n";
         let text =
@@ -476,9 +476,9 @@ fn an_answer_that_would_not_fit_is_found_out_at_the_start() {
     assert!(error.contains("big.z TXT: the answer would not fit"), "{error}");
 }
 
-/// Goal: addresses that are only a courtesy are left out when they do not fit, whole sets of them,
-/// and nothing says so; those that a delegation needs are not. Method: as many names to point to as
-/// make their addresses too many.
+/// Goal: optional addresses that do not fit are left out in whole sets, without a mark in the
+/// answer. Addresses that a delegation needs are never left out. Method: records with so many
+/// targets that their addresses do not fit.
 #[test]
 fn additional_records_that_do_not_fit_are_left_out() {
     let zone = |first: &str, below: &str, addresses: usize| {
