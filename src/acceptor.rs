@@ -49,7 +49,8 @@ impl Acceptor for ListeningSocket {
         }
         let (stream, peer_addr) = self.socket.accept()?;
         if !OPTIONS_ARE_INHERITED {
-            configure(&SockRef::from(&stream), options);
+            // The start of the listener has warned of what the system refuses.
+            drop(configure(&SockRef::from(&stream), options));
         }
         Ok((stream, Endpoint::Inet(peer_addr)))
     }
@@ -116,14 +117,29 @@ impl From<&io::Error> for AcceptFault {
     }
 }
 
+/// The limit to raise after `accept` has failed with this error.
+pub(crate) fn cure(error: &io::Error) -> &'static str {
+    // These numbers are the same on all Unix systems.
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    match error.raw_os_error() {
+        Some(EMFILE) => "raise `ulimit -n`, or lower max_connections",
+        Some(ENFILE) => "raise the sysctl fs.file-max, or lower max_connections",
+        _ => "free memory, or lower max_connections",
+    }
+}
+
 /// Opens or takes over the listening socket. Returns it with its actual endpoint.
 pub(crate) fn listen(
     name: &str,
     options: &ListenerOptions,
 ) -> Result<(ListeningSocket, Endpoint), Error> {
+    let warn = |refused: Vec<String>| {
+        refused.iter().for_each(|refused| log::warn!("listener \"{name}\": {refused}"));
+    };
     let name = name.to_owned();
     match &options.origin {
-        Origin::Bind(addr) => bind(addr, options).map_err(|source| {
+        Origin::Bind(addr) => bind(addr, options, warn).map_err(|source| {
             let addr = addr.clone();
             match source.kind() {
                 ErrorKind::AddrInUse => Error::AddressInUse { name, addr },
@@ -132,22 +148,23 @@ pub(crate) fn listen(
                 _ => Error::Listen { name, addr: Some(addr), source },
             }
         }),
-        Origin::Inherited(listener) => inherit(listener, options).map_err(|source| Error::Listen {
-            name,
-            addr: inherited::endpoint(listener),
-            source,
-        }),
+        Origin::Inherited(listener) => inherit(listener, options, warn)
+            .map_err(|source| Error::Listen { name, addr: inherited::endpoint(listener), source }),
     }
 }
 
-fn bind(endpoint: &Endpoint, options: &ListenerOptions) -> io::Result<(ListeningSocket, Endpoint)> {
+fn bind(
+    endpoint: &Endpoint,
+    options: &ListenerOptions,
+    warn: impl Fn(Vec<String>),
+) -> io::Result<(ListeningSocket, Endpoint)> {
     let addr = endpoint.expect_inet()?;
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if addr.is_ipv6() {
         socket.set_only_v6(options.v6_only)?;
     }
-    configure(&SockRef::from(&socket), options);
+    warn(configure(&SockRef::from(&socket), options));
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
     socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
@@ -159,26 +176,30 @@ fn bind(endpoint: &Endpoint, options: &ListenerOptions) -> io::Result<(Listening
 fn inherit(
     listener: &std::net::TcpListener,
     options: &ListenerOptions,
+    warn: impl Fn(Vec<String>),
 ) -> io::Result<(ListeningSocket, Endpoint)> {
     inherited::check(listener)?;
     let inherited = Some(Probe::new(listener)?);
     let listener = listener.try_clone()?;
     listener.set_nonblocking(true)?;
-    configure(&SockRef::from(&listener), options);
+    warn(configure(&SockRef::from(&listener), options));
     let addr = Endpoint::Inet(listener.local_addr()?);
     Ok((ListeningSocket { socket: TcpListener::from_std(listener), inherited }, addr))
 }
 
-/// Sets options that a socket can do without. If the system refuses one, a warning is logged.
-fn configure(socket: &SockRef<'_>, options: &ListenerOptions) {
+/// Sets options that a socket can do without. Returns a warning for each one that the system refuses.
+fn configure(socket: &SockRef<'_>, options: &ListenerOptions) -> Vec<String> {
+    let mut refused = Vec::new();
     if let Err(error) = socket.set_tcp_nodelay(options.nodelay) {
-        log::warn!("cannot set TCP_NODELAY: {error}");
+        refused.push(format!("cannot set nodelay: {error}; allow setsockopt(TCP_NODELAY)"));
     }
     if let Some(idle) = options.keepalive
         && let Err(error) = socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle))
     {
-        log::warn!("cannot set a keepalive of {idle:?}: {error}");
+        let cure = "allow setsockopt(SO_KEEPALIVE), or use idle_timeout";
+        refused.push(format!("cannot set keepalive of {idle:?}: {error}; {cure}"));
     }
+    refused
 }
 
 #[cfg(test)]
@@ -222,6 +243,29 @@ mod tests {
                 assert!(told.keepalive().unwrap());
                 assert_eq!(told.tcp_keepalive_time().unwrap(), silent);
             }
+        }
+    }
+
+    /// Goal: a socket option that the system refuses makes a warning that names the option and a
+    /// cure. Method: a socket that has no TCP options.
+    #[test]
+    fn a_refused_option_is_a_warning_with_a_cure() {
+        let (socket, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
+        let options = ListenerOptions::port(0).keepalive(Duration::from_secs(77));
+        let refused = configure(&SockRef::from(&socket), &options);
+        let [nodelay, keepalive] = &refused[..] else { panic!("{refused:?}") };
+        assert!(nodelay.starts_with("cannot set nodelay: "), "{nodelay}");
+        assert!(nodelay.ends_with("; allow setsockopt(TCP_NODELAY)"), "{nodelay}");
+        assert!(keepalive.starts_with("cannot set keepalive of 77s: "), "{keepalive}");
+        assert!(keepalive.ends_with(", or use idle_timeout"), "{keepalive}");
+    }
+
+    /// Goal: a pause of accepting names the limit that was reached. Method: the errors by number.
+    #[test]
+    fn a_lack_of_resources_names_its_limit() {
+        for (code, limit) in [(24, "`ulimit -n`"), (23, "fs.file-max"), (12, "memory")] {
+            let cure = cure(&io::Error::from_raw_os_error(code));
+            assert!(cure.contains(limit) && cure.contains("max_connections"), "{code}: {cure}");
         }
     }
 

@@ -27,6 +27,17 @@ use crate::text::Line;
 /// An error of the reactor or of one of its listeners. Its message names the listener and the value
 /// that it is about.
 ///
+/// By what returns it:
+///
+/// - Making a reactor: [`ReactorOptions`](Self::ReactorOptions), [`Poll`](Self::Poll).
+/// - Starting a listener: [`Options`](Self::Options), [`BadName`](Self::BadName),
+///   [`DuplicateName`](Self::DuplicateName), [`AddressInUse`](Self::AddressInUse),
+///   [`Permission`](Self::Permission), [`NotLocal`](Self::NotLocal), [`Listen`](Self::Listen),
+///   [`TooManyListeners`](Self::TooManyListeners).
+/// - Running a reactor or shards: [`Accept`](Self::Accept), [`Poll`](Self::Poll), [`Shard`](Self::Shard).
+/// - Any other call of a handle: [`UnknownName`](Self::UnknownName), [`Gone`](Self::Gone).
+/// - Waiting for a drain: [`WouldDeadlock`](Self::WouldDeadlock), [`Gone`](Self::Gone).
+///
 /// `{}` and `{:?}` both print the message, so the message appears when an error ends `main`.
 /// `{:#?}` prints the fields. This holds for every error of this crate.
 #[derive(thiserror::Error)]
@@ -100,7 +111,7 @@ pub enum Error {
     #[error("no listener is named \"{}\"", Line(.0))]
     UnknownName(String),
     /// The listening socket itself failed. [`run`](crate::Reactor::run) returns this error.
-    #[error("listener \"{name}\" broke: {source}")]
+    #[error("listener \"{name}\": the listening socket broke: {source}")]
     Accept {
         /// The listener's name.
         name: String,

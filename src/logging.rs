@@ -1,7 +1,18 @@
-//! Limits on the log: at most one line per second, cause and listener. Also a guess at the protocol
-//! of a first packet that made no sense.
+//! Limits on the log: at most one line per second, cause and listener. Also what lines have in
+//! common: the texts that name a cure, and a guess at the protocol of a first packet that made no
+//! sense. The form of a line is in the documentation of the crate.
 
 use crate::clock::Nanos;
+use crate::reason::CloseReason;
+
+/// The cure for a panic.
+pub(crate) const PANIC_CURE: &str = "RUST_BACKTRACE=1 shows where";
+/// The cure for a slow turn.
+pub(crate) const SLOW_TURN_CURE: &str =
+    "move slow work to a thread, lower packet_budget, or raise slow_turn";
+/// The cure if the kernel refuses to watch a socket.
+pub(crate) const WATCH_CURE: &str =
+    "raise the sysctl fs.epoll.max_user_watches, or lower max_connections";
 
 /// Causes of log lines that a peer could repeat at any rate.
 #[derive(Debug, Copy, Clone)]
@@ -9,6 +20,7 @@ pub(crate) enum Cause {
     Panic,
     FactoryPanic,
     AcceptPause,
+    ConnectionLimit,
     AcceptError,
     RegisterError,
     Nonsense,
@@ -35,6 +47,15 @@ impl LogGate {
             *next = now.0.saturating_add(PERIOD);
         }
         opens
+    }
+}
+
+/// The options to change if a first packet that came to nothing for this reason is a good one.
+pub(crate) fn cure(reason: CloseReason) -> &'static str {
+    match reason {
+        CloseReason::PacketTooLarge { .. } => "check framing, or raise max_packet",
+        CloseReason::PacketTimeout => "check framing, or raise packet_timeout",
+        _ => "check framing",
     }
 }
 

@@ -68,7 +68,11 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         self.conn.advance(|life| life.open());
         self.handler = Some(handler);
         cx.profile.counters.made.add(1);
-        log::debug!("{}: {} connected", cx.profile.name, self.identity.peer_addr());
+        log::debug!(
+            "listener \"{}\": peer {}: connected",
+            cx.profile.name,
+            self.identity.peer_addr()
+        );
         self.dispatch(cx, |handler, ctx| {
             let action = handler.init(ctx);
             ctx.apply(action);

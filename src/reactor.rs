@@ -29,7 +29,7 @@ use crate::error::Error;
 use crate::guard::guarded;
 use crate::handle::{Handle, ListenerHandle};
 use crate::handler::{Accepted, Handler};
-use crate::logging::{Cause, LogGate};
+use crate::logging::{Cause, LogGate, SLOW_TURN_CURE};
 use crate::loop_state::{LoopState, Timer};
 use crate::options::ListenerOptions;
 use crate::phases::AnyListener;
@@ -51,10 +51,41 @@ impl ListenerSlot {
     }
 }
 
-/// One event loop. See the crate's documentation for an example.
+/// One event loop on one thread. It accepts connections, reads, calls the handlers, and writes
+/// their answers.
 ///
-/// It is neither `Send` nor `Sync`: it stays on the thread that made it. Other threads use a
-/// [`handle`](Reactor::handle).
+/// ```
+/// use condor::{ListenerOptions, Reactor};
+/// # struct Echo;
+/// # impl condor::Handler for Echo {
+/// #     type Message = ();
+/// #     fn handle_packet<'a>(
+/// #         &'a mut self,
+/// #         packet: &'a [u8],
+/// #         _: &mut condor::Context<'_, ()>,
+/// #     ) -> condor::Action<'a> {
+/// #         condor::Action::send(packet)
+/// #     }
+/// # }
+///
+/// // `Echo` is a `Handler`. With port 0 the system chooses a port.
+/// let mut reactor = Reactor::new()?;
+/// let listener = reactor.start_listener("echo", ListenerOptions::port(0), |_peer| Echo)?;
+/// println!("listening on {}", listener.local_addr());
+/// # let _ = reactor.handle().shutdown()?;
+/// reactor.run()?;
+/// # Ok::<(), condor::Error>(())
+/// ```
+///
+/// - Make: [`new`](Self::new), [`with_options`](Self::with_options).
+/// - Serve: [`start_listener`](Self::start_listener), any number of times.
+/// - Run until a shutdown: [`run`](Self::run).
+/// - Run inside a loop of your own: [`turn`](Self::turn), [`next_deadline`](Self::next_deadline),
+///   [`is_stopped`](Self::is_stopped), and the [descriptor](#method.as_raw_fd).
+/// - Control from other threads and from callbacks: [`handle`](Self::handle).
+///
+/// A reactor is neither `Send` nor `Sync`: it stays on the thread that made it. To use several
+/// cores, see [`Shards`](crate::Shards). A drop of the reactor ends all of its connections.
 pub struct Reactor {
     shard: usize,
     poller: Poller,
@@ -324,8 +355,15 @@ impl Reactor {
         let took = Duration::from_nanos(nanos);
         if took > slow && self.gate.opens(Cause::SlowTurn, self.state.latest()) {
             let slowest = self.listeners.iter().max_by_key(|(_, entry)| entry.took);
-            let name = slowest.map_or("(none)", |(_, entry)| entry.listener.name());
-            log::warn!("a turn took {took:?}, more than {slow:?}, most of it for \"{name}\"");
+            match slowest.map(|(_, entry)| entry.listener.name()) {
+                Some(name) => log::warn!(
+                    "listener \"{name}\": a turn took {took:?}, most of it here: slow_turn is \
+                     {slow:?}; {SLOW_TURN_CURE}"
+                ),
+                None => log::warn!(
+                    "reactor: a turn took {took:?}: slow_turn is {slow:?}; {SLOW_TURN_CURE}"
+                ),
+            }
         }
     }
 
@@ -382,7 +420,7 @@ impl Drop for Reactor {
         // After a panic inside this crate, the same bug may panic here again. A second panic during
         // unwinding would abort the process.
         if guarded(|| self.terminate_all()).is_none() {
-            log::error!("a reactor that was dropped could not end all of its connections");
+            log::error!("reactor: dropped, but not all connections are terminated: a bug panicked");
         }
         self.inbox().set_gone();
     }

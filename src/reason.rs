@@ -137,9 +137,26 @@ impl<M> MessageError<M> {
 
 /// Why a connection ended. [`terminate`](crate::Handler::terminate) gets it, exactly once.
 ///
+/// By cause:
+///
+/// - The handler: [`Normal`](Self::Normal), [`Custom`](Self::Custom), [`Panicked`](Self::Panicked).
+/// - The peer or the network: [`PeerClosed`](Self::PeerClosed),
+///   [`PeerClosedMidPacket`](Self::PeerClosedMidPacket), [`Reset`](Self::Reset), [`Io`](Self::Io).
+/// - A timeout: [`PacketTimeout`](Self::PacketTimeout), [`IdleTimeout`](Self::IdleTimeout),
+///   [`WriteStalled`](Self::WriteStalled).
+/// - A packet that was received: [`PacketTooLarge`](Self::PacketTooLarge), [`BadFrame`](Self::BadFrame),
+///   [`FramerBug`](Self::FramerBug).
+/// - A packet to be sent: [`AnswerTooLarge`](Self::AnswerTooLarge), [`BadFrame`](Self::BadFrame),
+///   [`SlowReader`](Self::SlowReader).
+/// - The operator: [`Shutdown`](Self::Shutdown), [`DrainForced`](Self::DrainForced).
+///
 /// If there are several reasons, the first stands. Later events do not change it. A handler may
 /// give any of these reasons in an [`Action`](crate::Action); [`Custom`](Self::Custom) is for its
-/// own.
+/// own. [`Stats::closed`](crate::Stats::closed) counts each kind of reason.
+///
+/// Queued output is still sent, for at most the
+/// [close timeout](crate::ListenerOptions::close_timeout). After `Reset`, `Io`, `SlowReader`,
+/// `WriteStalled` and `DrainForced` it is dropped.
 #[derive(Debug, Copy, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum CloseReason {
@@ -165,17 +182,28 @@ pub enum CloseReason {
     Io(ErrorKind),
     /// A packet stayed incomplete for the
     /// [packet timeout](crate::ListenerOptions::packet_timeout).
-    #[error("packet timeout")]
+    #[error("a packet was incomplete for packet_timeout")]
     PacketTimeout,
     /// The peer sent no byte for the [idle timeout](crate::ListenerOptions::idle_timeout).
-    #[error("idle timeout")]
+    #[error("the peer sent no byte for idle_timeout")]
     IdleTimeout,
     /// Output was queued, and the peer took no byte of it for the
     /// [write-stall timeout](crate::ListenerOptions::write_stall_timeout).
-    #[error("the peer took no output")]
+    ///
+    /// The peer is stuck, or it sends all its requests before it reads any answer. In the second case
+    /// more than [`write_high_water`](crate::ListenerOptions::write_high_water) bytes of answers are
+    /// queued, so the connection is not read, and the peer waits as well. Two options help such a
+    /// peer. Raise [`write_stall_timeout`](crate::ListenerOptions::write_stall_timeout) if it reads
+    /// later. Raise `write_high_water`, and with it
+    /// [`max_queued`](crate::ListenerOptions::max_queued), to the length of all answers if it reads
+    /// only after its last request.
+    #[error(
+        "the peer took no output for write_stall_timeout; raise it, or raise write_high_water and \
+         max_queued"
+    )]
     WriteStalled,
     /// The peer announced a packet above the maximum.
-    #[error("packet of {announced} bytes announced, the maximum is {max}")]
+    #[error("a packet of {announced} bytes was announced, max_packet is {max}")]
     PacketTooLarge {
         /// The announced length in bytes.
         announced: usize,
@@ -200,7 +228,7 @@ pub enum CloseReason {
     FramerBug,
     /// The peer reads too slowly: with the packet of an [`Action`](crate::Action) its queue would
     /// exceed [`max_queued`](crate::ListenerOptions::max_queued).
-    #[error("the peer reads too slowly")]
+    #[error("the peer reads too slowly: its output would exceed max_queued; raise max_queued")]
     SlowReader,
     /// A callback panicked.
     #[error("the handler panicked")]

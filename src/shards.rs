@@ -21,7 +21,7 @@ use crate::options::{ListenerOptions, ReactorOptions};
 use crate::reactor::build::ReactorParts;
 use crate::sync::Arc;
 
-/// Several reactors, each on a thread of its own.
+/// Several reactors, each on a thread of its own: one for each core, or as many as you choose.
 ///
 /// A handler is made on its shard and stays there, so it need not be `Send`. The factory is cloned
 /// for each shard. Addresses, broadcasts, [`Handle::close`] and statistics work across shards.
@@ -36,7 +36,12 @@ use crate::sync::Arc;
 ///
 /// impl Handler for Echo {
 ///     type Message = ();
-///     fn handle_packet<'a>(&'a mut self, packet: &'a [u8], _: &mut Context<'_, ()>) -> Action<'a> {
+///
+///     fn handle_packet<'a>(
+///         &'a mut self,
+///         packet: &'a [u8],
+///         _ctx: &mut Context<'_, ()>,
+///     ) -> Action<'a> {
 ///         Action::send(packet)
 ///     }
 /// }
@@ -44,8 +49,7 @@ use crate::sync::Arc;
 /// # fn main() -> Result<(), condor::Error> {
 /// let shards = Shards::new(2)?;
 /// shards.start_listener("echo", ListenerOptions::port(0), |_peer| Echo)?;
-/// let handle = shards.handle();
-/// # let _ = handle.shutdown()?;
+/// # let _ = shards.handle().shutdown()?;
 /// shards.run()
 /// # }
 /// ```
@@ -72,6 +76,8 @@ pub struct Shards {
 
 impl Shards {
     /// `count` shards with the default [`ReactorOptions`]. Zero counts as one.
+    /// [`available_parallelism`](thread::available_parallelism) tells how many cores the process
+    /// may use.
     ///
     /// # Errors
     ///
@@ -182,12 +188,12 @@ impl Shards {
                 News::Died(why) => {
                     may_serve.get_or_init(|| false);
                     shared.abort();
-                    log::error!("shard {shard} ended: {why}");
+                    log::error!("shard {shard}: ended, so all others end: {why}");
                     outcome = outcome.and(Err(Error::Shard { shard, why }));
                 }
             }
         }
-        threads.into_iter().for_each(join);
+        threads.into_iter().enumerate().for_each(join);
         outcome
     }
 
@@ -218,9 +224,9 @@ fn thread_name(label: &str, shard: usize) -> String {
 }
 
 /// Waits for a shard's thread. The thread has caught and reported the panics of its shard itself.
-fn join(thread: JoinHandle<()>) {
+fn join((shard, thread): (usize, JoinHandle<()>)) {
     if thread.join().is_err() {
-        log::error!("a shard's thread panicked while it ended");
+        log::error!("shard {shard}: its thread panicked while it ended");
     }
 }
 

@@ -12,14 +12,14 @@ use std::time::Duration;
 
 use super::Listener;
 use super::accepting::FULL_ROUNDS;
-use crate::acceptor::{AcceptFault, Acceptor};
+use crate::acceptor::{self, AcceptFault, Acceptor};
 use crate::admission::Listening;
 use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::guard::caught;
 use crate::handler::{Accepted, Handler};
 use crate::identity::Identity;
-use crate::logging::Cause;
+use crate::logging::{Cause, PANIC_CURE, WATCH_CURE};
 use crate::loop_state::{LoopState, Timer};
 use crate::peer::Peer;
 use crate::stream::Stream;
@@ -53,6 +53,14 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         let full = self.accepting.ready && !self.admission.has_room();
         if full && !self.accepting.full {
             self.profile.counters.connection_limit_hits.add(1);
+            if self.gate.opens(Cause::ConnectionLimit, state.nanos()) {
+                log::warn!(
+                    "listener \"{}\": the next client has to wait: max_connections is {}; raise \
+                     max_connections, or set idle_timeout",
+                    self.profile.name,
+                    self.profile.options.max_connections
+                );
+            }
         }
         self.accepting.full = full;
         Ok(())
@@ -112,13 +120,18 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         match fault {
             AcceptFault::Empty | AcceptFault::Connection => {
                 if self.gate.opens(Cause::AcceptError, state.nanos()) {
-                    log::debug!("{}: a connection was lost in accept: {error}", self.profile.name);
+                    let name = &self.profile.name;
+                    log::debug!("listener \"{name}\": a connection was lost in accept: {error}");
                 }
             }
             AcceptFault::Resources => {
                 if self.gate.opens(Cause::AcceptPause, state.nanos()) {
                     let name = &self.profile.name;
-                    log::warn!("{name}: cannot accept, next try in {ACCEPT_PAUSE:?}: {error}");
+                    log::warn!(
+                        "listener \"{name}\": cannot accept, next try in {ACCEPT_PAUSE:?}: \
+                         {error}; {}",
+                        acceptor::cure(&error)
+                    );
                 }
                 self.profile.counters.accept_pauses.add(1);
                 let timer = Timer::Accept { listener: self.profile.slot };
@@ -178,8 +191,10 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         if let Err(error) = stream.register(&state.registry, token) {
             self.profile.counters.register_errors.add(1);
             if self.gate.opens(Cause::RegisterError, state.nanos()) {
-                let name = &self.profile.name;
-                log::warn!("{name}: cannot watch {}: {error}", identity.peer_addr());
+                let (name, peer) = (&self.profile.name, identity.peer_addr());
+                log::warn!(
+                    "listener \"{name}\": peer {peer}: cannot watch it: {error}; {WATCH_CURE}"
+                );
             }
             self.admission.leave(self.profile.shard);
             return;
@@ -199,7 +214,11 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
             Err(text) => {
                 self.profile.counters.panics.add(1);
                 if self.gate.opens(Cause::FactoryPanic, state.nanos()) {
-                    log::error!("{}: the factory panicked: {text}", self.profile.name);
+                    let (name, peer) = (&self.profile.name, identity.peer_addr());
+                    log::error!(
+                        "listener \"{name}\": peer {peer}: the factory panicked: {text}; \
+                         {PANIC_CURE}"
+                    );
                 }
                 self.free(state, key);
             }

@@ -3,9 +3,9 @@
 use super::Listener;
 use super::broadcast::Broadcast;
 use crate::acceptor::Acceptor;
-use crate::guard::guarded;
+use crate::guard::{caught, guarded};
 use crate::handler::Handler;
-use crate::logging::Cause;
+use crate::logging::{Cause, PANIC_CURE};
 use crate::loop_state::LoopState;
 use crate::mailbox::Mail;
 use crate::peer::Peer;
@@ -128,10 +128,13 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
 
     pub(super) fn drop_message(&mut self, state: &LoopState, message: H::Message) {
         self.profile.counters.dropped_messages.add(1);
-        if guarded(|| drop(message)).is_none() {
+        if let Err(text) = caught(|| drop(message)) {
             self.profile.counters.panics.add(1);
             if self.gate.opens(Cause::DroppedMessage, state.nanos()) {
-                log::error!("{}: the drop of a message panicked", self.profile.name);
+                let name = &self.profile.name;
+                log::error!(
+                    "listener \"{name}\": the drop of a message panicked: {text}; {PANIC_CURE}"
+                );
             }
         }
     }

@@ -12,7 +12,10 @@ use crate::system::{fd_limit, somaxconn};
 #[non_exhaustive]
 pub enum OptionsWarning {
     /// `max_connections` is above the number of files that the process may open.
-    #[error("max_connections is {max_connections}, but the process may open only {fds} files")]
+    #[error(
+        "max_connections is {max_connections}, but the process may open only {fds} files; \
+         raise `ulimit -n`, or lower max_connections"
+    )]
     MoreConnectionsThanFds {
         /// `max_connections`.
         max_connections: usize,
@@ -21,7 +24,10 @@ pub enum OptionsWarning {
     },
     /// Hostile peers could make the process hold more memory than
     /// [`memory_warning`](ListenerOptions::memory_warning).
-    #[error("worst case of {bytes} bytes of memory is above memory_warning of {threshold}")]
+    #[error(
+        "worst case of {bytes} bytes of memory is above memory_warning of {threshold}; lower \
+         max_connections, max_packet or max_queued, or raise memory_warning"
+    )]
     WorstCaseMemory {
         /// [`ListenerOptions::worst_case_memory`], in bytes.
         bytes: usize,
@@ -29,7 +35,10 @@ pub enum OptionsWarning {
         threshold: usize,
     },
     /// `backlog` is above the kernel's limit. The kernel cuts it to that limit.
-    #[error("backlog of {backlog} is above the system's limit of {somaxconn}")]
+    #[error(
+        "backlog of {backlog} is above the system's limit of {somaxconn}; raise the sysctl \
+         net.core.somaxconn, or lower backlog"
+    )]
     BacklogCut {
         /// `backlog`.
         backlog: u32,
@@ -38,7 +47,10 @@ pub enum OptionsWarning {
     },
     /// The packet timeout is off. A peer that stops inside a packet holds its memory and its slot
     /// for ever.
-    #[error("packet_timeout is off: a peer that stops inside a packet holds its slot for ever")]
+    #[error(
+        "packet_timeout is off: a peer that stops inside a packet holds its slot for ever; set \
+         packet_timeout"
+    )]
     NoPacketTimeout,
 }
 

@@ -16,10 +16,27 @@ pub(crate) enum Origin {
 
 /// Options of one listener: its address, its framing and its limits.
 ///
-/// [`port`](Self::port), [`new`](Self::new) and [`from_std`](Self::from_std) make them, with a
-/// default for every option. If Erlang's Condor has the option, the default is the same. Wrong
-/// values give no error in the setters: [`check`](Self::check) finds them, and the start of the
-/// listener refuses them with [`Error::Options`](crate::Error::Options).
+/// [`port`](Self::port), [`new`](Self::new) and [`from_std`](Self::from_std) make them. Each option
+/// has a default, given here in parentheses. If Erlang's Condor has the option, the default is the
+/// same.
+///
+/// - Packets: [`framing`](Self::framing) (a length of two bytes), [`max_packet`](Self::max_packet)
+///   (what the length can express, at most 1 MiB).
+/// - Peers that send too slowly: [`packet_timeout`](Self::packet_timeout) (10 s),
+///   [`idle_timeout`](Self::idle_timeout) (none), [`keepalive`](Self::keepalive) (none).
+/// - Peers that read too slowly: [`write_high_water`](Self::write_high_water) (64 KiB),
+///   [`write_low_water`](Self::write_low_water) (32 KiB), [`max_queued`](Self::max_queued) (8 MiB),
+///   [`write_stall_timeout`](Self::write_stall_timeout) (30 s).
+/// - How much at once: [`max_connections`](Self::max_connections) (100),
+///   [`mailbox_capacity`](Self::mailbox_capacity) (65,536 messages),
+///   [`memory_warning`](Self::memory_warning) (8 GiB).
+/// - The end: [`close_timeout`](Self::close_timeout) (10 s),
+///   [`linger_timeout`](Self::linger_timeout) (5 s), [`drain_timeout`](Self::drain_timeout) (5 s).
+/// - The sockets: [`backlog`](Self::backlog) (1,024 clients), [`nodelay`](Self::nodelay) (yes),
+///   [`v6_only`](Self::v6_only) (no).
+///
+/// Wrong values give no error in the setters. [`check`](Self::check) finds them, and the start of
+/// the listener refuses them with [`Error::Options`](crate::Error::Options).
 ///
 /// # Examples
 ///
@@ -58,7 +75,8 @@ pub struct ListenerOptions {
 }
 
 impl ListenerOptions {
-    /// The longest [`keepalive`](Self::keepalive): 32,767 s, the limit of Linux.
+    /// The longest [`keepalive`](Self::keepalive): 32,767 s. It is the limit of Linux,
+    /// `MAX_TCP_KEEPIDLE` in the kernel's `include/net/tcp.h`.
     pub const MAX_KEEPALIVE: Duration = Duration::from_secs(32_767);
 
     /// Listens on 127.0.0.1, as Erlang's Condor does. With port 0 the system chooses a port, and
@@ -130,13 +148,14 @@ impl ListenerOptions {
     }
 
     /// The most clients that wait in the kernel to be accepted. Default: 1024. At least 1. If it is
-    /// above the system's limit (`net.core.somaxconn`), the kernel cuts it to that limit.
+    /// above the system's limit, the kernel cuts it to that limit. On Linux the limit is
+    /// `net.core.somaxconn`, see [listen(2)](https://man7.org/linux/man-pages/man2/listen.2.html).
     pub fn backlog(mut self, clients: u32) -> Self {
         self.backlog = clients;
         self
     }
 
-    /// Whether the kernel sends small answers at once (TCP_NODELAY). Default: yes. With either
+    /// Whether the kernel sends small answers at once (`TCP_NODELAY`). Default: yes. With either
     /// value the answers of one turn are written together.
     pub fn nodelay(mut self, nodelay: bool) -> Self {
         self.nodelay = nodelay;
@@ -144,7 +163,7 @@ impl ListenerOptions {
     }
 
     /// How long a connection is silent before the kernel probes whether the peer still exists
-    /// (SO_KEEPALIVE, TCP_KEEPIDLE). Default: the kernel never probes. Whole seconds, from 1 s to
+    /// (`SO_KEEPALIVE`, `TCP_KEEPIDLE`). Default: the kernel never probes. Whole seconds, from 1 s to
     /// [`MAX_KEEPALIVE`](Self::MAX_KEEPALIVE).
     pub fn keepalive(mut self, idle: Duration) -> Self {
         self.keepalive = Some(idle);
@@ -233,7 +252,11 @@ impl ListenerOptions {
     /// than zero. `Duration::MAX`: no timeout.
     ///
     /// After it the connection ends with
-    /// [`CloseReason::WriteStalled`](crate::CloseReason::WriteStalled).
+    /// [`CloseReason::WriteStalled`](crate::CloseReason::WriteStalled). A peer that sends many requests
+    /// before it reads the first answer ends like this, too: above
+    /// [`write_high_water`](Self::write_high_water) its requests are not read. If such peers are
+    /// welcome, raise `write_high_water` and [`max_queued`](Self::max_queued) to the length of all
+    /// answers.
     pub fn write_stall_timeout(mut self, timeout: Duration) -> Self {
         self.write_stall_timeout = timeout;
         self
@@ -249,8 +272,8 @@ impl ListenerOptions {
     /// How long a connection lingers: after our last byte was sent, the peer's remaining bytes are
     /// read and dropped. Default: 5 s. Zero: connections do not linger.
     ///
-    /// Without lingering the kernel may answer the remaining bytes with a reset, which destroys
-    /// output in flight.
+    /// Without lingering the kernel may answer the remaining bytes with a reset, as RFC 1122
+    /// §4.2.2.13 asks. A reset destroys output in flight.
     pub fn linger_timeout(mut self, timeout: Duration) -> Self {
         self.linger_timeout = timeout;
         self

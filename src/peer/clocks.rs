@@ -81,7 +81,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     pub(super) fn packet_timeout(&mut self, cx: &mut PeerCx<'_, H::Message>) {
         cx.profile.counters.packet_timeouts.add(1);
         let Some(partial) = self.conn.take_partial() else { return };
-        self.log_partial(cx, partial.as_slice());
+        self.log_partial(cx, partial.as_slice(), CloseReason::PacketTimeout);
         self.dispatch(cx, |handler, ctx| {
             let action = handler.handle_info(Info::Timeout(partial.as_slice()), ctx);
             ctx.apply(action);

@@ -7,7 +7,7 @@ use crate::connection::Flags;
 use crate::guard::guarded;
 use crate::handler::Handler;
 use crate::life::Stage;
-use crate::logging::{Cause, resembles};
+use crate::logging::{Cause, cure, resembles};
 use crate::peer_cx::PeerCx;
 use crate::reason::CloseReason;
 use crate::stream::Stream;
@@ -17,7 +17,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     /// Decides the end. If the peer has closed in the middle of its first packet, this logs a line.
     pub(crate) fn close(&mut self, cx: &mut PeerCx<'_, H::Message>, reason: CloseReason) {
         if let (CloseReason::PeerClosedMidPacket { .. }, Some(input)) = (reason, &self.conn.input) {
-            self.log_partial(cx, input.as_slice());
+            self.log_partial(cx, input.as_slice(), reason);
         }
         self.conn.close(reason);
     }
@@ -32,20 +32,27 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     }
 
     pub(super) fn log_nonsense(&self, cx: &mut PeerCx<'_, H::Message>, bytes: &[u8]) {
-        if let Some(CloseReason::PacketTooLarge { .. } | CloseReason::BadFrame(_)) =
+        if let Some(reason @ (CloseReason::PacketTooLarge { .. } | CloseReason::BadFrame(_))) =
             self.conn.reason()
         {
-            self.log_partial(cx, bytes);
+            self.log_partial(cx, bytes, reason);
         }
     }
 
-    pub(super) fn log_partial(&self, cx: &mut PeerCx<'_, H::Message>, bytes: &[u8]) {
+    pub(super) fn log_partial(
+        &self,
+        cx: &mut PeerCx<'_, H::Message>,
+        bytes: &[u8],
+        reason: CloseReason,
+    ) {
         if !self.conn.has(Flags::HAD_PACKET) && cx.gate.opens(Cause::Nonsense, cx.state.nanos()) {
             log::warn!(
-                "{}: the first packet of {} came to nothing; it looks like {}",
+                "listener \"{}\": peer {}: the first packet came to nothing: {reason}, and it \
+                 looks like {}; {}",
                 cx.profile.name,
                 self.identity.peer_addr(),
-                resembles(bytes)
+                resembles(bytes),
+                cure(reason)
             );
         }
     }

@@ -13,7 +13,7 @@ use crate::connection::Flags;
 use crate::framing::{Decode, Deframe, Enframe, Shape};
 use crate::guard::{drop_guarded, panic_text};
 use crate::handler::{Action, Context, Handler, Packet, PassThrough, Place};
-use crate::logging::Cause;
+use crate::logging::{Cause, PANIC_CURE};
 use crate::loop_state::{FLUSH_AT, LoopState};
 use crate::peer_cx::PeerCx;
 use crate::reason::{CloseReason, SendError};
@@ -145,11 +145,12 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         let counters = &cx.profile.counters;
         counters.terminated.add(1);
         counters.closed[crate::stats::CloseKind::from(reason) as usize].add(1);
-        log::debug!("{}: {} ended: {reason}", cx.profile.name, self.identity.peer_addr());
+        let (name, identity) = (&cx.profile.name, &self.identity);
+        log::debug!("listener \"{name}\": peer {}: ended: {reason}", identity.peer_addr());
         if matches!(reason, CloseReason::WriteStalled | CloseReason::SlowReader)
             && cx.gate.opens(Cause::SlowPeer, cx.state.nanos())
         {
-            log::warn!("{}: {}: {reason}", cx.profile.name, self.identity.peer_addr());
+            log::warn!("listener \"{name}\": peer {}: ended: {reason}", identity.peer_addr());
         }
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| handler.terminate(reason))) {
             self.panicked(cx, payload);
@@ -162,7 +163,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         cx.profile.counters.panics.add(1);
         if cx.gate.opens(Cause::Panic, cx.state.nanos()) {
             log::error!(
-                "{}: a callback of {} panicked: {}",
+                "listener \"{}\": peer {}: a callback panicked: {}; {PANIC_CURE}",
                 cx.profile.name,
                 self.identity.peer_addr(),
                 panic_text(payload.as_ref())

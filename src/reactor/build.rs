@@ -1,6 +1,8 @@
 //! Makes a reactor: first the parts whose making can fail, then the rest on the reactor's own
 //! thread.
 
+use std::sync::Once;
+
 use mio::{Poll, Waker};
 use slab::Slab;
 
@@ -32,9 +34,10 @@ impl ReactorParts {
         let poll = Poll::new().map_err(failed("make an event queue"))?;
         let waker = Waker::new(poll.registry(), token::WAKER).map_err(failed("make a waker"))?;
         let registry = poll.registry().try_clone().map_err(failed("share the event queue"))?;
+        let told = Once::new();
         let notifier = Notifier::new(move || {
             if let Err(error) = waker.wake() {
-                log::error!("cannot wake the reactor: {error}");
+                told.call_once(|| log::error!("reactor: cannot be woken: {error}"));
             }
         });
         Ok((Self { shard, poll, registry, options }, Inbox::new(notifier)))

@@ -5,6 +5,7 @@ use super::{ListenerSlot, Reactor};
 use crate::directory::Command;
 use crate::drain::{DrainPart, Report};
 use crate::identity::ConnectionId;
+use crate::logging::WATCH_CURE;
 use crate::phases::AnyListener;
 
 impl Reactor {
@@ -25,7 +26,10 @@ impl Reactor {
         let slot = entry.key();
         let mut listener = make(u16::try_from(slot).unwrap_or(u16::MAX));
         if let Err(error) = listener.register(&self.state) {
-            log::error!("listener \"{}\": cannot be watched: {error}", listener.name());
+            log::error!(
+                "listener \"{}\": stops, its socket cannot be watched: {error}; {WATCH_CURE}",
+                listener.name()
+            );
             entry.insert(ListenerSlot::new(listener));
             return self.drain_slot(slot);
         }

@@ -8,7 +8,8 @@
 use super::stage::Stage;
 use super::{ListenerSlot, Reactor};
 use crate::drain::{DrainPart, Report};
-use crate::guard::guarded;
+use crate::guard::caught;
+use crate::logging::PANIC_CURE;
 use crate::loop_state::Timer;
 
 impl Reactor {
@@ -76,10 +77,13 @@ impl Reactor {
     pub(super) fn evict(&mut self, slot: usize, report: Report) {
         let ListenerSlot { mut listener, parts, .. } = self.listeners.remove(slot);
         listener.retire(&mut self.state);
-        log::info!("listener \"{}\": stopped, {report}", listener.name());
+        let name = listener.name().to_owned();
+        log::info!("listener \"{name}\": stopped: {report}");
         // This drops the factory, which is code of the user and may panic.
-        if guarded(|| drop(listener)).is_none() {
-            log::error!("the drop of a factory panicked");
+        if let Err(text) = caught(|| drop(listener)) {
+            log::error!(
+                "listener \"{name}\": the drop of the factory panicked: {text}; {PANIC_CURE}"
+            );
         }
         if let Some(shutdown) = &mut self.shutdown {
             shutdown.report.merge(&report);

@@ -90,6 +90,14 @@ fn only_peers_read_or_write_a_stream() {
 }
 
 #[test]
+fn log_lines_have_one_form() {
+    let files = sources(&["src"]);
+    let lines: usize = files.iter().map(|file| file.text.matches("log::").count()).sum();
+    assert!(lines > 20, "only {lines} lines are found");
+    hold(&files, formless_logs);
+}
+
+#[test]
 fn the_life_of_a_connection_is_one_type() {
     let files: Vec<Source> =
         sources(&["src"]).into_iter().filter(|file| file.path != "src/life.rs").collect();
@@ -176,6 +184,40 @@ fn unmapped<'a>(map: &str, modules: impl Iterator<Item = &'a str>) -> Vec<String
 
 fn no_header(text: &str) -> Findings {
     if text.starts_with("//! ") { Vec::new() } else { vec![(1, String::from("no `//!`"))] }
+}
+
+/// Log lines that do not begin with what they are about, and warnings that name no cure. A reason, an
+/// error and a warning of the options have their own form, and are not looked into.
+fn formless_logs(text: &str) -> Findings {
+    const SUBJECTS: [&str; 4] = ["listener \\\"", "reactor: ", "shard {shard}: ", "{error}"];
+    const CURES: [&str; 4] = ["; ", "{reason}", "{warning}", "{refused}"];
+    let mut found = Findings::new();
+    for level in ["error", "warn", "info", "debug", "trace"] {
+        for (at, call) in text.match_indices(&format!("log::{level}!(")) {
+            let line = string(text[at + call.len()..].trim_start());
+            let has = |parts: &[&str]| parts.iter().any(|part| line.contains(part));
+            let number = 1 + text[..at].matches('\n').count();
+            if !SUBJECTS.iter().any(|subject| line.starts_with(subject)) {
+                found.push((number, String::from("the log line does not say what it is about")));
+            }
+            if level == "warn" && !has(&CURES) {
+                found.push((number, String::from("the warning names no cure")));
+            }
+        }
+    }
+    found
+}
+
+/// The string that a text begins with, without its quotes.
+fn string(text: &str) -> &str {
+    let inner = text.strip_prefix('"').unwrap_or_default();
+    let mut escaped = false;
+    let end = inner.find(|c| {
+        let ends = c == '"' && !escaped;
+        escaped = c == '\\' && !escaped;
+        ends
+    });
+    &inner[..end.unwrap_or_default()]
 }
 
 /// A second carrier of what `life` says: a flag or a mark for a stage, a deadline of its own, or the
@@ -583,5 +625,23 @@ fn calls_of_streams_are_found() {
     }
     for good in ["lock.read().unwrap()", "fn read(&mut self)", "// calls stream.read(buffer)"] {
         assert_eq!(stream_calls(good), [], "{good}");
+    }
+}
+
+#[test]
+fn a_log_line_without_subject_or_cure_is_found() {
+    for bad in [
+        "log::warn!(\"{name}: {peer} is slow; raise max_queued\");",
+        "log::warn!(\"listener \\\"{name}\\\": peer {peer}: is slow\");",
+        "log::error!(\n    \"cannot wake: {error}\"\n);",
+        "log::info!(\"{}\", text);",
+    ] {
+        assert_eq!(formless_logs(bad).len(), 1, "{bad}");
+    }
+    for good in [
+        "log::warn!(\n    \"listener \\\"{name}\\\": is slow; \\\n     raise it\",\n);",
+        "log::error!(\"reactor: cannot be woken: {error}\");",
+    ] {
+        assert_eq!(formless_logs(good), [], "{good}");
     }
 }

@@ -1,6 +1,6 @@
-//! What is said in the log, how often, and what never is.
+//! Log lines: which exist, how often, and which never.
 //!
-//! A line is logged on the thread on which it happens, so each test collects those of its own.
+//! A line is logged on the thread that causes it, so each test collects the lines of its own thread.
 
 use std::io::ErrorKind;
 use std::thread;
@@ -12,7 +12,7 @@ use condor::{
 };
 use log::Level;
 
-use crate::lines::{collect, complaints, lines};
+use crate::lines::{collect, complaints, fields, lines};
 
 /// A message whose drop panics, if it is armed.
 #[derive(Debug)]
@@ -27,16 +27,16 @@ impl Drop for Bomb {
 /// Where the factory panics. The other clients of a harness come from 192.0.2.1.
 const NO_HANDLER_FOR: &str = "192.0.2.66:6";
 
-/// Sends packets back, or does what they say.
+/// Sends packets back, or does what a packet requests.
 struct Loud {
     init_panics: bool,
-    last_word: &'static str,
+    panic_at_end: &'static str,
 }
 
 impl Loud {
     fn make(peer: &Accepted<'_>) -> Self {
         assert_ne!(peer.peer_addr().to_string(), NO_HANDLER_FOR, "in the factory");
-        Self { init_panics: false, last_word: "" }
+        Self { init_panics: false, panic_at_end: "" }
     }
 }
 
@@ -57,7 +57,7 @@ impl Handler for Loud {
         match packet {
             b"panic" => panic!("in a packet"),
             b"panic at the end" => {
-                self.last_word = "in terminate";
+                self.panic_at_end = "in terminate";
                 Action::stop(CloseReason::Normal)
             }
             b"much" => {
@@ -82,7 +82,7 @@ impl Handler for Loud {
     }
 
     fn terminate(self, _: CloseReason) {
-        assert!(self.last_word.is_empty(), "{}", self.last_word);
+        assert!(self.panic_at_end.is_empty(), "{}", self.panic_at_end);
     }
 }
 
@@ -91,15 +91,15 @@ fn options() -> ListenerOptions {
 }
 
 fn loud() -> Harness<Loud> {
-    Harness::new(options().max_connections(10_000), Loud::make)
+    Harness::new(options().max_connections(10_000).memory_warning(usize::MAX), Loud::make)
 }
 
-/// What can happen as often as a peer likes: its line, its level, and how it is made to happen. None
+/// Events that a peer can cause at any rate: the line, its level, and how the test causes it. None
 /// takes more than a few milliseconds.
 type Cause = (&'static str, Level, fn(&Harness<Loud>));
 
 const CAUSES: [Cause; 7] = [
-    (" panicked: in a packet", Level::Error, |harness| harness.connect().packet("panic")),
+    ("a callback panicked: in a packet", Level::Error, |harness| harness.connect().packet("panic")),
     ("the factory panicked: ", Level::Error, |harness| {
         harness.connect_from(NO_HANDLER_FOR.parse::<Endpoint>().unwrap());
     }),
@@ -110,8 +110,10 @@ const CAUSES: [Cause; 7] = [
         address.send(Bomb(true)).unwrap();
         harness.run();
     }),
-    ("the first packet of ", Level::Warn, |harness| harness.connect().receive("GET / HTTP/1.1")),
-    ("the peer reads too slowly", Level::Warn, |harness| {
+    ("the first packet came to nothing: ", Level::Warn, |harness| {
+        harness.connect().receive("GET / HTTP/1.1")
+    }),
+    ("ended: the peer reads too slowly", Level::Warn, |harness| {
         let client = harness.connect();
         client.peer_stalls();
         client.packet("much");
@@ -128,21 +130,21 @@ const CAUSES: [Cause; 7] = [
     }),
 ];
 
-/// Has everything happen, three times each, and fails unless each has one line.
+/// Causes each event three times, and fails unless each has exactly one line.
 #[track_caller]
 fn expect_one_line_each(harness: &Harness<Loud>) {
     for (text, level, happen) in CAUSES {
         (0..3).for_each(|_| happen(harness));
         let said = complaints();
         let [(at, line)] = &said[..] else { panic!("{text}: {said:?}") };
-        assert!(line.starts_with("testing: ") && line.contains(text), "{text}: {line}");
+        assert!(fields(line, "testing").what.starts_with(text), "{text}: {line}");
         assert_eq!(*at, level, "{line}");
     }
 }
 
-/// Goal: there is one line a second at most for each cause and listener; causes and listeners do
-/// not hide each other's. Method: each cause three times in a second, in two seconds and on two
-/// listeners; in between, everything once more just before its second is over.
+/// Goal: there is at most one line a second for each cause and listener, and no cause or listener
+/// hides another. Method: each cause three times in a second, in two seconds and on two listeners.
+/// In between everything happens once more just before its second is over.
 #[test]
 fn each_cause_has_one_line_a_second_and_listener() {
     collect();
@@ -157,11 +159,106 @@ fn each_cause_has_one_line_a_second_and_listener() {
     assert_eq!(complaints(), [], "a second is not over");
     one.advance(Duration::from_millis(1));
     expect_one_line_each(&one);
-    assert!(other.stats().panics >= 9, "what is not said is counted all the same");
+    assert!(other.stats().panics >= 9, "events without a line are counted too");
 }
 
-/// Goal: a panic makes one line, which says where, whose and what. Method: each callback in turn,
-/// on a listener of its own.
+/// Goal: a listener whose places are all taken says so, once a second. Method: a limit of two; places
+/// become free and are taken again, within a second and after it.
+#[test]
+fn the_connection_limit_has_one_line_a_second() {
+    collect();
+    let harness = Harness::new(options().max_connections(2), Loud::make);
+    let fill = || {
+        let client = harness.connect();
+        let said = complaints();
+        client.peer_resets();
+        said
+    };
+    let said = fill();
+    let [(Level::Warn, line)] = &said[..] else { panic!("{said:?}") };
+    let what = "the next client has to wait: max_connections is 2";
+    assert_eq!(fields(line, "testing").what, what);
+    assert_eq!(fill(), [], "a second is not over");
+    harness.advance(Duration::from_secs(1));
+    assert_eq!(fill(), said);
+    assert_eq!(harness.stats().connection_limit_hits, 3);
+}
+
+/// Something to warn of: what the line says, what its cure names, and how it is made to happen.
+type Warning = (&'static str, &'static [&'static str], fn());
+
+const WARNINGS: [Warning; 11] = [
+    ("the first packet came to nothing: a packet of ", &["framing", "max_packet"], || {
+        loud().receive([255; 4]);
+    }),
+    ("the first packet came to nothing: a packet was incomplete", &["packet_timeout"], || {
+        let harness = loud();
+        harness.receive([0, 4]);
+        harness.advance(Duration::from_secs(10));
+    }),
+    ("the first packet came to nothing: closed by the peer", &["framing"], || {
+        let harness = loud();
+        harness.receive([0, 4]);
+        harness.peer_closes();
+    }),
+    ("ended: the peer reads too slowly: ", &["max_queued"], || {
+        let harness = loud();
+        harness.peer_stalls();
+        harness.packet("much");
+    }),
+    (
+        "ended: the peer took no output for write_stall_timeout",
+        &["raise it", "write_high_water", "max_queued"],
+        || {
+            let harness = loud();
+            harness.peer_stalls();
+            harness.packet("little");
+            harness.advance(Duration::from_secs(3600));
+        },
+    ),
+    ("cannot accept, next try in ", &["max_connections"], || {
+        let harness = loud();
+        harness.fail_next_accept(ErrorKind::OutOfMemory);
+        harness.connect();
+    }),
+    ("the next client has to wait: ", &["max_connections", "idle_timeout"], || {
+        drop(Harness::new(options().max_connections(1), Loud::make));
+    }),
+    ("max_connections is 4000000, but ", &["`ulimit -n`", "max_connections"], || {
+        drop(Harness::new(
+            options().max_connections(4_000_000).memory_warning(usize::MAX),
+            Loud::make,
+        ));
+    }),
+    ("worst case of ", &["max_packet", "max_queued", "memory_warning"], || {
+        drop(Harness::new(options().max_connections(2).memory_warning(1), Loud::make));
+    }),
+    ("backlog of 1000000000 is above ", &["net.core.somaxconn", "backlog"], || {
+        drop(Harness::new(options().max_connections(2).backlog(1_000_000_000), Loud::make));
+    }),
+    ("packet_timeout is off: ", &["packet_timeout"], || {
+        drop(Harness::new(options().packet_timeout(Duration::MAX), Loud::make));
+    }),
+];
+
+/// Goal: each warning names the options or the command that cure it. Method: each in a harness of its
+/// own.
+#[test]
+fn each_warning_names_its_cure() {
+    collect();
+    for (text, cure, happen) in WARNINGS {
+        happen();
+        let mut said = lines();
+        said.retain(|(level, _)| *level <= Level::Warn);
+        let [(Level::Warn, line)] = &said[..] else { panic!("{text}: {said:?}") };
+        let fields = fields(line, "testing");
+        assert!(fields.what.starts_with(text), "{text}: {line}");
+        assert!(cure.iter().all(|option| fields.cure.contains(option)), "{cure:?}: {line}");
+    }
+}
+
+/// Goal: a panic makes one line, with its listener, its peer and its text. Method: each callback in
+/// turn, each on a separate listener.
 #[test]
 fn a_panic_makes_one_line() {
     collect();
@@ -170,30 +267,34 @@ fn a_panic_makes_one_line() {
         cause(&harness);
         let said = complaints();
         let [(Level::Error, line)] = &said[..] else { panic!("{text}: {said:?}") };
-        let rest = line.strip_prefix("testing: a callback of 192.0.2.1:").expect(line);
-        let (port, what) = rest.split_once(' ').unwrap();
-        assert!(port.parse::<u16>().is_ok(), "{line}");
-        assert_eq!(what, format!("panicked: {text}"));
+        let fields = fields(line, "testing");
+        assert!(fields.peer.starts_with("192.0.2.1:"), "{line}");
+        assert_eq!(fields.what, format!("a callback panicked: {text}"));
+        assert_eq!(fields.cure, "RUST_BACKTRACE=1 shows where");
     };
     of_a_peer("in a packet", |harness| harness.packet("panic"));
     of_a_peer("in a message", |harness| harness.message(Bomb(false)));
     of_a_peer("in terminate", |harness| harness.packet("panic at the end"));
 
-    let harness = Harness::of(Loud { init_panics: true, last_word: "" });
+    let harness = Harness::of(Loud { init_panics: true, panic_at_end: "" });
     assert_eq!(harness.closed(), Some(CloseReason::Panicked));
-    let said = complaints();
-    assert!(said.len() == 1 && said[0].1.ends_with(" panicked: in init"), "{said:?}");
+    let mut said = complaints();
+    said.retain(|(level, _)| *level == Level::Error);
+    let [(_, line)] = &said[..] else { panic!("{said:?}") };
+    assert_eq!(fields(line, "testing").what, "a callback panicked: in init");
 
     loud().connect_from(NO_HANDLER_FOR.parse::<Endpoint>().unwrap());
     let said = complaints();
     let [(Level::Error, line)] = &said[..] else { panic!("{said:?}") };
-    assert!(line.starts_with("testing: the factory panicked: "), "{line}");
-    assert!(line.contains("in the factory"), "{line}");
+    let fields = fields(line, "testing");
+    assert_eq!(fields.peer, NO_HANDLER_FOR);
+    assert!(fields.what.starts_with("the factory panicked: "), "{line}");
+    assert!(fields.what.contains("in the factory"), "{line}");
 }
 
-/// Goal: the text of a panic stays on its line and cannot fill the log, whatever a peer has put into
-/// it. Method: panics that repeat a packet with line ends, an escape sequence, marks of direction, and
-/// a megabyte; a factory whose panic has several lines.
+/// Goal: the text of a panic stays on its line and is cut, whatever bytes of a peer it contains.
+/// Method: panics that repeat a packet with line ends, an escape sequence, direction marks or a
+/// megabyte, and a factory whose panic has several lines.
 #[test]
 fn the_text_of_a_panic_stays_on_its_line() {
     collect();
@@ -207,7 +308,8 @@ fn the_text_of_a_panic_stays_on_its_line() {
         let options = ListenerOptions::port(5555).framing(LengthField::U32.max_packet(2 << 20));
         Harness::new(options, Loud::make).packet(format!("!{text}"));
         let line = error();
-        line.split_once(" panicked: the peer says ").expect(&line).1.to_owned()
+        let what = fields(&line, "testing").what;
+        what.split_once(" panicked: the peer says ").expect(&line).1.to_owned()
     };
     for (text, line) in [
         ("\"quotes\", \\ and 日本", "\"quotes\", \\ and 日本"),
@@ -228,9 +330,9 @@ fn the_text_of_a_panic_stays_on_its_line() {
     assert!(!line.contains(char::is_control), "{line:?}");
 }
 
-/// Goal: a first packet that came to nothing has a line that says what its bytes look like, however
-/// it came to nothing; later ones have none. Method: other protocols' openings, too large for a
-/// packet, cut off, and timed out; each on a listener of its own.
+/// Goal: a first packet that is invalid, cut off or late has a log line with the protocol that it
+/// looks like. Later packets have none. Method: the first bytes of other protocols, each on a
+/// separate listener.
 #[test]
 fn an_invalid_first_packet_is_logged_with_its_likely_protocol() {
     collect();
@@ -260,13 +362,13 @@ fn an_invalid_first_packet_is_logged_with_its_likely_protocol() {
             later.packet("a packet first");
             later.receive(opening);
             ends(&later);
-            assert_eq!(complaints(), [], "it has spoken our protocol before");
+            assert_eq!(complaints(), [], "a later packet has no line");
         }
     }
 }
 
 /// Goal: a long partial packet is judged by all of its bytes, not by its first few. Method: a packet
-/// whose length, read in the other byte order, is that of its first sixteen bytes.
+/// whose length, in the other byte order, equals that of its first sixteen bytes.
 #[test]
 fn a_long_partial_packet_is_not_mistaken_for_a_short_one() {
     collect();
@@ -279,13 +381,16 @@ fn a_long_partial_packet_is_not_mistaken_for_a_short_one() {
 #[track_caller]
 fn expect_nonsense(looks: &str, said: &[(Level, String)]) {
     let [(Level::Warn, line)] = said else { panic!("{looks}: {said:?}") };
-    assert!(line.starts_with("testing: the first packet of 192.0.2.1:"), "{line}");
-    assert!(line.ends_with(&format!(" came to nothing; it looks like {looks}")), "{line}");
+    let fields = fields(line, "testing");
+    assert!(fields.peer.starts_with("192.0.2.1:"), "{line}");
+    assert!(fields.what.starts_with("the first packet came to nothing: "), "{line}");
+    assert!(fields.what.ends_with(&format!(", and it looks like {looks}")), "{line}");
+    assert!(fields.cure.starts_with("check framing"), "{line}");
 }
 
-/// Goal: no line holds a byte of what peers send, at any level. Method: packets that are recognised
-/// in every notation go every way there is: answered, too large, cut, timed out, stalled, answered
-/// with too much, around panics, and through a drain.
+/// Goal: no log line contains a byte of a payload, at any level. Method: packets that can be
+/// recognised in every notation take every path: answered, too large, cut, timed out, stalled, with
+/// an answer that is too large, around panics, and in a drain.
 #[test]
 fn no_line_holds_a_payload() {
     collect();

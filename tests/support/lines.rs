@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::sync::Once;
 
+use condor::Endpoint;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 thread_local!(static LINES: RefCell<Option<Vec<(Level, String)>>> = const { RefCell::new(None) });
@@ -37,18 +38,44 @@ pub(crate) fn collect() {
 /// listener.
 pub(crate) fn lines() -> Vec<(Level, String)> {
     let mut lines = LINES.replace(Some(Vec::new())).expect("a test that collects");
-    lines.retain(|(_, line)| !line.starts_with("listener \"testing\": "));
+    lines.retain(|(level, line)| {
+        *level != Level::Info || !line.starts_with("listener \"testing\": ")
+    });
     lines
 }
 
 /// The same without what connections and listeners do in the ordinary course of things.
 pub(crate) fn complaints() -> Vec<(Level, String)> {
-    lines().into_iter().filter(|(_, line)| !is_ordinary(line)).collect()
+    lines().into_iter().filter(|(level, line)| !is_ordinary(*level, line)).collect()
 }
 
-fn is_ordinary(line: &str) -> bool {
-    const LISTENERS: [&str; 3] = ["\": listening on ", "\": worst case of ", "\": stopped, "];
-    line.ends_with(" connected")
-        || line.contains(" ended: ")
-        || LISTENERS.iter().any(|what| line.contains(what))
+fn is_ordinary(level: Level, line: &str) -> bool {
+    match level {
+        Level::Info => line.contains("\": listening on ") || line.contains("\": stopped: "),
+        Level::Debug => line.ends_with(": connected") || line.contains(": ended: "),
+        _ => false,
+    }
+}
+
+/// The fields of a line about a listener or about one of its peers.
+#[derive(Debug)]
+pub(crate) struct Fields<'a> {
+    /// Empty if the line is about no peer.
+    pub(crate) peer: &'a str,
+    /// What happened, and why if the line says so.
+    pub(crate) what: &'a str,
+    /// The options or the command that help. Empty if the line names none.
+    pub(crate) cure: &'a str,
+}
+
+/// Takes a line apart. Fails if the line does not have the form that the crate documents.
+#[track_caller]
+pub(crate) fn fields<'a>(line: &'a str, listener: &str) -> Fields<'a> {
+    let rest = line.strip_prefix(&format!("listener \"{listener}\": ")).expect(line);
+    let of_peer = rest.strip_prefix("peer ").and_then(|rest| rest.split_once(": "));
+    let (peer, rest) = of_peer.unwrap_or(("", rest));
+    assert!(peer.is_empty() || peer.parse::<Endpoint>().is_ok(), "{line}");
+    let (what, cure) = rest.rsplit_once("; ").unwrap_or((rest, ""));
+    assert!(!what.is_empty() && !line.contains(char::is_control), "{line:?}");
+    Fields { peer, what, cure }
 }
