@@ -1,10 +1,10 @@
-//! Packets out of bytes: `LengthField` against tokio-util's codec, in the same run.
+//! Decoding and encoding: `LengthField` and tokio-util's codec, in the same run.
 //!
 //! ```text
 //! cargo bench --bench framing
 //! ```
 //!
-//! Each iteration decodes 64 KiB of packets that have arrived whole; divide by the elements for
+//! Each iteration decodes 64 KiB of whole packets. Divide its time by the number of elements to get
 //! the time of one packet.
 
 use std::hint::black_box;
@@ -15,7 +15,7 @@ use condor::{Decode, LengthField};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use tokio_util::codec::{Decoder, Encoder, LengthDelimitedCodec};
 
-/// As many packets as fit.
+/// Bytes of packets in one iteration.
 const WIRE_LEN: usize = 64 * 1024;
 
 fn wire(size: usize) -> (Vec<u8>, u64) {
@@ -27,8 +27,8 @@ fn wire(size: usize) -> (Vec<u8>, u64) {
     (out, packets as u64)
 }
 
-/// The same with lengths of `size` and one more, in an order that no processor learns: there is none
-/// in it, and it is too long.
+/// Packets of `size` or `size + 1` bytes, in a random order. The sequence is so long that a branch
+/// predictor cannot learn it.
 fn mixed(size: usize) -> (Vec<u8>, u64) {
     let (mut out, mut packets, mut state) = (Vec::new(), 0, 1_u64);
     while out.len() < 32 * WIRE_LEN {
@@ -61,7 +61,7 @@ fn frame(decoded: Decode) -> Option<(usize, usize)> {
     }
 }
 
-/// All packets of `wire`, as the driver finds them: with a copy of the prefix for each batch.
+/// Decodes all packets of `wire` as the reactor does: with a copy of the prefix for each batch.
 fn batch(wire: &[u8]) -> usize {
     let mut prefix = Prefix::<2>::new(65_535);
     walk(|wire| frame(prefix.next(wire, 0).expect("good frames")), wire)

@@ -12,15 +12,15 @@ use condor::internals::{Tick, Wheel};
 use criterion::{Criterion, criterion_group, criterion_main};
 
 const SIZES: [u64; 4] = [1, 1_000, 100_000, 1_000_000];
-/// Ten seconds of ticks: where packet timeouts lie.
+/// Ten seconds of ticks: the default packet timeout.
 const SPAN: u64 = 10_000;
 
-/// Deadlines spread over the span, the same in every run.
+/// Deadlines spread over the span. They are the same in every run.
 fn deadlines(count: u64) -> impl Iterator<Item = u64> {
     (0..count).map(|at| at.wrapping_mul(0x9e37_79b9_7f4a_7c15) % SPAN + 1)
 }
 
-/// A packet's timer: armed when its first byte comes, cancelled when its last one does.
+/// A packet timer: it is armed at the first byte of a packet, and cancelled at the last one.
 fn arm_and_cancel(c: &mut Criterion) {
     let mut group = c.benchmark_group("arm and cancel");
     for size in SIZES {
@@ -46,8 +46,8 @@ fn arm_and_cancel(c: &mut Criterion) {
                 map.remove(&(at, u64::MAX))
             });
         });
-        // A heap cannot cancel: the usual way out is to leave the entry, and to skip it when it
-        // comes up. Arming is all there is to measure.
+        // A heap cannot cancel an entry. Usually the entry stays, and is skipped when it is due. So
+        // only arming is measured.
         group.bench_function(format!("BinaryHeap, push only/{size}"), |b| {
             let heap: BinaryHeap<Reverse<(u64, u64)>> =
                 deadlines(size).zip(0..).map(Reverse).collect();
@@ -65,7 +65,7 @@ fn arm_and_cancel(c: &mut Criterion) {
     group.finish();
 }
 
-/// Every timer of the span fires, tick by tick.
+/// Arms the timers, then expires every tick of the span until all have fired.
 fn expire_all(c: &mut Criterion) {
     let mut group = c.benchmark_group("arm and expire 100,000");
     group.sample_size(10);

@@ -1,5 +1,6 @@
-//! The inner loops of the rooms without a socket, to be counted, not timed: `benches/counts/run`
-//! runs them under callgrind, twice with different counts, and divides the difference.
+//! The inner loops of the modules without a socket. `benches/counts/run` counts their instructions:
+//! it runs a loop under callgrind twice, with different numbers of rounds, and divides the difference
+//! by the difference of the rounds.
 //!
 //! ```text
 //! cargo bench --bench counts -- decode 1000
@@ -17,7 +18,7 @@ const PAYLOAD: [u8; 64] = [7; 64];
 fn main() {
     let mut args = std::env::args().skip(1).filter(|arg| !arg.starts_with("--"));
     let (Some(what), Some(rounds)) = (args.next(), args.next()) else {
-        // `cargo bench` without arguments runs every bench: there is nothing to count here then.
+        // `cargo bench` without arguments runs every bench. Then no loop is chosen.
         return;
     };
     let rounds: usize = rounds.parse().expect("a number of rounds");
@@ -27,12 +28,12 @@ fn main() {
         "wheel" => wheel(rounds),
         "queue" => queue(rounds),
         "memory" => memory(rounds),
-        other => panic!("there is no loop named {other}: decode, encode, wheel, queue, memory"),
+        other => panic!("unknown loop {other}; known: decode, encode, wheel, queue, memory"),
     }
 }
 
-/// What a slab of so many connections and a wheel with a timer for each make resident, per entry.
-/// The slab's entries stand for connections: they have their size.
+/// Prints the resident memory per entry of a slab and of a wheel. The slab's entries have the size
+/// of a connection. The wheel has a timer for each entry.
 fn memory(entries: usize) {
     const CONNECTION: usize = 96;
     let before = resident();
@@ -54,7 +55,7 @@ fn memory(entries: usize) {
     black_box((slab, wheel));
 }
 
-/// Resident memory of this process in bytes, as Linux tells it.
+/// Resident memory of this process in bytes, from Linux's `/proc`.
 fn resident() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
@@ -62,7 +63,7 @@ fn resident() -> usize {
     kib.expect("a number") * 1024
 }
 
-/// 64 packets of 64 bytes a round.
+/// One round decodes 64 packets of 64 bytes.
 fn decode(rounds: usize) {
     let mut wire = Vec::new();
     for _ in 0..PACKETS {
@@ -70,7 +71,7 @@ fn decode(rounds: usize) {
     }
     let prefix = Prefix::<2>::new(65_535);
     for _ in 0..rounds {
-        // As the driver has it: a copy for each batch.
+        // The reactor, too, copies the prefix for each batch.
         let mut prefix = prefix;
         let mut rest = black_box(&wire[..]);
         while let Ok(Decode::Frame { payload, consumed }) = prefix.next(rest, 0) {
@@ -80,7 +81,7 @@ fn decode(rounds: usize) {
     }
 }
 
-/// 64 packets of 64 bytes a round.
+/// One round encodes 64 packets of 64 bytes.
 fn encode(rounds: usize) {
     let prefix = Prefix::<2>::new(65_535);
     let mut out = Vec::with_capacity(PACKETS * 66);
@@ -93,7 +94,7 @@ fn encode(rounds: usize) {
     }
 }
 
-/// 64 timers armed and cancelled a round, beside 10,000 others.
+/// One round arms and cancels 64 timers, beside 10,000 others.
 fn wheel(rounds: usize) {
     let mut wheel = Wheel::new();
     for at in 1..=10_000 {
@@ -107,7 +108,7 @@ fn wheel(rounds: usize) {
     }
 }
 
-/// 64 answers of 64 bytes queued, then taken by the kernel in one piece, a round.
+/// One round queues 64 answers of 64 bytes, then takes them out in one piece.
 fn queue(rounds: usize) {
     let (mut pool, mut queue) = (Pool::default(), Queue::default());
     for _ in 0..rounds {
