@@ -20,7 +20,7 @@
 //! # let client = std::thread::spawn(move || {
 //! let mut client = Client::connect(addr)?;
 //! assert_eq!(client.request(b"ping")?, b"pong");
-//! assert!(matches!(client.receive(), Err(ClientError::Closed)), "the server had no more to say");
+//! assert!(matches!(client.receive(), Err(ClientError::Closed)), "the server closed");
 //! # drop(handle.shutdown());
 //! # Ok::<(), ClientError>(())
 //! # });
@@ -41,6 +41,26 @@ use crate::framing::{Decode, Framing};
 use crate::reason::FrameError;
 
 /// One connection to a server. It sends and receives packets.
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// use condor::client::{Client, ClientError};
+/// use condor::Lines;
+///
+/// # fn main() -> Result<(), ClientError> {
+/// let client = Client::connect("127.0.0.1:5555")?;
+/// let mut client = client.framing(Lines::new(1024)).timeout(Duration::from_secs(2));
+/// let answer = client.request("stats")?;
+/// # let _ = answer;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// - One packet and its answer: [`request`](Self::request).
+/// - Packets in one direction: [`send`](Self::send), [`send_all`](Self::send_all),
+///   [`receive`](Self::receive).
+/// - The end: [`shutdown_write`](Self::shutdown_write) ends the output, a drop ends the connection.
 ///
 /// A client can [send](Self::send) packets without receiving the answers, as long as the answers
 /// fit into the buffers of both kernels. If they do not fit, the server cannot write, and at some
@@ -103,7 +123,7 @@ impl From<Failure> for io::Error {
 }
 
 impl Client {
-    /// The timeout of a client that sets none.
+    /// The timeout of a client that sets none: 10 s.
     pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
     const CHUNK: usize = 16 * 1024;
@@ -132,7 +152,7 @@ impl Client {
         Err(last)
     }
 
-    /// Makes a client of an existing connection. It sets TCP_NODELAY and blocking mode, and leaves
+    /// Makes a client of an existing connection. It sets `TCP_NODELAY` and blocking mode, and leaves
     /// the other options as they are.
     ///
     /// # Errors

@@ -167,7 +167,7 @@ impl ToSocketAddrs for Endpoint {
 
 /// The name of a Unix socket: a path, an abstract name, or none.
 ///
-/// | printed | |
+/// | printed | meaning |
 /// |---|---|
 /// | `unix:/run/echo.sock` | a path, as it was given to `bind`; it may be relative |
 /// | `unix:@echo` | an abstract name, without the NUL before it; only Linux has them |
@@ -190,7 +190,8 @@ pub struct UnixName(
 );
 
 impl UnixName {
-    /// The most bytes of a path or an abstract name: 107 on Linux, 103 elsewhere.
+    /// The most bytes of a path or an abstract name: 107 on Linux, 103 elsewhere. It is the size
+    /// of the system's `sun_path` less one byte for a NUL.
     pub const MAX: usize =
         if cfg!(any(target_os = "linux", target_os = "android")) { 107 } else { 103 };
 

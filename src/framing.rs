@@ -38,8 +38,28 @@ pub use prefix::Prefix;
 
 /// How a connection's bytes are cut into packets, in both directions. Cheap to clone.
 ///
-/// A [`LengthField`], [`Lines`] or [`Raw`] turns into one with `into()`. [`custom`](Self::custom)
-/// makes one from a [`Framer`]. The default is [`LengthField::U16`].
+/// - A length before each packet: [`LengthField`]. The default is [`LengthField::U16`].
+/// - Lines of text: [`Lines`].
+/// - No framing: [`Raw`].
+/// - A [`Framer`] of your own: [`custom`](Self::custom).
+/// - A framing for each direction: [`split`](Self::split).
+///
+/// `into()` turns each of the first three into a framing.
+/// [`ListenerOptions::framing`](crate::ListenerOptions::framing) sets the framing of a listener,
+/// [`Context::set_framing`](crate::Context::set_framing) that of one connection.
+///
+/// # Examples
+///
+/// ```
+/// use condor::{Decode, Framing, LengthField};
+///
+/// let framing = Framing::from(LengthField::U16);
+/// let mut wire = Vec::new();
+/// framing.encode(b"ping", &mut wire)?;
+/// assert_eq!(wire, b"\0\x04ping");
+/// assert_eq!(framing.decode(&wire, 0)?, Decode::Frame { payload: 2..6, consumed: 6 });
+/// # Ok::<(), condor::FrameError>(())
+/// ```
 #[derive(Clone)]
 pub struct Framing {
     input: Side,

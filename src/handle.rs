@@ -16,7 +16,32 @@ use crate::reason::MessageError;
 use crate::stats::{Counters, Stats};
 use crate::sync::Arc;
 
-/// Controls a reactor, from any thread and from callbacks. It is cheap to clone.
+/// Controls a reactor or its shards, from any thread and from callbacks. It is cheap to clone.
+///
+/// [`Reactor::handle`](crate::Reactor::handle), [`Shards::handle`](crate::Shards::handle) and
+/// [`Context::handle`](crate::Context::handle) return it.
+///
+/// - Listeners: [`start_listener`](Self::start_listener), [`stop_listener`](Self::stop_listener),
+///   [`listeners`](Self::listeners).
+/// - One connection: [`close`](Self::close).
+/// - The end of the server: [`shutdown`](Self::shutdown), [`is_ready`](Self::is_ready).
+/// - Counters: [`stats`](Self::stats), [`loop_stats`](Self::loop_stats).
+///
+/// # Examples
+///
+/// ```
+/// use std::thread;
+///
+/// use condor::Reactor;
+///
+/// let mut reactor = Reactor::new()?;
+/// let handle = reactor.handle();
+/// let operator = thread::spawn(move || handle.shutdown()?.wait());
+/// reactor.run()?;
+/// let report = operator.join().expect("no panic")?;
+/// assert_eq!(report.forced, 0);
+/// # Ok::<(), condor::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Handle {
     pub(crate) shared: Arc<Shared>,
@@ -131,7 +156,36 @@ impl Handle {
     }
 }
 
-/// A running listener: its address, its counters, and broadcasts to all of its connections.
+/// A listener that was started: its address, its counters, and broadcasts to all of its
+/// connections.
+///
+/// [`Reactor::start_listener`](crate::Reactor::start_listener) returns it. It can be cloned and
+/// sent to other threads. A drop of it does not stop the listener.
+///
+/// # Examples
+///
+/// ```
+/// use condor::{ListenerOptions, Reactor};
+/// # struct Echo;
+/// # impl condor::Handler for Echo {
+/// #     type Message = ();
+/// #     fn handle_packet<'a>(
+/// #         &'a mut self,
+/// #         packet: &'a [u8],
+/// #         _: &mut condor::Context<'_, ()>,
+/// #     ) -> condor::Action<'a> {
+/// #         condor::Action::send(packet)
+/// #     }
+/// # }
+///
+/// // `Echo` is a `Handler`, and its `Message` is `()`.
+/// let mut reactor = Reactor::new()?;
+/// let listener = reactor.start_listener("echo", ListenerOptions::port(0), |_peer| Echo)?;
+/// assert_ne!(listener.local_addr().as_inet().map(|addr| addr.port()), Some(0));
+/// listener.broadcast(()).expect("the mailbox has space");
+/// assert_eq!(listener.stats().open, 0);
+/// # Ok::<(), condor::Error>(())
+/// ```
 pub struct ListenerHandle<M> {
     pub(crate) name: Arc<str>,
     pub(crate) addr: Endpoint,

@@ -14,11 +14,36 @@ use crate::endpoint::Endpoint;
 use crate::identity::{ConnectionId, Identity};
 use crate::reason::CloseReason;
 
-/// The code of one connection. The value of the handler is the connection's state.
+/// The code of one connection. A value of the implementing type is the connection's state.
 ///
-/// The life of a connection:
+/// Only [`handle_packet`](Self::handle_packet) is required. [`init`](Self::init) is called first,
+/// [`handle_info`](Self::handle_info) for a message, a timeout or a shutdown, and
+/// [`terminate`](Self::terminate) last.
 ///
-/// 1. The listener accepts the connection. Its factory makes a handler from an [`Accepted`].
+/// ```
+/// # use condor::{Action, Context, Handler};
+/// struct Echo;
+///
+/// impl Handler for Echo {
+///     type Message = ();
+///
+///     fn handle_packet<'a>(
+///         &'a mut self,
+///         packet: &'a [u8],
+///         _ctx: &mut Context<'_, ()>,
+///     ) -> Action<'a> {
+///         Action::send(packet)
+///     }
+/// }
+/// # let harness = condor::testing::Harness::of(Echo);
+/// # harness.packet(b"hello");
+/// # assert_eq!(harness.packets(), [b"hello"]);
+/// ```
+///
+/// # The life of a connection
+///
+/// 1. The listener accepts the connection. The factory given to
+///    [`start_listener`](crate::Reactor::start_listener) makes a handler from an [`Accepted`].
 /// 2. The reactor calls [`init`](Self::init), once.
 /// 3. It calls [`handle_packet`](Self::handle_packet) for each packet, in order, and
 ///    [`handle_info`](Self::handle_info) for every other event.
@@ -81,6 +106,37 @@ pub trait Handler: Sized + 'static {
 
 /// An event of a connection that is not a packet. [`default_action`](Self::default_action) gives
 /// the usual answer to each.
+///
+/// # Examples
+///
+/// A handler that answers with each message that another thread sends to it:
+///
+/// ```
+/// use condor::{Action, Context, Handler, Info};
+///
+/// struct Subscriber;
+///
+/// impl Handler for Subscriber {
+///     type Message = String;
+/// #   fn handle_packet<'a>(&'a mut self, _: &'a [u8], _: &mut Context<'_, String>) -> Action<'a> {
+/// #       Action::Continue
+/// #   }
+///
+///     fn handle_info<'a>(
+///         &'a mut self,
+///         info: Info<'a, String>,
+///         _ctx: &mut Context<'_, String>,
+///     ) -> Action<'a> {
+///         match info {
+///             Info::Message(news) => Action::send(news),
+///             other => other.default_action(),
+///         }
+///     }
+/// }
+/// # let harness = condor::testing::Harness::of(Subscriber);
+/// # harness.message(String::from("hello"));
+/// # assert_eq!(harness.packets(), [b"hello"]);
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Info<'a, M> {

@@ -94,50 +94,54 @@
 //!
 //! For readers of the source. The order is from the top down: a module names only modules below it.
 //!
+//! <details><summary>All modules</summary>
+//!
 //! ```text
-//!   client       a blocking client for tests, tools and small programs
-//!   testing      the reactor over a simulated network, for tests of handlers
-//!   shards       one reactor per core
-//!   reactor      the turn: polls for events, then runs each phase
-//!   start        starts a listener: checks its options, takes its name, listens
-//!   listener     one named listener: its connections, and which of them have work to do
-//!   peer         one connection: reads and writes its stream, calls its handler
-//!   handler      the contract with your code: Handler, Context, Action, Info
-//!   peer_cx      what a peer borrows while it is worked on
+//!   client           a blocking client for tests, tools and small programs
+//!   testing          the reactor over a simulated network, for tests of handlers
+//!   shards           one reactor per core
+//!   reactor          the turn: polls for events, then runs each phase
+//!   start            starts a listener: checks its options, takes its name, listens
+//!   listener         one named listener: its connections, and which of them have work to do
+//!   peer             one connection: reads and writes its stream, calls its handler
+//!   handler          the contract with your code: Handler, Context, Action, Info
+//!   peer_cx          what a peer borrows while it is worked on
 //!   listener_shared  what stays the same while a listener runs
-//!   handle       what other threads and callbacks may ask of a reactor
-//!   directory    listeners by name, and the commands to each reactor
-//!   phases       what a reactor asks of a listener, one method per phase
-//!   loop_state   what all phases share: the time, the timers, the buffers
-//!   admission    how many connections a listener has, and on which shard
-//!   acceptor     the listening socket, and what its errors mean
-//!   stream       what a peer reads from and writes to
-//!   poller       where events come from: the system, or a simulated network
-//!   options      every limit, with its unit, its default and its check
-//!   token        the 64 bits that the kernel stores with each socket
-//!   system       what the system allows this process
-//!   drain        waits for a drain, and reports its result
-//!   mailbox      messages from any thread, and how they wake the reactor
-//!   loop_metrics histograms of the turns
-//!   stats        counters
-//!   logging      at most one line per second and cause
-//!   clock        where a reactor gets the time from
-//!   error        errors of options and of the environment
-//!   identity     the name of a connection, and the endpoint of its peer
-//!   endpoint     what an end is called: an IP address with a port, or a Unix name
-//!   guard        catches the panics of your code
-//!   sync         locks and atomics: the standard library's, or loom's
+//!   handle           what other threads and callbacks may ask of a reactor
+//!   directory        listeners by name, and the commands to each reactor
+//!   phases           what a reactor asks of a listener, one method per phase
+//!   loop_state       what all phases share: the time, the timers, the buffers
+//!   admission        how many connections a listener has, and on which shard
+//!   acceptor         the listening socket, and what its errors mean
+//!   stream           what a peer reads from and writes to
+//!   poller           where events come from: the system, or a simulated network
+//!   options          every limit, with its unit, its default and its check
+//!   token            the 64 bits that the kernel stores with each socket
+//!   system           what the system allows this process
+//!   drain            waits for a drain, and reports its result
+//!   mailbox          messages from any thread, and how they wake the reactor
+//!   loop_metrics     histograms of the turns
+//!   stats            counters
+//!   logging          at most one line per second and cause
+//!   clock            where a reactor gets the time from
+//!   error            errors of options and of the environment
+//!   identity         the name of a connection, and the endpoint of its peer
+//!   endpoint         what an end is called: an IP address with a port, or a Unix name
+//!   guard            catches the panics of your code
+//!   sync             locks and atomics: the standard library's, or loom's
 //!   ---- pure from here on: no socket, no clock, no input or output ----
-//!   connection   the state of one connection: input, output, clocks
-//!   life         how far a connection has come, and each step it can take
-//!   timers       the handlers' own timers
-//!   buffer       bytes that wait
-//!   framing      packets out of bytes, bytes out of packets
-//!   reason       why a connection ended, or why a packet or a message failed
-//!   wheel        many deadlines, one question: which are due?
-//!   flags        sets of flags that cannot be mixed
-//!   text         keeps text that others wrote on one line
+//!   connection       the state of one connection: input, output, clocks
+//!   life             how far a connection has come, and each step it can take
+//!   timers           the handlers' own timers
+//!   buffer           bytes that wait
+//!   framing          packets out of bytes, bytes out of packets
+//!   reason           why a connection ended, or why a packet or a message failed
+//!   wheel            many deadlines, one question: which are due?
+//!   flags            sets of flags that cannot be mixed
+//!   text             keeps text that others wrote on one line
 //! ```
+//!
+//! </details>
 //!
 //! `ARCHITECTURE.md` in the repository describes each of them, and gives the reasons.
 //!

@@ -112,8 +112,8 @@ impl LoopMetrics {
     }
 }
 
-/// The metrics of a reactor's turns since it was made. [`Handle::loop_stats`](
-/// crate::Handle::loop_stats) returns them.
+/// The metrics of a reactor's turns since it was made.
+/// [`Handle::loop_stats`](crate::Handle::loop_stats) returns them.
 ///
 /// A turn is one round of the event loop.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -209,8 +209,60 @@ impl<M> fmt::Debug for Mailbox<M> {
 
 /// The address of one connection. Any thread sends messages to it. In Erlang's Condor it is a pid.
 ///
-/// An address outlives its connection. A message sent after the end of the connection is refused or
-/// dropped. It never reaches the next connection in the same slot.
+/// [`Context::address`](crate::Context::address) returns it. An address outlives its connection. A
+/// message sent after the end of the connection is refused or dropped. It never reaches the next
+/// connection in the same slot.
+///
+/// # Examples
+///
+/// A function for `handle_packet`. It gives the work to another thread, and the result comes back
+/// as a message:
+///
+/// ```
+/// use std::thread;
+///
+/// use condor::{Action, Context};
+///
+/// fn work(packet: &[u8], ctx: &mut Context<'_, String>) -> Action<'static> {
+///     let (address, request) = (ctx.address(), packet.to_vec());
+///     thread::spawn(move || {
+///         let result = format!("{} bytes", request.len());
+///         // An error means that the result is not needed any more, or that the mailbox is full.
+///         let _ = address.send(result);
+///     });
+///     Action::Continue
+/// }
+/// # struct Works;
+/// # impl condor::Handler for Works {
+/// #     type Message = String;
+/// #     fn handle_packet<'a>(
+/// #         &'a mut self,
+/// #         packet: &'a [u8],
+/// #         ctx: &mut Context<'_, String>,
+/// #     ) -> Action<'a> {
+/// #         work(packet, ctx)
+/// #     }
+/// #     fn handle_info<'a>(
+/// #         &'a mut self,
+/// #         info: condor::Info<'a, String>,
+/// #         _: &mut Context<'_, String>,
+/// #     ) -> Action<'a> {
+/// #         match info {
+/// #             condor::Info::Message(result) => Action::send(result),
+/// #             other => other.default_action(),
+/// #         }
+/// #     }
+/// # }
+/// # let harness = condor::testing::Harness::of(Works);
+/// # harness.packet(b"hello");
+/// # let mut packets = harness.packets();
+/// # while packets.is_empty() {
+/// #     thread::yield_now();
+/// #     harness.run();
+/// #     packets = harness.packets();
+/// # }
+/// # assert_eq!(packets, [b"5 bytes"]);
+/// ```
 pub struct Address<M> {
     pub(crate) mailbox: Arc<Mailbox<M>>,
     pub(crate) key: u32,

@@ -3,9 +3,9 @@
 //! Options are data. Before a socket is touched, [`ListenerOptions::check`] and
 //! [`ReactorOptions::check`] find every error in them, and every value that may be unintended.
 
-mod check;
 mod listener;
 mod reactor;
+mod check;
 
 pub use check::{Findings, OptionsWarning};
 pub use listener::ListenerOptions;

@@ -39,6 +39,10 @@ macro_rules! counters {
         }
 
         /// A snapshot of the counters of one listener, or of the sum of several listeners.
+        ///
+        /// [`ListenerHandle::stats`](crate::ListenerHandle::stats) returns the counters of one
+        /// listener, [`Handle::stats`](crate::Handle::stats) the sum of all. They count from the
+        /// start of the listener. Only [`open`](Self::open) ever falls.
         #[derive(Debug, Clone, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Stats {

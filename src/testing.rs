@@ -21,12 +21,20 @@
 //! impl Handler for Adder {
 //!     type Message = ();
 //!
-//!     fn handle_packet<'a>(&'a mut self, packet: &'a [u8], _: &mut Context<'_, ()>) -> Action<'a> {
+//!     fn handle_packet<'a>(
+//!         &'a mut self,
+//!         packet: &'a [u8],
+//!         _ctx: &mut Context<'_, ()>,
+//!     ) -> Action<'a> {
 //!         let sum: u32 = packet.iter().copied().map(u32::from).sum();
 //!         Action::send(sum.to_string())
 //!     }
 //!
-//!     fn handle_info<'a>(&'a mut self, info: Info<'a, ()>, _: &mut Context<'_, ()>) -> Action<'a> {
+//!     fn handle_info<'a>(
+//!         &'a mut self,
+//!         info: Info<'a, ()>,
+//!         _ctx: &mut Context<'_, ()>,
+//!     ) -> Action<'a> {
 //!         match info {
 //!             Info::Timeout(_) => {
 //!                 self.timeouts += 1;
@@ -52,8 +60,9 @@
 //!
 //! ## What a test can do
 //!
-//! | the peer | sends bytes as they are, or packets | [`receive`](Harness::receive), [`packet`](Harness::packet) |
+//! | subject | what it does | method |
 //! |---|---|---|
+//! | the peer | sends bytes as they are, or packets | [`receive`](Harness::receive), [`packet`](Harness::packet) |
 //! | | has received bytes, or packets | [`sent`](Harness::sent), [`packets`](Harness::packets) |
 //! | | reads slowly, or not at all | [`peer_reads`](Harness::peer_reads), [`peer_stalls`](Harness::peer_stalls) |
 //! | | sends no more, or resets | [`peer_closes`](Harness::peer_closes), [`peer_resets`](Harness::peer_resets) |

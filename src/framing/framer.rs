@@ -55,7 +55,8 @@ impl Decode {
 ///
 /// # Examples
 ///
-/// Netstrings: a decimal length, a colon, the packet, a comma.
+/// [Netstrings](https://cr.yp.to/proto/netstrings.txt): a decimal length, a colon, the packet, a
+/// comma.
 ///
 /// ```
 /// use condor::{Decode, FrameError, Framer, Framing, Output};

@@ -55,8 +55,11 @@ const NO_HEADER: &str = "the payload is shorter than the header it has to begin 
 ///
 /// [`U8`](Self::U8), [`U16`](Self::U16) and [`U32`](Self::U32) are the plain prefixes. They are
 /// big-endian, stand at the start of the frame, count the packet alone, and are not delivered. DNS
-/// over TCP uses `U16` (RFC 1035 §4.2.2). For other fields start from [`new`](Self::new). Its
-/// setters mean the same as in Netty's `LengthFieldBasedFrameDecoder`.
+/// over TCP uses `U16` ([RFC 1035 §4.2.2]). For other fields start from [`new`](Self::new). Its
+/// setters mean the same as in Netty's [`LengthFieldBasedFrameDecoder`][netty].
+///
+/// [RFC 1035 §4.2.2]: https://www.rfc-editor.org/rfc/rfc1035#section-4.2.2
+/// [netty]: https://netty.io/4.1/api/io/netty/handler/codec/LengthFieldBasedFrameDecoder.html
 ///
 /// On output the field is computed, so a sent packet decodes to itself:
 ///

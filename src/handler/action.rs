@@ -76,7 +76,24 @@ impl From<Bytes> for Packet<'_> {
 /// What a callback returns: the reactor sends a packet, ends the connection, does both, or does
 /// neither.
 ///
-/// Packets that the same callback gave to [`Context::send`](super::Context::send) go first.
+/// ```
+/// use condor::{Action, CloseReason};
+///
+/// fn answer(packet: &[u8]) -> Action<'_> {
+///     match packet {
+///         b"" => Action::Continue,
+///         b"ping" => Action::send("pong"),
+///         b"quit" => Action::send_and_stop("bye", CloseReason::Normal),
+///         _ => Action::stop(CloseReason::Custom("unknown packet")),
+///     }
+/// }
+/// # assert!(matches!(answer(b""), Action::Continue));
+/// # assert!(matches!(answer(b"quit"), Action::SendAndStop(..)));
+/// ```
+///
+/// A packet is any of the types that turn into a [`Packet`]: bytes or text, borrowed, owned or
+/// shared. It may borrow from the handler or from the received packet. Packets that the same
+/// callback gave to [`Context::send`](super::Context::send) go first.
 ///
 /// # Errors
 ///

@@ -21,18 +21,56 @@ use crate::stream::Stream;
 use crate::sync::Arc;
 use crate::timers::{TimerId, Timers};
 
-/// What a callback may do before it returns an [`Action`]. Each method is about the callback's own
-/// connection.
+/// What a callback may do before it returns an [`Action`]. Each method except
+/// [`handle`](Self::handle) is about the callback's own connection.
 ///
-/// - Send: [`send`](Self::send), [`queued_bytes`](Self::queued_bytes),
-///   [`end_output`](Self::end_output).
+/// - Send more packets than the action does: [`send`](Self::send),
+///   [`queued_bytes`](Self::queued_bytes).
+/// - End the output, and still receive: [`end_output`](Self::end_output).
 /// - Set timers: [`send_after`](Self::send_after), [`cancel`](Self::cancel), [`now`](Self::now).
+/// - Get messages from other threads: [`address`](Self::address).
 /// - Stop and continue reading: [`pause_reading`](Self::pause_reading),
 ///   [`resume_reading`](Self::resume_reading).
 /// - Change framing and timeouts: [`set_framing`](Self::set_framing),
 ///   [`set_packet_timeout`](Self::set_packet_timeout),
 ///   [`set_idle_timeout`](Self::set_idle_timeout).
-/// - Receive messages from other threads: [`address`](Self::address).
+/// - Identify the connection: [`id`](Self::id), [`peer_addr`](Self::peer_addr),
+///   [`local_addr`](Self::local_addr).
+/// - Control the reactor: [`handle`](Self::handle).
+///
+/// # Examples
+///
+/// A function for `handle_packet`. It answers with two packets, and sets a timer:
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use condor::{Action, Context};
+///
+/// fn answer<'a>(packet: &'a [u8], ctx: &mut Context<'_, &'static str>) -> Action<'a> {
+///     // After one second `handle_info` gets `Info::Message("expired")`.
+///     ctx.send_after(Duration::from_secs(1), "expired");
+///     match ctx.send("the request was:") {
+///         Ok(()) => Action::send(packet),
+///         Err(error) => Action::stop(error.into()),
+///     }
+/// }
+/// # struct Answers;
+/// # impl condor::Handler for Answers {
+/// #     type Message = &'static str;
+/// #     fn handle_packet<'a>(
+/// #         &'a mut self,
+/// #         packet: &'a [u8],
+/// #         ctx: &mut Context<'_, &'static str>,
+/// #     ) -> Action<'a> {
+/// #         answer(packet, ctx)
+/// #     }
+/// # }
+/// # let harness = condor::testing::Harness::of(Answers);
+/// # harness.packet(b"hello");
+/// # assert_eq!(harness.packets(), [&b"the request was:"[..], b"hello"]);
+/// # assert_eq!(harness.leftovers().timers, 1);
+/// ```
 pub struct Context<'a, M> {
     pub(crate) conn: &'a mut Connection,
     pub(crate) state: &'a mut LoopState,

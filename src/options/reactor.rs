@@ -11,8 +11,32 @@ use crate::error::{Error, OptionsError};
 /// connection, listener, mailbox or timer wheel. The next turn continues with the remaining work,
 /// after the shares of all others. It does not wait for new events before that.
 ///
-/// Wrong values give no error in the setters: [`check`](Self::check) finds them, and a reactor is
+/// The options, with their defaults in parentheses:
+///
+/// - Work for one connection: [`read_buffer`](Self::read_buffer) (256 KiB),
+///   [`packet_budget`](Self::packet_budget) (4,096 packets).
+/// - Work for one listener: [`accept_budget`](Self::accept_budget) (64 connections),
+///   [`message_budget`](Self::message_budget) (1,024 messages).
+/// - Work for the reactor: [`timer_budget`](Self::timer_budget) (4,096 timers),
+///   [`events`](Self::events) (256 at first).
+/// - Time: [`slow_turn`](Self::slow_turn) (100 ms), [`busy_poll`](Self::busy_poll) (none),
+///   [`shutdown_delay`](Self::shutdown_delay) (none).
+///
+/// Wrong values give no error in the setters. [`check`](Self::check) finds them, and a reactor is
 /// refused with [`Error::ReactorOptions`](crate::Error::ReactorOptions).
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use condor::{Reactor, ReactorOptions};
+///
+/// let options = ReactorOptions::new().packet_budget(256).slow_turn(Duration::from_millis(20));
+/// let reactor = Reactor::with_options(options)?;
+/// # drop(reactor);
+/// # Ok::<(), condor::Error>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct ReactorOptions {
     pub(crate) read_buffer: usize,

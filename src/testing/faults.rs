@@ -21,7 +21,11 @@ use std::io::ErrorKind;
 /// impl Handler for Echo {
 ///     type Message = ();
 ///
-///     fn handle_packet<'a>(&'a mut self, packet: &'a [u8], _: &mut Context<'_, ()>) -> Action<'a> {
+///     fn handle_packet<'a>(
+///         &'a mut self,
+///         packet: &'a [u8],
+///         _ctx: &mut Context<'_, ()>,
+///     ) -> Action<'a> {
 ///         Action::send(packet)
 ///     }
 /// }

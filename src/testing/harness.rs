@@ -20,7 +20,29 @@ use crate::poller::Readiness;
 use crate::reason::MessageError;
 
 /// One scripted connection to a listener with your handlers. It also moves the listener's clock.
-/// See the [module's documentation](super).
+///
+/// ```
+/// use condor::testing::Harness;
+/// # struct Echo;
+/// # impl condor::Handler for Echo {
+/// #     type Message = ();
+/// #     fn handle_packet<'a>(
+/// #         &'a mut self,
+/// #         packet: &'a [u8],
+/// #         _: &mut condor::Context<'_, ()>,
+/// #     ) -> condor::Action<'a> {
+/// #         condor::Action::send(packet)
+/// #     }
+/// # }
+///
+/// // `Echo` is a `Handler`.
+/// let harness = Harness::of(Echo);
+/// harness.packet(b"hello");
+/// assert_eq!(harness.packets(), [b"hello"]);
+/// assert_eq!(harness.closed(), None);
+/// ```
+///
+/// [What a test can do](super#what-a-test-can-do) lists the methods by purpose.
 ///
 /// [`connect`](Self::connect) returns one more connection to the *same* listener. All of them share
 /// the clock, the options and the mailbox. When the last one is dropped, the listener ends as it
