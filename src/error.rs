@@ -34,7 +34,8 @@ use crate::text::Line;
 ///   [`DuplicateName`](Self::DuplicateName), [`AddressInUse`](Self::AddressInUse),
 ///   [`Permission`](Self::Permission), [`NotLocal`](Self::NotLocal), [`Listen`](Self::Listen),
 ///   [`TooManyListeners`](Self::TooManyListeners).
-/// - Running a reactor or shards: [`Accept`](Self::Accept), [`Poll`](Self::Poll), [`Shard`](Self::Shard).
+/// - Running a reactor or shards: [`Accept`](Self::Accept), [`Poll`](Self::Poll),
+///   [`Shard`](Self::Shard).
 /// - Any other call of a handle: [`UnknownName`](Self::UnknownName), [`Gone`](Self::Gone).
 /// - Waiting for a drain: [`WouldDeadlock`](Self::WouldDeadlock), [`Gone`](Self::Gone).
 ///

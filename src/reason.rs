@@ -144,8 +144,8 @@ impl<M> MessageError<M> {
 ///   [`PeerClosedMidPacket`](Self::PeerClosedMidPacket), [`Reset`](Self::Reset), [`Io`](Self::Io).
 /// - A timeout: [`PacketTimeout`](Self::PacketTimeout), [`IdleTimeout`](Self::IdleTimeout),
 ///   [`WriteStalled`](Self::WriteStalled).
-/// - A packet that was received: [`PacketTooLarge`](Self::PacketTooLarge), [`BadFrame`](Self::BadFrame),
-///   [`FramerBug`](Self::FramerBug).
+/// - A packet that was received: [`PacketTooLarge`](Self::PacketTooLarge),
+///   [`BadFrame`](Self::BadFrame), [`FramerBug`](Self::FramerBug).
 /// - A packet to be sent: [`AnswerTooLarge`](Self::AnswerTooLarge), [`BadFrame`](Self::BadFrame),
 ///   [`SlowReader`](Self::SlowReader).
 /// - The operator: [`Shutdown`](Self::Shutdown), [`DrainForced`](Self::DrainForced).
