@@ -78,6 +78,25 @@
 //! mistake. [`ListenerOptions::worst_case_memory`] tells how much memory hostile peers can make a
 //! listener use.
 //!
+//! # The log
+//!
+//! All lines have the same fields in the same order. A line leaves out the fields that it has not:
+//!
+//! ```text
+//! listener "NAME": peer ADDR: what happened: why; which option or command helps
+//! ```
+//!
+//! A line about no listener begins with `reactor: ` or `shard N: `. Each cause that a peer can
+//! repeat has at most one line per second and listener; the counters in [`Stats`] miss nothing. No
+//! line holds bytes of a packet, except the text of a panic, if the handler put them there.
+//!
+//! | level | lines |
+//! |---|---|
+//! | error | a panic, a broken listening socket, a shard that died |
+//! | warn | a limit was reached, or an option may be a mistake; each line names the cure |
+//! | info | a listener starts or stops |
+//! | debug | each connection begins and ends, with its reason: these lines have no limit |
+//!
 //! # Threads, and loops of your own
 //!
 //! A [`Reactor`] stays on the thread that made it. So do its handlers, which need not be `Send`. A
