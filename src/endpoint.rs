@@ -176,9 +176,9 @@ impl ToSocketAddrs for Endpoint {
 /// These bytes are escaped:
 ///
 /// - A backslash is printed as `\\`.
-/// - As `\xNN`, one byte in two hexadecimal digits, are printed: characters that break a line,
-///   control a terminal or change the direction of text; bytes that are not UTF-8; and an `@` at
-///   the start of a path.
+/// - These are printed as `\xNN`, each byte with two hexadecimal digits: characters that break a
+///   line, control a terminal or change the direction of text; bytes that are not UTF-8; and an `@`
+///   at the start of a path.
 ///
 /// So a name stays on its line, and no two names print the same. The printed text parses as an
 /// [`Endpoint`] with the same name. There are two exceptions: no name at all, which cannot be

@@ -16,9 +16,8 @@ use crate::reason::CloseReason;
 
 /// The code of one connection. A value of the implementing type is the connection's state.
 ///
-/// Only [`handle_packet`](Self::handle_packet) is required. [`init`](Self::init) is called first,
-/// [`handle_info`](Self::handle_info) for a message, a timeout or a shutdown, and
-/// [`terminate`](Self::terminate) last.
+/// Only [`handle_packet`](Self::handle_packet) is required. [`init`](Self::init) comes first,
+/// [`handle_info`](Self::handle_info) gets all other events, [`terminate`](Self::terminate) is last.
 ///
 /// ```
 /// # use condor::{Action, Context, Handler};
@@ -109,7 +108,7 @@ pub trait Handler: Sized + 'static {
 ///
 /// # Examples
 ///
-/// A handler that answers with each message that another thread sends to it:
+/// A handler that sends its client each message that it gets from another thread:
 ///
 /// ```
 /// use condor::{Action, Context, Handler, Info};
