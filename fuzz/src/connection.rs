@@ -1,10 +1,10 @@
-//! Fuzz body for a connection: whatever peer, network, time and handler do, a model foretells every
-//! callback, every byte that goes out, and the moment of both.
+//! Fuzz body for a connection. A model predicts every callback, every byte of output, and the
+//! nanosecond of both, for all that peer, network, time and handler can do.
 //!
 //! The first bytes choose the options, the rest are operations. Packets and messages are programs
-//! for the handler (see `program.rs`); the model (`model.rs`) runs the same programs. A second
-//! connection of the same listener says in which order the two of them were told. Plain tests call
-//! the same body.
+//! for the handler (see `program.rs`). The model (`model.rs`) runs the same programs. A second
+//! connection of the same listener checks the order of callbacks between connections. Plain tests
+//! call the same body.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -28,32 +28,32 @@ mod program;
 use model::{MILLI, Model, Order};
 use program::{Answer, Kind, Step, filling, program};
 
-/// A run ends after so many operations.
+/// The most operations of a run.
 const OPS_MAX: usize = 200;
 
-/// What happened to the handler.
+/// A callback, or a result that the handler saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Seen {
     Packet(Vec<u8>),
-    /// Bytes without framing. How they are cut is nobody's business: neighbours are one.
+    /// Bytes without framing. Where they are cut does not matter, so adjacent entries are merged.
     Raw(Vec<u8>),
     Timeout(Vec<u8>),
     Message(Vec<u8>),
     /// A `send` of the program was refused.
     Refused(&'static str),
-    /// A timer was cancelled, or was no more.
+    /// Whether a timer was still armed when it was cancelled.
     Cancelled(bool),
-    /// The second connection was given a packet or a broadcast.
+    /// The second connection got a packet or a broadcast.
     Other(Vec<u8>),
     Shutdown,
     Drained,
     End(CloseReason),
 }
 
-/// What happened, and was not foretold yet.
-pub(crate) type Diary = Rc<RefCell<VecDeque<Seen>>>;
+/// What happened, and was not compared with the model yet.
+pub(crate) type Trace = Rc<RefCell<VecDeque<Seen>>>;
 
-/// The options, as the model needs them. Times are in milliseconds.
+/// The options of a run. Times are in milliseconds.
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct Config {
     pub(crate) max_packet: usize,
@@ -67,11 +67,11 @@ pub(crate) struct Config {
     pub(crate) linger_timeout: u64,
     pub(crate) drain_timeout: u64,
     pub(crate) packet_budget: u32,
-    /// The handler goes on after a packet timeout.
+    /// The handler continues after a packet timeout.
     pub(crate) patient: bool,
-    /// The handler goes on after `Info::Shutdown`.
+    /// The handler continues after `Info::Shutdown`.
     pub(crate) stubborn: bool,
-    /// The handler ends its output at everything that is neither a packet nor a message.
+    /// The handler ends its output in every `Info` that is not a message.
     pub(crate) parting: bool,
 }
 
@@ -121,13 +121,13 @@ impl Config {
     }
 }
 
-/// The handler: runs programs and writes the diary.
+/// The handler. It runs programs and writes the trace.
 struct Actor {
-    diary: Diary,
+    trace: Trace,
     config: Config,
-    /// What `init` is told to do.
+    /// The program of `init`.
     init: Option<Vec<u8>>,
-    /// The second connection, which only listens.
+    /// This is the second connection, which only receives.
     is_other: bool,
     timers: Vec<TimerId>,
     raw: bool,
@@ -135,10 +135,10 @@ struct Actor {
 
 impl Actor {
     fn note(&self, seen: Seen) {
-        let mut diary = self.diary.borrow_mut();
-        match (diary.back_mut(), seen) {
+        let mut trace = self.trace.borrow_mut();
+        match (trace.back_mut(), seen) {
             (Some(Seen::Raw(bytes)), Seen::Raw(more)) => bytes.extend(more),
-            (_, seen) => diary.push_back(seen),
+            (_, seen) => trace.push_back(seen),
         }
     }
 
@@ -169,9 +169,9 @@ impl Actor {
             Answer::Send { len, shared: false } => Action::send(filling(len)),
             Answer::Send { len, shared: true } => Action::send(Bytes::from(filling(len))),
             Answer::Stop => Action::stop(CloseReason::Normal),
-            Answer::SendAndStop => Action::send_and_stop("bye", CloseReason::Custom("told to")),
-            // Past the panic hook, with which a fuzzer would end the process.
-            Answer::Panic => resume_unwind(Box::new("told to")),
+            Answer::SendAndStop => Action::send_and_stop("bye", CloseReason::Custom("requested")),
+            // Not `panic!`, because a fuzzer's panic hook would end the process.
+            Answer::Panic => resume_unwind(Box::new("requested")),
         }
     }
 
@@ -228,7 +228,7 @@ impl Handler for Actor {
         }
         self.note(Seen::Packet(packet.to_vec()));
         match self.obey(packet, ctx) {
-            // The answer that costs least, as most handlers give it.
+            // The packet itself as the answer, which takes the path without a copy.
             Action::Send(bytes) if bytes.as_slice() == packet => Action::send(packet),
             other => other,
         }
@@ -278,24 +278,24 @@ impl Handler for Actor {
     }
 }
 
-/// The harness and the model, side by side.
+/// The harness and the model.
 struct Pair {
     harness: Harness<Actor>,
-    /// Connected when it is needed first.
+    /// The second connection. It connects when it is first needed.
     other: Option<Harness<Actor>>,
     model: Model,
-    /// All that the peer has got.
+    /// All bytes that the peer has received.
     got: Vec<u8>,
 }
 
 impl Pair {
     fn new(config: Config, init: Option<Vec<u8>>) -> Self {
-        let diary = Diary::default();
-        let mut model = Model::new(config, Rc::clone(&diary));
+        let trace = Trace::default();
+        let mut model = Model::new(config, Rc::clone(&trace));
         let reactor = ReactorOptions::new().packet_budget(config.packet_budget);
         let (mut first, mut is_other) = (init.clone(), false);
         let harness = Harness::with(reactor, config.options(), move |_| Actor {
-            diary: Rc::clone(&diary),
+            trace: Rc::clone(&trace),
             config,
             init: first.take(),
             is_other: std::mem::replace(&mut is_other, true),
@@ -311,7 +311,7 @@ impl Pair {
         pair
     }
 
-    /// Does the same to both, and compares.
+    /// Does the same to harness and model, and compares them.
     fn both(&mut self, real: impl FnOnce(&Harness<Actor>), model: impl FnOnce(&mut Model)) {
         real(&self.harness);
         model(&mut self.model);
@@ -323,13 +323,17 @@ impl Pair {
         self.got.extend(self.harness.sent());
         self.model.compare_output(&self.got);
         assert_eq!(self.harness.queued_bytes(), self.model.queued(), "bytes queued");
-        assert_eq!(self.harness.closed(), self.model.end(), "what `terminate` was told");
-        assert_eq!(self.harness.is_finished(), self.model.finished, "whether the peer was told");
+        assert_eq!(self.harness.closed(), self.model.end(), "the reason in `terminate`");
+        assert_eq!(
+            self.harness.is_finished(),
+            self.model.finished,
+            "whether the end was sent to the peer"
+        );
         assert_eq!(self.harness.is_gone(), self.model.gone, "whether the slot is free");
-        self.model.compare_diary();
+        self.model.compare_trace();
     }
 
-    /// Time passes. Everything that falls due is looked at one nanosecond before and at its moment.
+    /// Time passes. At each deadline it compares one nanosecond before and at the deadline.
     fn advance(&mut self, nanos: u64) {
         let end = self.model.now + nanos;
         while let Some(next) = self.model.next_deadline().filter(|next| *next <= end) {
@@ -343,7 +347,7 @@ impl Pair {
         self.both(|harness| harness.advance(rest), |model| model.now = end);
     }
 
-    /// One operation, read from `data`. `None` at its end.
+    /// Reads one operation from `data` and does it. Returns `None` at the end of `data`.
     fn operate(&mut self, data: &mut &[u8]) -> Option<()> {
         match byte(data)? % 32 {
             0..=7 => {
@@ -363,7 +367,7 @@ impl Pair {
             15..=17 => {
                 let message = some(data)?;
                 let (harness, again) = (&self.harness, message.clone());
-                // Refused only when the listener has ended.
+                // It fails only after the listener has ended.
                 let _ = harness.address().send(message);
                 self.both(Harness::run, |model| model.message(again));
             }
@@ -402,7 +406,7 @@ impl Pair {
                 self.both(|harness| harness.max_read(most), |model| model.read_most = most);
             }
             (28, choice) => {
-                // Invisible: a write goes on until the kernel refuses.
+                // This changes nothing visible, because the reactor writes until the kernel refuses.
                 let most = usize::from(choice - 99);
                 self.both(|harness| harness.max_write(most), |_| ());
             }
@@ -411,7 +415,8 @@ impl Pair {
                 |model| model.refusals += 1,
             ),
             (29, choice) => {
-                // A refusal is invisible but in a drain, of which is told who has nothing to read.
+                // A refusal is visible only in a drain: `Info::Shutdown` comes when nothing is left to
+                // read.
                 let kinds = [ErrorKind::WouldBlock, ErrorKind::Interrupted];
                 let kind = kinds[usize::from(choice & 1)];
                 self.both(
@@ -445,7 +450,7 @@ impl Pair {
         self.both(|harness| harness.receive(bytes), |model| model.arrive(bytes));
     }
 
-    /// Whether the second connection is there. It is told to go when the listener drains.
+    /// Connects the second connection if needed. Returns false in a drain, which ends it.
     fn has_other(&mut self) -> bool {
         let lives = !self.model.draining;
         if lives {
@@ -454,19 +459,19 @@ impl Pair {
         lives
     }
 
-    /// Bytes arrive, and the second connection is sent a packet, both before anybody looks.
+    /// Bytes arrive, and a packet for the second connection arrives in the same batch of events.
     fn together(&mut self, bytes: &[u8], order: Order) {
         if !self.has_other() {
             return self.arrive(bytes);
         }
         if let Some(other) = &self.other {
-            let asked = other.framed("?");
+            let packet = other.framed("?");
             if order == Order::First {
-                other.arrive(&asked);
+                other.arrive(&packet);
             }
             self.harness.arrive(bytes);
             if order == Order::Last {
-                other.arrive(&asked);
+                other.arrive(&packet);
             }
         }
         self.both(Harness::run, |model| {
@@ -478,12 +483,12 @@ impl Pair {
     /// Both connections get a message.
     fn broadcast(&mut self, message: &[u8]) {
         if self.has_other() {
-            let (told, again) = (message.to_vec(), message.to_vec());
-            self.both(|harness| harness.broadcast(told), |model| model.broadcast(again));
+            let (real, modelled) = (message.to_vec(), message.to_vec());
+            self.both(|harness| harness.broadcast(real), |model| model.broadcast(modelled));
         }
     }
 
-    /// The listener is stopped: in time, everything is given back.
+    /// Drains the listener. After the drain nothing may be left over.
     fn finish(mut self) {
         self.both(Harness::drain, Model::drain);
         self.advance(2_000 * MILLI);
@@ -492,8 +497,8 @@ impl Pair {
         let report = self.harness.report().expect("the drain is over");
         let stats = self.harness.stats();
         let count = 1 + u64::from(self.other.is_some());
-        let told = (stats.accepted, stats.made, stats.terminated);
-        assert_eq!(told, (count, count, count), "{report:?}");
+        let counts = (stats.accepted, stats.made, stats.terminated);
+        assert_eq!(counts, (count, count, count), "{report:?}");
     }
 }
 
@@ -503,7 +508,7 @@ fn byte(data: &mut &[u8]) -> Option<u8> {
     Some(*first)
 }
 
-/// A length and so many bytes, fewer at the end of the data.
+/// Reads a length, then that many bytes, or fewer at the end of the data.
 fn some(data: &mut &[u8]) -> Option<Vec<u8>> {
     let len = usize::from(byte(data)?).min(data.len());
     let (bytes, rest) = data.split_at(len);

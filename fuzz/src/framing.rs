@@ -1,4 +1,4 @@
-//! Fuzz bodies for framing: whatever the bytes and the cuts, a naive decoder agrees.
+//! Fuzz bodies for framing. For all bytes and all cuts, the framer agrees with a naive decoder.
 //!
 //! The first [`CONFIG`] bytes choose the framing, the rest is the peer's stream or the payload.
 //! Plain tests call the same bodies.
@@ -9,7 +9,7 @@ use condor::{Decode, FrameError, Framer, Framing, LengthField, Lines, Output};
 /// Bytes that choose the framing and the cut.
 pub(crate) const CONFIG: usize = 12;
 
-/// A length field as its documentation defines it, without a thought for speed.
+/// A length field, written after its documentation and without regard to speed.
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct Naive {
     pub(crate) width: u8,
@@ -20,20 +20,20 @@ pub(crate) struct Naive {
     pub(crate) max: Option<usize>,
 }
 
-/// Where a stream of bytes leads: its packets, then why there is no further one.
+/// The result of decoding a stream: its packets, then why there is no further one.
 pub(crate) type Story = (Vec<Vec<u8>>, End);
 
 /// Why there is no further packet.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// Bytes that begin the next frame, and how many that frame has.
+    /// The bytes of the next frame that have arrived, and the size of that frame.
     Waits { have: usize, want: Option<usize> },
     /// The stream was refused.
     Refused(FrameError),
 }
 
 impl Naive {
-    /// Chooses a field; small numbers are likelier than large ones.
+    /// Chooses a field. Small numbers are likelier than large ones.
     pub(crate) fn choose(config: &[u8; CONFIG]) -> Self {
         let [width, flags, offset, near, far @ .., max, _, _] = *config;
         let far = i32::from_le_bytes([far[0], far[1], far[2], far[3]]);
@@ -70,7 +70,7 @@ impl Naive {
         self.max.map_or(field, |max| field.max_packet(max))
     }
 
-    /// The largest packet, the largest `usize` left to say "more than there can be".
+    /// The largest packet. The largest `usize` is reserved for "larger than possible".
     pub(crate) fn max(&self) -> usize {
         let header = i128::from(self.offset) + i128::from(self.width);
         let kept = if self.keep_header { header } else { 0 };
@@ -81,7 +81,7 @@ impl Naive {
         usize::try_from(max).expect("room was left")
     }
 
-    /// All packets of a stream that has arrived in one piece.
+    /// Decodes a stream that has arrived in one piece.
     pub(crate) fn story(&self, mut stream: &[u8]) -> Story {
         let mut packets = Vec::new();
         let header = usize::from(self.offset) + usize::from(self.width);
@@ -116,7 +116,7 @@ impl Naive {
         }
     }
 
-    /// What encoding has to append, `None` if it has to refuse.
+    /// The frame that encoding has to append, `None` if it has to refuse.
     pub(crate) fn frame(&self, payload: &[u8]) -> Option<Vec<u8>> {
         let header = usize::from(self.offset) + usize::from(self.width);
         let (mut frame, rest) = if self.keep_header {
@@ -145,7 +145,7 @@ fn width_of(width: u8) -> u8 {
     [1, 2, 3, 4, 8][usize::from(width % 5)]
 }
 
-/// A reader that gets its input in pieces, as a connection does, and checks the framer's manners.
+/// Reads input in pieces, as a connection does, and checks that the framer keeps its contract.
 pub(crate) fn read<'a>(
     mut framer: impl Deframe,
     pieces: impl IntoIterator<Item = &'a [u8]>,
@@ -167,8 +167,11 @@ pub(crate) fn read<'a>(
                     (start, scanned, want) = (start + consumed, 0, None);
                 }
                 Decode::Need(total) => {
-                    assert!(total.is_none_or(|total| total > input.len()), "needs what it has");
-                    assert!(want.is_none() || want == total, "the hint changed its mind");
+                    assert!(
+                        total.is_none_or(|total| total > input.len()),
+                        "it needs bytes that it has"
+                    );
+                    assert!(want.is_none() || want == total, "the needed size has changed");
                     (scanned, want) = (input.len(), total);
                     break;
                 }
@@ -178,8 +181,8 @@ pub(crate) fn read<'a>(
     (packets, End::Waits { have: buffer.len() - start, want })
 }
 
-/// Asserts that `framer` tells the same story of `stream` whole, cut once at every place (at
-/// `cut` alone if it is long) and, unless it is long, byte by byte.
+/// Asserts that `framer` decodes `stream` as expected: whole, cut at every place (only at `cut` if it
+/// is longer than 64 bytes), and in small pieces (if it has at most 1,024 bytes).
 pub(crate) fn every_cut(framer: impl Deframe + Copy, stream: &[u8], cut: usize, expected: &Story) {
     assert_eq!(&read(framer, [stream]), expected, "whole: {stream:?}");
     let long = stream.len() > 64;
@@ -194,7 +197,7 @@ pub(crate) fn every_cut(framer: impl Deframe + Copy, stream: &[u8], cut: usize, 
     }
 }
 
-/// Packets that end with a zero byte, looked for in fresh bytes only.
+/// Packets that end with a zero byte. It searches only bytes that it has not seen yet.
 pub(crate) struct ZeroEnded;
 
 impl Framer for ZeroEnded {
@@ -204,7 +207,7 @@ impl Framer for ZeroEnded {
             .map_or(Decode::Need(None), |end| Decode::Frame { payload: 0..end, consumed: end + 1 }))
     }
 
-    /// Puts before it looks, so that what was put has to be taken back.
+    /// Appends before it checks, so that the caller has to remove the bytes of a refused packet.
     fn encode(&self, payload: &[u8], out: &mut Output<'_>) -> Result<(), FrameError> {
         assert!(out.is_empty());
         out.put(payload);
@@ -238,7 +241,7 @@ fn zero_ended(stream: &[u8]) -> Story {
     (packets, End::Waits { have, want: None })
 }
 
-/// One read against every cut, for every kind of framer, against a naive decoder.
+/// Compares every kind of framer with a naive decoder, for one read and for every cut.
 pub fn framing(data: &[u8]) {
     let Some((config, stream)) = data.split_first_chunk::<CONFIG>() else {
         return;
@@ -265,7 +268,7 @@ pub fn framing(data: &[u8]) {
     every_cut(&Framing::custom(ZeroEnded), stream, cut, &zero_ended(stream));
 }
 
-/// A payload becomes a frame that decodes to the payload, or nothing at all.
+/// A payload becomes a frame that decodes to the payload. If it is refused, no output is left.
 pub fn encode(data: &[u8]) {
     let Some((config, payload)) = data.split_first_chunk::<CONFIG>() else {
         return;
@@ -314,7 +317,7 @@ pub fn encode(data: &[u8]) {
     }
 }
 
-/// The bytes of one frame; earlier bytes stay as they are, and a refusal leaves nothing behind.
+/// Returns the bytes of one frame. Earlier output must not change, and a refusal must leave no bytes.
 pub(crate) fn appended(framer: &impl Enframe, payload: &[u8]) -> Option<Vec<u8>> {
     let mut out = b"earlier".to_vec();
     let done = framer.frame(payload, &mut out);

@@ -1,5 +1,5 @@
-//! The bodies of the fuzz targets. Each is a function of bytes that panics where condor and a
-//! model disagree; the crate's plain tests include the same files.
+//! The bodies of the fuzz targets. Each is a function of bytes, and panics if condor and a model
+//! differ. The crate's plain tests include the same files.
 
 pub mod connection;
 pub mod framing;

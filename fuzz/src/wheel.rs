@@ -1,8 +1,8 @@
-//! The timer wheel against a sorted map.
+//! Compares the timer wheel with a sorted set.
 //!
-//! A [`Model`] holds a [`Wheel`] and a `BTreeSet` of the same timers, does everything to both and
-//! panics where they disagree. [`wheel_ops`] drives it with operations read from bytes, so that
-//! a fuzzer, a seeded loop and a saved input all run the same check.
+//! A [`Model`] has a [`Wheel`] and a `BTreeSet` of the same timers. It applies each operation to both,
+//! and panics if they differ. [`wheel_ops`] reads the operations from bytes, so that a fuzzer, a seeded
+//! loop and a saved input run the same check.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,9 +26,9 @@ pub(crate) enum When {
     AlmostNever,
     /// Tick 0.
     Zero,
-    /// So many ticks ago.
+    /// This many ticks ago.
     Ago(u16),
-    /// In so many ticks.
+    /// In this many ticks.
     In(u16),
     /// The `nth` next multiple of 64^level, and `off` ticks more or less.
     Boundary { level: u8, nth: u8, off: i8 },
@@ -38,7 +38,7 @@ pub(crate) enum When {
     Same(u16),
 }
 
-/// One thing to do to the wheel.
+/// One operation on the wheel.
 #[derive(Copy, Clone, Debug)]
 pub(crate) enum Op {
     /// Arms a timer.
@@ -47,24 +47,24 @@ pub(crate) enum Op {
     Cancel(u16),
     /// Moves one of the armed timers.
     Rearm(u16, When),
-    /// Sets the clock and expires until the budget or the due timers are used up.
+    /// Sets the clock, and expires until the budget is used up or no timer is due.
     Expire { clock: When, budget: u16 },
-    /// Sets the clock and takes out one timer at most, leaving the rest pending.
+    /// Sets the clock, and expires at most one timer.
     ExpireOne { clock: When },
-    /// Goes to where `next_expiry` points, and expires.
+    /// Sets the clock to `next_expiry`, and expires.
     FollowNext { budget: u16 },
 }
 
-/// What the model knows of an armed timer.
+/// An armed timer in the model.
 #[derive(Copy, Clone, Debug)]
 struct Timer {
     key: TimerKey,
     at: u64,
-    /// Armed for a time that had passed: fires at once, in no promised order among its like.
+    /// Armed for a time in the past. It fires at once. The order among such timers is not defined.
     late: bool,
 }
 
-/// The wheel and its oracle.
+/// The wheel, and the timers that it must have.
 #[derive(Debug, Default)]
 pub(crate) struct Model {
     wheel: Wheel<u32>,
@@ -78,7 +78,7 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    /// Does `op` to the wheel and the map, and compares the two.
+    /// Applies `op` to the wheel and the set, and compares them.
     pub(crate) fn apply(&mut self, op: Op) {
         match op {
             Op::Arm(when) => self.arm(self.resolve(when)),
@@ -109,7 +109,8 @@ impl Model {
         self.check();
     }
 
-    /// Fires what is left by following `next_expiry` alone, and demands that it gets somewhere.
+    /// Fires the remaining timers by setting the clock only to `next_expiry`. Each step must use some
+    /// budget.
     pub(crate) fn finish(mut self) {
         while self.by_deadline.first().is_some_and(|&(at, _)| at < DRAIN_MAX) {
             let next = self.wheel.next_expiry().expect("timers are armed").0;
@@ -162,8 +163,8 @@ impl Model {
     fn note(&mut self, id: u32, key: TimerKey, at: u64) {
         self.armed.insert(id, Timer { key, at, late: at <= self.clock });
         self.by_deadline.insert((at, id));
-        // Five moves and the firing; beyond the wheel's reach, one move more each time the top
-        // level has turned by 63 slots. The clock of a run does not pass `DRAIN_MAX`.
+        // A timer costs at most five moves and the firing. Beyond the span of the wheel it costs one
+        // move more for each 63 slots of the top level. The clock of a run stays below `DRAIN_MAX`.
         self.allowed += 6 + at.min(DRAIN_MAX) / (SPAN / 64 * 63);
     }
 
@@ -235,7 +236,7 @@ impl Model {
 pub fn wheel_ops(data: &[u8]) {
     let mut bytes = data.iter().copied();
     let mut model = Model::default();
-    // A check costs time in proportion to the timers: long inputs would prove nothing more.
+    // A check takes time in proportion to the timers, and more operations would find nothing more.
     for _ in 0..1_000 {
         let Some(op) = read_op(&mut bytes) else { break };
         model.apply(op);

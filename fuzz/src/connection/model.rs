@@ -1,8 +1,9 @@
-//! What a connection has to do, said once more and without a thought for speed.
+//! A simple model of a connection, written without regard to speed.
 //!
-//! The model reads whatever there is, cuts it naively, runs the same programs as the handler, and
-//! crosses off the diary what it finds there. Where two timers are due at the same moment the diary
-//! says which came first; that is the only thing it is asked.
+//! The model reads all input, decodes it naively, and runs the same programs as the handler. It
+//! compares each callback that it predicts with the front of the trace, and removes it there. If two
+//! timers are due at the same moment, the model takes their order from the trace. It takes nothing
+//! else from there.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
@@ -10,54 +11,53 @@ use std::io::ErrorKind;
 use condor::CloseReason;
 
 use super::program::{Answer, Kind, LINE_MAX, Step, filling, program};
-use super::{Config, Diary, Seen};
+use super::{Config, Seen, Trace};
 
 /// Nanoseconds in a millisecond, which is a tick.
 pub(crate) const MILLI: u64 = 1_000_000;
 
-/// A packet that stays incomplete.
+/// The clock of an incomplete packet.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 enum PacketClock {
     Off,
     DueAt(u64),
-    /// Standing still, with so many ticks left.
+    /// The clock stands still, with this many ticks left.
     Left(u64),
 }
 
-/// Whether the handler's output goes on.
+/// The state of the output half.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 enum Output {
     Running,
-    /// What is queued is still to leave.
+    /// The handler has ended its output, and the queue has not left yet.
     Ending,
     Ended,
 }
 
-/// Which of two connections was heard first.
+/// Whether the event of the second connection comes first or last in the batch.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
-    /// The second connection, of which the model knows nothing but this.
     First,
     Last,
 }
 
-/// What waits to be delivered.
+/// A message that waits to be delivered.
 #[derive(Debug)]
-struct Letter {
+struct Pending {
     bytes: Vec<u8>,
-    /// The second connection gets it, too, afterwards.
+    /// The second connection gets it next.
     is_broadcast: bool,
 }
 
-/// Silence.
+/// The idle clock.
 #[derive(Copy, Clone, Debug)]
 enum IdleClock {
     Since(u64),
-    /// Standing still, after so many ticks.
+    /// The clock stands still, after this many ticks.
     Passed(u64),
 }
 
-/// What the front of the input is.
+/// What the input begins with.
 enum Cut {
     Packet { payload: Vec<u8>, consumed: usize },
     Partial { want: Option<usize> },
@@ -67,40 +67,41 @@ enum Cut {
 #[derive(Debug)]
 pub(crate) struct Model {
     config: Config,
-    diary: Diary,
+    trace: Trace,
     /// In nanoseconds.
     pub(crate) now: u64,
     kind: Kind,
-    /// The framing was changed or a packet shared: what is queued is offered before going on.
-    pause_for_breath: bool,
+    /// The framing was changed or shared bytes were sent. The output is offered to the kernel before
+    /// the next packet.
+    restart_batch: bool,
     // ---- in ----
-    /// Arrived, and not read.
+    /// Bytes in the kernel, not read yet.
     kernel: Vec<u8>,
     /// How the next reads fail.
     pub(crate) read_faults: VecDeque<ErrorKind>,
-    /// Read, and not delivered.
+    /// Bytes that were read and not delivered yet.
     input: Vec<u8>,
     /// The input may hold whole packets.
     backlog: bool,
     pub(crate) read_most: usize,
-    /// An event said that there is something to read, or more to it than bytes, or an error.
+    /// What an event announced: something to read, something besides bytes, an error.
     readable: bool,
     hint: bool,
     error: bool,
-    /// The peer sends no more; we know it.
+    /// The peer sends no more; the reactor has read the end.
     ended: bool,
     eof: bool,
-    /// The peer has reset the connection; the kernel still has to say so.
+    /// The peer has reset the connection; no call has returned the error yet.
     dead: bool,
     reset_pending: bool,
     // ---- out ----
-    /// All that was ever framed.
+    /// All bytes that were framed.
     promised: Vec<u8>,
-    /// How much of it the peer has got, and how much is in the queue.
+    /// How many of them the peer has received, and how many are in the queue.
     written: usize,
     queue: usize,
     pub(crate) window: usize,
-    /// The next writes are refused, for no reason.
+    /// How many of the next writes are refused although there is space.
     pub(crate) refusals: usize,
     writable: bool,
     starved: bool,
@@ -111,23 +112,23 @@ pub(crate) struct Model {
     paused: bool,
     above: bool,
     owes_drained: bool,
-    /// It wanted work when it was last looked at, and has its share of the next turn, even if it wants
-    /// none any more by then.
+    /// The connection is in the run queue. It stays there until the next turn, even if no work is
+    /// left by then.
     queued: bool,
     closing: Option<CloseReason>,
     output: Output,
-    /// The peer was told that nothing more comes.
+    /// The end of the output was sent to the peer.
     pub(crate) finished: bool,
     broken: bool,
     close_due: bool,
     terminated: bool,
-    /// Nothing is left to do but to free the slot.
+    /// Only the slot is left to free.
     over: bool,
     pub(crate) gone: bool,
     pub(crate) draining: bool,
-    goodbye: bool,
-    mail: Vec<Letter>,
-    /// What the second connection was sent, and is to be told in the next turn.
+    owes_shutdown: bool,
+    mailbox: Vec<Pending>,
+    /// The packet that the second connection gets in the next turn.
     pub(crate) other: Option<(Order, Vec<u8>)>,
     // ---- time, in ticks ----
     packet_timeout: u64,
@@ -137,18 +138,18 @@ pub(crate) struct Model {
     progress: u64,
     close_at: Option<u64>,
     drain_at: Option<u64>,
-    /// By the order in which they were armed.
+    /// In the order in which they were armed.
     timers: BTreeMap<usize, (u64, Vec<u8>)>,
     armed: usize,
 }
 
 impl Model {
-    pub(crate) fn new(config: Config, diary: Diary) -> Self {
+    pub(crate) fn new(config: Config, trace: Trace) -> Self {
         Self {
-            diary,
+            trace,
             now: 0,
             kind: Kind::U16,
-            pause_for_breath: false,
+            restart_batch: false,
             kernel: Vec::new(),
             read_faults: VecDeque::new(),
             input: Vec::new(),
@@ -183,8 +184,8 @@ impl Model {
             over: false,
             gone: false,
             draining: false,
-            goodbye: false,
-            mail: Vec::new(),
+            owes_shutdown: false,
+            mailbox: Vec::new(),
             other: None,
             packet_timeout: config.packet_timeout,
             idle_timeout: config.idle_timeout,
@@ -233,18 +234,18 @@ impl Model {
         }
     }
 
-    /// The handler is made. A new connection has room to write, and its first event says so.
+    /// The handler is made. A new connection is writable, and its first event announces this.
     pub(crate) fn init(&mut self, bytes: &[u8]) {
         self.call(|model| model.obey(bytes));
         self.write_event = true;
     }
 
     pub(crate) fn message(&mut self, bytes: Vec<u8>) {
-        self.mail.push(Letter { bytes, is_broadcast: false });
+        self.mailbox.push(Pending { bytes, is_broadcast: false });
     }
 
     pub(crate) fn broadcast(&mut self, bytes: Vec<u8>) {
-        self.mail.push(Letter { bytes, is_broadcast: true });
+        self.mailbox.push(Pending { bytes, is_broadcast: true });
     }
 
     pub(crate) fn drain(&mut self) {
@@ -254,11 +255,11 @@ impl Model {
         self.draining = true;
         self.drain_at = Some(self.tick() + self.config.drain_timeout);
         if !self.terminated && self.closing.is_none() {
-            (self.goodbye, self.readable) = (true, true);
+            (self.owes_shutdown, self.readable) = (true, true);
         }
     }
 
-    /// `payload` as the peer frames it, as far as that is possible.
+    /// The frame that the peer sends for `payload`. A length that does not fit is truncated.
     pub(crate) fn framed_by_peer(&self, payload: &[u8]) -> Vec<u8> {
         let width = match self.kind {
             Kind::U8 => 1,
@@ -282,27 +283,27 @@ impl Model {
     }
 
     pub(crate) fn compare_output(&self, got: &[u8]) {
-        assert_eq!(got.len(), self.written, "bytes that the peer has got");
-        assert!(self.promised.starts_with(got), "not what was sent");
+        assert_eq!(got.len(), self.written, "bytes that the peer has received");
+        assert!(self.promised.starts_with(got), "wrong bytes");
     }
 
-    pub(crate) fn compare_diary(&self) {
-        let diary = self.diary.borrow();
-        assert_eq!(diary.front(), None, "not foretold at {} ns", self.now);
+    pub(crate) fn compare_trace(&self) {
+        let trace = self.trace.borrow();
+        assert_eq!(trace.front(), None, "not predicted at {} ns", self.now);
     }
 
-    /// Crosses something off the diary.
+    /// Removes the front of the trace, which has to be `seen`.
     fn expect(&self, seen: Seen) {
-        let mut diary = self.diary.borrow_mut();
-        if let (Some(Seen::Raw(bytes)), Seen::Raw(mine)) = (diary.front_mut(), &seen) {
+        let mut trace = self.trace.borrow_mut();
+        if let (Some(Seen::Raw(bytes)), Seen::Raw(mine)) = (trace.front_mut(), &seen) {
             assert!(bytes.starts_with(mine), "other bytes");
             bytes.drain(..mine.len());
             if bytes.is_empty() {
-                diary.pop_front();
+                trace.pop_front();
             }
         } else {
-            let front = diary.pop_front();
-            let then: Vec<_> = diary.iter().take(4).collect();
+            let front = trace.pop_front();
+            let then: Vec<_> = trace.iter().take(4).collect();
             assert_eq!(front, Some(seen), "at {} ns; then {then:?}", self.now);
         }
     }
@@ -315,7 +316,7 @@ impl Model {
 
     // ---- a turn ----
 
-    /// Turns until there is nothing left to do but wait.
+    /// Makes turns until nothing is left to do without waiting.
     pub(crate) fn run(&mut self) {
         for _ in 0..100_000 {
             let busy = !self.gone
@@ -324,7 +325,7 @@ impl Model {
                     || self.queued
                     || self.wants_work()
                     || self.closing.is_some() && !self.terminated && self.queue == 0)
-                || !self.mail.is_empty()
+                || !self.mailbox.is_empty()
                 || self.other.is_some()
                 || self.next_deadline().is_some_and(|next| next <= self.now);
             if !busy {
@@ -332,7 +333,7 @@ impl Model {
             }
             self.turn();
         }
-        panic!("the model is busy for ever");
+        panic!("the model never becomes idle");
     }
 
     fn turn(&mut self) {
@@ -340,18 +341,18 @@ impl Model {
         self.writable |= std::mem::take(&mut self.write_event) && !self.broken;
         let stuck = self.closing.is_some() && self.readable;
         let wanted = std::mem::take(&mut self.queued) || self.wants_work();
-        self.tell_other(Order::First);
+        self.deliver_to_other(Order::First);
         if !self.gone && (wanted || self.writable && self.queue > 0 || stuck) {
             self.work();
             self.conclude();
         }
-        self.tell_other(Order::Last);
-        let mut mail = std::mem::take(&mut self.mail).into_iter();
-        while let Some(Letter { bytes, is_broadcast }) = mail.next() {
+        self.deliver_to_other(Order::Last);
+        let mut mailbox = std::mem::take(&mut self.mailbox).into_iter();
+        while let Some(Pending { bytes, is_broadcast }) = mailbox.next() {
             if self.closing.is_none() {
                 self.deliver_message(bytes.clone());
-                // Only what answers the last one is written at once.
-                if mail.len() == 0 {
+                // The output is written only after the last message.
+                if mailbox.len() == 0 {
                     self.write_out()
                 } else {
                     self.enqueue()
@@ -372,8 +373,8 @@ impl Model {
         self.sweep();
     }
 
-    /// The second connection is told, in its place: an end found before has been told by then.
-    fn tell_other(&mut self, now: Order) {
+    /// The second connection gets its packet, at its place in the order of events.
+    fn deliver_to_other(&mut self, now: Order) {
         if let Some((_, bytes)) = self.other.take_if(|(order, _)| *order == now) {
             self.expect(Seen::Other(bytes));
         }
@@ -388,12 +389,14 @@ impl Model {
             return self.readable && !self.gone;
         }
         let unread = self.readable || self.backlog || self.eof;
-        let goodbye = self.goodbye && self.may_say_goodbye();
+        let owes_shutdown = self.owes_shutdown && self.may_announce_shutdown();
         let drained = self.owes_drained && self.queue == 0;
-        (unread || goodbye) && !self.blocked() || drained && self.closing.is_none() || self.error
+        (unread || owes_shutdown) && !self.blocked()
+            || drained && self.closing.is_none()
+            || self.error
     }
 
-    fn may_say_goodbye(&self) -> bool {
+    fn may_announce_shutdown(&self) -> bool {
         !self.readable && !self.blocked() && self.input.is_empty()
     }
 
@@ -404,30 +407,30 @@ impl Model {
         }
         if self.owes_drained && !self.above && self.queue <= self.config.low {
             self.owes_drained = false;
-            self.told(Seen::Drained);
+            self.call_info(Seen::Drained);
         }
         let mut budget = self.config.packet_budget;
         if self.backlog && !self.blocked() {
             self.consume(&mut budget);
         }
         self.read(&mut budget);
-        // What was announced is not forgotten before all that had arrived was read.
+        // The announced error stays until all bytes that had arrived were read.
         let unread = !self.blocked() && (self.readable || self.backlog);
         if !unread && std::mem::take(&mut self.error) && self.blocked() && self.reset_pending {
             self.reset_pending = false;
-            self.broke(CloseReason::Reset);
+            self.fail(CloseReason::Reset);
         }
         if self.eof && !self.backlog && !self.blocked() {
             let reason = match (self.input.len(), self.cut()) {
                 (0, _) => CloseReason::PeerClosed,
                 (have, Cut::Partial { want }) => CloseReason::PeerClosedMidPacket { have, want },
-                _ => panic!("a packet was left behind"),
+                _ => panic!("a packet was not delivered"),
             };
             self.close(reason);
         }
-        if self.goodbye && self.may_say_goodbye() {
-            self.goodbye = false;
-            self.told(Seen::Shutdown);
+        if self.owes_shutdown && self.may_announce_shutdown() {
+            self.owes_shutdown = false;
+            self.call_info(Seen::Shutdown);
             if !self.config.stubborn {
                 self.close(CloseReason::Shutdown);
             }
@@ -447,7 +450,7 @@ impl Model {
             if count == 0 {
                 (self.readable, self.hint) = (false, false);
                 if std::mem::take(&mut self.reset_pending) {
-                    self.broke(CloseReason::Reset);
+                    self.fail(CloseReason::Reset);
                 } else {
                     self.eof = self.ended;
                 }
@@ -464,8 +467,8 @@ impl Model {
         }
     }
 
-    /// Whether this read is to fail. A refusal is announced to be over in the next turn; a reset loses
-    /// what had arrived.
+    /// Whether this read fails. After a refusal an event comes in the next turn. A reset loses the
+    /// bytes that had arrived.
     fn read_fails(&mut self) -> bool {
         let fault = self.read_faults.pop_front();
         match fault {
@@ -476,14 +479,14 @@ impl Model {
             Some(ErrorKind::ConnectionReset) => {
                 (self.ended, self.dead) = (true, true);
                 self.kernel.clear();
-                self.broke(CloseReason::Reset);
+                self.fail(CloseReason::Reset);
             }
             _ => {}
         }
         fault.is_some()
     }
 
-    /// Delivers what there is, until there is a reason to stop.
+    /// Delivers packets until none is left or there is a reason to stop.
     fn consume(&mut self, budget: &mut u32) {
         self.backlog = false;
         loop {
@@ -492,7 +495,7 @@ impl Model {
             }
             match self.cut() {
                 Cut::Partial { .. } => {
-                    self.pause_for_breath = false;
+                    self.restart_batch = false;
                     return;
                 }
                 Cut::Refused(reason) => {
@@ -512,8 +515,8 @@ impl Model {
                     if self.blocked() {
                         break;
                     }
-                    // One that sends no more gets its packets one by one.
-                    let pause = std::mem::take(&mut self.pause_for_breath);
+                    // After the end of its output a connection gets its packets one by one.
+                    let pause = std::mem::take(&mut self.restart_batch);
                     if (pause || self.output != Output::Running) && self.queue > 0 {
                         self.write_out();
                         if self.blocked() {
@@ -525,7 +528,7 @@ impl Model {
             }
         }
         self.backlog = !self.input.is_empty();
-        self.pause_for_breath = false;
+        self.restart_batch = false;
     }
 
     fn cut(&self) -> Cut {
@@ -566,7 +569,7 @@ impl Model {
         }
     }
 
-    /// Reads and forgets, on the way out.
+    /// Reads and drops the input of a connection that ends.
     fn discard(&mut self) {
         if std::mem::take(&mut self.error) && std::mem::take(&mut self.reset_pending) {
             self.broken = true;
@@ -581,7 +584,7 @@ impl Model {
 
     // ---- the handler ----
 
-    /// A callback that no reading led to.
+    /// A callback that does not come from a read.
     fn call(&mut self, call: impl FnOnce(&mut Self)) {
         if self.closing.is_none() {
             call(self);
@@ -591,8 +594,8 @@ impl Model {
         }
     }
 
-    /// What is neither a packet nor a message.
-    fn told(&mut self, seen: Seen) {
+    /// A callback that is neither a packet nor a message.
+    fn call_info(&mut self, seen: Seen) {
         self.expect(seen);
         if self.config.parting {
             self.end_output();
@@ -621,7 +624,7 @@ impl Model {
             Answer::Send { len, shared } => self.send(&filling(len), shared),
             Answer::Stop => Err(CloseReason::Normal),
             Answer::SendAndStop => {
-                self.send(b"bye", false).and(Err(CloseReason::Custom("told to")))
+                self.send(b"bye", false).and(Err(CloseReason::Custom("requested")))
             }
             Answer::Panic => Err(CloseReason::Panicked),
         };
@@ -655,7 +658,7 @@ impl Model {
             Step::Resume => self.paused = false,
             Step::Reframe(kind) => {
                 self.kind = kind;
-                self.pause_for_breath = true;
+                self.restart_batch = true;
                 self.packet_clock = PacketClock::Off;
                 self.backlog = true;
             }
@@ -676,7 +679,7 @@ impl Model {
         }
     }
 
-    /// Frames an answer. An error is the end that it would lead to.
+    /// Frames an answer. The error is the reason with which the connection would end.
     fn send(&mut self, payload: &[u8], shared: bool) -> Result<(), CloseReason> {
         if self.output != Output::Running {
             return Err(CloseReason::Normal);
@@ -711,10 +714,10 @@ impl Model {
             self.promised.push(b'\n');
         }
         if shared && len >= 16 * 1024 && !line {
-            // Not copied: it goes to the queue at once, with all that was framed before.
+            // Shared bytes are not copied. They go to the queue at once, after all earlier output.
             self.progress = if self.queue == 0 { self.tick() } else { self.progress };
             self.queue = self.promised.len() - self.written;
-            self.pause_for_breath = true;
+            self.restart_batch = true;
         }
         Ok(())
     }
@@ -744,7 +747,7 @@ impl Model {
     fn flush(&mut self) {
         while self.queue > 0 && self.writable {
             let taken = self.write(self.queue);
-            // A broken connection has forgotten its queue.
+            // A broken connection has dropped its queue.
             self.queue = self.queue.saturating_sub(taken);
             if taken > 0 {
                 self.progress = self.tick();
@@ -753,7 +756,7 @@ impl Model {
         self.watch_water();
     }
 
-    /// Offers so many bytes to the kernel, until it refuses.
+    /// Offers `count` bytes to the kernel, until it refuses. Returns how many it took.
     fn write(&mut self, count: usize) -> usize {
         let mut taken = 0;
         while taken < count {
@@ -765,7 +768,7 @@ impl Model {
             if self.dead {
                 let first = std::mem::take(&mut self.reset_pending);
                 let (reset, pipe) = (ErrorKind::ConnectionReset, ErrorKind::BrokenPipe);
-                self.broke(CloseReason::Io(if first { reset } else { pipe }));
+                self.fail(CloseReason::Io(if first { reset } else { pipe }));
                 break;
             }
             let some = (count - taken).min(self.window);
@@ -793,7 +796,7 @@ impl Model {
 
     // ---- time ----
 
-    /// Deadlines are counted from the tick that is not over yet.
+    /// The current time in ticks, rounded up. Deadlines count from here.
     fn tick(&self) -> u64 {
         self.now.div_ceil(MILLI)
     }
@@ -801,9 +804,9 @@ impl Model {
     fn settle(&mut self) {
         if self.output == Output::Ending && self.closing.is_none() && self.queue == 0 {
             if std::mem::take(&mut self.reset_pending) {
-                self.broke(CloseReason::Reset);
+                self.fail(CloseReason::Reset);
             } else if self.dead {
-                self.broke(CloseReason::Io(ErrorKind::NotConnected));
+                self.fail(CloseReason::Io(ErrorKind::NotConnected));
             } else {
                 (self.output, self.finished) = (Output::Ended, true);
             }
@@ -827,7 +830,7 @@ impl Model {
         };
     }
 
-    /// What is due next of the connection's own, in ticks.
+    /// The next deadline of the connection's own clocks, in ticks.
     fn deadline(&self) -> Option<u64> {
         if self.gone {
             return None;
@@ -857,21 +860,21 @@ impl Model {
         let judged = self.now / MILLI;
         loop {
             let due = |at: u64| at <= judged;
-            let diary = self.diary.borrow().front().cloned();
+            let trace = self.trace.borrow().front().cloned();
             let timers = self.timers.iter().filter(|(_, (at, _))| due(*at));
-            let told = timers.clone().find(|(_, (_, message))| match &diary {
-                Some(Seen::Message(seen)) => seen == message,
+            let seen = timers.clone().find(|(_, (_, message))| match &trace {
+                Some(Seen::Message(bytes)) => bytes == message,
                 _ => false,
             });
-            let (told, first) = (told.map(|(id, _)| *id), timers.map(|(id, _)| *id).next());
-            // What is due in the same tick comes in the order in which it was armed last.
-            let own = match &diary {
+            let (seen, first) = (seen.map(|(id, _)| *id), timers.map(|(id, _)| *id).next());
+            // Timers of the same tick fire in the order in which they were last armed.
+            let own = match &trace {
                 Some(Seen::Timeout(_)) => true,
                 Some(Seen::End(reason)) => *reason != CloseReason::DrainForced,
                 _ => false,
             };
             let own = own && self.deadline().is_some_and(due);
-            if let Some(id) = told {
+            if let Some(id) = seen {
                 self.fire(id);
             } else if own && self.expire_own(judged) {
             } else if self.drain_at.is_some_and(due) {
@@ -893,7 +896,7 @@ impl Model {
         }
     }
 
-    /// False if it is to be judged after the next read.
+    /// Returns false if the clock has to be judged after the next read.
     fn expire_own(&mut self, judged: u64) -> bool {
         let unread = (self.readable || self.queued) && !self.blocked();
         let packet = matches!(self.packet_clock, PacketClock::DueAt(at) if at <= judged);
@@ -906,7 +909,7 @@ impl Model {
             let partial = std::mem::take(&mut self.input);
             self.packet_clock = PacketClock::Off;
             self.call(|model| {
-                model.told(Seen::Timeout(partial));
+                model.call_info(Seen::Timeout(partial));
                 let answered = if model.config.patient {
                     model.send(b"late", false)
                 } else {
@@ -935,13 +938,13 @@ impl Model {
         self.closing.get_or_insert(reason);
     }
 
-    /// Nothing can pass any more.
-    fn broke(&mut self, reason: CloseReason) {
+    /// The connection is broken: no byte can pass any more.
+    fn fail(&mut self, reason: CloseReason) {
         (self.readable, self.writable, self.hint, self.broken) = (false, false, false, true);
         self.close(reason);
     }
 
-    /// Tells of the end where it is found, unless output still waits.
+    /// Reports the end where it is found, unless output still waits.
     fn conclude(&mut self) {
         let Some(reason) = self.closing.filter(|_| !self.terminated) else { return };
         let abrupt = matches!(

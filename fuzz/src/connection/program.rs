@@ -1,16 +1,16 @@
-//! The language in which packets and messages tell the handler what to do.
+//! Programs for the handler. A packet or a message is a program.
 
 use condor::{Framing, LengthField, Lines, Raw};
 
-/// A packet or a message has at most so many steps.
+/// The most steps of a program.
 const STEPS_MAX: usize = 4;
 
 /// What a callback does before it answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Sends what it was given.
+    /// Sends the bytes of the program.
     Echo,
-    /// Sends so many bytes, shared or not.
+    /// Sends `len` bytes, shared or copied.
     Send {
         len: usize,
         shared: bool,
@@ -18,7 +18,7 @@ pub(crate) enum Step {
     Pause,
     Resume,
     Reframe(Kind),
-    /// A timer of so many milliseconds, and what it will say.
+    /// Sets a timer of this many milliseconds, with this message.
     After(u64, Vec<u8>),
     Cancel(usize),
     PacketTimeout(u64),
@@ -73,7 +73,7 @@ impl Kind {
     }
 }
 
-/// Reads a program. Bytes that are none just echo.
+/// Reads a program. Bytes that are no program are sent back.
 pub(crate) fn program(bytes: &[u8]) -> (Vec<Step>, Answer) {
     let mut steps = Vec::new();
     let mut rest = bytes.iter().copied();
@@ -107,7 +107,7 @@ pub(crate) fn program(bytes: &[u8]) -> (Vec<Step>, Answer) {
     (steps, Answer::Continue)
 }
 
-/// Short and long packets, in one byte.
+/// Decodes the length of a packet, short or long, from one byte.
 fn length(byte: u8) -> usize {
     match byte {
         0..=127 => byte.into(),
@@ -116,7 +116,7 @@ fn length(byte: u8) -> usize {
     }
 }
 
-/// What a [`Step::Send`] sends.
+/// The bytes that a [`Step::Send`] sends.
 pub(crate) fn filling(len: usize) -> Vec<u8> {
     vec![b'#'; len]
 }
