@@ -1,4 +1,4 @@
-"""`dns_tcp` against the clients and the servers of others."""
+"""`dns_tcp` against clients and servers of other projects."""
 
 import concurrent.futures
 import re
@@ -10,8 +10,8 @@ from lib import HOST, ZONE, Missing, check, demand, run, tool, wait_for
 
 TYPES = ["A", "AAAA", "CNAME", "TXT", "MX", "NS", "SOA", "SRV", "ANY", "DS"]
 
-# Each name of the sample zone, and around it: what does not exist, what a wildcard stands for, what
-# lies below a delegation, what is not ours at all, and other spellings.
+# Each name of the sample zone, and other names: names that do not exist, names of a wildcard, names
+# below a delegation, names outside the zone, and names in upper case.
 NAMES = """
 @ ns1 ns2 mail mail.backup backup www mixedcase MIXEDcase _xmpp._tcp _tcp im text long nullmx
 odd\\.label a.b.c.d b.c.d c.d d x.a.b.c.d x.d
@@ -30,7 +30,7 @@ def questions():
 
 
 def parse_answer(text):
-    """What dig, kdig and drill print of one message: code, flags, sections of record sets."""
+    """Parses a message that dig, kdig or drill printed: code, flags, sections of record sets."""
     status = re.search(r"->>HEADER<<-.*?(?:status|rcode): (\w+)", text)
     flags = re.search(r"^;; [Ff]lags: ([a-z ]*?) ?;", text, re.M)
     demand(status and flags, f"no answer in\n{text}")
@@ -47,7 +47,7 @@ def parse_answer(text):
 
 
 def normal(record):
-    """Owners are compared without case: both servers repeat the spelling of the question."""
+    """Puts the owner into lower case, because servers may repeat the spelling of the question."""
     owner, rest = record.split(" ", 1)
     return f"{owner.lower()} {rest}"
 
@@ -66,7 +66,7 @@ def command(client, port, name, rtype):
 
 
 def differential(scope, client, theirs, asked, keys):
-    """Asks both servers every question through one client, and demands the same answers."""
+    """Sends every question to both servers with one client, and demands equal answers."""
     demand(len(asked) >= 200, f"only {len(asked)} questions")
     _, ours = scope.example("dns_tcp", "--zone", ZONE)
 
@@ -84,7 +84,7 @@ def differential(scope, client, theirs, asked, keys):
     wrong = [line for lines, _ in told for line in lines]
     records = sum(count for _, count in told)
     demand(not wrong, f"{len(wrong)} differences:\n" + "\n".join(wrong[:20]))
-    demand(records > len(asked), f"{records} records in all: what was printed was not understood")
+    demand(records > len(asked), f"{records} records in all: the output was not parsed")
     return f"{len(asked)} questions, {records} records, no difference"
 
 
@@ -111,14 +111,14 @@ def drill_knot(scope):
 
 @check("dns: dig sees the answers of NSD")
 def dig_nsd(scope):
-    # The two references differ in three ways, all of them allowed. NSD adds no addresses to answers
-    # about MX and SRV, answers ANY with whichever set it likes, and gives up on circles one earlier.
+    # The two references differ in three ways, which are all allowed. NSD adds no addresses to answers
+    # about MX and SRV, chooses another set for ANY, and gives up on a cycle of aliases one step earlier.
     asked = [(n, t) for n, t in questions() if t != "ANY" and not n.startswith("circle")]
     return differential(scope, DIG, scope.nsd()[1], asked, ALL_KEYS[:-1])
 
 
 def exchange(port, wire, wait=2):
-    """One message on a connection of its own: the answer, or None if it was closed or silent."""
+    """Sends one message on a new connection. Returns the answer, or None if there is none."""
     with socket.create_connection((HOST, port), wait) as s:
         s.settimeout(wait)
         s.sendall(struct.pack("!H", len(wire)) + wire)
@@ -168,7 +168,7 @@ def malformed(scope):
         "OPT as an answer": (header(an=1) + question + opt(), formerr),
         "OPT of a name": (header(ar=1) + question + opt(owner=b"\1a\0"), formerr),
         "OPT with half an option": (header(ar=1) + question + opt(data=b"\0\x0a\0\x08ab"), formerr),
-        "OPT version 1": (header(ar=1) + question + opt(1), noerror),  # BADVERS: 16, told in OPT
+        "OPT version 1": (header(ar=1) + question + opt(1), noerror),  # BADVERS (16) is in OPT
         "class CH": (header() + question[:-1] + b"\3", refused),
         "IQUERY": (header(1 << 11) + question, notimp),
         "NOTIFY": (header(4 << 11) + question, notimp),
@@ -190,7 +190,7 @@ def malformed(scope):
 
 
 def query_file(scope, count=None):
-    """The questions that a benchmark asks: what exists, what does not, in equal parts."""
+    """Writes the queries of a benchmark: half of the names exist."""
     lines = [f"{n} {t}" for n in ["www", "mail", "ns1", "text", "alias"] for t in ["A", "AAAA"]]
     lines += [f"no{i} A" for i in range(10)]
     lines = [line.replace(" ", ".example.org ", 1) for line in lines]
@@ -202,7 +202,7 @@ def query_file(scope, count=None):
 
 
 def dnsperf(port, queries, clients, *options):
-    """Runs dnsperf; what its statistics say, by name."""
+    """Runs dnsperf. Returns its statistics by name."""
     path = tool("dnsperf", "dnsperf")
     address = ["-s", HOST, "-p", port, "-m", "tcp", "-d", queries, "-c", clients]
     text = run([path, *address, *options], 180)
@@ -235,11 +235,11 @@ for connections in (1, 100, 1000):
 def dnstcpbench(scope):
     path = tool("dnstcpbench", "pdns-tools")
     server, port = scope.example("dns_tcp", "--zone", ZONE)
-    demand(exchange(port, b"\x12\x34") is not None, "no answer")  # what is made once, is made
+    demand(exchange(port, b"\x12\x34") is not None, "no answer")  # before the count of descriptors
     wait_for(lambda: server.fds() < 100, 5, "descriptors")
     before = server.fds()
     queries = query_file(scope, 20_000)
-    # Its own limit, 10 ms, is less than a busy machine may take to schedule anybody.
+    # Its default timeout of 10 ms is too short: a busy machine may take longer to run a process.
     options = ["--workers", "1", "--timeout-msec", "2000"]
     text = run([path, "-f", queries, *options, HOST, port], 300)
     wait_for(lambda: server.fds() <= before, 15, f"descriptors: {before} before")

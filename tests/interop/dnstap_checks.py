@@ -1,4 +1,4 @@
-"""`dnstap_collector` at the end of a real resolver's Frame Streams."""
+"""`dnstap_collector` receives the Frame Streams of a real resolver."""
 
 import re
 import time
@@ -10,7 +10,7 @@ QUERIES = 10_000
 
 
 def counts(text):
-    """The newest line of counts: frames in all, and by type."""
+    """Returns the last line of counts: all frames, and the frames of each type."""
     lines = re.findall(r"^(?:total )?(\d+) frames(?:: (.*))?$", text, re.M)
     demand(lines, f"no counts in\n{text}")
     total, kinds = lines[-1]
@@ -36,7 +36,7 @@ def unbound(scope):
     collector.wait_until(
         lambda: counts(collector.output())[0] >= 2 * QUERIES, "counts the frames", 15
     )
-    time.sleep(1.5)  # a frame too many would come now
+    time.sleep(1.5)  # so that surplus frames are counted, too
     resolver.stop()
     collector.wait_until(lambda: "finished" in collector.output(), "sees the stream finish", 10)
     demand(collector.stop() == 0, f"the collector failed\n{collector.output()}")

@@ -1,4 +1,4 @@
-"""The `echo` example, length prefixes of 1, 2 and 4 bytes, against other makers of them."""
+"""The `echo` example against other implementations of length prefixes of 1, 2 and 4 bytes."""
 
 import os
 
@@ -8,14 +8,14 @@ MEGABYTE = 1 << 20
 
 
 def echo(scope, width):
-    """The example with room for the largest packet of the checks."""
+    """Starts the example, with a maximum that allows the largest packet of the checks."""
     options = ["--max-packet", MEGABYTE] if width == 4 else []
     _, port = scope.example("echo", "--len", width, *options)
     return port
 
 
 def sizes(width):
-    """Payload lengths that must survive: the edges of each field, and 1 MB where it fits."""
+    """Payload lengths to check: the limits of each field, and 1 MB where it fits."""
     return [n for n in (0, 1, 255, 65_535, MEGABYTE) if n < 256**width]
 
 
@@ -73,7 +73,7 @@ for width in (1, 2, 4):
 
 
 def tokio_program(name):
-    """Builds the programs that live on tokio; they are a workspace of their own."""
+    """Builds the programs on tokio, which are a workspace of their own. Returns the path of one."""
     manifest = HERE / "tokio_codec" / "Cargo.toml"
     build = ["cargo", "build", "--release", "--locked", "--manifest-path", manifest]
     run(build, 600, cwd=ROOT, env={**os.environ, "CARGO_TARGET_DIR": str(TARGET)})
@@ -85,6 +85,6 @@ def call(scope):
     _, port = scope.example("echo", "--len", "2")
     program = TARGET / "release" / "examples" / "call"
     demand(program.exists(), f"{program} is not built")
-    told = run([program, f"127.0.0.1:{port}", "ping", "", "two words"])
-    demand(told == "ping\n\ntwo words\n", f"it printed {told!r}")
+    printed = run([program, f"127.0.0.1:{port}", "ping", "", "two words"])
+    demand(printed == "ping\n\ntwo words\n", f"it printed {printed!r}")
     return "3 packets"

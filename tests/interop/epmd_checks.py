@@ -18,19 +18,19 @@ def ping(scope):
     names = lambda: run([epmd_tool(), "-port", port, "-names"], 20)  # noqa: E731
     wait_for(lambda: "first" in names(), 20, "registration of the first node")
     script = f"io:format(\"~p~n\", [net_adm:ping('first@{HOST}')]), halt()."
-    told = run([*node, "-name", f"second@{HOST}", "-eval", script], 60, env=environment)
-    demand(told.strip() == "pong", f"the ping said {told!r}")
-    # A name lives as long as its connection, and is free for the next one afterwards.
+    printed = run([*node, "-name", f"second@{HOST}", "-eval", script], 60, env=environment)
+    demand(printed.strip() == "pong", f"the ping printed {printed!r}")
+    # A name is registered as long as its connection lives, and free after that.
     wait_for(lambda: "second" not in names(), 10, "end of the second node's registration")
     taken = subprocess.run(
         [*node, "-name", f"first@{HOST}", "-eval", "halt(7)."],
         env=environment, capture_output=True, timeout=60, text=True,
     )
-    demand(taken.returncode != 7, "a name was given away twice")
+    demand(taken.returncode != 7, "a name was registered twice")
     kill = [epmd_tool(), "-port", str(port), "-kill"]
     refused = subprocess.run(kill, capture_output=True, timeout=20, text=True)
-    demand("Killed" not in refused.stdout, f"it let itself be killed: {refused}")
-    demand("first" in names(), "the kill was refused and took the names with it")
+    demand("Killed" not in refused.stdout, f"epmd obeyed the kill command: {refused}")
+    demand("first" in names(), "the refused kill command has removed a name")
     first.popen.kill()
     first.popen.wait()
     wait_for(lambda: "first" not in names(), 10, "end of the first node's registration")
@@ -39,6 +39,6 @@ def ping(scope):
 
 
 def epmd_tool():
-    """Erlang's own epmd, used as a client only; Debian keeps it out of the PATH at times."""
+    """Erlang's own epmd, used only as a client. On Debian it may be outside the PATH."""
     found = shutil.which("epmd")
     return found or tool("epmd", "erlang-base")

@@ -1,6 +1,6 @@
 """Processes, ports and tools for the interop checks.
 
-Everything a check starts is a child of its `Scope` and ends with it, by its own process id.
+A check starts its processes through its `Scope`. They end with the scope.
 """
 
 import contextlib
@@ -34,11 +34,11 @@ def check(name):
 
 
 class Failed(Exception):
-    """The check ran and did not find what it should."""
+    """The check has failed."""
 
 
 class Missing(Failed):
-    """Something the check needs is not installed."""
+    """The check needs something that is not installed."""
 
 
 def demand(condition, message):
@@ -47,7 +47,7 @@ def demand(condition, message):
 
 
 def tool(name, package):
-    """The path of a tool; without it the check fails and says where to get it."""
+    """Returns the path of a tool. If it is missing, the check fails and names its package."""
     path = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
     if path is None:
         raise Missing(f"{name} is not installed: tests/interop/install (package {package})")
@@ -76,7 +76,7 @@ def accepts(port):
 
 
 def run(command, seconds=120, **options):
-    """Runs a tool to its end and returns what it printed; a failing tool fails the check."""
+    """Runs a tool to its end, and returns its output. If the tool fails, the check fails."""
     done = subprocess.run(
         [str(part) for part in command],
         stdin=options.pop("stdin", subprocess.DEVNULL),
@@ -94,7 +94,7 @@ def run(command, seconds=120, **options):
 
 
 class Process:
-    """A server that runs for as long as its scope; what it prints goes into a file."""
+    """A server that ends with its scope. Its output goes into a file."""
 
     def __init__(self, command, log, **options):
         self.name = pathlib.Path(str(command[0])).name
@@ -125,19 +125,19 @@ class Process:
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
     def cpu_seconds(self):
-        """Time on a core, of all threads of the process and of those it forked, as they live."""
+        """CPU time of all threads of the process and of its children that are alive."""
         nanoseconds = 0
         for process in pathlib.Path("/proc").glob("[0-9]*"):
-            # It may end while it is looked at.
+            # A process may end while its files are read.
             with contextlib.suppress(OSError):
                 session = (process / "stat").read_text().rsplit(")", 1)[1].split()[3]
-                if int(session) == self.pid:  # made for it alone
+                if int(session) == self.pid:  # the process and its children have their own session
                     for thread in process.glob("task/*/schedstat"):
                         nanoseconds += int(thread.read_text().split()[0])
         return nanoseconds / 1e9
 
     def stop(self, seconds=15):
-        """SIGTERM; the exit code, and a failure if it takes too long."""
+        """Sends SIGTERM and returns the exit code. Fails if the process takes too long."""
         if self.popen.poll() is None:
             self.popen.send_signal(signal.SIGTERM)
         try:
@@ -149,7 +149,7 @@ class Process:
 
 
 class Scope(contextlib.ExitStack):
-    """What one check started, and its directory."""
+    """The processes of one check, and its directory."""
 
     def __init__(self, directory):
         super().__init__()
@@ -166,12 +166,12 @@ class Scope(contextlib.ExitStack):
 
     @staticmethod
     def _end(process):
-        # Gently first: some of them have children to take along.
+        # SIGTERM first, so that a server can end its children.
         with contextlib.suppress(Failed):
             process.stop(5)
 
     def configure(self, template, **values):
-        """Fills in one of `peers/*.conf` and returns the file's path."""
+        """Fills in one of `peers/*.conf`, and returns the path of the result."""
         text = (HERE / "peers" / template).read_text()
         for key, value in values.items():
             text = text.replace(f"@{key}@", str(value))
@@ -180,7 +180,7 @@ class Scope(contextlib.ExitStack):
         return path
 
     def example(self, name, *arguments, pin=None):
-        """One of our examples, listening on a port of its own: `(process, port)`."""
+        """Starts one of the crate's examples on a free port. Returns `(process, port)`."""
         binary = EXAMPLES / name
         demand(binary.exists(), f"{binary} is not built: cargo build --release --examples")
         port = free_port()
@@ -191,7 +191,7 @@ class Scope(contextlib.ExitStack):
         return process, port
 
     def listening(self, command, name, pin=None):
-        """A server that is told where to listen and says so: `(process, port)`."""
+        """Starts a server that gets its port in its arguments. Returns `(process, port)`."""
         port = free_port()
         pinned = ["taskset", "-c", str(pin)] if pin is not None else []
         command = [str(part).replace("@PORT@", str(port)) for part in command]
