@@ -1,5 +1,5 @@
-//! The life of connections: made once, terminated once, whatever happens to them and to their
-//! messages.
+//! The life of connections: each handler is made once and terminated once, whatever happens to
+//! connections and their messages.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -12,7 +12,8 @@ use crate::support::{Actor, Seen, Trace, note, order, packet, secs, wire};
 
 // ---- beginnings and ends ----
 
-/// Goal: half a close gets all answers. Method: 100 requests and the end in one event.
+/// Goal: a peer that closes its sending half gets all its answers. Method: 100 requests and the end
+/// in one event.
 #[test]
 fn a_hundred_requests_and_half_a_close_get_a_hundred_answers() {
     let (harness, _) = echo(options());
@@ -24,8 +25,8 @@ fn a_hundred_requests_and_half_a_close_get_a_hundred_answers() {
     conclude(&harness);
 }
 
-/// Goal: an `init` that stops is the last callback but `terminate`. Method: with and without a
-/// farewell, packets waiting.
+/// Goal: after an `init` that stops only `terminate` is called. Method: with and without a last
+/// packet, while packets wait.
 #[test]
 fn an_init_that_stops_gets_no_packet() {
     for farewell in [true, false] {
@@ -51,7 +52,7 @@ fn an_init_that_stops_gets_no_packet() {
 
 // ---- panics ----
 
-/// Goal: a factory that panics makes no handler; its client is gone, the next one is served.
+/// Goal: a factory that panics makes no handler. Its client is gone, and the next one is served.
 #[test]
 fn a_panicking_factory_closes_the_socket_and_nothing_else() {
     let trace = Trace::default();
@@ -62,7 +63,7 @@ fn a_panicking_factory_closes_the_socket_and_nothing_else() {
         Actor::echo(&trace)
     });
     assert!(first.is_gone());
-    assert_eq!(first.closed(), None, "there was nothing to terminate");
+    assert_eq!(first.closed(), None, "there was no handler to terminate");
     assert_eq!((first.stats().made, first.stats().panics), (0, 1));
     let next = first.connect();
     next.receive(wire(&[b"hello"]));
@@ -108,8 +109,8 @@ impl Handler for Bystander {
     }
 }
 
-/// Goal: messages whose drop panics harm nobody: one to the dead, one in a timer of a connection
-/// that ends, one left in the mailbox.
+/// Goal: messages whose drop panics end no connection: one for a connection that ended, one in a
+/// timer of a connection that ends, and one left in the mailbox.
 #[test]
 fn a_message_whose_drop_panics_ends_no_connection() {
     let terminated = Rc::new(Cell::new(0));
@@ -131,8 +132,8 @@ fn a_message_whose_drop_panics_ends_no_connection() {
 
 // ---- messages ----
 
-/// Goal: messages are delivered in order, never inside another callback. Method: a handler sends to
-/// itself and to another, and notes when it is left.
+/// Goal: messages are delivered in order, and never inside another callback. Method: a handler sends
+/// to itself and to another handler, and records the end of its own callback.
 #[test]
 fn messages_sent_in_a_callback_come_after_it() {
     let (one, trace) = echo(options());
@@ -181,8 +182,8 @@ impl Handler for Listening {
     }
 }
 
-/// Goal: a broadcast reaches everybody who is there, within the message budget. Method: 300
-/// connections, one of them paused, one lingering, 100 messages a turn.
+/// Goal: a broadcast reaches every open connection, within the message budget. Method: 300
+/// connections, one of them paused, one lingering, with a budget of 100 messages a turn.
 #[test]
 fn a_broadcast_reaches_every_connection_within_the_budget() {
     let heard = Rc::new(Cell::new(0));
@@ -210,8 +211,8 @@ fn a_broadcast_reaches_every_connection_within_the_budget() {
 
 // ---- drain ----
 
-/// Goal: a drain answers what has arrived, accepts who waits, and ends idle connections between
-/// packets. Method: packets unread, a client not accepted.
+/// Goal: a drain answers all input that has arrived, accepts clients that wait, and ends idle
+/// connections between packets. Method: unread packets, and a client that is not accepted yet.
 #[test]
 fn a_drain_answers_everything_that_had_arrived() {
     let (one, trace) = echo(options());
@@ -231,8 +232,8 @@ fn a_drain_answers_everything_that_had_arrived() {
     assert!(matches!(one.address().send(note("late")), Err(MessageError::Gone(_))));
 }
 
-/// Goal: who holds its peer back is told of a drain when it goes on. Method: it pauses at the last
-/// packet that had arrived, and resumes.
+/// Goal: a handler that paused reading is notified of a drain when it resumes. Method: it pauses at
+/// the last packet that has arrived, and resumes.
 #[test]
 fn a_paused_handler_is_notified_of_a_drain_when_it_resumes() {
     let (harness, trace) = actor(options(), |trace| {
@@ -253,10 +254,11 @@ fn a_paused_handler_is_notified_of_a_drain_when_it_resumes() {
     conclude(&harness);
 }
 
-// ---- places ----
+// ---- places of connections ----
 
-/// Goal: a factory that panics keeps no place, and gives none back that it did not have. Method: room
-/// for two, of which one is taken; five factories panic; then one more is let in, and the next waits.
+/// Goal: a factory that panics keeps no place, and frees none that it did not have. Method: room for
+/// two connections, one of them taken. Five factories panic. Then one more client is accepted, and
+/// the next one waits.
 #[test]
 fn a_factory_that_panics_keeps_no_place() {
     let trace = Trace::default();
@@ -267,7 +269,7 @@ fn a_factory_that_panics_keeps_no_place() {
         Actor::echo(&trace)
     });
     for nth in 2..=6 {
-        assert!(harness.connect().is_gone(), "number {nth} was let in, or waits");
+        assert!(harness.connect().is_gone(), "client {nth} is accepted or waits");
     }
     let served = harness.connect();
     served.receive(wire(&[b"hello"]));

@@ -1,5 +1,5 @@
-//! Tests that need neither a clock nor a script: each of them runs over scripted streams, in
-//! `scripted`, and over sockets of the kernel's, in `sockets`. `crate::rig` is what drives them there.
+//! Tests that need neither a clock nor a script. Each of them runs over scripted streams, in
+//! `scripted`, and over kernel sockets, in `sockets`. `crate::rig` drives them in both.
 
 pub(crate) mod life;
 pub(crate) mod output;

@@ -7,14 +7,14 @@ use super::{actor, echo};
 use crate::rig::{Harness, assert_clean, conclude, options};
 use crate::support::{Actor, Do, Seen, order, packet, wire};
 
-/// A message that stops, with so many bytes as the last packet.
+/// A message that stops, with a last packet of this length.
 pub(crate) fn send_and_stop(len: usize) -> Do {
     order("stop", move |_| Action::send_and_stop(vec![1; len], CloseReason::Normal))
 }
 
 // ---- short writes ----
 
-/// Goal: what a callback sends goes before what it answers.
+/// Goal: packets that a callback sends come before its answer.
 #[test]
 fn what_a_callback_sends_goes_before_what_it_answers() {
     let (harness, _) = actor(options(), |trace| {
@@ -29,7 +29,7 @@ fn what_a_callback_sends_goes_before_what_it_answers() {
     conclude(&harness);
 }
 
-/// Answers each packet as its first byte says: with the packet itself, or with something else.
+/// Answers each packet as its first byte says: with the packet itself, or with another answer.
 pub(crate) struct Parrot;
 
 impl Handler for Parrot {
@@ -61,8 +61,8 @@ impl Handler for Parrot {
     }
 }
 
-/// Goal: a packet that is sent back as it is does not keep the handler from being obeyed. Method: one
-/// that pauses in the midst of such answers, and is resumed.
+/// Goal: a handler that sends packets back can pause in the middle of them. Method: a handler that
+/// pauses at one of several such packets, and resumes.
 #[test]
 fn a_handler_that_pauses_and_sends_the_packet_back_gets_no_more() {
     let harness = Harness::of(Parrot);
@@ -75,8 +75,8 @@ fn a_handler_that_pauses_and_sends_the_packet_back_gets_no_more() {
 
 // ---- the last bytes ----
 
-/// Goal: what had arrived when the end was decided is read without another event, the peer's own end
-/// included. Method: a packet and an end while reading is paused; then the handler stops.
+/// Goal: input that had arrived when the end was decided is read without another event, also the
+/// peer's end. Method: a packet and an end while reading is paused. Then the handler stops.
 #[test]
 fn what_arrived_before_the_end_is_read_at_once() {
     let (harness, _) = echo(options());
@@ -92,7 +92,7 @@ fn what_arrived_before_the_end_is_read_at_once() {
     assert_clean(&harness);
 }
 
-/// Goal: after a reset, packets that had been read are delivered, their answers go nowhere, and
+/// Goal: packets that were read before a reset are delivered, their answers are discarded, and
 /// nothing follows `terminate`. Method: 100 packets and a reset in one event.
 #[test]
 fn nothing_is_delivered_after_the_end_a_reset_brings() {

@@ -1,4 +1,4 @@
-//! Packets: what is delivered of a stream of bytes, and what is sent.
+//! Packets: which packets of a stream of bytes are delivered, and which bytes are sent.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,8 +15,8 @@ use crate::support::{Actor, Seen, order, packet, wire};
 
 // ---- cuts ----
 
-/// Goal: the network's cuts are invisible. Method: twelve bytes with four packets in them, cut in
-/// each of the 2,048 possible ways.
+/// Goal: a handler does not see where the network cuts the stream. Method: twelve bytes with four
+/// packets, cut in each of the 2,048 possible ways.
 #[test]
 fn every_way_to_cut_a_stream_gives_the_same_packets() {
     let bytes = wire(&[b"a", b"", b"bc", b"d"]);
@@ -40,7 +40,7 @@ fn every_way_to_cut_a_stream_gives_the_same_packets() {
     conclude(&rig);
 }
 
-/// Echo without a trace.
+/// An echo without a trace.
 struct Plain;
 
 impl condor::Handler for Plain {
@@ -55,8 +55,8 @@ impl condor::Handler for Plain {
     }
 }
 
-/// Goal: as above, over the sizes of buffers. Method: 64 KiB of packets of all kinds of lengths,
-/// one cut, at each position.
+/// Goal: the same over the sizes of buffers. Method: 64 KiB of packets of many lengths, with one cut
+/// at each position.
 #[test]
 fn one_cut_anywhere_in_64_kib_is_invisible() {
     let mut bytes = Vec::new();
@@ -81,8 +81,8 @@ fn one_cut_anywhere_in_64_kib_is_invisible() {
     conclude(&rig);
 }
 
-/// Goal: an end waits for packets that came before it and are over the budget of a turn. Method: ten
-/// thousand empty packets and the end, in one event.
+/// Goal: an end waits for earlier packets that exceed the budget of a turn. Method: ten thousand
+/// empty packets and the end, in one event.
 #[test]
 fn an_end_after_more_packets_than_a_turn_delivers_waits_for_them() {
     let (harness, trace) = echo(options());
@@ -97,7 +97,7 @@ fn an_end_after_more_packets_than_a_turn_delivers_waits_for_them() {
 
 // ---- lengths ----
 
-/// Goal: an empty packet is a packet. Method: one there, one back.
+/// Goal: an empty packet is a packet. Method: one empty request and its empty answer.
 #[test]
 fn an_empty_packet_is_delivered_and_sent() {
     let (harness, trace) = echo(options());
@@ -107,7 +107,7 @@ fn an_empty_packet_is_delivered_and_sent() {
     conclude(&harness);
 }
 
-/// Goal: each width carries everything up to its maximum. Method: lengths at the edges, echoed.
+/// Goal: each width carries every length up to its maximum. Method: echoes of lengths at the limits.
 #[test]
 fn every_width_carries_up_to_its_maximum() {
     let cases: [(LengthField, &[usize]); 4] = [
@@ -128,8 +128,8 @@ fn every_width_carries_up_to_its_maximum() {
     }
 }
 
-/// Goal: an announced length above the maximum ends the connection at the header. Method: headers
-/// alone, with and without the packet behind them.
+/// Goal: a length above the maximum ends the connection at the header. Method: headers alone, with
+/// and without the packet after them.
 #[test]
 fn a_length_above_the_maximum_ends_the_connection_at_the_header() {
     let small = || options().framing(LengthField::U32).max_packet(100);
@@ -146,7 +146,7 @@ fn a_length_above_the_maximum_ends_the_connection_at_the_header() {
     harness.arrive(101u32.to_be_bytes());
     harness.receive([0; 101]);
     let reason = CloseReason::PacketTooLarge { announced: 101, max: 100 };
-    assert_eq!(trace.read(), [Seen::End(reason)], "although it was all there");
+    assert_eq!(trace.read(), [Seen::End(reason)], "although the whole packet had arrived");
     conclude(&harness);
 
     let (harness, trace) = echo(small());
@@ -156,7 +156,7 @@ fn a_length_above_the_maximum_ends_the_connection_at_the_header() {
     conclude(&harness);
 }
 
-/// Goal: what was answered before the bad packet still goes out.
+/// Goal: answers to the packets before the one that is too large are sent.
 #[test]
 fn packets_before_one_that_is_too_large_are_answered() {
     let (harness, _) = echo(options().max_packet(10));
@@ -168,8 +168,8 @@ fn packets_before_one_that_is_too_large_are_answered() {
 
 // ---- the end of the stream ----
 
-/// Goal: a cut packet is never delivered, and the reason tells how much of it came; what came whole
-/// is answered. Method: the end after each number of bytes.
+/// Goal: a packet that is cut short is never delivered, and the reason reports how many of its bytes
+/// came. Whole packets before it are answered. Method: the end after each number of bytes.
 #[test]
 fn an_end_inside_a_packet_reports_what_was_missing() {
     for (tail, want) in [(&b"\x00"[..], None), (b"\x00\x05", Some(7)), (b"\x00\x05hell", Some(7))] {
@@ -189,7 +189,8 @@ fn an_end_inside_a_packet_reports_what_was_missing() {
     }
 }
 
-/// Goal: an end between packets is an ordinary one, with the last packet in the same event or not.
+/// Goal: an end between packets is an ordinary end, whether the last packet comes in the same event
+/// or not.
 #[test]
 fn an_end_between_packets_is_an_ordinary_one() {
     for together in [true, false] {
@@ -205,8 +206,8 @@ fn an_end_between_packets_is_an_ordinary_one() {
     }
 }
 
-/// Goal: after a stop no packet is delivered, and the answer of a send_and_stop is. Method: three
-/// packets in one read, the second is the last.
+/// Goal: after a stop no packet is delivered, but the answer of `send_and_stop` is sent. Method:
+/// three packets in one read; the handler stops at the second.
 #[test]
 fn packets_after_a_stop_are_not_delivered() {
     for farewell in [true, false] {
@@ -229,9 +230,9 @@ fn packets_after_a_stop_are_not_delivered() {
 
 // ---- set_framing ----
 
-/// Goal: a new framing counts from the first byte not yet delivered, what is buffered included, and
-/// holds for sends from then on. Method: an upgrade in mid-stream, the rest of it in the same read,
-/// cut at each position.
+/// Goal: a new framing counts from the first byte that is not delivered yet, buffered bytes
+/// included, and holds for later sends. Method: an upgrade in the middle of the stream, with the
+/// rest in the same read, cut at each position.
 #[test]
 fn a_new_framing_counts_from_the_first_byte_not_yet_delivered() {
     let stream = b"\x00\x07upgradehello\nworld\n\x00\x00";
@@ -255,8 +256,8 @@ fn a_new_framing_counts_from_the_first_byte_not_yet_delivered() {
     }
 }
 
-/// Goal: bytes that were half a packet may be whole ones in the new framing. Method: a message
-/// switches while two bytes wait.
+/// Goal: bytes that were half a packet may be whole packets in a new framing. Method: a message sets
+/// the framing while two bytes wait.
 #[test]
 fn a_new_framing_set_by_a_message_delivers_what_waits() {
     let (harness, trace) = echo(options().framing(LengthField::U32));
@@ -270,8 +271,8 @@ fn a_new_framing_set_by_a_message_delivers_what_waits() {
     conclude(&harness);
 }
 
-/// Goal: what the old framing waited for binds the new one no longer. Method: three bytes of a packet
-/// of 256 are two packets in the new framing.
+/// Goal: a new framing does not wait for the length that the old framing wanted. Method: three bytes
+/// of a packet of 256 bytes are two packets in the new framing.
 #[test]
 fn a_new_framing_does_not_wait_for_what_the_old_one_wanted() {
     let (harness, trace) = echo(options());
@@ -340,8 +341,8 @@ impl Framer for Broken {
     }
 }
 
-/// Goal: a framer that breaks its contract ends that one connection, leaves no half packet behind,
-/// and does not hold up the loop. Method: each way to break it; another connection goes on.
+/// Goal: a framer that breaks its contract ends its connection, leaves no half packet in the output,
+/// and does not block the loop. Method: each way to break it, while another connection is served.
 #[test]
 fn a_broken_framer_ends_its_connection_and_leaves_no_half_packet() {
     for (fault, reason) in [
@@ -366,7 +367,7 @@ fn a_broken_framer_ends_its_connection_and_leaves_no_half_packet() {
     }
 }
 
-/// Goal: a refused encode of `ctx.send` is an error to the caller, and the connection goes on.
+/// Goal: if the framer refuses to encode, `ctx.send` returns an error and the connection continues.
 #[test]
 fn a_refused_send_leaves_the_connection_usable() {
     let framing = Framing::custom(Broken(Fault::RefusesEncoding));
@@ -383,9 +384,9 @@ fn a_refused_send_leaves_the_connection_usable() {
     conclude(&harness);
 }
 
-/// Goal: an answer of a framer that is not valid ends the connection wherever the bytes stand, and
-/// whenever the framing was set. Method: a packet that is longer than its frame, of bytes that had to
-/// wait for the next piece, and after `set_framing`.
+/// Goal: an invalid result of a framer ends the connection, wherever the bytes are and whenever the
+/// framing was set. Method: a packet longer than its frame, also if its bytes wait for the next
+/// piece, and also after `set_framing`.
 #[test]
 fn a_frame_shorter_than_its_packet_is_never_delivered() {
     struct Overlapping;
@@ -420,10 +421,10 @@ fn a_frame_shorter_than_its_packet_is_never_delivered() {
 
 // ---- framers whose hints are wrong ----
 
-/// What a framer says that it needs, by what is there.
+/// The length that a framer wants, from the length that is available.
 type Hint = fn(usize) -> Option<usize>;
 
-/// A length of one byte and a packet, with a hint as `hint` makes it of what is there.
+/// A length of one byte and a packet. `hint` makes its hint from the length that is available.
 #[derive(Clone)]
 struct Hinting {
     hint: Hint,
@@ -438,8 +439,8 @@ impl Hinting {
 
 impl Framer for Hinting {
     fn decode(&self, input: &[u8], _: usize) -> Result<Decode, FrameError> {
-        // So that who asks for ever fails, and does not hang.
-        assert!(self.calls.fetch_add(1, Ordering::Relaxed) < 100_000, "asked for ever");
+        // A caller that calls for ever fails here instead of hanging.
+        assert!(self.calls.fetch_add(1, Ordering::Relaxed) < 100_000, "called for ever");
         Ok(match input.split_first() {
             Some((len, rest)) if rest.len() >= usize::from(*len) => {
                 let end = 1 + usize::from(*len);
@@ -456,9 +457,9 @@ impl Framer for Hinting {
     }
 }
 
-/// Goal: a hint that is wrong costs time, never a packet, and never the loop. Method: hints below,
-/// at and above what is there and what is needed, with packets that come in pieces of each small
-/// size; each packet is there with its last byte, without a timeout or an end that helps.
+/// Goal: a wrong hint costs time, but no packet and no endless loop. Method: hints below, at and
+/// above the available and the needed length, with packets in pieces of each small size. Each packet
+/// is delivered with its last byte, without a timeout or an end.
 #[test]
 fn a_wrong_hint_costs_no_packet() {
     let hints: [(&str, Hint); 9] = [
@@ -466,7 +467,7 @@ fn a_wrong_hint_costs_no_packet() {
         ("zero", |_| Some(0)),
         ("one", |_| Some(1)),
         ("one less", |have| Some(have.saturating_sub(1))),
-        ("what is there", Some),
+        ("the available length", Some),
         ("one more", |have| Some(have + 1)),
         ("seven more", |have| Some(have + 7)),
         ("much more", |have| Some(have + 100_000)),
@@ -493,8 +494,8 @@ fn a_wrong_hint_costs_no_packet() {
     }
 }
 
-/// Goal: a hint above the maximum is an announcement, and ends the connection in a typed way. Method:
-/// the first byte of a packet, with each framing that such a framer can be part of.
+/// Goal: a hint above the maximum announces a packet that is too large, and ends the connection in a
+/// typed reason. Method: the first byte of a packet, in each framing that can contain such a framer.
 #[test]
 fn a_hint_above_the_maximum_announces_a_packet_that_is_too_large() {
     let hints: [Hint; 2] = [|_| Some(usize::MAX), |_| Some(1_001)];
@@ -511,8 +512,9 @@ fn a_hint_above_the_maximum_announces_a_packet_that_is_too_large() {
     }
 }
 
-/// Goal: what the framer wants is told where a packet is cut off, unless it cannot be right. Method:
-/// two bytes of a packet and the end, with hints beside what is there.
+/// Goal: if a packet is cut short, the reason reports the length that the framer wanted, unless that
+/// cannot be right. Method: two bytes of a packet and the end, with hints around the available
+/// length.
 #[test]
 fn a_hint_that_cannot_be_right_is_not_reported() {
     let hints: [(Hint, Option<usize>); 5] = [
@@ -532,8 +534,8 @@ fn a_hint_that_cannot_be_right_is_not_reported() {
     }
 }
 
-/// Goal: a hint that is always too low does not have the framer asked once per byte. Method: a packet
-/// of 64 KiB behind its first byte, with a framer that always wants one byte more.
+/// Goal: a hint that is always too low does not cause one call of the framer per byte. Method: a
+/// packet of 64 KiB after its first byte, with a framer that always wants one byte more.
 #[test]
 fn a_hint_that_is_always_too_low_is_not_followed_byte_by_byte() {
     struct OneMore(Arc<AtomicUsize>);
@@ -558,14 +560,14 @@ fn a_hint_that_is_always_too_low_is_not_followed_byte_by_byte() {
     harness.receive(&packet);
     assert_eq!(harness.stats().packets_in, 1);
     let calls = calls.load(Ordering::Relaxed);
-    assert!(calls < 30, "asked {calls} times");
+    assert!(calls < 30, "{calls} calls");
     conclude(&harness);
 }
 
 // ---- answers too large ----
 
-/// Goal: bytes that are shared and not copied have the same header and the same maximum. Method: the
-/// largest that the field can express, and one byte more.
+/// Goal: shared bytes, which are not copied, have the same header and the same maximum. Method: the
+/// largest length that the field can express, and one byte more.
 #[test]
 fn a_shared_answer_has_the_maximum_of_the_field_too() {
     let share = |len| order("share", move |_| Action::send(Bytes::from(vec![1; len])));
@@ -579,8 +581,8 @@ fn a_shared_answer_has_the_maximum_of_the_field_too() {
     conclude(&harness);
 }
 
-/// Goal: a packet that is sent back is an answer as any other. Method: answers have the same framing
-/// and a smaller maximum.
+/// Goal: a packet that is sent back is checked like any other answer. Method: answers with the same
+/// framing and a smaller maximum.
 #[test]
 fn a_packet_too_large_for_an_answer_is_not_sent_back() {
     let framing = Framing::split(LengthField::U16, LengthField::U16.max_packet(5));
@@ -591,8 +593,8 @@ fn a_packet_too_large_for_an_answer_is_not_sent_back() {
     conclude(&harness);
 }
 
-/// Goal: an answer that the length field cannot express is never cut. Method: 70,000 bytes behind
-/// a two-byte length, by `send` and by action.
+/// Goal: an answer that the length field cannot express writes nothing. Method: 70,000 bytes with a
+/// two-byte length, by `send` and by action.
 #[test]
 fn an_answer_too_large_for_the_field_writes_nothing() {
     let (harness, _) = actor(options(), |trace| {

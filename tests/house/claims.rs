@@ -1,17 +1,18 @@
-//! The tests that `tests/README.md` names exist: a claim without its test is an opinion.
+//! The tests that `tests/README.md` names exist: without its test a claim is only an opinion.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where a test is, and what it is called.
+/// The place and the name of a test.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Named {
     place: String,
     test: String,
 }
 
-/// The tests in the last column of the table of claims, row by row, and above the breaks. One without a
-/// place is where the one before it is. (Checks of faults have names that are no functions.)
+/// The tests in the last column of the table of claims, row by row, and above the breaks. A test
+/// without a place has the place of the previous one. Checks of faults are left out: their names are
+/// no functions.
 fn named(readme: &str) -> Vec<Named> {
     let claims = readme.split("| claim | test |").nth(1).unwrap_or("");
     let rows = claims.lines().skip(1).take_while(|line| line.is_empty() || line.starts_with('|'));
@@ -44,7 +45,7 @@ fn files(root: &Path, place: &str) -> Vec<PathBuf> {
     members.iter().map(|member| root.join(format!("{member}tests/{path}"))).collect()
 }
 
-/// Those that are in no such file.
+/// The tests that are in no such file.
 fn missing(root: &Path, all: Vec<Named>) -> Vec<Named> {
     let has = |named: &Named| {
         files(root, &named.place).iter().any(|file| {

@@ -1,29 +1,30 @@
-//! The import graph of the modules below `src`, read off their text: which file names which.
+//! The import graph of the modules below `src`, read from their text: which file names which.
 //!
-//! Every path in code counts, not only those in a `use`. Comments, strings and tests do not. A path
-//! through a re-export in `lib.rs` leads to the module that `lib.rs` names. A path through any other
-//! re-export leads to the module that has it, and from there its own arrows lead on: so a circle
-//! through a re-export is a circle.
+//! Every path in code counts, not only those in a `use`. Comments, strings and tests do not count. A
+//! path through a re-export in `lib.rs` leads to the module that `lib.rs` names. A path through any
+//! other re-export leads to the module that contains it, and that module's own edges lead on: so a
+//! cycle through a re-export is found as a cycle.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// Names of the outside that no pure module may use: sockets, clocks, input and output.
+/// External names that no pure module may use: sockets, clocks, input and output.
 const IMPURE: [&str; 4] = ["mio", "socket2", "Instant", "SystemTime"];
 const IMPURE_PATHS: [&str; 7] = ["io", "net", "fs", "thread", "os", "env", "process"];
-/// The one exception: the kind of an error is data, and one module has it in a reason.
+/// The one exception: the kind of an error is data, and one module keeps it in a reason.
 const KIND: (&str, &str) = ("reason", "std::io::ErrorKind");
 /// The comment in `lib.rs` above the first pure module.
 const PURE_FROM: &str = "// Pure from here on";
 
-/// The modules of a crate, one for each file, and the arrows between them.
+/// The modules of a crate, one for each file, and the edges between them.
 pub(crate) struct Graph {
     /// The top-level modules, as `lib.rs` orders them.
     order: Vec<String>,
-    /// Those of them that are pure.
+    /// The pure ones among them.
     pure: BTreeSet<String>,
     /// All modules, by name: `peer`, `peer/input`.
     modules: BTreeMap<String, Module>,
-    /// What cannot be drawn: paths that lead to no module, modules that nothing declares.
+    /// What has no place in the graph: paths that lead to no module, and modules that are not
+    /// declared.
     lost: Vec<String>,
 }
 
@@ -32,7 +33,7 @@ struct Module {
     path: String,
     /// The modules that it names, and the first line that does.
     names: BTreeMap<String, usize>,
-    /// What it names that is not pure, and where.
+    /// The impure names in it, and their lines.
     impure: Vec<(usize, String)>,
 }
 
@@ -99,12 +100,12 @@ impl Graph {
         &self.pure
     }
 
-    /// What could not be drawn, so that no arrow is missed in silence.
+    /// What has no place in the graph, so that no edge is missed in silence.
     pub(crate) fn lost(&self) -> Vec<String> {
         self.lost.clone()
     }
 
-    /// For each knot of modules that reach each other, how many they are and its shortest circle.
+    /// For each group of modules that reach each other: its size and its shortest cycle.
     pub(crate) fn circles(&self) -> Vec<String> {
         let knots = self.knots().into_iter().filter(|knot| knot.len() > 1);
         knots.map(|knot| format!("{} modules: {}", knot.len(), self.circle(&knot))).collect()
@@ -119,7 +120,7 @@ impl Graph {
         circles.min_by_key(Vec::len).unwrap_or_default().join(" -> ")
     }
 
-    /// Arrows from a top-level module, or a file of it, to one that `lib.rs` has before it.
+    /// Edges from a top-level module, or a file of it, to a module that `lib.rs` lists before it.
     pub(crate) fn upward(&self) -> Vec<String> {
         let place = |name: &str| self.order.iter().position(|other| other == top(name));
         let arrows = self.arrows().filter(|(from, to, _)| place(from) > place(to));
@@ -130,7 +131,7 @@ impl Graph {
             .collect()
     }
 
-    /// What pure modules reach, over any number of arrows, that is not pure.
+    /// The impure modules and names that pure modules reach, over any number of edges.
     pub(crate) fn impure(&self) -> Vec<String> {
         let mut found = BTreeSet::new();
         for (name, module) in self.modules.iter().filter(|(name, _)| self.is_pure(name)) {
@@ -147,7 +148,7 @@ impl Graph {
         found.into_iter().collect()
     }
 
-    /// In numbers.
+    /// A summary of the graph in numbers.
     pub(crate) fn in_numbers(&self) -> String {
         let tops: BTreeSet<(&str, &str)> = self
             .arrows()
@@ -179,7 +180,7 @@ impl Graph {
         })
     }
 
-    /// The shortest way from a module to one that is wanted, both included.
+    /// The shortest path from a module to a wanted one, both included.
     fn way<'a>(&'a self, from: &'a str, wanted: impl Fn(&str) -> bool) -> Option<Vec<&'a str>> {
         let mut seen = BTreeSet::from([from]);
         let mut ways = VecDeque::from([vec![from]]);
@@ -207,7 +208,7 @@ impl Graph {
         reached
     }
 
-    /// Modules that reach each other, together; by far the most are alone.
+    /// Groups of modules that reach each other. Most groups have one module.
     fn knots(&self) -> Vec<Vec<&str>> {
         let reached: BTreeMap<&str, BTreeSet<&str>> =
             self.modules.keys().map(|name| (name.as_str(), self.reached(name))).collect();
@@ -224,11 +225,12 @@ impl Graph {
         knots
     }
 
-    /// The longest way down, a knot counted once.
+    /// The longest path downwards, with each group counted once.
     fn longest(&self) -> Vec<&str> {
         let knots = self.knots();
         let knot = |name: &str| knots.iter().position(|knot| knot.contains(&name));
-        // From each knot; as often as there are knots, so that every way is complete.
+        // One step from each group, repeated as often as there are groups, so that every path is
+        // complete.
         let mut longest: Vec<Vec<&str>> = knots.iter().map(|knot| vec![knot[0]]).collect();
         for _ in 0..knots.len() {
             for (from, to, _) in self.arrows() {
@@ -243,15 +245,15 @@ impl Graph {
 }
 
 type Known = BTreeSet<String>;
-/// What `lib.rs` names, by the path under which others may name it.
+/// The re-exports of `lib.rs`, by the path under which other modules may name them.
 type Exports = BTreeMap<String, Vec<String>>;
 
-/// Files that are tests as a whole.
+/// Whether a whole file is tests.
 fn is_test(path: &str) -> bool {
     ["tests", "loom_tests"].into_iter().any(|name| path.ends_with(&format!("/{name}.rs")))
 }
 
-/// The module that a file is; none for the root, which names everything.
+/// The module of a file. None for the root, which names everything.
 fn module(path: &str) -> Option<String> {
     let path = path.strip_prefix("src/")?.strip_suffix(".rs")?;
     (path != "lib").then(|| path.strip_suffix("/mod").unwrap_or(path).to_owned())
@@ -268,12 +270,12 @@ fn resolve(segments: &[String], known: &Known, exports: &Exports) -> Option<Stri
     found.or_else(|| {
         let lengths = 1..=segments.len();
         let target = lengths.filter_map(|len| exports.get(&segments[..len].join("::"))).next()?;
-        // A name that leads back to the root would lead there for ever.
+        // A name that leads back to the root would cause an endless loop.
         if target == segments { None } else { resolve(target, known, exports) }
     })
 }
 
-/// The modules that a file declares in files of their own, in order.
+/// The modules that a file declares without a body, in order.
 fn declared(tokens: &[Token<'_>]) -> Vec<(usize, String)> {
     let modules = tokens.windows(3).filter(|three| three[0].text == "mod" && three[2].text == ";");
     modules.map(|three| (three[1].line, three[1].text.to_owned())).collect()
@@ -284,7 +286,7 @@ fn declared(tokens: &[Token<'_>]) -> Vec<(usize, String)> {
 /// Reads the paths of one file.
 struct Reader<'a> {
     known: &'a Known,
-    /// The file's module, and the modules within the file that are open, each with its depth.
+    /// The file's module, and the inline modules that are open, each with its depth.
     at: Vec<String>,
     open: Vec<usize>,
     /// Modules under the names that the file gives them.
@@ -296,13 +298,13 @@ struct Reader<'a> {
 struct Found {
     /// Paths from the crate's root.
     paths: Vec<(usize, Vec<String>)>,
-    /// Paths and names of the outside that are not pure.
+    /// External paths and names that are not pure.
     foreign: Vec<(usize, String)>,
-    /// What `use` names, by the path from the crate's root under which it can be named.
+    /// The targets of `use`, by the path from the crate's root under which they can be named.
     exports: Exports,
 }
 
-/// A path as it is written, and the name that it is given.
+/// A path as it is written, and the name that a `use` gives it.
 struct Written {
     line: usize,
     segments: Vec<String>,
@@ -315,7 +317,7 @@ impl<'a> Reader<'a> {
         Self { known, at: at.to_vec(), open, aliases, found: Found::default() }
     }
 
-    /// Twice: a name may be used above the `use` that gives it.
+    /// Reads the file twice, because a name may be used above its `use`.
     fn read(mut self, tokens: &[Token<'_>]) -> Found {
         self.pass(tokens);
         self.found = Found::default();
@@ -339,7 +341,7 @@ impl<'a> Reader<'a> {
                     self.at.push(text(at + 1).to_owned());
                     self.open.push(depth);
                 }
-                // A visibility uses nothing of what it names.
+                // A visibility names a module without using it.
                 "pub" if text(at + 1) == "(" && text(at + 2) == "in" => {
                     at = group(tokens, at + 1);
                     continue;
@@ -382,7 +384,7 @@ impl<'a> Reader<'a> {
         self.found.exports.insert(exported, target);
     }
 
-    /// Notes a path. Returns it from the crate's root, if it leads there.
+    /// Records a path. Returns it from the crate's root, if it leads there.
     fn named(&mut self, path: &Written) -> Option<Vec<String>> {
         let whole = path.segments.join("::");
         if let [first, rest @ ..] = path.segments.as_slice()
@@ -424,7 +426,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Whether a path can begin here: not within another, and not at a method.
+/// Whether a path can begin here: not inside another path, and not at a method.
 fn is_head(tokens: &[Token<'_>], at: usize) -> bool {
     let before = |back: usize| at.checked_sub(back).map_or("", |at| tokens[at].text);
     match before(1) {
@@ -434,8 +436,8 @@ fn is_head(tokens: &[Token<'_>], at: usize) -> bool {
     }
 }
 
-/// Reads the path, or the tree of paths, that begins at `at`. Returns where it ends. In a `use` it
-/// may be given another name.
+/// Reads the path, or the tree of paths, that begins at `at`. Returns its end. In a `use` it may get
+/// another name.
 fn tree(
     tokens: &[Token<'_>],
     mut at: usize,
@@ -458,18 +460,18 @@ fn tree(
                 }
                 return at + 1;
             }
-            // Of `a::{self}` the name is `a`.
+            // The name of `a::{self}` is `a`.
             "self" if !segments.is_empty() => at += 1,
             word if word == "*" || is_word(word) => {
                 segments.push(word.trim_start_matches("r#").to_owned());
                 at += 1;
             }
-            // A path that begins with `::` leads out of the crate, and so does its first word.
+            // A path that begins with `::` is external, and so is its first word.
             "::" if segments.is_empty() => {
                 at += 1;
                 continue;
             }
-            // Whatever does not belong to a path.
+            // Anything that is not part of a path.
             _ => {
                 if segments.len() == before.len() {
                     at += 1;
@@ -503,7 +505,7 @@ fn is_word(text: &str) -> bool {
     text.starts_with(|first: char| first.is_alphanumeric() || first == '_')
 }
 
-/// The code of a file: no comments, no strings, no tests.
+/// The code of a file, without comments, strings and tests.
 fn tokens(text: &str) -> Vec<Token<'_>> {
     let mut tokens = Vec::new();
     let (mut rest, mut line) = (text, 1);
@@ -535,7 +537,7 @@ fn tokens(text: &str) -> Vec<Token<'_>> {
     without_tests(tokens)
 }
 
-/// The length of a comment that others may stand in.
+/// The length of a block comment, which may contain others.
 fn comment(text: &str) -> usize {
     let (mut at, mut depth) = (0, 0);
     while at < text.len() {
@@ -581,14 +583,14 @@ fn raw_string(text: &str) -> Option<usize> {
 fn character(text: &str) -> usize {
     let mut inside = text[1..].chars();
     match inside.next() {
-        // What is escaped may be a quote itself.
+        // The escaped character may be a quote.
         Some('\\') => text.get(3..).and_then(|rest| rest.find('\'')).map_or(1, |end| end + 4),
         Some(one) if inside.next() == Some('\'') => one.len_utf8() + 2,
         _ => 1,
     }
 }
 
-/// Leaves out whatever stands behind `#[cfg(test)]`.
+/// Leaves out each item after `#[cfg(test)]`.
 fn without_tests(tokens: Vec<Token<'_>>) -> Vec<Token<'_>> {
     let mut kept = Vec::new();
     let mut at = 0;
@@ -603,7 +605,7 @@ fn without_tests(tokens: Vec<Token<'_>>) -> Vec<Token<'_>> {
     kept
 }
 
-/// Whether these begin with an attribute that leaves its item out of everything but tests.
+/// Whether the tokens begin with an attribute that limits its item to tests.
 fn is_only_for_tests(tokens: &[Token<'_>]) -> bool {
     let mut words = tokens.iter().map(|token| token.text);
     let is_attribute = [words.next(), words.next()] == [Some("#"), Some("[")];
@@ -611,7 +613,7 @@ fn is_only_for_tests(tokens: &[Token<'_>]) -> bool {
     is_attribute && words.first() == Some(&"cfg") && needs_test(&words).0
 }
 
-/// Whether a condition of `cfg` holds in tests alone, and of how many words it is.
+/// Whether a condition of `cfg` holds only in tests, and its number of words.
 fn needs_test(words: &[&str]) -> (bool, usize) {
     let name = words.first().copied().unwrap_or_default();
     if words.get(1) != Some(&"(") {
@@ -635,7 +637,7 @@ fn needs_test(words: &[&str]) -> (bool, usize) {
     (needed, at + 1)
 }
 
-/// Where the item ends that begins at `at`, its attributes included.
+/// The end of the item that begins at `at`, its attributes included.
 fn item(tokens: &[Token<'_>], mut at: usize) -> usize {
     const ITEMS: [&str; 15] = [
         "fn", "struct", "enum", "union", "impl", "trait", "mod", "use", "const", "static", "type",
@@ -660,7 +662,7 @@ fn item(tokens: &[Token<'_>], mut at: usize) -> usize {
             "}" => return at,
             "{" => {
                 at = group(tokens, at);
-                // Of a `use` with braces the semicolon is left, which harms nothing.
+                // After a `use` with braces the semicolon remains, which is harmless.
                 return at;
             }
             "(" | "[" => at = group(tokens, at),
@@ -670,7 +672,7 @@ fn item(tokens: &[Token<'_>], mut at: usize) -> usize {
     at
 }
 
-/// Where the group ends whose bracket opens at `at`.
+/// The end of the group whose bracket opens at `at`.
 fn group(tokens: &[Token<'_>], at: usize) -> usize {
     let mut depth = 0;
     for (offset, token) in tokens[at..].iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Tests of the repository itself: its source, and what is said about it.
+//! Tests of the repository itself: its source and its documents.
 #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
 mod claims;

@@ -1,9 +1,9 @@
-//! The house rules, read off the source itself.
+//! The house rules, checked on the text of the source.
 //!
-//! A rule is a function from a file's text, or from the graph of all modules, to what is wrong with
-//! it. The first half of the tests holds the repository to the rules; the second half shows each
-//! rule a bad snippet, so that none of them passes because it looks at nothing. What the compiler
-//! and clippy check (`unsafe`, long functions, forgotten debugging) is no rule here.
+//! A rule is a function from a file's text, or from the graph of all modules, to a list of what is
+//! wrong. The first half of the tests applies the rules to the repository. The second half gives
+//! each rule a bad snippet, so that no rule passes because it checks nothing. What the compiler and
+//! clippy check (`unsafe`, long functions, forgotten debugging) is no rule here.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,11 +12,11 @@ use std::sync::LazyLock;
 use crate::imports::Graph;
 
 const MAX_COLUMNS: usize = 100;
-/// Lines of a file before its tests.
+/// The maximum number of lines of a file before its tests.
 const MAX_FILE_LINES: usize = 450;
 
-/// Who may read or write a stream: the client is no part of the reactor, and the test kit is the
-/// stream.
+/// The modules that may read or write a stream. The client is no part of the reactor, and the test
+/// kit is the stream.
 const STREAM_MODULES: [&str; 3] = ["peer", "client", "testing"];
 
 // ---- the repository ----
@@ -117,7 +117,7 @@ fn the_readme_shows_the_crate_docs_example() {
     let crate_docs = fenced(&docs(&read("src/lib.rs")), "```no_run");
     assert_eq!(readme, crate_docs);
 
-    // What the example adds is in its `main`: arguments, a log, signals.
+    // The example differs only in its `main`: arguments, a log, signals.
     let (uses, handler) = readme.split_once("struct ").expect("an example with a handler");
     let (handler, _) = handler.split_once("fn main()").expect("an example with a main");
     let server = read("examples/ping_server.rs");
@@ -127,7 +127,7 @@ fn the_readme_shows_the_crate_docs_example() {
 
 #[test]
 fn the_readme_and_ci_name_the_same_test_command() {
-    // Packages on a registry come without it.
+    // A package from a registry has no `.ci/run`.
     let Ok(ci) = fs::read_to_string(root().join(".ci/run")) else { return };
     let commands = fenced(&read("README.md"), "```sh");
     let command = commands.lines().last().expect("two commands");
@@ -136,7 +136,7 @@ fn the_readme_and_ci_name_the_same_test_command() {
 
 // ---- the rules ----
 
-/// What is wrong with a file: line numbers from 1, and a word about each.
+/// What is wrong with a file: line numbers from 1, and a text for each.
 type Findings = Vec<(usize, String)>;
 
 /// The columns of a line in a doc comment are counted without its marker, so that code in it may be
@@ -156,8 +156,8 @@ fn long_files(text: &str, max: usize) -> Findings {
     if len > max { vec![(len, format!("{len} lines before its tests"))] } else { Vec::new() }
 }
 
-/// Those that neither compiler nor clippy knows. Spelled in halves, so that this file may hold itself
-/// to the rule.
+/// The marks that neither the compiler nor clippy finds. They are written in halves, so that this
+/// file passes its own rule.
 fn leftovers(text: &str) -> Findings {
     const MARKS: [&str; 2] = [concat!("FIX", "ME"), concat!("XX", "X")];
     find(text, |line| {
@@ -173,7 +173,7 @@ fn listed(docs: &str) -> Vec<String> {
     names.filter_map(|line| line.split_whitespace().next().map(String::from)).collect()
 }
 
-/// The modules that have no paragraph, or no mention if they are files of another.
+/// The modules without a paragraph, or without a mention if they are files of another module.
 fn unmapped<'a>(map: &str, modules: impl Iterator<Item = &'a str>) -> Vec<String> {
     let named = |name: &str| match name.contains('/') {
         true => map.contains(&format!("`{name}`")),
@@ -220,8 +220,8 @@ fn string(text: &str) -> &str {
     &inner[..end.unwrap_or_default()]
 }
 
-/// A second carrier of what `life` says: a flag or a mark for a stage, a deadline of its own, or the
-/// presence of the handler taken for a stage. An assertion may compare the two.
+/// Code that repeats the state in `life`: a flag or a mark for a stage, a separate deadline, or a
+/// check for the handler in place of a stage. An assertion may compare the two.
 fn life_elsewhere(text: &str) -> Findings {
     const CARRIERS: [&str; 7] =
         ["CLOSING", "LINGERING", "EOF", "BROKEN", "CLOSE_DUE", "FORCED", "close_at"];
@@ -236,7 +236,7 @@ fn life_elsewhere(text: &str) -> Findings {
     })
 }
 
-/// Calls of `Read` and `Write`. Locks are read and written without arguments, and may be.
+/// Calls of `Read` and `Write`. The calls of locks have no arguments, and are allowed.
 fn stream_calls(text: &str) -> Findings {
     const CALLS: [&str; 9] = [
         "read",
@@ -286,7 +286,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// All Rust files below these directories. Those that a package leaves out may be missing.
+/// All Rust files below these directories. Directories that a package leaves out may be missing.
 fn sources(directories: &[&str]) -> Vec<Source> {
     let mut sources = Vec::new();
     for directory in directories {
@@ -309,7 +309,7 @@ fn collect(directory: &Path, sources: &mut Vec<Source>) {
     }
 }
 
-/// Fails with everything that is wrong, as `path:line: what`.
+/// Fails with a list of everything that is wrong, as `path:line: what`.
 #[track_caller]
 fn hold(files: &[Source], rule: impl Fn(&str) -> Findings) {
     let findings: Vec<String> = files
@@ -321,7 +321,7 @@ fn hold(files: &[Source], rule: impl Fn(&str) -> Findings) {
     none(findings);
 }
 
-/// Fails with everything that is wrong.
+/// Fails with a list of everything that is wrong.
 #[track_caller]
 fn none(findings: Vec<String>) {
     assert!(findings.is_empty(), "\n{}", findings.join("\n"));
@@ -340,18 +340,18 @@ fn find(text: &str, rule: impl Fn(&str) -> Option<String>) -> Findings {
     numbered.filter_map(|(number, line)| Some((number, rule(line)?))).collect()
 }
 
-/// A line without its comment. A `//` in a string is taken for one; no rule is harmed by that.
+/// A line without its comment. A `//` in a string counts as a comment; this harms no rule.
 fn code(line: &str) -> &str {
     line.split("//").next().unwrap_or_default()
 }
 
-/// The top-level module that a file in `src` is, or belongs to.
+/// The top-level module of a file in `src`.
 fn module(path: &str) -> &str {
     let path = path.strip_prefix("src/").unwrap_or(path);
     path.split(['/', '.']).next().unwrap_or_default()
 }
 
-/// The example that a file is the root of.
+/// The example whose root is this file.
 fn example(path: &str) -> Option<&str> {
     let name = path.strip_prefix("examples/")?;
     let name = name.strip_suffix("/main.rs").or_else(|| name.strip_suffix(".rs"))?;
@@ -411,7 +411,7 @@ fn missing_headers_are_found() {
     assert_eq!(no_command("//! An example.\n//! cargo run --release --example a\n"), []);
 }
 
-/// The graph of a crate whose `lib.rs` is this, and whose other files are these.
+/// The graph of a crate with this `lib.rs` and these other files.
 fn drawn(root: &str, files: &[(&str, &str)]) -> Graph {
     let root = format!("{root}\n// Pure from here on.\n{PURE}");
     let files = files.iter().copied();
@@ -566,7 +566,7 @@ fn impurities_are_found() {
     assert_eq!(drawn(THREE, &[("src/reason.rs", kind)]).impure(), [""; 0], "is data there");
     assert_eq!(drawn(THREE, &[("src/reason.rs", "use std::io::Error;")]).impure().len(), 1);
 
-    // Two arrows away, by a file of the module's own, and by a re-export.
+    // Over two edges: through a file of the module, and through a re-export.
     let transitive = [
         ("src/wheel.rs", "mod level;"),
         ("src/wheel/level.rs", "use crate::Item;"),

@@ -1,6 +1,6 @@
-//! Memory: what a packet costs, what an announcement costs, what an idle connection costs.
+//! Memory: the cost of a packet, of an announced length, and of an idle connection.
 //!
-//! Server and clients share a thread, which is the one whose allocations are counted.
+//! The server and its clients share one thread, whose allocations are counted.
 #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
 use std::cell::RefCell;
@@ -20,7 +20,7 @@ use condor::{
 };
 use socket2::SockRef;
 
-/// Echoes, and keeps a timer and its address about it.
+/// Echoes, and keeps a timer and its own address.
 struct Busy {
     timer: Option<TimerId>,
     addresses: Rc<RefCell<Vec<Address<()>>>>,
@@ -50,7 +50,7 @@ impl Handler for Busy {
     }
 }
 
-/// A reactor with one listener, and its clients, all on this thread.
+/// A reactor with one listener and its clients, all on this thread.
 struct Server {
     reactor: Reactor,
     addr: SocketAddr,
@@ -86,7 +86,7 @@ impl Server {
         self.reactor.turn(Some(Duration::from_secs(10))).unwrap();
     }
 
-    /// Turns while there is something to do.
+    /// Turns while there is work.
     fn settle(&mut self) {
         for _ in 0..3 {
             self.reactor.turn(Some(Duration::ZERO)).unwrap();
@@ -98,7 +98,7 @@ impl Server {
         self.settle();
     }
 
-    /// Every client reads so many bytes.
+    /// Every client reads until the buffer is full.
     fn read(&mut self, buffer: &mut [u8]) {
         for at in 0..self.clients.len() {
             self.clients[at].set_nonblocking(true).unwrap();
@@ -113,7 +113,8 @@ impl Server {
         }
     }
 
-    /// Repeats `round` until everything has its size, then counts the allocations of 200 more.
+    /// Repeats `round` until all buffers have their final size, then counts the allocations of 200
+    /// more rounds.
     fn allocations(&mut self, mut round: impl FnMut(&mut Self)) -> u64 {
         (0..200).for_each(|_| round(self));
         measure(|| (0..200).for_each(|_| round(self))).count_total
@@ -126,7 +127,8 @@ const PACKET: [u8; 66] = {
     packet
 };
 
-/// Goal: nothing is allocated per packet, one at a time. Method: count 200 of them after as many.
+/// Goal: a packet costs no allocation, one at a time. Method: the allocations of 200 packets are
+/// counted after a warm-up of as many.
 #[test]
 fn no_allocation_per_packet_at_depth_1() {
     let mut server = Server::new(1);
@@ -137,7 +139,7 @@ fn no_allocation_per_packet_at_depth_1() {
     assert_eq!(allocations, 0);
 }
 
-/// Goal: nothing is allocated per packet, many at a time. Method: 64 packets a read.
+/// Goal: a packet costs no allocation, many at a time. Method: 64 packets in one read.
 #[test]
 fn no_allocation_per_packet_pipelined() {
     let mut server = Server::new(1);
@@ -151,9 +153,9 @@ fn no_allocation_per_packet_pipelined() {
     assert_eq!(answers, packets);
 }
 
-/// Goal: nothing is allocated per packet when each is cut in two, with timers and messages in play.
-/// Method: 64 connections; a timer cancelled and armed per packet; a message per round and
-/// connection, from outside.
+/// Goal: a packet that is cut in two costs no allocation, with timers and messages in use. Method:
+/// 64 connections. Each packet cancels and sets a timer, and each connection gets a message per
+/// round from outside.
 #[test]
 fn no_allocation_per_packet_cut_in_two_with_timers_and_messages() {
     let mut server = Server::new(64);
@@ -168,8 +170,8 @@ fn no_allocation_per_packet_cut_in_two_with_timers_and_messages() {
     assert_eq!(allocations, 0);
 }
 
-/// Goal: nothing is allocated for output that a slow peer leaves in the queue, after warm-up.
-/// Method: a scripted peer that takes every answer in pieces.
+/// Goal: output that a slow peer leaves in the queue costs no allocation after a warm-up. Method: a
+/// scripted peer that takes every answer in pieces.
 #[test]
 fn no_allocation_for_output_that_waits() {
     let harness = Harness::new(options(), |_| Echo);
@@ -180,15 +182,15 @@ fn no_allocation_for_output_that_waits() {
         assert_eq!(harness.queued_bytes(), 0);
     };
     (0..200).for_each(|_| round(&harness));
-    // What the peer has got is kept by the script: room for it beforehand, by doubling.
+    // The script keeps the bytes that the peer got. It reserves room for them here, by doubling.
     let mut counts: Vec<u64> = (0..200).map(|_| measure(|| round(&harness)).count_total).collect();
     counts.sort_unstable();
     assert_eq!(counts[198], 0, "{counts:?}");
     drop(harness.sent());
 }
 
-/// Goal: an idle connection owns no heap. Method: connections into slots that exist already, each
-/// served once.
+/// Goal: an idle connection has no heap memory. Method: connections in slots that exist already,
+/// each served once.
 #[test]
 fn a_connection_in_a_free_slot_allocates_nothing() {
     let mut server = Server::new(100);
@@ -203,7 +205,7 @@ fn a_connection_in_a_free_slot_allocates_nothing() {
     assert_eq!(allocations, 0);
 }
 
-/// Asks for both ends in every callback.
+/// Reads both endpoints in every callback.
 struct Curious;
 
 impl Handler for Curious {
@@ -215,9 +217,9 @@ impl Handler for Curious {
     }
 }
 
-/// Goal: a peer without a name costs no allocation, and one with a name none but that of the name.
-/// Method: as many peers of each kind as it takes to have room for one more, then one more, which is
-/// asked who it is; the network's own part is that of a peer of TCP.
+/// Goal: the endpoint of a peer costs no allocation, except for the name itself if it has one.
+/// Method: peers of each kind until there is room for one more, then one more whose endpoint is
+/// read. The simulated network allocates the same for each kind.
 #[test]
 fn a_peers_endpoint_allocates_nothing() {
     let unnamed = measure(|| drop(Endpoint::from(UnixName::unnamed()).clone()));
@@ -257,8 +259,8 @@ impl Handler for Echo {
     }
 }
 
-/// Goal: a peer's end costs no memory, however many end at once. Method: clients that are served and
-/// then close, and as many that reset; the second time round is counted.
+/// Goal: the end of a peer costs no memory, however many end at once. Method: clients that are
+/// served and then close, and as many that reset. The second round is counted.
 #[test]
 fn ends_that_peers_decide_allocate_nothing() {
     let mut reactor = Reactor::new().unwrap();
@@ -300,8 +302,8 @@ fn large() -> ListenerOptions {
     options().framing(LengthField::U32).max_packet(MAX).max_queued(2 * MAX)
 }
 
-/// Goal: an announcement reserves no memory, allowed or not. Method: the peak of the heap around
-/// the header.
+/// Goal: an announced length reserves no memory, whether it is allowed or not. Method: the peak of
+/// the heap around the header.
 #[test]
 fn an_announced_length_reserves_nothing() {
     let harness = Harness::new(large(), |_| Echo);
@@ -315,8 +317,8 @@ fn an_announced_length_reserves_nothing() {
     }
 }
 
-/// Goal: what a connection holds grows with what it has received. Method: a byte a second of 60,000
-/// announced, the heap after each.
+/// Goal: a connection's memory grows with the received bytes. Method: a byte a second of 60,000
+/// announced, and the heap after each.
 #[test]
 fn a_buffer_grows_with_what_has_arrived_only() {
     let harness = Harness::new(large().packet_timeout(Duration::MAX), |_| Echo);
@@ -333,8 +335,8 @@ fn a_buffer_grows_with_what_has_arrived_only() {
     }
 }
 
-/// Goal: ten thousand liars cost what they send. Method: each announces the maximum, sends ten
-/// bytes and stalls; then all time out.
+/// Goal: ten thousand announced lengths cost only the received bytes. Method: each peer announces
+/// the maximum, sends ten bytes and stalls. Then all time out.
 #[test]
 fn ten_thousand_announcements_cost_what_was_received() {
     let crowd = large().max_connections(10_001).packet_timeout(secs(10));
@@ -356,7 +358,7 @@ fn ten_thousand_announcements_cost_what_was_received() {
     assert_clean(&harness);
 }
 
-/// What [`Generous`] is asked by.
+/// How a test requests the answer of [`Generous`].
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 enum By {
     Packet,
@@ -364,7 +366,7 @@ enum By {
     Greeting,
 }
 
-/// Answers everything with much, and greets with it if it is told to.
+/// Gives a large answer to everything, also in `init` if `greets` is set.
 struct Generous {
     greets: bool,
 }
@@ -396,12 +398,12 @@ impl Handler for Generous {
     }
 }
 
-/// Goal: one large answer leaves no large memory behind. Method: 12 MiB in answer to a packet, to a
-/// message, or to nothing, taken at once or not at first; the heap afterwards. What waits does so in
+/// Goal: one large answer leaves no large memory in use. Method: 12 MiB as the answer to a packet,
+/// to a message, or in `init`, taken at once or late. Then the heap is measured. Output waits in
 /// pieces, of which up to 4 MiB are kept until the next trims.
 #[test]
 fn a_large_answer_leaves_no_large_memory() {
-    // What the pool may keep; the buffer of output, that of reads, and little else.
+    // The limit of the pool, plus the output buffer, the read buffer, and a little more.
     const POOL: i64 = 4 << 20;
     const REST: i64 = (1 << 20) + 256 * 1024;
     for (by, stalls, most) in [
@@ -427,7 +429,7 @@ fn a_large_answer_leaves_no_large_memory() {
     }
 }
 
-/// Sends much, and in the same callback something else with which the buffer of output is empty again.
+/// Sends a large packet, and then in the same callback another one that empties the output buffer.
 struct Hasty(bool);
 
 impl Handler for Hasty {
@@ -450,8 +452,8 @@ impl Handler for Hasty {
     }
 }
 
-/// Goal: neither does an answer that was refused, nor one with shared bytes behind it. Method: 12 MiB
-/// of either, and nothing else after it.
+/// Goal: the same for an answer that is refused, and for one with shared bytes after it. Method: 12
+/// MiB of each, and nothing else afterwards.
 #[test]
 fn a_large_answer_leaves_no_large_memory_whatever_becomes_of_it() {
     for refused in [true, false] {

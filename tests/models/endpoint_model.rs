@@ -1,4 +1,4 @@
-//! Endpoints as text: what is printed can be read again, and nothing that is read breaks a line.
+//! Endpoints as text: a printed endpoint can be parsed again, and no endpoint contains a line break.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use condor::{Endpoint, EndpointError, UnixName};
 use proptest::prelude::*;
 
-/// Bytes of which many mean something to a terminal, to UTF-8 or to the text of an endpoint.
+/// Bytes, many of them special for a terminal, for UTF-8 or for the text of an endpoint.
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
     let pieces = ["\\", "\\x", "x4", "@", "/", "\0", "\x1b[", "\u{202e}", "\u{fc}", "\u{1f389}"];
     let piece = prop_oneof![
@@ -16,7 +16,7 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
 }
 
-/// What an endpoint prints, which is one line.
+/// The printed form of an endpoint, which is one line.
 fn printed(endpoint: &Endpoint) -> String {
     let text = endpoint.to_string();
     assert!(!text.contains(|c: char| c.is_control() || c == '\u{202e}'), "{text:?}");
@@ -37,9 +37,10 @@ proptest! {
         }
     }
 
-    /// Goal: there is one way to print an endpoint, whatever way it was written. Method: any text.
+    /// Goal: an endpoint has one printed form, whatever form was parsed. Method: any text.
     #[test]
-    fn every_spelling_of_an_endpoint_is_printed_the_same(name in bytes(), is_unix in any::<bool>()) {
+    fn every_spelling_of_an_endpoint_is_printed_the_same(name in bytes(), is_unix in any::<bool>())
+    /// {
         let name = String::from_utf8_lossy(&name);
         let text = if is_unix { format!("unix:{name}") } else { name.into_owned() };
         match text.parse::<Endpoint>() {
@@ -53,7 +54,7 @@ proptest! {
 
     #[test]
     fn an_address_is_read_as_it_was_printed(addr in any::<std::net::SocketAddr>()) {
-        // No text has a flow label.
+        // The text form has no flow label.
         let mut addr = addr;
         if let std::net::SocketAddr::V6(addr) = &mut addr {
             addr.set_flowinfo(0);

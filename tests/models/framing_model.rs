@@ -1,5 +1,5 @@
-//! Framing against a naive decoder: the network's cuts are invisible, limits hold at the header,
-//! and what is refused leaves nothing behind.
+//! Framing against a naive decoder: cuts by the network change nothing, limits hold at the header,
+//! and a refused packet leaves nothing behind.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use proptest::prelude::*;
 
 use crate::bodies::framing::{self, CONFIG, End, Naive, Story, ZeroEnded, appended, read};
 
-/// What real peers send to a port that expects two-byte lengths, and the extremes.
+/// What peers of other protocols send to a port that expects two-byte lengths, and extreme inputs.
 const SEEDS: [&[u8]; 13] = [
     b"\x00\x1d\x12\x34\x01\x00\x00\x01\0\0\0\0\0\0\x07example\x03com\0\x00\x01\x00\x01",
     b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
@@ -46,7 +46,7 @@ fn frame(payload: std::ops::Range<usize>, consumed: usize) -> Result<Decode, Fra
     Ok(Decode::Frame { payload, consumed })
 }
 
-/// One seed gives one sequence; small bytes are likelier, so that small lengths are.
+/// One seed gives one sequence. Small bytes are more likely, so that small lengths are.
 fn random(seed: &mut u64, len: usize) -> Vec<u8> {
     let mut next = || {
         *seed ^= *seed << 13;
@@ -58,14 +58,14 @@ fn random(seed: &mut u64, len: usize) -> Vec<u8> {
     (0..len).map(|_| next().to_le_bytes()[4] & if next() % 4 == 0 { 0xff } else { mask }).collect()
 }
 
-/// Miri is some hundred times slower than the machine.
+/// Miri is about a hundred times slower than the machine.
 const IS_SLOW: bool = cfg!(miri);
 
-/// Bytes drawn at random, in a stream and in a packet.
+/// The number of random bytes in a stream and in a packet.
 const LONGEST: usize = if IS_SLOW { 24 } else { 300 };
 
-/// Goal: no cut changes what is decoded. Method: all 2^n ways to cut every seed's first 12 bytes,
-/// for every kind of framing.
+/// Goal: no cut changes the decoded packets. Method: all 2^n ways to cut the first 12 bytes of every
+/// seed, for every kind of framing.
 #[test]
 fn every_way_to_cut_twelve_bytes_gives_the_same_packets() {
     let framings = [
@@ -97,8 +97,8 @@ fn every_way_to_cut_twelve_bytes_gives_the_same_packets() {
     }
 }
 
-/// Goal: as above, for a stream longer than a read. Method: the prefix of every length decoded
-/// whole, and the rest after it; only what is left over is kept, as a connection does.
+/// Goal: the same for a stream longer than a read. Method: for each length, this many bytes are
+/// decoded first and the rest after them. Only the remaining bytes are kept, as a connection does.
 #[test]
 fn every_single_cut_of_64_kilobytes_gives_the_same_packets() {
     let mut seed = 7;
@@ -172,11 +172,11 @@ proptest! {
     }
 }
 
-/// What the fuzzers run.
+/// Runs the bodies of the fuzz targets.
 fn hold_bodies(data: &[u8]) {
     let mut data = data.to_vec();
     if IS_SLOW && data.len() >= CONFIG {
-        // The upper byte of how much is added to a payload.
+        // The upper byte of the number of bytes that is added to a payload.
         data[CONFIG - 1] = 0;
     }
     framing::framing(&data);
@@ -257,7 +257,7 @@ fn an_oversize_packet_is_refused_at_its_header_and_never_delivered() {
     let framing = Framing::from(LengthField::U16.max_packet(3));
     let refused = || End::Refused(too_large(4, 3));
     assert_eq!(read(&framing, [&b"\0\x04"[..]]), story([], refused()));
-    assert_eq!(read(&framing, [&b"\0\x04abcd"[..]]), story([], refused()), "fully there");
+    assert_eq!(read(&framing, [&b"\0\x04abcd"[..]]), story([], refused()), "all bytes available");
     assert_eq!(read(&framing, [&b"\0\x03abc\0\x04abcd"[..]]), story([b"abc"], refused()));
     assert_eq!(read(&framing, b"\0\x04\0\x04".chunks(1)), story([], refused()), "dripped");
 }
@@ -329,7 +329,7 @@ fn a_length_may_leave_bytes_out() {
     assert_eq!(trailer.decode(b"\x01aCR"), frame(1..4, 4));
     assert_eq!(trailer.capacity(), 257);
     assert_eq!(appended(&Framing::from(trailer), b"aCR").unwrap(), b"\x01aCR");
-    assert_eq!(appended(&Framing::from(trailer), b"a"), None, "cannot be said");
+    assert_eq!(appended(&Framing::from(trailer), b"a"), None, "the length would be negative");
 }
 
 #[test]
@@ -366,7 +366,7 @@ fn invalid_framings_are_refused_before_they_are_used() {
     for width in [0, 5, 6, 7, 9, 255] {
         let field = LengthField::new(width);
         assert_eq!(field.check(), Err(FramingProblem::Width(width)));
-        assert!(field.decode(&[1; 300]).is_err(), "and it does nothing if it is used all the same");
+        assert!(field.decode(&[1; 300]).is_err(), "an invalid field decodes nothing");
         assert_eq!(appended(&Framing::from(field.little_endian()), b"a"), None);
     }
     let field = LengthField::U8.adjustment(-255);
@@ -489,8 +489,8 @@ fn a_line_too_long_is_refused_at_the_first_byte_too_many() {
     assert_eq!(framing.decode(&vec![b'x'; 1 << 20], 0), Err(too_large(4, 3)));
 }
 
-/// Goal: a drip of single bytes costs linear time. Method: bytes that were seen before are
-/// replaced by line feeds, which would be found by whoever looked at them again.
+/// Goal: a line that comes byte by byte costs linear time. Method: bytes that were searched before
+/// are replaced by line feeds; a second search would find them.
 #[test]
 fn a_dripped_line_is_not_searched_again() {
     let lines = Framing::from(Lines::new(1_000));
@@ -506,7 +506,7 @@ fn a_dripped_line_is_not_searched_again() {
     assert_eq!(lines.decode(&input, 1_000), frame(0..1_000, 1_001));
 }
 
-/// Counts the bytes that a framer which trusts `scanned` has to look at.
+/// Counts the bytes that a framer examines if it relies on `scanned`.
 struct Counting(Arc<AtomicUsize>);
 
 impl Framer for Counting {
@@ -548,13 +548,14 @@ fn a_custom_frame_above_the_maximum_is_refused_as_soon_as_it_is_known() {
     let framing = Framing::custom(ZeroEnded).with_max(3);
     assert_eq!(framing.decode(b"ab\0", 0), frame(0..2, 3));
     assert_eq!(framing.decode(b"abc", 0), Ok(Decode::Need(None)));
-    assert_eq!(framing.decode(b"abcd", 3), Err(too_large(4, 3)), "there");
-    assert_eq!(framing.decode(b"abc\0", 0), Err(too_large(4, 3)), "fully there");
+    assert_eq!(framing.decode(b"abcd", 3), Err(too_large(4, 3)), "available");
+    assert_eq!(framing.decode(b"abc\0", 0), Err(too_large(4, 3)), "all bytes available");
     assert_eq!(appended(&framing, b"ab").unwrap(), b"ab\0");
     assert_eq!(appended(&framing, b"abc"), None, "with its end it is too large");
 }
 
-/// Goal: a framer may hand on to those that are there. Method: each as a framing and as a framer.
+/// Goal: a framer may delegate to the built-in framings. Method: each of them as a framing and as a
+/// framer.
 #[test]
 fn built_in_framings_are_framers_too() {
     fn same(framer: impl Framer + Into<Framing> + Copy + 'static) {
@@ -569,7 +570,7 @@ fn built_in_framings_are_framers_too() {
     same(Raw);
 }
 
-/// Says what it is given to write to.
+/// Prints the output that it writes to.
 struct Printing;
 
 impl Framer for Printing {
@@ -592,7 +593,7 @@ fn an_invalid_answer_of_a_framer_is_recognised() {
     assert!(frame(2, 5, 6).is_valid(6) && frame(0, 0, 1).is_valid(1));
     assert!(Decode::Need(None).is_valid(0) && Decode::Need(Some(9)).is_valid(3));
     assert!(!frame(0, 0, 0).is_valid(3), "nothing consumed");
-    assert!(!frame(0, 3, 4).is_valid(3), "more than there is");
+    assert!(!frame(0, 3, 4).is_valid(3), "more than available");
     assert!(!frame(0, 3, 2).is_valid(3), "the packet is not within");
     assert!(!frame(2, 1, 3).is_valid(3), "backwards");
 }

@@ -1,4 +1,4 @@
-//! The fuzz bodies as plain tests: the committed corpus, and inputs from seeds.
+//! The fuzz bodies as plain tests: on the committed corpus, and on inputs from seeds.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use crate::bodies::{connection, framing, wheel};
 /// Seeded inputs for `connection`; `CONDOR_FUZZ_INPUTS` asks for another number.
 const INPUTS: u64 = 2_000;
 
-/// Runs `body` on every committed input of `target`, and says which one it was that failed.
+/// Runs `body` on every committed input of `target`, and prints the input that fails.
 fn replay(target: &str, body: fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target);
     let mut count = 0;
@@ -55,7 +55,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// Bytes of which many are small, as lengths and the codes of programs are.
+    /// Bytes, many of them small, as lengths and operation codes are.
     fn bytes(&mut self) -> Vec<u8> {
         let len = self.next() % 400;
         let byte = |random: u64| {
@@ -70,7 +70,7 @@ impl Random {
     }
 }
 
-/// Goal: a connection does what the model says. Method: operations drawn from seeds; a failure
+/// Goal: a connection does what the model predicts. Method: operations drawn from seeds. A failure
 /// prints its seed, and `CONDOR_FUZZ_SEED` replays that one alone.
 #[test]
 fn seeded_operations_go_as_the_model_predicts() {

@@ -1,5 +1,5 @@
-//! Models, fuzz bodies and counted allocations: the tests that need crates which the library and its
-//! plain tests do not. They are one program, which is linked once.
+//! Models, fuzz bodies and counted allocations: tests that need more crates than the library and its
+//! other tests. They are one program, which is linked once.
 
 #[path = "../../fuzz/src/lib.rs"]
 pub mod bodies;

@@ -1,4 +1,4 @@
-//! The timer wheel: its promises one by one, then all of them against a sorted map.
+//! The timer wheel: its claims one by one, then all of them against a sorted map.
 //!
 //! Time is an argument here, so nothing sleeps.
 
@@ -9,17 +9,17 @@ use proptest::prelude::*;
 
 use crate::bodies::wheel::{Model, Op, When, wheel_ops};
 
-/// How far ahead each level reaches, in ticks, and what the whole wheel spans.
+/// The reach of each level in ticks, and the span of the whole wheel.
 const LEVELS: [u64; 6] = [1 << 6, 1 << 12, 1 << 18, 1 << 24, 1 << 30, 1 << 36];
 const SPAN: u64 = LEVELS[5];
 
-/// Miri is some hundred times slower than the machine.
+/// Miri is about a hundred times slower than the machine.
 const IS_SLOW: bool = cfg!(miri);
 
-/// Operations drawn at random.
+/// The number of random operations.
 const MOST_OPS: usize = if IS_SLOW { 12 } else { 120 };
 
-/// Everything due at `now`, in the order it fires.
+/// All timers that are due at `now`, in the order in which they fire.
 fn expire_all(wheel: &mut Wheel<u32>, now: u64) -> Vec<u32> {
     let mut budget = 100_000;
     let fired = std::iter::from_fn(|| wheel.expire(Tick(now), &mut budget)).collect();
@@ -28,7 +28,7 @@ fn expire_all(wheel: &mut Wheel<u32>, now: u64) -> Vec<u32> {
     fired
 }
 
-/// All 384 slots, which is what takes longest under Miri; there the model does it.
+/// Checks all 384 slots. This takes longest under Miri, so there only the model does it.
 fn look_inside(wheel: &Wheel<u32>) {
     if !IS_SLOW {
         wheel.invariants();
@@ -42,13 +42,13 @@ fn wheel_at(now: u64) -> Wheel<u32> {
     wheel
 }
 
-/// Clock readings on both sides of every level's boundaries.
+/// Times on both sides of every level's boundaries.
 fn starts() -> impl Iterator<Item = u64> {
     let edges = LEVELS.into_iter().flat_map(|edge| [edge - 1, edge, edge + 1, 63 * edge + 5]);
     [0, 1].into_iter().chain(edges).step_by(if IS_SLOW { 11 } else { 1 })
 }
 
-/// Expects a timer armed at `now` for `at` to fire at `at` and not one tick before.
+/// Checks that a timer armed at `now` for `at` fires at `at`, and not one tick before.
 fn assert_fires_on_time(now: u64, at: u64) {
     let mut wheel = wheel_at(now);
     wheel.arm(Tick(at), 7);
@@ -130,7 +130,7 @@ fn reset_earlier_fires_earlier() {
     }
 }
 
-/// Goal: a slot left half-emptied by the budget lets go of a timer that is moved away.
+/// Goal: a timer can be moved out of a slot that the budget left half emptied.
 #[test]
 fn reset_later_after_its_slot_has_started() {
     let mut wheel = Wheel::new();
@@ -251,12 +251,12 @@ fn never_is_counted_and_never_fires() {
     assert_eq!(expire_all(&mut wheel, u64::MAX), []);
     assert_eq!(wheel.len(), 1);
     wheel.arm(Tick(u64::MAX - 1), 2);
-    assert_eq!(expire_all(&mut wheel, u64::MAX), [2], "the clock can say no more");
+    assert_eq!(expire_all(&mut wheel, u64::MAX), [2], "the highest possible time");
     wheel.rearm(key, Tick(0));
     assert_eq!(expire_all(&mut wheel, 0), [1]);
 }
 
-/// Goal: the end of time overflows nothing. Method: deadlines around it, from two slots before.
+/// Goal: the highest times cause no overflow. Method: deadlines around it, from two slots before.
 #[test]
 fn the_last_ticks_before_never_are_kept_too() {
     for now in [u64::MAX - 2 * LEVELS[4], u64::MAX - LEVELS[0], u64::MAX - 3] {
@@ -275,7 +275,7 @@ fn a_clock_that_steps_back_counts_as_standing_still() {
     assert_eq!(expire_all(&mut wheel, 1_005), [1]);
 }
 
-/// Goal: also a clock that steps back between two chunks takes nothing from the due timers.
+/// Goal: a clock that steps back between two chunks does not delay timers that are due.
 #[test]
 fn a_clock_that_steps_back_between_chunks_still_fires_the_rest() {
     let mut wheel = Wheel::new();
@@ -310,7 +310,8 @@ fn the_count_is_right_as_soon_as_cancel_returns() {
     assert_eq!(wheel.next_expiry(), None);
 }
 
-/// Goal: what a fired timer's owner does to timers of the same tick counts at once.
+/// Goal: if the owner of a fired timer cancels another timer of the same tick, that timer does not
+/// fire.
 #[test]
 fn a_sibling_cancelled_between_two_firings_does_not_fire() {
     for at in [20, 64, 4_096, 4_100] {
@@ -337,8 +338,8 @@ fn equal_deadlines_fire_in_the_order_they_were_armed() {
     assert!(fired.iter().copied().eq(0..200), "{fired:?}");
 }
 
-/// Goal: a storm is served in chunks and loses nobody. Method: 100,000 timers in one tick, a
-/// budget of 256 a chunk, and a sibling cancelled after every chunk.
+/// Goal: many timers that are due at once fire in chunks, and none is lost. Method: 100,000 timers
+/// in one tick, a budget of 256 a chunk, and one timer cancelled after every chunk.
 #[test]
 fn a_hundred_thousand_timers_in_one_tick_fire_in_bounded_chunks() {
     const COUNT: u32 = if IS_SLOW { 300 } else { 100_000 };
@@ -363,7 +364,8 @@ fn a_hundred_thousand_timers_in_one_tick_fire_in_bounded_chunks() {
     assert!(seen.iter().all(|&seen| seen), "a timer was lost");
 }
 
-/// Goal: a leap of the clock costs what is armed, not the time leapt over.
+/// Goal: the cost of a large step of the clock depends on the armed timers, not on the length of the
+/// step.
 #[test]
 fn a_leap_over_hours_costs_no_more_than_the_timers_armed() {
     let mut wheel = Wheel::new();
@@ -376,8 +378,8 @@ fn a_leap_over_hours_costs_no_more_than_the_timers_armed() {
     assert_eq!(wheel.next_expiry(), None, "the budget was enough");
 }
 
-/// Goal: a timer within the wheel's reach, 63 top-level slots, moves five times at most.
-/// Method: step to each announced expiry and count.
+/// Goal: a timer within the wheel's reach, 63 top-level slots, moves at most five times. Method:
+/// steps to each announced expiry are counted.
 #[test]
 fn a_timer_moves_at_most_five_times() {
     for now in starts() {
@@ -397,8 +399,8 @@ fn a_timer_moves_at_most_five_times() {
     }
 }
 
-/// Goal: the byte-driven check that the fuzzer runs also passes here. Method: a few thousand
-/// inputs from a fixed seed; the failing one is named by its number.
+/// Goal: the body of the fuzz target passes here too. Method: a few thousand inputs from a fixed
+/// seed. A failure prints the number of its input.
 #[test]
 fn random_operations_agree_with_a_sorted_map() {
     let mut state = 0x2545_F491_4F6C_DD1D_u64;

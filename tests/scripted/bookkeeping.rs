@@ -1,5 +1,5 @@
-//! What is counted, given back and added up, without a socket: room in the mailbox, places of
-//! connections, bytes that wait. A count that is wrong by one is noticed only after days.
+//! Counts over scripted streams: places in the mailbox, places of connections, and bytes that wait.
+//! A count that is wrong by one is noticed only after days.
 
 use condor::testing::{Harness, Leftovers};
 use condor::{Action, Address, CloseReason, MessageError, ReactorOptions};
@@ -8,7 +8,7 @@ use crate::both::echo;
 use crate::rig::{assert_clean, conclude, options};
 use crate::support::{Actor, Seen, Trace, note, order, wire};
 
-/// The mailbox takes so many letters now, and no more.
+/// Checks that the mailbox has exactly this many free places.
 #[track_caller]
 fn takes<M>(count: usize, address: &Address<M>, message: impl Fn() -> M) {
     for nth in 0..count {
@@ -18,9 +18,10 @@ fn takes<M>(count: usize, address: &Address<M>, message: impl Fn() -> M) {
     assert!(matches!(result, Err(MessageError::Full(_))), "more than {count} messages are taken");
 }
 
-/// Goal: a letter makes room when it is done with, neither sooner nor later, and also if it reaches no
-/// connection. Method: a mailbox for three and one letter a turn; letters to a connection that lives,
-/// to one that only lingers, to a slot that has another owner by now, and to a free slot.
+/// Goal: a message frees its place in the mailbox once it is handled, neither sooner nor later, and
+/// also if it reaches no connection. Method: a mailbox of three places and one message a turn. The
+/// messages go to an open connection, to one that lingers, to a slot that has another owner, and to
+/// a free slot.
 #[test]
 fn a_message_that_reaches_no_connection_frees_its_place() {
     let trace = Trace::default();
@@ -49,9 +50,9 @@ fn a_message_that_reaches_no_connection_frees_its_place() {
             harness.turn();
             takes(1, address, || note(whose));
             harness.run();
-            let (heard, lost) = if whose == "lives" { (4, 0) } else { (0, 4) };
+            let (delivered, lost) = if whose == "lives" { (4, 0) } else { (0, 4) };
             let stats = harness.stats();
-            assert_eq!(stats.messages - before.messages, heard, "{whose}, round {round}");
+            assert_eq!(stats.messages - before.messages, delivered, "{whose}, round {round}");
             assert_eq!(stats.dropped_messages - before.dropped_messages, lost, "{whose}");
         }
     }
@@ -60,24 +61,24 @@ fn a_message_that_reaches_no_connection_frees_its_place() {
     conclude(&harness);
 }
 
-/// Goal: a letter that is being heard waits no longer: a handler that answers each message by another
-/// one to itself is not refused, however small the mailbox is. Method: the smallest, and a handler that
-/// sends two.
+/// Goal: a message that is being handled takes no place. So a handler that answers each message with
+/// another one to itself is not refused, even by the smallest mailbox. Method: a mailbox of one
+/// place, and a handler that sends two messages.
 #[test]
 fn a_message_that_is_being_handled_takes_no_place() {
     let (harness, trace) = echo(options().mailbox_capacity(1));
     harness.message(order("first", |ctx| {
         assert!(ctx.address().send(note("second")).is_ok());
         let result = ctx.address().send(note("third"));
-        assert!(matches!(result, Err(MessageError::Full(_))), "two wait");
+        assert!(matches!(result, Err(MessageError::Full(_))), "one place is taken");
         Action::Continue
     }));
     assert_eq!(trace.read(), ["first", "second"].map(Seen::Message));
     conclude(&harness);
 }
 
-/// Goal: `leftovers` tells of what waits in either direction. Method: half a packet, then an answer
-/// that the peer does not take, then both, and how they go.
+/// Goal: `leftovers` counts the bytes that wait in each direction. Method: half a packet, then an
+/// answer that the peer does not take, then both, and their end.
 #[test]
 fn leftovers_tell_of_bytes_in_both_directions() {
     let (harness, _) = echo(options());

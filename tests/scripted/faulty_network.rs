@@ -1,11 +1,11 @@
-//! A whole listener under a network whose every call may go wrong, from one seed.
+//! A whole listener under a network whose every call may fail, driven by one seed.
 //!
-//! The promise: each connection's answers are a complete, in-order, uncorrupted prefix of what it
-//! should get, and all of it if its stream did not die. Afterwards as many handlers were terminated
-//! as made, and no timer, buffer or slot is left over.
+//! The claim: the answers of each connection are an ordered and uncorrupted prefix of the expected
+//! ones, and all of them if its stream survived. Afterwards as many handlers were terminated as
+//! made, and no timer, buffer or slot is left over.
 //!
-//! A fixed set of seeds runs always, and fresh ones for three seconds, or for as long as
-//! `CONDOR_FAULT_SECONDS` says. A failure prints its seed; `CONDOR_FAULT_SEED` replays it.
+//! A fixed set of seeds always runs. Fresh seeds run for three seconds, or for
+//! `CONDOR_FAULT_SECONDS`. A failure prints its seed; `CONDOR_FAULT_SEED` replays it.
 
 use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -42,22 +42,23 @@ impl Random {
     }
 }
 
-/// What a client may ask for.
+/// What a client may request.
 #[derive(Debug, Clone)]
 enum Request {
-    /// The same back.
+    /// The packet itself as the answer.
     Echo(Vec<u8>),
-    /// So many bytes back, shared or not.
+    /// This many bytes as the answer, shared or not.
     Large(u32, bool),
-    /// So many packets, and one more as the answer.
+    /// This many packets, and one more as the answer.
     Several(u8),
-    /// An answer after so many milliseconds, nothing being read meanwhile.
+    /// An answer after this many milliseconds, with reading paused until then.
     Later(u8),
-    /// Timers that are set and cancelled, and one that fires for nothing.
+    /// Timers that are set and cancelled, and one that fires without effect.
     Timers,
     /// Another framing from here on, in both directions.
     Reframe(bool),
-    /// A last word, then the end of the output. What only asks for the same back is heard on.
+    /// A last packet, then the end of the output. Later requests for the packet itself are still
+    /// read.
     Half,
     Stop,
     Panic,
@@ -99,8 +100,9 @@ impl Request {
 }
 
 impl Request {
-    /// What it ends a connection with whose output has ended: an answer is a mistake.
-    fn after_the_last_word(&self) -> Option<CloseReason> {
+    /// The reason with which it ends a connection whose output has ended: there an answer is a
+    /// mistake.
+    fn after_the_output_ended(&self) -> Option<CloseReason> {
         match self {
             Self::Echo(_) | Self::Half => None,
             Self::Several(1..) | Self::Panic => Some(CloseReason::Panicked),
@@ -128,7 +130,7 @@ struct Plan {
     sends: Vec<u8>,
     gets: Vec<u8>,
     reason: Option<CloseReason>,
-    /// Its output ends, and it goes on for a while.
+    /// The handler ends its output and still reads for a while.
     half: bool,
 }
 
@@ -143,7 +145,7 @@ impl Plan {
                 continue;
             }
             if plan.half {
-                plan.reason = request.after_the_last_word();
+                plan.reason = request.after_the_output_ended();
                 continue;
             }
             let mut answer = |bytes: &[u8]| current.encode(bytes, &mut plan.gets).unwrap();
@@ -289,11 +291,11 @@ impl Client {
         self.got.extend(self.harness.sent());
         assert!(self.plan.gets.starts_with(&self.got), "answers out of order or corrupted");
         if self.plan.half && self.harness.is_finished() && !self.harness.is_dead() {
-            assert_eq!(self.got.len(), self.plan.gets.len(), "the end came before the last word");
+            assert_eq!(self.got.len(), self.plan.gets.len(), "the end came before the last packet");
         }
     }
 
-    /// What is left to send, at once: nothing of ours may run out of time.
+    /// Sends everything that is left at once, so that none of the test's timeouts expires.
     fn hurry(&mut self, random: &mut Random) {
         self.harness.peer_reads_all();
         if random.one_in(2) {
@@ -332,14 +334,14 @@ fn faults(seed: u64, random: &mut Random) -> Faults {
         .interrupted(chance(0.3))
         .spurious(chance(0.2))
         .late(chance(0.8));
-    // Half of the networks kill nobody.
+    // Half of the networks kill no stream.
     if seed.is_multiple_of(2) {
         return faults;
     }
     faults.reset(chance(0.002)).broken_pipe(chance(0.002)).end(chance(0.002))
 }
 
-/// Small ones half of the time, so that work is left over in every turn.
+/// Small budgets in half of the cases, so that every turn leaves work over.
 fn budgets(random: &mut Random) -> ReactorOptions {
     if random.one_in(2) {
         return ReactorOptions::new();
@@ -382,7 +384,7 @@ fn run(seed: u64) {
     assert_clean(&first);
 }
 
-fn run_and_tell(seed: u64) {
+fn run_and_report(seed: u64) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(seed))) {
         eprintln!(
             "replay with: CONDOR_FAULT_SEED={seed} cargo test --test scripted faulty_network"
@@ -396,17 +398,16 @@ fn number(variable: &str) -> Option<u64> {
     Some(value.parse().unwrap_or_else(|_| panic!("{variable} is no number: {value}")))
 }
 
-/// Goal: the promise above. Method: seeds that never change, so that a failure is one of the
-/// change at hand.
+/// Goal: the claim above. Method: fixed seeds, so that a new failure is caused by the latest change.
 #[test]
 fn answers_are_whole_and_in_order_under_known_faults() {
     if let Some(seed) = number("CONDOR_FAULT_SEED") {
         return run(seed);
     }
-    (0..200).for_each(run_and_tell);
+    (0..200).for_each(run_and_report);
 }
 
-/// Goal: the promise above. Method: seeds that nobody has tried.
+/// Goal: the claim above. Method: new seeds in each run.
 #[test]
 #[expect(clippy::disallowed_methods, reason = "how long to go on, not what happens")]
 fn answers_are_whole_and_in_order_under_fresh_faults() {
@@ -419,14 +420,15 @@ fn answers_are_whole_and_in_order_under_fresh_faults() {
     let mut seed = epoch.as_secs() << 20;
     let mut count = 0u64;
     while started.elapsed() < limit {
-        run_and_tell(seed);
+        run_and_report(seed);
         seed += 1;
         count += 1;
     }
     println!("{count} networks");
 }
 
-/// Goal: a seed says everything. Method: the same one twice, down to the number of calls.
+/// Goal: the seed determines everything. Method: the same seed twice, compared down to the number of
+/// calls.
 #[test]
 fn a_seed_replays_the_same_faults() {
     let outcome = |seed| {
@@ -441,5 +443,5 @@ fn a_seed_replays_the_same_faults() {
     for seed in 0..50 {
         assert_eq!(outcome(seed), outcome(seed));
     }
-    assert!((0..50).any(|seed| outcome(seed) != outcome(0)), "and another seed is another network");
+    assert!((0..50).any(|seed| outcome(seed) != outcome(0)), "all seeds give the same network");
 }

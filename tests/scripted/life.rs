@@ -1,5 +1,5 @@
-//! The life of connections: made once, terminated once, whatever happens to them, to their slots,
-//! to their messages and to the listener.
+//! The life of connections: each handler is made once and terminated once, whatever happens to
+//! connections, slots, messages and the listener.
 
 use std::cell::{Cell, RefCell};
 use std::io::ErrorKind;
@@ -19,8 +19,8 @@ use crate::support::{Actor, Seen, Trace, ms, note, order, packet, secs, wire};
 
 // ---- slots ----
 
-/// Goal: an event for an earlier owner of a slot does not touch the next one. Method: the stream
-/// of a connection that is gone announces everything, and the same slot is taken.
+/// Goal: an event for the previous owner of a slot does not affect the next owner. Method: the
+/// stream of a connection that is gone announces every kind of event after the slot is taken again.
 #[test]
 fn a_stale_event_does_not_touch_the_next_owner_of_the_slot() {
     let (old, trace) = echo(options());
@@ -38,9 +38,9 @@ fn a_stale_event_does_not_touch_the_next_owner_of_the_slot() {
     conclude(&new);
 }
 
-/// Goal: a slot may be taken again while its place in the run queue is still the earlier owner's.
-/// Method: one whose work is not done ends at once, another one waits for its slot and has work from
-/// the start; debug builds look at the lists after each phase.
+/// Goal: a slot may be taken again while the run queue still has an entry of the previous owner.
+/// Method: a connection with unfinished work ends at once; the next one waits for its slot and has
+/// work from the start. Debug builds check the lists after each phase.
 #[test]
 fn a_slot_is_taken_again_while_it_is_queued_for_work() {
     let trace = Trace::default();
@@ -63,31 +63,32 @@ fn a_slot_is_taken_again_while_it_is_queued_for_work() {
     conclude(&second);
 }
 
-/// Goal: a message to a connection that has ended reaches nobody, and is counted. Method: one sent
-/// to the dead, one to a dead one whose slot is taken, one underway when it dies.
+/// Goal: a message to a connection that has ended reaches no connection, and is counted. Method: one
+/// message to a connection that ended, one after its slot is taken again, and one that is in the
+/// mailbox when it ends.
 #[test]
 fn a_message_never_reaches_the_next_owner_of_the_slot() {
     let (old, trace) = echo(options());
     let address = old.address();
-    assert_eq!(address.send(note("underway")).map_err(|_| "refused"), Ok(()));
+    assert_eq!(address.send(note("in transit")).map_err(|_| "refused"), Ok(()));
     old.arrive(b"");
     old.fail_next_read(ErrorKind::ConnectionReset);
     old.disturb();
     assert_eq!(trace.read(), [Seen::End(CloseReason::Reset)]);
-    let _ = address.send(note("to the dead"));
+    let _ = address.send(note("to one that ended"));
     let new = old.connect();
     let _ = address.send(note("to the next one"));
     new.run();
     assert_eq!(trace.read(), []);
     assert_eq!(new.stats().dropped_messages, 3);
     assert_ne!(new.address(), address);
-    new.message(note("to the living"));
-    assert_eq!(trace.read(), [Seen::Message("to the living")]);
+    new.message(note("to an open one"));
+    assert_eq!(trace.read(), [Seen::Message("to an open one")]);
     conclude(&new);
 }
 
-/// Goal: events for nothing are harmless. Method: announce everything, again and again, idle, with
-/// half a packet and with output queued.
+/// Goal: spurious events are harmless. Method: every kind of event, repeatedly, on an idle
+/// connection, with half a packet, and with output queued.
 #[test]
 fn spurious_events_are_harmless() {
     let (harness, trace) = echo(options());
@@ -104,8 +105,8 @@ fn spurious_events_are_harmless() {
     conclude(&harness);
 }
 
-/// Goal: at the limit clients wait, lingering connections count, and the next one is accepted when
-/// a slot comes free, without a new event. Method: a limit of two, three clients.
+/// Goal: at the limit clients wait, and lingering connections count. When a slot becomes free the
+/// next client is accepted without a new event. Method: a limit of two, three clients.
 #[test]
 fn at_the_limit_clients_wait_until_a_slot_is_free() {
     let (one, trace) = echo(options().max_connections(2).linger_timeout(secs(5)));
@@ -126,8 +127,8 @@ fn at_the_limit_clients_wait_until_a_slot_is_free() {
     conclude(&three);
 }
 
-/// Goal: faults of one connection at accept cost nobody else a moment; a lack of resources is
-/// waited out without a busy loop. Method: errors of both classes.
+/// Goal: an error of one connection in `accept` does not delay other connections. If resources are
+/// missing, the listener waits without a busy loop. Method: errors of both classes.
 #[test]
 fn errors_of_accept_are_survived() {
     for kind in [ErrorKind::Interrupted, ErrorKind::ConnectionAborted] {
@@ -158,8 +159,8 @@ fn errors_of_accept_are_survived() {
     conclude(&harness);
 }
 
-/// Goal: while accepting rests, a slot that comes free allows one early try, not more. Method: no
-/// resources for long, connections that close.
+/// Goal: while accepting is paused, a slot that becomes free allows exactly one early try. Method: a
+/// long lack of resources, and connections that close.
 #[test]
 fn a_free_slot_allows_one_early_try_per_pause() {
     let (harness, _) = echo(options());
@@ -211,7 +212,7 @@ fn a_drain_does_not_wait_for_accepts_that_only_fail() {
 
 // ---- beginnings and ends ----
 
-/// Goal: the factory and `init` learn who calls.
+/// Goal: the factory and `init` get the address of the peer.
 #[test]
 fn the_factory_gets_the_address_of_the_peer() {
     let seen = Rc::new(RefCell::new(None));
@@ -223,14 +224,15 @@ fn the_factory_gets_the_address_of_the_peer() {
     });
     let addr: Endpoint = "[::ffff:203.0.113.9]:1234".parse().unwrap();
     let harness = first.connect_from(addr);
-    assert_eq!(harness.packets(), [b"203.0.113.9:1234"], "shown as what it is");
+    assert_eq!(harness.packets(), [b"203.0.113.9:1234"], "shown as IPv4");
     assert_eq!(seen.take(), Some(("203.0.113.9:1234".parse().unwrap(), harness.id().unwrap())));
     first.peer_closes();
     conclude(&harness);
 }
 
-/// Goal: all that tell of a peer's end tell the same, whatever the end is. Method: one of each kind;
-/// the factory, `init`, and the report of a drain; both of our own ends.
+/// Goal: every interface reports the same endpoint of a peer, whatever kind it is. Method: one
+/// endpoint of each kind, read in the factory, in `init` and in the report of a drain, with both
+/// kinds of local endpoint.
 #[test]
 fn a_peers_endpoint_is_reported_unchanged() {
     for peer_addr in [
@@ -262,8 +264,8 @@ fn a_peers_endpoint_is_reported_unchanged() {
     }
 }
 
-/// Goal: the first reason wins, and nothing but `terminate` follows the decision. Method: a stop
-/// with output queued, then packets, messages, timers and a reset.
+/// Goal: the first reason for the end stands, and only `terminate` follows the decision. Method: a
+/// stop with output queued, then packets, messages, timers and a reset.
 #[test]
 fn after_the_end_was_decided_only_terminate_is_called() {
     let (harness, trace) = echo(options());
@@ -284,7 +286,8 @@ fn after_the_end_was_decided_only_terminate_is_called() {
     conclude(&harness);
 }
 
-/// Goal: dropping everything terminates everybody, once. Method: connections in every state.
+/// Goal: if everything is dropped, each handler is terminated once. Method: connections in every
+/// state.
 #[test]
 fn a_drop_terminates_every_handler_once() {
     let (idle, trace) = echo(options());
@@ -335,7 +338,7 @@ struct Clumsy {
 }
 
 impl Clumsy {
-    fn stumble(&self, at: Where) {
+    fn panic_if_at(&self, at: Where) {
         assert!(self.at != at, "a handler panics as requested");
     }
 }
@@ -344,7 +347,7 @@ impl Handler for Clumsy {
     type Message = Option<Bomb>;
 
     fn init(&mut self, ctx: &mut Context<'_, Option<Bomb>>) -> Action<'_> {
-        self.stumble(Where::Init);
+        self.panic_if_at(Where::Init);
         if self.at == Where::Timer {
             ctx.send_after(ms(1), None);
         }
@@ -357,7 +360,7 @@ impl Handler for Clumsy {
         _: &mut Context<'_, Option<Bomb>>,
     ) -> Action<'a> {
         if packet == b"now" {
-            self.stumble(Where::Packet);
+            self.panic_if_at(Where::Packet);
             if self.at == Where::DropOfPayload {
                 panic_any(Bomb);
             }
@@ -372,10 +375,10 @@ impl Handler for Clumsy {
     ) -> Action<'a> {
         match &info {
             Info::Message(_) => {
-                self.stumble(Where::Message);
-                self.stumble(Where::Timer);
+                self.panic_if_at(Where::Message);
+                self.panic_if_at(Where::Timer);
             }
-            Info::Timeout(_) => self.stumble(Where::Timeout),
+            Info::Timeout(_) => self.panic_if_at(Where::Timeout),
             _ => {}
         }
         info.default_action()
@@ -389,20 +392,20 @@ impl Handler for Clumsy {
         };
         assert_eq!(reason, expected);
         self.terminated.set(self.terminated.get() + 1);
-        self.stumble(Where::Terminate);
+        self.panic_if_at(Where::Terminate);
     }
 }
 
 impl Drop for Clumsy {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            self.stumble(Where::Drop);
+            self.panic_if_at(Where::Drop);
         }
     }
 }
 
-/// Goal: a panic anywhere in the user's code ends that one connection; answers of earlier packets
-/// go out; `terminate` is called once; everybody else goes on. Method: each place in turn.
+/// Goal: a panic in any callback ends that one connection. Answers to earlier packets are sent,
+/// `terminate` is called once, and other connections continue. Method: each place in turn.
 #[test]
 fn a_panic_ends_one_connection() {
     for at in [
@@ -445,8 +448,8 @@ fn a_panic_ends_one_connection() {
 
 // ---- messages ----
 
-/// Goal: a flood of messages keeps nobody from being served, and a full mailbox gives them back.
-/// Method: 50,000 messages, 100 a turn, a mailbox of 60,000.
+/// Goal: a flood of messages starves no connection, and a full mailbox returns messages. Method:
+/// 50,000 messages, 100 a turn, a mailbox of 60,000.
 #[test]
 fn a_flood_of_messages_starves_no_connection_and_a_full_mailbox_refuses() {
     let trace = Trace::default();
@@ -468,7 +471,7 @@ fn a_flood_of_messages_starves_no_connection_and_a_full_mailbox_refuses() {
     for _ in 0..10_200 {
         assert!(
             address.send(note("flood")).is_ok(),
-            "what is underway counts, what is done does not"
+            "messages that wait count, delivered ones do not"
         );
     }
     let Err(MessageError::Full(_)) = address.send(note("too many")) else { panic!("taken") };
@@ -480,8 +483,9 @@ fn a_flood_of_messages_starves_no_connection_and_a_full_mailbox_refuses() {
 
 // ---- drain ----
 
-/// Goal: inside a packet a drain waits for the packet's end; at the deadline it forces, and says
-/// what was lost. Method: half a packet that is completed, one that is not, queued output.
+/// Goal: a drain waits for the end of a packet that has begun. At its deadline it ends connections
+/// by force, and reports the lost bytes. Method: half a packet that is completed, one that is not,
+/// and queued output.
 #[test]
 fn a_drain_waits_for_packets_and_forces_at_its_deadline() {
     let (one, trace) = echo(options().drain_timeout(secs(5)));
@@ -527,33 +531,33 @@ fn a_handler_may_go_on_after_shutdown_until_the_deadline() {
     assert_clean(&harness);
 }
 
-// ---- ends in order, and ends of one half ----
+// ---- the order of ends, and ends of one half ----
 
-/// Takes a name that it gives back when it ends; `leave` ends it.
-struct Named {
-    names: Rc<Cell<u32>>,
+/// A handler that answers with the number of handlers that exist. `leave` ends it.
+struct Counted {
+    count: Rc<Cell<u32>>,
 }
 
-impl Handler for Named {
+impl Handler for Counted {
     type Message = ();
 
     fn handle_packet<'a>(&'a mut self, packet: &'a [u8], _: &mut Context<'_, ()>) -> Action<'a> {
         match packet {
             b"leave" => Action::send_and_stop("left", CloseReason::Normal),
-            _ => Action::send(self.names.get().to_be_bytes().to_vec()),
+            _ => Action::send(self.count.get().to_be_bytes().to_vec()),
         }
     }
 
     fn terminate(self, _: CloseReason) {
-        self.names.set(self.names.get() - 1);
+        self.count.set(self.count.get() - 1);
     }
 }
 
-/// Goal: an end is told before packets of other connections that came after it. Method: one
-/// connection ends and another one asks, in one batch, for each way to end that the peer has.
+/// Goal: an end is delivered before later packets of other connections. Method: one connection ends
+/// and another one sends a request in the same batch, for each way in which a peer can end.
 #[test]
 fn an_end_is_delivered_before_later_packets_of_others() {
-    let ways: [fn(&Harness<Named>); 4] = [
+    let ways: [fn(&Harness<Counted>); 4] = [
         |it| it.arrive(b"\x00\x05leave"),
         |it| {
             it.arrive(b"\x00\x05leave\x00\x04more");
@@ -570,7 +574,7 @@ fn an_end_is_delivered_before_later_packets_of_others() {
         let taken = Rc::clone(&names);
         let first = Harness::new(options().max_packet(1_000), move |_| {
             taken.set(taken.get() + 1);
-            Named { names: Rc::clone(&taken) }
+            Counted { count: Rc::clone(&taken) }
         });
         let second = first.connect();
         leave(&first);
@@ -583,15 +587,15 @@ fn an_end_is_delivered_before_later_packets_of_others() {
     }
 }
 
-/// Goal: an end whose output waits is told once that has left, however late. Method: a peer that
-/// does not read; others ask meanwhile.
+/// Goal: an end that waits for queued output is delivered once, when that output has left. Method: a
+/// peer that does not read, while others send requests.
 #[test]
 fn an_end_after_queued_output_is_delivered_when_that_has_left() {
     let names = Rc::new(Cell::new(0));
     let taken = Rc::clone(&names);
     let first = Harness::new(options(), move |_| {
         taken.set(taken.get() + 1);
-        Named { names: Rc::clone(&taken) }
+        Counted { count: Rc::clone(&taken) }
     });
     let second = first.connect();
     first.peer_stalls();
@@ -605,10 +609,10 @@ fn an_end_after_queued_output_is_delivered_when_that_has_left() {
     assert_clean(&second);
 }
 
-/// Ends its output at `bye`, and counts what comes afterwards.
+/// Ends its output at `bye`, and counts later packets.
 #[derive(Default)]
 struct HalfDone {
-    heard: usize,
+    received: usize,
     refused: Option<SendError>,
 }
 
@@ -623,7 +627,7 @@ impl Handler for HalfDone {
                 self.refused = ctx.send("one more").err();
             }
             b"send" => return Action::send("nevertheless"),
-            _ => self.heard += 1,
+            _ => self.received += 1,
         }
         Action::Continue
     }
@@ -634,27 +638,28 @@ impl Handler for HalfDone {
     }
 }
 
-/// Goal: the output half ends after what is queued, and reading goes on; the second half ends the
-/// connection, without lingering. Method: packets before and behind the word, in one read and later.
+/// Goal: the output half ends after the queued output, and reading continues. When the other half
+/// ends, the connection ends without lingering. Method: packets before and after `bye`, in one read
+/// and later.
 #[test]
 fn the_output_half_ends_by_itself_and_reading_goes_on() {
     let harness = Harness::new(options(), |_| HalfDone::default());
     harness.receive(wire(&[&b"one"[..], b"bye", b"two", b"three"]));
     assert_eq!(harness.packets(), [b"the last word"]);
-    assert!(harness.is_finished(), "the peer was told");
+    assert!(harness.is_finished(), "the peer got the end");
     assert_eq!(harness.closed(), None);
     harness.packet("four");
-    assert_eq!(harness.with_handler(|it| it.heard), Some(4));
+    assert_eq!(harness.with_handler(|it| it.received), Some(4));
     assert_eq!(harness.with_handler(|it| it.refused), Some(Some(SendError::Closing)));
-    assert_eq!(harness.leftovers().deadlines, 0, "it owes nothing and awaits nothing");
+    assert_eq!(harness.leftovers().deadlines, 0, "no deadline is left");
     harness.peer_closes();
     assert_eq!(harness.closed(), Some(CloseReason::PeerClosed));
     assert!(harness.is_gone());
     assert_clean(&harness);
 }
 
-/// Goal: what is queued leaves first, and while it waits the peer is not told. Method: a peer that
-/// reads a few bytes at a time; the word comes by a message, too.
+/// Goal: queued output leaves before the end of the output half. Method: a peer that reads a few
+/// bytes at a time. The end is also requested by a message.
 #[test]
 fn the_output_half_ends_after_what_is_queued() {
     let harness = Harness::new(options(), |_| HalfDone::default());
@@ -673,13 +678,13 @@ fn the_output_half_ends_after_what_is_queued() {
     let harness = Harness::new(options(), |_| HalfDone::default());
     harness.message(());
     assert!(harness.is_finished() && harness.closed().is_none());
-    harness.packet("heard");
-    assert_eq!(harness.with_handler(|it| it.heard), Some(1));
+    harness.packet("received");
+    assert_eq!(harness.with_handler(|it| it.received), Some(1));
     conclude(&harness);
 }
 
-/// Goal: a reset is told as a reset, too, if the end of the output is what comes upon it. Method: a
-/// packet of two, for the budget; the output ends at it, and the reset is not read yet.
+/// Goal: a reset that is found while the output half is closed is reported as a reset. Method: two
+/// packets and a budget of one. The output ends at the first packet, before the reset is read.
 #[test]
 fn a_reset_found_by_ending_the_output_is_a_reset() {
     let trace = Trace::default();
@@ -697,8 +702,8 @@ fn a_reset_found_by_ending_the_output_is_a_reset() {
     assert_clean(&harness);
 }
 
-/// Goal: a handler that sends after its last word ends its connection, and nothing of it is sent; a
-/// drain, a reset and a stalled peer end it as ever.
+/// Goal: a handler that sends after it ended its output ends its connection, and nothing is sent. A
+/// drain, a reset and a stalled peer end such a connection like any other.
 #[test]
 fn a_connection_with_one_half_ends_like_any_other() {
     let half = || {
@@ -734,7 +739,7 @@ fn a_connection_with_one_half_ends_like_any_other() {
 
 // ---- the harness itself ----
 
-/// Drops, when told, the harnesses that it keeps.
+/// Keeps harnesses, and drops them when a packet or the end comes.
 struct Keeper(Rc<RefCell<Vec<Harness<Self>>>>);
 
 impl Handler for Keeper {
@@ -750,8 +755,8 @@ impl Handler for Keeper {
     }
 }
 
-/// Goal: a callback may drop a harness of its own listener. Method: of a connection that lives and of
-/// one that is gone, in a packet and at the end.
+/// Goal: a callback may drop a harness of its own listener. Method: the harness of an open
+/// connection and of one that is gone, in a packet and in `terminate`.
 #[test]
 fn a_callback_may_drop_a_harness() {
     let kept = Rc::new(RefCell::new(Vec::new()));
@@ -772,9 +777,10 @@ fn a_callback_may_drop_a_harness() {
     assert_eq!(harness.stats().panics, 0);
 }
 
-/// Asks its reactor for what the packet says. `deaf`: a shutdown does not end it.
+/// Calls the handle of its reactor as the packet says. If `ignores_shutdown`, a shutdown does not
+/// end it.
 struct Controls {
-    deaf: bool,
+    ignores_shutdown: bool,
 }
 
 impl Handler for Controls {
@@ -785,7 +791,9 @@ impl Handler for Controls {
         let result = match packet {
             b"stop" => handle.stop_listener("testing").map(drop),
             b"start" => handle
-                .start_listener("another", ListenerOptions::port(1), |_| Self { deaf: false })
+                .start_listener("another", ListenerOptions::port(1), |_| Self {
+                    ignores_shutdown: false,
+                })
                 .map(|listener| assert_eq!(listener.local_addr().to_string(), "127.0.0.1:1")),
             b"close" => handle.close(ctx.id()),
             _ => handle.shutdown().map(|_| assert!(!handle.is_ready())),
@@ -794,15 +802,15 @@ impl Handler for Controls {
     }
 
     fn handle_info<'a>(&'a mut self, info: Info<'a, ()>, _: &mut Context<'_, ()>) -> Action<'a> {
-        if self.deaf { Action::Continue } else { info.default_action() }
+        if self.ignores_shutdown { Action::Continue } else { info.default_action() }
     }
 }
 
-/// Goal: a handler that stops its own listener is tested without a socket. Method: one connection
-/// asks for the stop, another one and one that comes too late see what follows from it.
+/// Goal: a handler that stops its own listener can be tested without a socket. Method: one
+/// connection requests the stop. Another connection, and one that comes too late, show the effect.
 #[test]
 fn a_handler_may_stop_its_listener_in_the_harness() {
-    let harness = Harness::new(options(), |_| Controls { deaf: false });
+    let harness = Harness::new(options(), |_| Controls { ignores_shutdown: false });
     let bystander = harness.connect();
     harness.packet("stop");
     assert_eq!(harness.packets(), [b"done"]);
@@ -816,11 +824,12 @@ fn a_handler_may_stop_its_listener_in_the_harness() {
     assert_clean(&harness);
 }
 
-/// Goal: so is one that shuts the reactor down, closes a connection, or starts a listener. Method:
-/// each answer of the handle is what it is over sockets; the second shutdown forces.
+/// Goal: so can a handler that shuts the reactor down, closes a connection, or starts a listener.
+/// Method: each result of the handle is the same as over sockets. A second shutdown ends connections
+/// by force.
 #[test]
 fn a_handle_in_the_harness_is_the_reactors() {
-    let harness = Harness::new(options(), |_| Controls { deaf: true });
+    let harness = Harness::new(options(), |_| Controls { ignores_shutdown: true });
     let other = harness.connect();
     harness.packet("start");
     harness.packet("start");
@@ -834,8 +843,12 @@ fn a_handle_in_the_harness_is_the_reactors() {
 
     harness.packet("shut down");
     assert_eq!(harness.packets(), [b"done"]);
-    assert_eq!(harness.closed(), None, "it goes on until the drain deadline");
+    assert_eq!(harness.closed(), None, "it continues until the drain deadline");
     harness.packet("shut down");
-    assert_eq!(harness.closed(), Some(CloseReason::DrainForced), "the second time nothing waits");
+    assert_eq!(
+        harness.closed(),
+        Some(CloseReason::DrainForced),
+        "the second shutdown does not wait"
+    );
     assert_clean(&harness);
 }

@@ -1,4 +1,4 @@
-//! Tests over scripted streams, with a clock that is moved by hand: no socket, no thread, no sleep.
+//! Tests over scripted streams, with a clock that the test moves: no socket, no thread, no sleep.
 #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
 #[path = "../both/mod.rs"]

@@ -17,15 +17,15 @@ use crate::support::{Actor, Do, Seen, Trace, ms, order, packet, secs, wire};
 const HIGH: usize = 64 * 1024;
 const LOW: usize = 32 * 1024;
 
-/// A message that sends one packet of so many bytes.
+/// A message that sends one packet of this length.
 fn send(len: usize) -> Do {
     order("send", move |_| Action::send(vec![1; len]))
 }
 
 // ---- short writes ----
 
-/// Goal: the peer sees the exact bytes wherever a write is cut, inside the header too. Method: the
-/// peer takes a first piece of every length, then byte by byte.
+/// Goal: the peer gets the exact bytes wherever a write is cut, also inside the header. Method: the
+/// peer takes a first piece of every length, then single bytes.
 #[test]
 fn a_write_cut_anywhere_loses_and_repeats_nothing() {
     let answers = wire(&[b"one", b"", b"three"]);
@@ -54,8 +54,8 @@ fn a_write_cut_anywhere_loses_and_repeats_nothing() {
     }
 }
 
-/// Goal: what is sent while output waits goes behind it. Method: packets, a message and a timer,
-/// with the peer taking a few bytes in between.
+/// Goal: new output is queued after output that waits. Method: packets, a message and a timer, while
+/// the peer takes a few bytes at a time.
 #[test]
 fn output_keeps_its_order_whatever_it_comes_from() {
     let (harness, _) = echo(options());
@@ -79,9 +79,9 @@ fn output_keeps_its_order_whatever_it_comes_from() {
     conclude(&harness);
 }
 
-/// Goal: answers that are the packets themselves, and are not copied, keep their place among others,
-/// and are counted like them. Method: each other kind of answer between them, in one read; with a
-/// peer that takes all, and one that takes nothing at first.
+/// Goal: an answer that is the packet itself is not copied, keeps its place among other answers, and
+/// is counted like them. Method: each other kind of answer between such answers, in one read, with a
+/// peer that takes everything and with one that takes nothing at first.
 #[test]
 fn an_answer_that_is_the_packet_keeps_its_place() {
     let shared = vec![b's'; 20_000];
@@ -101,15 +101,16 @@ fn an_answer_that_is_the_packet_keeps_its_place() {
             harness.receive(wire(&[b"1", b"2", request, b"3", b"4"]));
             harness.peer_reads_all();
             let expected = [&[b"1" as &[u8], b"2"], answers, &[b"3", b"4"]].concat();
-            assert!(harness.packets() == expected, "in the midst of them {request:?}");
+            assert!(harness.packets() == expected, "with {request:?} between");
             let sent = harness.stats().packets_out;
-            assert_eq!(sent, expected.len() as u64, "in the midst of them {request:?}");
+            assert_eq!(sent, expected.len() as u64, "with {request:?} between");
             conclude(&harness);
         }
     }
 }
 
-/// Goal: interrupted and refused calls are invisible. Method: each at the first write, and again.
+/// Goal: the handler does not see interrupted and refused writes. Method: each kind at the first
+/// write and at a later one.
 #[test]
 fn interrupted_and_refused_writes_are_tried_again() {
     for kind in [ErrorKind::Interrupted, ErrorKind::WouldBlock] {
@@ -125,7 +126,7 @@ fn interrupted_and_refused_writes_are_tried_again() {
     }
 }
 
-/// Goal: a stream that breaks ends its connection once, with the error, and frees what was queued.
+/// Goal: a stream that breaks ends its connection once, with the error, and frees the queued output.
 /// Method: errors at the first write, and with a queue.
 #[test]
 fn a_broken_stream_ends_the_connection_once_and_frees_its_queue() {
@@ -164,7 +165,7 @@ fn a_broken_stream_ends_the_connection_once_and_frees_its_queue() {
     }
 }
 
-/// Goal: many small answers leave together, in order. Method: 10,000 from one message.
+/// Goal: many small answers leave together, in order. Method: 10,000 answers from one message.
 #[test]
 fn ten_thousand_small_answers_leave_in_few_writes() {
     let (harness, _) = echo(options());
@@ -180,7 +181,7 @@ fn ten_thousand_small_answers_leave_in_few_writes() {
     conclude(&harness);
 }
 
-/// Goal: many shared pieces leave in order. Method: 2,000 of 16 KiB, to a peer that takes odd
+/// Goal: many shared pieces leave in order. Method: 2,000 pieces of 16 KiB, to a peer that takes odd
 /// amounts.
 #[test]
 fn thousands_of_queued_pieces_leave_in_order() {
@@ -210,8 +211,9 @@ fn thousands_of_queued_pieces_leave_in_order() {
 
 // ---- slow peers ----
 
-/// Goal: above the high-water mark a connection is neither read nor delivered to; at the low one it
-/// goes on, and its handler is told. Method: a message fills the queue, packets wait.
+/// Goal: above the high-water mark a connection is not read, and its packets are not delivered. It
+/// continues at the low-water mark, and its handler gets `Info::Writable`. Method: a message fills
+/// the queue while packets wait.
 #[test]
 fn a_slow_peer_is_not_served_between_the_water_marks() {
     let (harness, trace) = echo(options().framing(LengthField::U32));
@@ -232,9 +234,9 @@ fn a_slow_peer_is_not_served_between_the_water_marks() {
     conclude(&harness);
 }
 
-/// Goal: packets that were read before the mark was passed are not delivered until there is room,
-/// and then without a new event. Method: twenty small requests in one read, each with an answer of
-/// 64 KiB.
+/// Goal: packets that were read before the high-water mark was exceeded are delivered only when
+/// there is room, without a new event. Method: twenty small requests in one read, each with an
+/// answer of 64 KiB.
 #[test]
 fn packets_that_were_read_wait_for_room_too() {
     let (harness, trace) = actor(options().framing(LengthField::U32), |trace| {
@@ -254,8 +256,8 @@ fn packets_that_were_read_wait_for_room_too() {
     conclude(&harness);
 }
 
-/// Goal: a peer that takes nothing for the stall timeout is ended; one that takes a byte in time is
-/// not. Method: nothing else happens meanwhile.
+/// Goal: a peer that takes nothing during the stall timeout is ended; one that takes a byte in time
+/// is not. Method: nothing else happens during that time.
 #[test]
 fn a_peer_that_takes_nothing_is_ended_by_the_stall_timeout() {
     let (harness, trace) = echo(options().write_stall_timeout(secs(30)));
@@ -273,8 +275,8 @@ fn a_peer_that_takes_nothing_is_ended_by_the_stall_timeout() {
     conclude(&harness);
 }
 
-/// Goal: what is queued meanwhile gives a peer that takes nothing no more time. Method: a message with
-/// an answer every 10 s.
+/// Goal: new output does not restart the stall timeout of a peer that takes nothing. Method: a
+/// message with an answer every 10 s.
 #[test]
 fn what_is_queued_meanwhile_does_not_restart_the_stall_timeout() {
     let (harness, _) = echo(options().write_stall_timeout(secs(30)));
@@ -288,8 +290,8 @@ fn what_is_queued_meanwhile_does_not_restart_the_stall_timeout() {
     conclude(&harness);
 }
 
-/// Goal: nor does an event that announces room where there is none. Method: such an event at half
-/// time.
+/// Goal: an event that announces room where there is none does not restart it either. Method: such
+/// an event after half of the timeout.
 #[test]
 fn an_event_without_room_does_not_restart_the_stall_timeout() {
     let (harness, trace) = echo(options().write_stall_timeout(secs(10)));
@@ -302,7 +304,8 @@ fn an_event_without_room_does_not_restart_the_stall_timeout() {
     conclude(&harness);
 }
 
-/// Goal: a fast peer is never ended for large answers. Method: 100 of 1 MB, taken as they come.
+/// Goal: a fast peer is never ended for large answers. Method: 100 answers of 1 MB, each taken at
+/// once.
 #[test]
 fn a_fast_peer_with_large_answers_is_never_ended() {
     let (harness, _) = actor(options().framing(LengthField::U32).max_packet(2 << 20), |trace| {
@@ -315,8 +318,8 @@ fn a_fast_peer_with_large_answers_is_never_ended() {
     conclude(&harness);
 }
 
-/// Goal: `max_queued` is strict: a send past it queues nothing, and the handler is told when there
-/// is room. Method: fill it up to the last byte.
+/// Goal: `max_queued` is strict: a send that would exceed it queues nothing, and `Info::Writable`
+/// follows when there is room. Method: the queue is filled to the last byte.
 #[test]
 fn a_send_past_max_queued_is_full_and_queues_nothing() {
     let (harness, trace) = actor(
@@ -348,8 +351,8 @@ fn a_send_past_max_queued_is_full_and_queues_nothing() {
     conclude(&harness);
 }
 
-/// Goal: an answer past `max_queued` ends the connection, at once. Method: an action of one byte
-/// too much, borrowed and shared.
+/// Goal: an answer that would exceed `max_queued` ends the connection at once. Method: an action of
+/// one byte too many, borrowed and shared.
 #[test]
 fn an_action_past_max_queued_is_a_slow_reader() {
     for shared in [false, true] {
@@ -384,8 +387,8 @@ impl Framer for Doubling {
     }
 }
 
-/// A queue of 70,000 bytes, and framings by which more could be sent: each with the longest packet
-/// that fits an empty queue. Listeners refuse most of them; `set_framing` does not.
+/// A queue of 70,000 bytes, and framings whose packets may exceed it, each with the longest packet
+/// that fits an empty queue. Listeners refuse most of these framings; `set_framing` does not.
 fn framings_beyond_the_queue() -> [(Framing, usize); 7] {
     [
         (Raw.into(), 70_000),
@@ -402,10 +405,10 @@ fn small_queue() -> ListenerOptions {
     options().max_queued(70_000).write_high_water(69_000)
 }
 
-/// Goal: a packet that fits no queue, not even an empty one, is `TooLarge`, queues nothing, and is
-/// owed no word of room: a handler that tries again when it hears of room would do so for ever.
-/// Method: one byte more than fits, copied and shared, with an empty queue and behind other output,
-/// in each framing; the longest packet that fits; and one that has to wait.
+/// Goal: a packet that does not fit even an empty queue is `TooLarge`, queues nothing, and no
+/// `Info::Writable` follows. Otherwise a handler that tries again at `Info::Writable` would do so
+/// for ever. Method: a packet of one byte too many, copied and shared, with an empty queue and after
+/// other output, in each framing. Then the longest packet that fits, and one that has to wait.
 #[test]
 fn a_packet_that_fits_no_queue_is_too_large_and_no_writable_follows() {
     for (at, (framing, max)) in framings_beyond_the_queue().into_iter().enumerate() {
@@ -443,21 +446,25 @@ fn a_packet_that_fits_no_queue_is_too_large_and_no_writable_follows() {
         assert_eq!(harness.queued_bytes(), queued);
         harness.peer_reads_all();
         let seen = ["switch", "empty", "waiting", "behind"].map(Seen::Message);
-        assert_eq!(trace.read(), seen, "nobody is told of room");
+        assert_eq!(trace.read(), seen, "no `Info::Writable`");
         harness.message(order("largest", move |ctx| {
             assert_eq!(ctx.send(vec![1; max]), Ok(()), "framing {at}");
             let refused = ctx.send(vec![1; max]);
             assert!(matches!(refused, Err(SendError::Full { .. })), "framing {at}: {refused:?}");
             Action::Continue
         }));
-        assert_eq!(trace.read(), [Seen::Message("largest"), Seen::Writable], "that one may wait");
+        assert_eq!(
+            trace.read(),
+            [Seen::Message("largest"), Seen::Writable],
+            "a packet that fits an empty queue waits"
+        );
         assert_eq!((harness.stats().refused_sends, harness.closed()), (7, None));
         conclude(&harness);
     }
 }
 
-/// Goal: it is so wherever it is sent from, and an answer that fits no queue ends the connection as
-/// one that is too large, not for a slow reader. Method: each callback, by `send` and by action.
+/// Goal: the same in every callback. An answer that fits no queue ends the connection as too large,
+/// not as a slow reader. Method: each callback, with `send` and with an action.
 #[test]
 fn an_answer_that_fits_no_queue_is_too_large_in_every_callback() {
     const TOO_MUCH: usize = 70_001;
@@ -504,8 +511,9 @@ fn an_answer_that_fits_no_queue_is_too_large_in_every_callback() {
     }
 }
 
-/// Goal: a framing's own maximum is told before a full queue, which would be waited for. Method: a
-/// packet above it while there is no room for it either, and one that its framer refuses.
+/// Goal: the maximum of a framing is checked before the room in the queue, because a caller waits
+/// after `Full`. Method: a packet above the maximum while there is no room for it either, and one
+/// that its framer refuses.
 #[test]
 fn a_packet_that_can_never_be_framed_is_not_full() {
     let framing = Framing::split(Raw, Lines::new(60_000));
@@ -523,8 +531,8 @@ fn a_packet_that_can_never_be_framed_is_not_full() {
     conclude(&harness);
 }
 
-/// Goal: the header of an answer counts towards `max_queued`, too. Method: room for an answer and its
-/// header, or for one byte less; the answer is the packet itself, or another.
+/// Goal: the header of an answer counts towards `max_queued`. Method: room for an answer and its
+/// header, or for one byte less. The answer is the packet itself, or another one.
 #[test]
 fn the_header_of_an_answer_counts_towards_max_queued() {
     for (itself, spare) in [(true, 10), (true, 9), (false, 10), (false, 9)] {
@@ -544,9 +552,9 @@ fn the_header_of_an_answer_counts_towards_max_queued() {
     }
 }
 
-/// Goal: no framing takes an answer past `max_queued`, however much it adds to one. Method: a peer
-/// that takes nothing; answers of 3,000 bytes in framings that add 5,004 bytes, or as much again,
-/// until there is room for the bytes of one more and not for its frame.
+/// Goal: no framing makes an answer exceed `max_queued`, however much it adds. Method: a peer that
+/// takes nothing. Answers of 3,000 bytes, in framings that add 5,004 bytes or double the length,
+/// until the queue has room for one more payload but not for its frame.
 #[test]
 fn no_framing_takes_an_answer_past_max_queued() {
     for framing in [LengthField::U32.offset(5_000).into(), Framing::custom(Doubling)] {
@@ -577,7 +585,7 @@ fn no_framing_takes_an_answer_past_max_queued() {
     }
 }
 
-/// Sends how long a packet is, instead of the packet.
+/// Sends the length of a packet instead of the packet.
 struct Digest;
 
 impl Framer for Digest {
@@ -591,9 +599,9 @@ impl Framer for Digest {
     }
 }
 
-/// Goal: what a framer makes of a packet has to fit into the queue, not the packet: one that is longer
-/// than the room, or than any room, is sent if its frame fits. Method: such packets from a callback and
-/// as an answer, with an empty queue and with one that is full but for a frame or two.
+/// Goal: the frame has to fit the queue, not the packet: a packet longer than the room, or than the
+/// whole queue, is sent if its frame fits. Method: such packets from a callback and as an answer,
+/// with an empty queue and with room for only a frame or two.
 #[test]
 fn a_packet_that_its_framer_shortens_is_sent_if_its_frame_fits() {
     let (harness, trace) = actor(small_queue(), |trace| {
@@ -626,8 +634,8 @@ fn a_packet_that_its_framer_shortens_is_sent_if_its_frame_fits() {
     assert_eq!(harness.closed(), None);
 }
 
-/// Goal: a handler that sends without end gets `Full`, and the process keeps its memory. Method: a
-/// million packets in one callback.
+/// Goal: a handler that sends without end gets `Full`, and memory stays bounded. Method: a million
+/// packets in one callback.
 #[test]
 fn a_million_sends_in_one_callback_are_cut_at_max_queued() {
     let (harness, _) = echo(options());
@@ -644,7 +652,8 @@ fn a_million_sends_in_one_callback_are_cut_at_max_queued() {
 
 // ---- the last bytes ----
 
-/// Goal: a peer that closes its half is still answered. Method: output waits when the end comes.
+/// Goal: a peer that closes its sending half still gets its answer. Method: output waits when the
+/// end comes.
 #[test]
 fn output_is_sent_after_the_peer_closed_its_half() {
     let (harness, _) = echo(options());
@@ -656,12 +665,13 @@ fn output_is_sent_after_the_peer_closed_its_half() {
     harness.peer_reads(5);
     assert_eq!(harness.packets(), [b"question"]);
     assert_eq!(harness.closed(), Some(CloseReason::PeerClosed));
-    assert!(harness.is_gone(), "nothing to linger for");
+    assert!(harness.is_gone(), "no lingering after the peer's end");
     conclude(&harness);
 }
 
-/// Goal: a linger timeout of zero is none, and a drain timeout of zero waits for nobody. Method: a
-/// handler that stops, and one that goes on when its listener drains; no time passes.
+/// Goal: with a linger timeout of zero a connection does not linger, and with a drain timeout of
+/// zero a drain does not wait. Method: a handler that stops, and one that continues when its
+/// listener drains. No time passes.
 #[test]
 fn timeouts_of_zero_to_linger_and_to_drain_are_none() {
     let none = options().linger_timeout(ms(0)).drain_timeout(ms(0));
@@ -677,8 +687,8 @@ fn timeouts_of_zero_to_linger_and_to_drain_are_none() {
     assert_clean(&harness);
 }
 
-/// Goal: closing does not take longer than the close timeout, however slow the peer. Method: one
-/// that takes nothing, one that takes a byte a second.
+/// Goal: closing takes no longer than the close timeout, however slow the peer is. Method: a peer
+/// that takes nothing, and one that takes a byte a second.
 #[test]
 fn the_close_timeout_ends_a_connection_that_cannot_get_rid_of_its_output() {
     for drip in [0, 1] {
@@ -700,8 +710,8 @@ fn the_close_timeout_ends_a_connection_that_cannot_get_rid_of_its_output() {
     }
 }
 
-/// Goal: an end with unread input does not reset the connection: the answer, then the end, then
-/// the rest is read and thrown away. Method: 2 MB unread, more to come, then the peer's own end.
+/// Goal: an end with unread input causes no reset: the answer is sent, then the end, and the
+/// remaining input is read and discarded. Method: 2 MB unread, then more input, then the peer's end.
 #[test]
 fn an_end_with_unread_input_is_no_reset() {
     let (harness, trace) = actor(options(), |trace| {
@@ -720,8 +730,8 @@ fn an_end_with_unread_input_is_no_reset() {
     conclude(&harness);
 }
 
-/// Goal: a peer that writes before it reads is not stuck behind a stop. Method: bytes arrive while the
-/// last answer cannot leave; at the close timeout none is unread.
+/// Goal: a peer that writes before it reads does not block after a stop. Method: bytes arrive while
+/// the last answer cannot leave. At the close timeout none of them is unread.
 #[test]
 fn input_after_a_stop_is_read_and_discarded() {
     let (harness, _) = echo(options().close_timeout(secs(5)));
@@ -734,8 +744,8 @@ fn input_after_a_stop_is_read_and_discarded() {
     assert_clean(&harness);
 }
 
-/// Goal: an error that is announced, but not there, destroys no last words. Method: such an event
-/// while they are queued.
+/// Goal: an event that announces an error where there is none loses no queued output. Method: such
+/// an event while the last output is queued.
 #[test]
 fn a_false_error_event_loses_no_last_output() {
     let (harness, _) = echo(options());
@@ -748,7 +758,7 @@ fn a_false_error_event_loses_no_last_output() {
     conclude(&harness);
 }
 
-/// Goal: lingering has an end. Method: a peer that never closes, and goes on sending.
+/// Goal: lingering has a time limit. Method: a peer that never closes and continues to send.
 #[test]
 fn the_linger_timeout_ends_a_peer_that_never_closes() {
     let (harness, _) = echo(options().linger_timeout(secs(5)));
@@ -764,8 +774,8 @@ fn the_linger_timeout_ends_a_peer_that_never_closes() {
     conclude(&harness);
 }
 
-/// Goal: a stream that breaks while its peer lingers is not waited for. Method: a read that fails
-/// after the last answer, announced as nothing but bytes.
+/// Goal: a connection whose stream breaks stops lingering. Method: a read that fails after the last
+/// answer, announced as readable only.
 #[test]
 fn an_error_ends_the_lingering() {
     let (harness, _) = echo(options());
@@ -777,9 +787,9 @@ fn an_error_ends_the_lingering() {
     assert_clean(&harness);
 }
 
-/// Goal: a reset is noticed although nobody reads on, when the pause comes after the word of it and
-/// before what had arrived with it was read to its end. Method: packets of one turn each, the second
-/// of which pauses; they are read together, or one by one.
+/// Goal: a reset is noticed although the handler pauses after the event that reports it, and before
+/// all input that came with it is read. Method: one packet a turn, and a pause at the second packet.
+/// The packets are read together, or one by one.
 #[test]
 fn a_reset_is_noticed_if_the_handler_pauses_before_it_is_read() {
     for at_once in [3, 1_000] {
@@ -802,8 +812,8 @@ fn a_reset_is_noticed_if_the_handler_pauses_before_it_is_read() {
     }
 }
 
-/// Goal: a reset is noticed although nobody reads. Method: paused by the handler, and above the
-/// high-water mark.
+/// Goal: a reset is noticed while the connection is not read. Method: the handler has paused, or
+/// output is above the high-water mark.
 #[test]
 fn a_reset_is_noticed_while_reading_is_paused() {
     for paused in [true, false] {
@@ -835,8 +845,8 @@ fn a_reset_is_noticed_while_reading_is_paused() {
     }
 }
 
-/// Goal: the first reason to end is the one that is told. Method: a reset while the last answer of a
-/// handler that has stopped waits.
+/// Goal: the first reason for the end is the one in `terminate`. Method: a reset while the last
+/// answer of a handler that stopped is queued.
 #[test]
 fn the_first_reason_to_end_is_the_one_reported() {
     let (harness, trace) = echo(options());
@@ -850,8 +860,9 @@ fn the_first_reason_to_end_is_the_one_reported() {
     conclude(&harness);
 }
 
-/// Goal: pausing holds back packets that are there already, and the end; resuming goes on without
-/// a new event. Method: pause in the first of three packets, all in one read with the end.
+/// Goal: a pause holds back packets that were read already, and the end. They are delivered after
+/// the resume without a new event. Method: a pause in the first of three packets, all in one read
+/// with the end.
 #[test]
 fn a_paused_connection_keeps_its_packets_and_its_end_back() {
     let (harness, trace) = actor(options(), |trace| {
@@ -878,7 +889,7 @@ fn a_paused_connection_keeps_its_packets_and_its_end_back() {
     conclude(&harness);
 }
 
-/// Goal: `Drained` answered with a stop is obeyed. Method: a handler that gives up when told.
+/// Goal: a handler may answer `Info::Writable` with a stop. Method: a handler that does.
 #[test]
 fn writable_may_be_answered_in_every_way() {
     let (harness, _) = actor(options(), |trace| {
@@ -897,8 +908,8 @@ fn writable_may_be_answered_in_every_way() {
 }
 
 /// Goal: a peer that takes everything is not ended because many messages with large answers come in
-/// one turn. Method: 1,000 messages at once, each answered with 60,000 bytes: seven times what may
-/// be queued.
+/// one turn. Method: 1,000 messages at once, each answered with 60,000 bytes. Together that is seven
+/// times `max_queued`.
 #[test]
 fn answers_to_many_messages_in_one_turn_are_offered_as_they_come() {
     let (harness, _) = actor(options(), Actor::echo);
@@ -912,7 +923,7 @@ fn answers_to_many_messages_in_one_turn_are_offered_as_they_come() {
 }
 
 /// Goal: the answers to several messages of one turn leave in that turn, in order, with one write.
-/// Method: count the writes of a turn that finds three messages.
+/// Method: the writes of a turn with three messages are counted.
 #[test]
 fn answers_to_messages_of_one_turn_leave_in_one_write() {
     let (harness, _) = actor(options(), Actor::echo);
@@ -928,8 +939,8 @@ fn answers_to_messages_of_one_turn_leave_in_one_write() {
     conclude(&harness);
 }
 
-/// Goal: the answer to a message that comes alone leaves in the same turn with one write, is not
-/// queued, and arms no timer. Method: marks so low that whatever is queued is above them.
+/// Goal: the answer to a single message leaves in the same turn with one write, is not queued, and
+/// arms no timer. Method: water marks so low that any queued byte exceeds them.
 #[test]
 fn the_answer_to_a_single_message_is_not_queued() {
     let low = options().write_high_water(2).write_low_water(1);

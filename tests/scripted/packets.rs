@@ -1,5 +1,4 @@
-//! Packets: whatever the network does to the bytes, whatever the peer announces, whatever a framer
-//! gets wrong.
+//! Packets: how the network may cut them, what a peer may announce, and what a framer may get wrong.
 
 use condor::testing::Harness;
 use condor::{Action, CloseReason, Framing, LengthField, Lines, Raw, ReactorOptions};
@@ -11,7 +10,7 @@ use crate::support::{Actor, Seen, Trace, ms, order, packet, secs, wire};
 
 // ---- cuts ----
 
-/// Goal: a slow sender is served as any other. Method: one byte per millisecond.
+/// Goal: a slow sender is served like any other. Method: one byte per millisecond.
 #[test]
 fn a_packet_that_comes_byte_by_byte_is_delivered_once() {
     let (harness, trace) = echo(options());
@@ -25,7 +24,8 @@ fn a_packet_that_comes_byte_by_byte_is_delivered_once() {
     conclude(&harness);
 }
 
-/// Goal: a read that gives less than there is loses nothing. Method: reads of at most n bytes.
+/// Goal: a read that returns fewer bytes than are available loses none. Method: reads of at most n
+/// bytes.
 #[test]
 fn short_reads_are_followed_up() {
     for most in 1..20 {
@@ -37,8 +37,8 @@ fn short_reads_are_followed_up() {
     }
 }
 
-/// Goal: a read that fills the buffer and ends with a packet leaves a connection that owes nothing,
-/// and is not the last one. Method: packets that fill the buffer to its last byte, and one more, in
+/// Goal: after a read that fills the buffer and ends with a packet, the connection has no partial
+/// packet and is read again. Method: packets that fill the buffer to its last byte, and one more, in
 /// one event.
 #[test]
 fn a_packet_that_ends_with_the_read_hides_nothing_after_it() {
@@ -51,9 +51,9 @@ fn a_packet_that_ends_with_the_read_hides_nothing_after_it() {
     conclude(&harness);
 }
 
-/// Goal: a long input is answered while the rest of it is read, and what two reads have a part of is
-/// whole. Method: four packets of 60,000 bytes at once, counted by writes; then lines whose end is the
-/// last byte of a read, the first of the next, and one between them.
+/// Goal: a long input is answered while the rest of it is read, and a packet whose parts come in two
+/// reads is whole. Method: four packets of 60,000 bytes at once, counted by writes. Then lines whose
+/// end is the last byte of a read, the first byte of the next, and one between.
 #[test]
 fn a_long_input_is_answered_piece_by_piece() {
     let (harness, _) = echo(options());
@@ -68,13 +68,14 @@ fn a_long_input_is_answered_piece_by_piece() {
         let (harness, _) = echo(options().framing(Lines::new(100_000)));
         let first = vec![b'x'; cut - 1];
         harness.receive([&first[..], b"\n", b"second\n", &first[..], b"\nlast\n"].concat());
-        let heard = [&first[..], b"second", &first[..], b"last"];
-        assert_eq!(harness.packets(), heard, "a line of {cut} bytes");
+        let expected = [&first[..], b"second", &first[..], b"last"];
+        assert_eq!(harness.packets(), expected, "a line of {cut} bytes");
         conclude(&harness);
     }
 }
 
-/// Goal: pipelined requests are all answered, in order, with one write. Method: 1,000 in one read.
+/// Goal: pipelined requests are all answered, in order, with one write. Method: 1,000 requests in
+/// one read.
 #[test]
 fn a_thousand_packets_in_one_read_are_answered_in_order_with_one_write() {
     let (harness, _) = echo(options());
@@ -86,8 +87,8 @@ fn a_thousand_packets_in_one_read_are_answered_in_order_with_one_write() {
     conclude(&harness);
 }
 
-/// Goal: nobody starves behind a flood of packets that cost nothing to send. Method: a million
-/// empty packets at once; another peer's packet in the same turn is answered in the next one.
+/// Goal: a flood of the cheapest packets starves no other connection. Method: a million empty
+/// packets at once. Another peer's packet of the same turn is answered in the next turn.
 #[test]
 fn a_million_empty_packets_starve_no_connection() {
     let (flood, _) = echo(options());
@@ -105,8 +106,8 @@ fn a_million_empty_packets_starve_no_connection() {
     conclude(&flood);
 }
 
-/// Goal: a flood waits in the network and not in memory: nothing is read while packets wait. Method:
-/// one packet a turn, and ten times as much as a turn reads.
+/// Goal: a flood waits in the network, not in memory: nothing is read while packets wait. Method:
+/// one packet a turn, and ten times as much input as a turn reads.
 #[test]
 fn nothing_is_read_while_packets_wait() {
     let reactor = ReactorOptions::new().read_buffer(4096).packet_budget(1);
@@ -127,8 +128,8 @@ fn nothing_is_read_while_packets_wait() {
 
 // ---- lengths ----
 
-/// Goal: the way from accept to a connection's first packet is timed, and to no later one. Method: a
-/// packet after 10 ms, one after a timeout, and one in the same event as another.
+/// Goal: the time from `accept` to a connection's first packet is measured, and not the time to
+/// later ones. Method: a packet after 10 ms, one after a timeout, and two packets in one event.
 #[test]
 fn the_first_packet_is_timed_and_no_later_one() {
     let (harness, _) = actor(options().packet_timeout(secs(1)), |trace| {
@@ -145,9 +146,9 @@ fn the_first_packet_is_timed_and_no_later_one() {
     conclude(&harness);
 }
 
-/// Goal: a first packet that comes late is counted as late, however late. Method: one after 72
-/// minutes, when microseconds exceed 32 bits, after two months, and from a connection that was
-/// accepted as late as that.
+/// Goal: the time to a late first packet is measured correctly, however late it is. Method: one
+/// after 72 minutes, when microseconds exceed 32 bits; one after two months; and one on a connection
+/// that was accepted that late.
 #[test]
 fn a_first_packet_may_come_after_hours() {
     let minutes = |count: u64| secs(60 * count);
@@ -174,7 +175,7 @@ fn a_first_packet_may_come_after_hours() {
 
 // ---- set_framing ----
 
-/// Goal: a new framing restarts the packet clock. Method: switch in the middle of a partial packet.
+/// Goal: a new framing restarts the packet timeout. Method: a switch in the middle of a packet.
 #[test]
 fn a_new_framing_restarts_the_packet_clock() {
     let (harness, trace) = echo(options().packet_timeout(secs(10)));
@@ -192,7 +193,7 @@ fn a_new_framing_restarts_the_packet_clock() {
     conclude(&harness);
 }
 
-/// Goal: answers may be framed otherwise than requests. Method: a split framing.
+/// Goal: answers may have another framing than requests. Method: a split framing.
 #[test]
 fn requests_and_answers_may_be_framed_differently() {
     let (harness, _) = echo(options().framing(Framing::split(LengthField::U16, Lines::new(80))));
@@ -210,8 +211,8 @@ fn requests_and_answers_may_be_framed_differently() {
 
 // ---- framers that break their contract ----
 
-/// Goal: the harness reads what a broken framer has sent no longer than it has to. Method: frames
-/// that are not valid, and so would be read for ever, or outside.
+/// Goal: the harness stops reading the output of a broken framer. Method: invalid frames, which
+/// would be read for ever, or out of bounds.
 #[test]
 #[should_panic = "the framer broke its contract"]
 fn the_harness_does_not_read_frames_that_consume_nothing() {
@@ -219,14 +220,14 @@ fn the_harness_does_not_read_frames_that_consume_nothing() {
         actor(options().framing(Framing::custom(Broken(Fault::TakesNothing))), |d| {
             Actor::echo(d).init(|_| Action::send("x")).packet(|_, _| Action::Continue)
         });
-    // What was sent are `<x>`: two packets of a byte, between which one takes nothing.
+    // The output is `<x>`: two packets of one byte, and between them a frame that consumes nothing.
     harness.packets();
 }
 
 // ---- other protocols ----
 
-/// Goal: speaking another protocol to the port ends in a typed way. Method: first bytes as they
-/// come, to a two-byte length with a small maximum, and with none.
+/// Goal: another protocol on the port ends in a typed reason. Method: its first bytes, on a two-byte
+/// length with a small maximum, and with none.
 #[test]
 fn other_protocols_end_in_too_large_or_a_timeout() {
     let greetings: [(&[u8], usize); 4] = [

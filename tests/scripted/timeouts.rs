@@ -1,4 +1,4 @@
-//! Time: the packet clock, the idle clock, and the timers of handlers. Nothing here sleeps.
+//! Time: the packet timeout, the idle timeout, and the timers of handlers. No test sleeps.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ fn patient() -> ListenerOptions {
 
 // ---- the four scenarios of the original's own suite ----
 
-/// Goal: a peer that sends half a packet and no more is told off. Method: half a packet, 10 s.
+/// Goal: a peer that sends half a packet and no more times out. Method: half a packet, 10 s.
 #[test]
 fn half_a_packet_and_nothing_more_times_out() {
     let (harness, trace) = echo(patient());
@@ -28,7 +28,8 @@ fn half_a_packet_and_nothing_more_times_out() {
     conclude(&harness);
 }
 
-/// Goal: a second piece does not make a packet whole. Method: two pieces of three.
+/// Goal: a second piece does not complete the packet; the timeout has both pieces. Method: two
+/// pieces of three.
 #[test]
 fn two_pieces_of_three_time_out_with_both() {
     let (harness, trace) = echo(patient());
@@ -40,8 +41,8 @@ fn two_pieces_of_three_time_out_with_both() {
     conclude(&harness);
 }
 
-/// Goal: a packet in three pieces within its time is a packet. Method: the last piece one
-/// millisecond before the end.
+/// Goal: a packet in three pieces within the timeout is delivered. Method: the last piece one
+/// millisecond before the timeout.
 #[test]
 fn three_pieces_in_time_are_a_packet() {
     let (harness, trace) = echo(patient());
@@ -57,7 +58,7 @@ fn three_pieces_in_time_are_a_packet() {
     conclude(&harness);
 }
 
-/// Goal: later bytes do not extend the time. Method: a piece every 5 s, the last one too late.
+/// Goal: later bytes do not extend the timeout. Method: a piece every 5 s, the last one too late.
 #[test]
 fn the_third_piece_too_late_times_out_from_the_first_byte() {
     let (harness, trace) = echo(patient());
@@ -74,7 +75,7 @@ fn the_third_piece_too_late_times_out_from_the_first_byte() {
 
 // ---- the packet clock ----
 
-/// Goal: an idle connection owes nothing. Method: what is left over between packets.
+/// Goal: an idle connection has no deadline and no buffer. Method: `leftovers` between packets.
 #[test]
 fn an_idle_connection_has_no_deadline_and_no_buffer() {
     let (harness, _) = echo(patient());
@@ -89,8 +90,8 @@ fn an_idle_connection_has_no_deadline_and_no_buffer() {
     conclude(&harness);
 }
 
-/// Goal: never early, at most a tick late, exactly once, from whatever moment. Method: start
-/// between two ticks, go up to the last nanosecond, then over it.
+/// Goal: a timeout is never early, at most a tick late, and comes once, from any moment. Method: a
+/// start between two ticks, the last nanosecond before the timeout, then the next one.
 #[test]
 fn a_timeout_is_never_early_and_comes_once() {
     for start in [0, 1, 499_999, 999_999] {
@@ -108,8 +109,8 @@ fn a_timeout_is_never_early_and_comes_once() {
     }
 }
 
-/// Goal: the next partial packet has a clock of its own. Method: two packets, the second one cut,
-/// in one read; then the same after a delay.
+/// Goal: the next partial packet has its own timeout. Method: two packets, the second one cut, in
+/// one read. Then the same after a delay.
 #[test]
 fn the_clock_starts_anew_with_the_next_packets_first_byte() {
     let (harness, trace) = echo(patient());
@@ -124,8 +125,9 @@ fn the_clock_starts_anew_with_the_next_packets_first_byte() {
     conclude(&harness);
 }
 
-/// Goal: what we had not read is not the peer's fault. Method: the process stands still beyond the
-/// timeout; the rest of the packet arrived in time, or at the last moment.
+/// Goal: input that had arrived in time but was not read yet causes no timeout. Method: the process
+/// stands still longer than the timeout. The rest of the packet arrived in time, or at the last
+/// moment.
 #[test]
 fn a_packet_completed_while_the_process_stood_still_does_not_time_out() {
     for pieces in [&[b"llo" as &[u8]][..], &[b"l", b"l", b"o"]] {
@@ -141,8 +143,8 @@ fn a_packet_completed_while_the_process_stood_still_does_not_time_out() {
     }
 }
 
-/// Goal: nor is it the peer's fault what takes us more than a turn to read. Method: as above, with a
-/// packet that is longer than what is read in one turn.
+/// Goal: input that takes more than one turn to read causes no timeout either. Method: as above,
+/// with a packet longer than one turn reads.
 #[test]
 fn a_large_packet_completed_while_the_process_stood_still_does_not_time_out() {
     let (harness, trace) = echo(patient().framing(LengthField::U32));
@@ -154,8 +156,8 @@ fn a_large_packet_completed_while_the_process_stood_still_does_not_time_out() {
     conclude(&harness);
 }
 
-/// Goal: a connection that ends takes its clock along, and not only when that has run out. Method: a
-/// reset in the middle of a packet, and a peer that closes while we linger.
+/// Goal: the timeout of a connection is removed when the connection ends, not when it expires.
+/// Method: a reset in the middle of a packet, and a peer that closes while the connection lingers.
 #[test]
 fn a_connection_that_ends_leaves_no_deadline() {
     let (harness, _) = echo(patient());
@@ -173,8 +175,8 @@ fn a_connection_that_ends_leaves_no_deadline() {
     assert_clean(&harness);
 }
 
-/// Goal: time that passed while we stood still counts once, without a storm. Method: 30 s in one
-/// step; the connection with half a packet times out once, the one that got its rest does not.
+/// Goal: after the process stood still, each timeout fires once. Method: 30 s in one step. The
+/// connection with half a packet times out once; the one that got the rest does not.
 #[test]
 fn standing_still_fires_each_timeout_once() {
     let (slow, trace) = echo(patient());
@@ -191,7 +193,7 @@ fn standing_still_fires_each_timeout_once() {
     conclude(&slow);
 }
 
-/// Goal: the handler's answer to a timeout is obeyed. Method: each action.
+/// Goal: a handler may answer a timeout with each action. Method: each action.
 #[test]
 fn a_timeout_may_be_answered_in_every_way() {
     type Case = (fn() -> Action<'static>, &'static [&'static [u8]], Option<CloseReason>);
@@ -219,14 +221,14 @@ fn a_timeout_may_be_answered_in_every_way() {
         if closed.is_none() {
             assert_eq!(trace.read(), [Seen::Timeout(b"\x00\x05he".to_vec())]);
             harness.receive(wire(&[b"new"]));
-            assert_eq!(trace.read(), [packet(b"new")], "what comes next is a header");
+            assert_eq!(trace.read(), [packet(b"new")], "the next byte is a header");
         }
         conclude(&harness);
     }
 }
 
-/// Goal: while we do not read, the packet clock stands still. Method: pause in the middle of a
-/// packet for a minute.
+/// Goal: the packet timeout is suspended while the connection is not read. Method: a pause of a
+/// minute in the middle of a packet.
 #[test]
 fn the_packet_clock_stands_still_while_reading_is_paused() {
     let (harness, trace) = echo(patient());
@@ -248,8 +250,8 @@ fn the_packet_clock_stands_still_while_reading_is_paused() {
     conclude(&harness);
 }
 
-/// Goal: a connection can have a timeout of its own, from the next packet on; `Duration::MAX` is
-/// never. Method: set both in `init`.
+/// Goal: a connection can have its own timeout, which holds from the next packet on; `Duration::MAX`
+/// means never. Method: both, set in `init`.
 #[test]
 fn a_connection_may_have_a_packet_timeout_of_its_own() {
     for (timeout, fires) in [(secs(1), true), (Duration::MAX, false)] {
@@ -270,8 +272,8 @@ fn a_connection_may_have_a_packet_timeout_of_its_own() {
 
 // ---- the idle clock ----
 
-/// Goal: the idle clock counts from the peer's last byte; messages and our own writes do not reset
-/// it. Method: bytes, then messages that send, each shortly before the end.
+/// Goal: the idle timeout counts from the peer's last byte; messages and writes do not restart it.
+/// Method: bytes, then messages that send, each shortly before the timeout.
 #[test]
 fn only_the_peers_bytes_reset_the_idle_clock() {
     let (harness, trace) = echo(options().idle_timeout(secs(5)));
@@ -287,8 +289,8 @@ fn only_the_peers_bytes_reset_the_idle_clock() {
     conclude(&harness);
 }
 
-/// Goal: the idle clock stands still while output is queued or reading is paused. Method: both, for
-/// longer than the timeout, then what was left of it.
+/// Goal: the idle timeout is suspended while output is queued or reading is paused. Method: both,
+/// for longer than the timeout; then the remaining time.
 #[test]
 fn the_idle_clock_stands_still_while_output_is_queued_or_reading_is_paused() {
     let idle = options().idle_timeout(secs(5)).write_stall_timeout(secs(1_000));
@@ -323,7 +325,7 @@ fn the_idle_clock_stands_still_while_output_is_queued_or_reading_is_paused() {
     conclude(&harness);
 }
 
-/// Goal: the idle timeout can be changed, and switched off, at once.
+/// Goal: the idle timeout can be changed and switched off with immediate effect.
 #[test]
 fn the_idle_timeout_can_be_changed_at_once() {
     let (harness, trace) = echo(options());
@@ -349,8 +351,8 @@ fn the_idle_timeout_can_be_changed_at_once() {
 
 // ---- timers of handlers ----
 
-/// Goal: on time over the whole range, never for `Duration::MAX`. Method: delays on both sides of
-/// what each level of the wheel reaches, and one beyond all of them.
+/// Goal: timers are on time over the whole range, and never fire for `Duration::MAX`. Method: delays
+/// on both sides of the reach of each level of the wheel, and one beyond all levels.
 #[test]
 fn a_timer_fires_on_time_however_far() {
     let edges = [1u64 << 6, 1 << 12, 1 << 18, 1 << 24, 1 << 30, 1 << 36, 1 << 40];
@@ -371,7 +373,7 @@ fn a_timer_fires_on_time_however_far() {
     }
 }
 
-/// Goal: no delay is no delay. Method: zero fires without time passing.
+/// Goal: a timer without delay fires at once. Method: it fires although no time passes.
 #[test]
 fn a_timer_of_no_delay_fires_at_once() {
     let (harness, trace) = echo(options());
@@ -383,22 +385,23 @@ fn a_timer_of_no_delay_fires_at_once() {
     conclude(&harness);
 }
 
-/// Goal: a cancelled timer does not fire, and one armed in its stead does, once. Method: cancel and
-/// arm again in one callback; cancel in its own callback; cancel twice.
+/// Goal: a cancelled timer does not fire, and the timer that replaces it fires once. Method: a
+/// cancel and a new timer in one callback, a cancel in the timer's own callback, and a second
+/// cancel.
 #[test]
 fn a_cancelled_timer_does_not_fire() {
     let (harness, trace) = echo(options());
     harness.message(order("arm", |ctx| {
         let first = ctx.send_after(ms(10), note("first"));
         assert!(ctx.cancel(first));
-        assert!(!ctx.cancel(first), "it is not there any more");
+        assert!(!ctx.cancel(first), "it was cancelled before");
         let second = ctx.send_after(ms(10), note("second"));
         ctx.send_after(
             ms(10),
             order("third", move |ctx| {
                 ctx.send_after(ms(10), note("fourth"));
                 ctx.send_after(ms(10), note("fifth"));
-                assert!(!ctx.cancel(second), "it has fired before, and another has its place");
+                assert!(!ctx.cancel(second), "it has fired, and another timer has its place");
                 Action::send("survived")
             }),
         );
@@ -412,7 +415,8 @@ fn a_cancelled_timer_does_not_fire() {
     conclude(&harness);
 }
 
-/// Goal: a connection takes its timers along. Method: it ends; the next owner of its slot waits.
+/// Goal: the timers of a connection end with it. Method: the connection ends, and the next owner of
+/// its slot waits for longer than the timer.
 #[test]
 fn a_dead_connections_timer_does_not_reach_the_next_owner_of_its_slot() {
     let (harness, trace) = echo(options());
@@ -431,8 +435,9 @@ fn a_dead_connections_timer_does_not_reach_the_next_owner_of_its_slot() {
     conclude(&next);
 }
 
-/// Goal: many timers due at once all fire, in chunks, and sockets are served in between. Method:
-/// 100,000 in one tick with a budget of 1,000 a turn; a packet arrives after the first turn.
+/// Goal: many timers that are due at once all fire, in chunks, and sockets are served between the
+/// chunks. Method: 100,000 timers in one tick, with a budget of 1,000 a turn. A packet arrives after
+/// the first turn.
 #[test]
 fn a_hundred_thousand_timers_due_at_once_all_fire_and_starve_no_connection() {
     let fired = std::rc::Rc::new(std::cell::Cell::new(0u32));
@@ -458,7 +463,7 @@ fn a_hundred_thousand_timers_due_at_once_all_fire_and_starve_no_connection() {
     conclude(&harness);
 }
 
-/// Arms as many timers as a packet says, all for the same moment.
+/// Sets as many timers as a packet says, all for the same tick.
 struct Counting {
     fired: std::rc::Rc<std::cell::Cell<u32>>,
 }
@@ -493,8 +498,8 @@ impl condor::Handler for Counting {
     }
 }
 
-/// Goal: a timer that arms itself again for no delay does not keep the loop from anything else.
-/// Method: such a timer, and packets in between.
+/// Goal: a timer that sets itself again without delay does not block the loop. Method: such a timer,
+/// with packets in between.
 #[test]
 fn a_timer_that_rearms_itself_starves_no_connection() {
     fn again() -> crate::support::Do {
@@ -513,8 +518,8 @@ fn a_timer_that_rearms_itself_starves_no_connection() {
     assert_eq!(harness.packets(), [b"x"]);
 }
 
-/// Goal: many deadlines of closing at the same moment are all met in a few turns. Method: a
-/// thousand connections linger until the linger timeout.
+/// Goal: many linger timeouts that are due at once end in a few turns. Method: a thousand
+/// connections that linger until the timeout.
 #[test]
 fn a_thousand_linger_timeouts_end_in_the_same_turn() {
     let (first, _) = echo(options().max_connections(1_000).linger_timeout(secs(5)));
@@ -530,8 +535,9 @@ fn a_thousand_linger_timeouts_end_in_the_same_turn() {
     assert_clean(&first);
 }
 
-/// Goal: in the harness what is due now happens in this turn, whatever else there is in the reactor to
-/// make it look at its clock. Method: a timer of no delay, with and without another one that is far.
+/// Goal: in the harness a timer that is due now fires in the same turn, whether or not the reactor
+/// has another reason to read its clock. Method: a timer without delay, with and without another
+/// timer that is far away.
 #[test]
 fn a_timer_of_no_delay_fires_in_the_turn_that_set_it() {
     for far in [false, true] {

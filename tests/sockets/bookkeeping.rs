@@ -1,5 +1,5 @@
-//! What is counted, given back and added up: room in the mailbox, places of connections, reports of
-//! drains, bytes that wait. A count that is wrong by one is noticed only after days.
+//! Counts over sockets: places in the mailbox, places of connections, reports of drains, and bytes
+//! that wait. A count that is wrong by one is noticed only after days.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
@@ -17,9 +17,9 @@ fn any_port() -> ListenerOptions {
     ListenerOptions::port(0)
 }
 
-// ---- room in the mailbox ----
+// ---- places in the mailbox ----
 
-/// The mailbox takes so many letters now, and no more.
+/// Checks that the mailbox has exactly this many free places.
 #[track_caller]
 fn takes<M>(count: usize, address: &Address<M>, message: impl Fn() -> M) {
     for nth in 0..count {
@@ -29,7 +29,7 @@ fn takes<M>(count: usize, address: &Address<M>, message: impl Fn() -> M) {
     assert!(matches!(result, Err(MessageError::Full(_))), "more than {count} messages are taken");
 }
 
-/// A message whose clone panics if it is told to.
+/// A message whose clone panics if its flag is set.
 struct Fragile(bool);
 
 impl Clone for Fragile {
@@ -39,9 +39,10 @@ impl Clone for Fragile {
     }
 }
 
-/// Goal: broadcasts make room once the last connection has heard them, neither sooner nor later, and
-/// also if there is no connection, or the message cannot be cloned. Method: a mailbox for three, filled
-/// again and again with zero, one and three connections, of which a turn may serve one.
+/// Goal: a broadcast frees its place in the mailbox once the last connection has it, neither sooner
+/// nor later. This also holds if there is no connection, or if the clone of the message panics.
+/// Method: a mailbox of three places is filled several times, with zero, one and three connections.
+/// A turn delivers to one connection.
 #[test]
 fn broadcasts_free_their_place_once_every_connection_has_them() {
     let budget = ReactorOptions::new().message_budget(3);
@@ -54,25 +55,28 @@ fn broadcasts_free_their_place_once_every_connection_has_them() {
             assert!(listener.broadcast(Fragile(fragile)).is_ok(), "number {nth} is refused {when}");
         }
         let result = listener.broadcast(Fragile(false));
-        assert!(matches!(result, Err(MessageError::Full(_))), "more than three are taken {when}");
+        assert!(matches!(result, Err(MessageError::Full(_))), "a fourth is taken {when}");
     };
     let mut clients = Vec::new();
     for count in [0, 1, 3] {
         while clients.len() < count {
             clients.push(Client::connect(listener.local_addr()));
         }
-        drive(&mut reactor, "they are there", || listener.stats().open == count as u64);
+        drive(&mut reactor, "the connections", || listener.stats().open == count as u64);
         for fragile in [false, false, true, false] {
             let before = listener.stats();
             fill(fragile, &format!("with {count} connections"));
             if count == 3 && !fragile {
-                drive(&mut reactor, "the first", || listener.stats().messages > before.messages);
-                assert_eq!(listener.stats().messages - before.messages, 3, "one has heard all");
-                let result = listener.broadcast(Fragile(false));
-                assert!(
-                    matches!(result, Err(MessageError::Full(_))),
-                    "two have not heard them yet"
+                drive(&mut reactor, "the first connection has them", || {
+                    listener.stats().messages > before.messages
+                });
+                assert_eq!(
+                    listener.stats().messages - before.messages,
+                    3,
+                    "one connection has all"
                 );
+                let result = listener.broadcast(Fragile(false));
+                assert!(matches!(result, Err(MessageError::Full(_))), "two connections wait");
             }
             settle(&mut reactor);
             let stats = listener.stats();
@@ -98,8 +102,8 @@ impl Drop for Sharp {
     }
 }
 
-/// Goal: a broadcast makes room also if its drop panics. Method: a mailbox for one, three times, with
-/// and without a connection.
+/// Goal: a broadcast also frees its place if its drop panics. Method: a mailbox of one place, filled
+/// three times, with and without a connection.
 #[test]
 fn a_broadcast_whose_drop_panics_frees_its_place() {
     let mut reactor = Reactor::new().unwrap();
@@ -107,7 +111,7 @@ fn a_broadcast_whose_drop_panics_frees_its_place() {
     let listener = reactor.start_listener("test", any_port().mailbox_capacity(1), heard).unwrap();
     let mut client = None;
     for open in [0, 1] {
-        drive(&mut reactor, "it is there", || listener.stats().open == open);
+        drive(&mut reactor, "the connection", || listener.stats().open == open);
         for nth in 0..3 {
             assert!(
                 listener.broadcast(Sharp(true)).is_ok(),
@@ -120,9 +124,9 @@ fn a_broadcast_whose_drop_panics_frees_its_place() {
     assert_eq!(listener.stats().messages, 3);
 }
 
-/// Goal: the sender learns that at least one shard was full, whichever it was; the others got the
-/// message. Method: two shards, of which one is held up by a handler and its mailbox filled; then the
-/// other.
+/// Goal: the sender gets `Full` if any shard was full, and the other shards get the message. Method:
+/// a handler blocks one of two shards, and its mailbox is filled. Then the same with the other
+/// shard.
 #[test]
 fn a_broadcast_reports_that_one_shard_was_full() {
     let (addresses, address) = channel();
@@ -153,7 +157,7 @@ fn a_broadcast_reports_that_one_shard_was_full() {
     });
     for _ in 0..2 {
         let [(blocked, address), (free, _)] = &mut clients;
-        blocked.send(b"hold it");
+        blocked.send(b"hold");
         next(&is_held);
         takes(4, address, || "message".to_owned());
         let result = listener.broadcast("news".to_owned());
@@ -170,10 +174,11 @@ fn a_broadcast_reports_that_one_shard_was_full() {
     }
 }
 
-// ---- places ----
+// ---- places of connections ----
 
-/// Goal: the same on several shards, whichever of them the factory is called on. Method: room for four;
-/// twelve factories panic; then four clients are served, and a fifth waits until one of them leaves.
+/// Goal: a connection whose factory panics keeps no place, on any shard. Method: room for four
+/// connections. Twelve factories panic. Then four clients are served, and a fifth waits until one of
+/// them leaves.
 #[test]
 fn factories_that_panic_keep_no_place_on_any_shard() {
     let calls = Arc::new(AtomicUsize::new(0));
@@ -203,7 +208,7 @@ fn factories_that_panic_keep_no_place_on_any_shard() {
 
 // ---- reports ----
 
-/// A listener whose handlers answer `flood` with so many bytes.
+/// A listener whose handlers answer `flood` with this many bytes.
 fn flooding(reactor: &mut Reactor, name: &str, bytes: usize) -> ListenerHandle<()> {
     let options = any_port().drain_timeout(Duration::MAX).packet_timeout(Duration::MAX);
     let factory = move |_: &condor::Accepted<'_>| {
@@ -219,9 +224,9 @@ fn flooding(reactor: &mut Reactor, name: &str, bytes: usize) -> ListenerHandle<(
     reactor.start_listener(name, options, factory).unwrap()
 }
 
-/// Goal: the report of a shutdown is the sum of what all listeners lost. Method: two listeners; in each
-/// an idle client or two, some inside a packet, one that does not read; a second shutdown. What was not
-/// sent is what was answered less what the kernel took.
+/// Goal: the report of a shutdown is the sum of what all listeners lost. Method: two listeners, each
+/// with idle clients, clients inside a packet, and one that does not read. Then a second shutdown.
+/// The expected unsent bytes are those of the answers minus those that the kernel took.
 #[test]
 fn the_report_of_a_shutdown_is_a_sum() {
     let mut reactor = Reactor::new().unwrap();
@@ -236,9 +241,9 @@ fn the_report_of_a_shutdown_is_a_sum() {
             client.raw(b"\x00\x09half");
             client
         }));
-        let mut deaf = connect();
-        deaf.send(b"flood");
-        clients.push(deaf);
+        let mut stalled = connect();
+        stalled.send(b"flood");
+        clients.push(stalled);
         drive(&mut reactor, "all has arrived", || {
             listener.stats().open == 2 * count + 1 && listener.stats().bytes_in == 6 * count + 7
         });
@@ -247,9 +252,11 @@ fn the_report_of_a_shutdown_is_a_sum() {
     let handle = reactor.handle();
     let first = handle.shutdown().unwrap();
     idle.iter().for_each(Client::finish);
-    drive(&mut reactor, "the idle ones end", || handle.stats().open == 5);
+    drive(&mut reactor, "the idle connections end", || handle.stats().open == 5);
     let second = handle.shutdown().unwrap();
-    drive(&mut reactor, "the rest ends", || first.report().is_some() && second.report().is_some());
+    drive(&mut reactor, "both shutdowns end", || {
+        first.report().is_some() && second.report().is_some()
+    });
     let report = first.report().unwrap();
     assert_eq!(Some(&report), second.report().as_ref());
     let unsent = listeners.each_ref().map(|listener| {
@@ -265,7 +272,7 @@ fn the_report_of_a_shutdown_is_a_sum() {
     assert!(after.is_sorted(), "{after:?}");
 }
 
-/// Whether a thread of this name lives.
+/// Whether a thread of this name runs.
 fn lives(name: &str) -> bool {
     std::fs::read_dir("/proc/self/task").unwrap().any(|task| {
         let comm = std::fs::read_to_string(task.unwrap().path().join("comm"));
@@ -273,9 +280,9 @@ fn lives(name: &str) -> bool {
     })
 }
 
-/// Goal: a shard that has ended by a shutdown is not missed by the next: its part of the report is
-/// there. Method: a connection on each of two shards; one ends, and its shard with it, the other goes
-/// on; a second shutdown, and one after the end.
+/// Goal: a shard that ended in a first shutdown still adds its part to the report of a second one.
+/// Method: two shards with a connection each. One connection ends, and so does its shard; the other
+/// continues. Then a second shutdown, and one after the end.
 #[test]
 fn a_shard_that_has_shut_down_leaves_its_report() {
     let shards = Shards::new(2).unwrap();

@@ -1,4 +1,5 @@
-//! The blocking client against servers that break off: what it says, and that it goes on saying it.
+//! The blocking client against servers that break off: which error it returns, and that it returns
+//! the same error again.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -35,8 +36,8 @@ fn expect_io(result: Result<impl std::fmt::Debug, ClientError>, kind: ErrorKind)
     }
 }
 
-/// Goal: a connection that was reset stays so, for `receive` and `send`. Method: a reset after
-/// nothing, a packet, half a packet, and one of each; all asked again and again.
+/// Goal: after a reset, `receive` and `send` return the reset each time. Method: a reset after
+/// nothing, after a packet, after half a packet, and after both. Each call is repeated.
 #[test]
 fn a_reset_stays_a_reset() {
     for said in [&b""[..], b"\x00\x03one", b"\x00\x03on", b"\x00\x03one\x00\x03tw"] {
@@ -54,8 +55,9 @@ fn a_reset_stays_a_reset() {
     }
 }
 
-/// Goal: a reset stays one when it is a `send` that finds it: the kernel tells of it only once. What
-/// had come before it is not lost. Method: a server that says something, or not, and resets.
+/// Goal: a reset that a `send` finds stays a reset, although the kernel reports it only once.
+/// Packets that came before it are not lost. Method: a server that sends something, or nothing, and
+/// then resets.
 #[test]
 fn a_reset_that_a_send_finds_stays_a_reset() {
     for said in [&b""[..], b"\x00\x03one", b"\x00\x03one\x00\x03tw"] {
@@ -74,8 +76,8 @@ fn a_reset_that_a_send_finds_stays_a_reset() {
     }
 }
 
-/// Goal: a server that has ended in good order has done so, also if it takes nothing more. Method: it
-/// answers and closes; the client sends until it cannot.
+/// Goal: an orderly end of the server stays one, also if a later `send` fails. Method: the server
+/// answers and closes. The client sends until it gets an error.
 #[test]
 fn an_orderly_end_stays_one_although_a_send_fails() {
     let (mut client, mut stream) = pair();
@@ -90,8 +92,9 @@ fn an_orderly_end_stays_one_although_a_send_fails() {
     }
 }
 
-/// Goal: who has ended the sending itself is result that, and not that a packet was cut. Method: two
-/// sends after it, around an answer that still comes; and a reset, which is result first.
+/// Goal: after the client has closed its sending half, `send` reports this, and not a packet that
+/// was cut. Method: two sends after the close, around an answer that still comes. Then a reset,
+/// which takes precedence.
 #[test]
 fn a_sending_half_that_was_closed_stays_closed() {
     let (mut client, mut stream) = pair();
@@ -105,7 +108,7 @@ fn a_sending_half_that_was_closed_stays_closed() {
     expect_io(client.send("question"), ErrorKind::ConnectionReset);
 }
 
-/// Goal: an end inside a packet stays one. Method: three bytes of five; asked again and again.
+/// Goal: an end inside a packet stays one. Method: three of five bytes, then repeated calls.
 #[test]
 fn an_end_inside_a_packet_stays_one() {
     let (mut client, mut stream) = pair();
@@ -116,8 +119,8 @@ fn an_end_inside_a_packet_stays_one() {
     }
 }
 
-/// Goal: after a timeout the client goes on, and what comes then comes: packets, then a reset. Method:
-/// a server that speaks when it is result to.
+/// Goal: after a timeout the client works on: it returns later packets, then a reset. Method: a
+/// server that sends when the test wants it.
 #[test]
 fn a_timeout_is_not_permanent() {
     let (client, mut stream) = pair();
@@ -137,8 +140,8 @@ fn a_timeout_is_not_permanent() {
     expect_io(client.receive(), ErrorKind::ConnectionReset);
 }
 
-/// Goal: a connection that breaks because nothing is acknowledged is broken, and not late. Method: a
-/// server that reads nothing, and a kernel that gives up after 50 ms.
+/// Goal: a connection that the kernel gave up, because no data is acknowledged, is reported as
+/// broken and not as a timeout. Method: a server that reads nothing, and a kernel limit of 50 ms.
 #[test]
 fn a_connection_that_timed_out_in_the_kernel_is_broken() {
     let (client, _stream) = pair();
@@ -150,8 +153,9 @@ fn a_connection_that_timed_out_in_the_kernel_is_broken() {
     expect_io(client.receive(), ErrorKind::TimedOut);
 }
 
-/// Goal: bytes that can never become a packet stay so, whatever comes after them; another framing
-/// has its chance. Method: a packet that is too large, another after it, and a wider limit.
+/// Goal: a refused packet is a permanent error, whatever bytes follow. Another framing can still
+/// read the bytes. Method: a packet that is too large, another one after it, and then a higher
+/// limit.
 #[test]
 fn a_packet_that_is_too_large_is_a_permanent_error() {
     let (client, mut stream) = pair();
@@ -169,7 +173,7 @@ fn a_packet_that_is_too_large_is_a_permanent_error() {
     assert_eq!(client.receive().unwrap(), b"one");
 }
 
-/// Consumes nothing the first time, and a byte whenever it is asked again.
+/// Consumes nothing in its first call, and one byte in each later call.
 #[derive(Default)]
 struct Moody(AtomicBool);
 
@@ -184,8 +188,8 @@ impl Framer for Moody {
     }
 }
 
-/// Goal: a framer that has broken its contract is not asked again. Method: one that keeps to it the
-/// second time.
+/// Goal: a framer that broke its contract is not called again. Method: a framer that breaks it in
+/// its first call only.
 #[test]
 fn a_framer_that_broke_its_contract_is_not_called_again() {
     let (client, mut stream) = pair();
@@ -196,8 +200,8 @@ fn a_framer_that_broke_its_contract_is_not_called_again() {
     }
 }
 
-/// Goal: a `receive` that waits when the reset comes returns it as well. Method: the reset once the
-/// client has asked.
+/// Goal: a `receive` that waits when the reset comes returns the reset too. Method: the reset comes
+/// after the client's request.
 #[test]
 fn a_reset_while_receive_waits_stays_a_reset() {
     let (client, mut stream) = pair();

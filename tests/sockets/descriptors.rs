@@ -1,4 +1,4 @@
-//! Descriptors: none is left to a child process, and running out of them is survived.
+//! Descriptors: a child process inherits none, and the server survives when it has none left.
 
 use std::cell::Cell;
 use std::io::{BufRead, BufReader};
@@ -11,9 +11,9 @@ use condor::{Action, ListenerOptions, Reactor};
 
 use crate::support::{Client, Script, child, descriptors, drive, is_child, now, passes, until};
 
-/// Goal: whatever the user forks and executes inherits nothing of ours. Method: the kernel's own
-/// word for every descriptor that was opened, in a process of its own: event queue, waker, listening
-/// sockets made here and taken over, accepted connections.
+/// Goal: a program that the user executes inherits none of the library's descriptors. Method: a
+/// separate process reads the flags of each open descriptor from the kernel: event queue, waker,
+/// listening sockets made and inherited, accepted connections.
 #[test]
 fn every_descriptor_is_closed_on_exec() {
     const CLOEXEC: u32 = 0o2_000_000;
@@ -45,8 +45,9 @@ fn reactor_is_full<M>(listeners: &[condor::ListenerHandle<M>]) -> bool {
     listeners.iter().all(|listener| listener.stats().open == 1)
 }
 
-/// A server in a process with few descriptors. It answers `stats` with failed accepts, turns and
-/// milliseconds since it began, stops at `exit`, and sends everything else back.
+/// A server in a process with few descriptors. It answers `stats` with the numbers of failed
+/// accepts, turns and milliseconds since its start. It stops at `exit`, and sends all other packets
+/// back.
 fn serve_with_few_descriptors() {
     let (_, hard) = rlimit::Resource::NOFILE.get().unwrap();
     rlimit::Resource::NOFILE.set(24, hard).unwrap();
@@ -93,9 +94,9 @@ fn ask_stats(client: &mut Client) -> [u64; 3] {
     numbers.try_into().unwrap()
 }
 
-/// Goal: out of descriptors, the server serves those it has, tries to accept at most twenty times a
-/// second, and serves those that wait as soon as others leave, with no new connect. Method: a
-/// process that may open 24 files, 40 clients; then they leave one by one.
+/// Goal: without free descriptors the server serves its connections, and tries to accept at most
+/// twenty times a second. It serves waiting clients as soon as others leave, without a new connect.
+/// Method: a process that may open 24 files, and 40 clients, which then leave one by one.
 #[test]
 fn running_out_of_descriptors_is_survived() {
     if is_child() {
@@ -120,7 +121,7 @@ fn running_out_of_descriptors_is_survived() {
     }
     until("it runs out of descriptors", || ask_stats(&mut first)[0] > 0);
 
-    // Nothing but these questions makes it turn now, and the tries themselves.
+    // From here on only these requests and the tries to accept cause turns.
     let [errors, turns, millis] = ask_stats(&mut first);
     let mut asked = 0;
     let last = loop {
@@ -133,12 +134,12 @@ fn running_out_of_descriptors_is_survived() {
     };
     let tries = 20 * (last[2] - millis) / 1000 + 2;
     assert!(last[0] - errors <= tries, "{} tries", last[0] - errors);
-    assert!(last[0] > errors, "it goes on trying");
+    assert!(last[0] > errors, "no more tries");
     assert!(last[1] - turns <= 3 * (asked + tries), "{} turns for {asked}", last[1] - turns);
 
     let mut served = 0;
     while !waiting.is_empty() {
-        until("somebody is served", || waiting.iter().any(|client| client.arrived() == 4));
+        until("a waiting client is served", || waiting.iter().any(|client| client.arrived() == 4));
         let at = waiting.iter().position(|client| client.arrived() == 4).unwrap();
         assert_eq!(waiting.remove(at).receive(), b"hi");
         served += 1;

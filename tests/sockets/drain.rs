@@ -1,5 +1,5 @@
-//! Stopping listeners and reactors over real sockets: what had arrived is answered, who is still
-//! there is told, and whoever waits is released.
+//! Stopping listeners and reactors over real sockets: packets that had arrived are answered,
+//! handlers of open connections are notified, and threads that wait are released.
 
 use std::io::ErrorKind;
 use std::net::TcpStream;
@@ -17,7 +17,8 @@ fn any_port() -> ListenerOptions {
     ListenerOptions::port(0)
 }
 
-/// Whoever comes in the moment in which the socket is closed is reset, and was not refused yet.
+/// A client that connects at the moment when the socket closes gets a reset. This does not count as
+/// refused.
 fn is_refused(addr: impl Into<Endpoint>) -> bool {
     match TcpStream::connect_timeout(&inet(addr), PATIENCE) {
         Ok(_) => false,
@@ -29,13 +30,12 @@ fn is_refused(addr: impl Into<Endpoint>) -> bool {
     }
 }
 
-/// Goal: everything that the kernel has acknowledged before the stop is answered, on connections
-/// that are served and on those that still wait to be accepted; then new clients are refused.
-/// Method: a handler blocks the reactor; clients write, the stop is asked for, and only then the
-/// reactor goes on.
+/// Goal: every packet that the kernel had acknowledged before the stop is answered, on accepted
+/// connections and on those that still wait in the backlog. Then new clients are refused. Method: a
+/// handler blocks the reactor while clients write and the stop is sent. Then the reactor continues.
 #[test]
 fn all_that_had_arrived_before_the_stop_is_answered() {
-    // One event a batch: the server knows nothing of most sockets when the stop arrives.
+    // One event a batch: the server has not seen most sockets when the stop arrives.
     let one_event = ReactorOptions::default().events(1);
     let (server, listener, go, has_started) = Server::blocking(one_event, any_port());
     let addr = inet(listener.local_addr());
@@ -70,8 +70,8 @@ fn all_that_had_arrived_before_the_stop_is_answered() {
     assert_eq!(listener.stats().closed(CloseKind::Shutdown), 25);
 }
 
-/// Goal: a stop under load loses no answer. Method: clients on threads that ask as fast as they are
-/// answered; each may at most be left with the one question that it asked after the stop.
+/// Goal: a stop under load loses no answer. Method: clients on threads send each request after the
+/// previous answer. Each may lose only the one request that it sent after the stop.
 #[test]
 fn a_stop_under_load_breaks_off_between_packets() {
     let (server, listener, ended) = Server::echo(any_port());
@@ -108,8 +108,8 @@ fn a_stop_under_load_breaks_off_between_packets() {
     assert_eq!(ended.try_iter().collect::<Vec<_>>(), [CloseReason::Shutdown; 4]);
 }
 
-/// Goal: a packet that has begun is waited for; then the handler is told. Method: half a packet, the
-/// stop, the other half.
+/// Goal: a drain waits for a packet that has begun, and then notifies the handler. Method: half a
+/// packet, the stop, the other half.
 #[test]
 fn a_packet_that_has_begun_is_waited_for() {
     let (ends, ended) = channel();
@@ -123,7 +123,7 @@ fn a_packet_that_has_begun_is_waited_for() {
     let drain = listener.stop().unwrap();
     crate::support::settle(&mut reactor);
     assert!(ended.try_recv().is_err(), "it was not waited for");
-    assert!(is_refused(listener.local_addr()), "nobody new is let in meanwhile");
+    assert!(is_refused(listener.local_addr()), "no new client is accepted");
     client.raw(b"lf");
     drive(&mut reactor, "the answer", || client.arrived() == 6);
     assert_eq!(client.read_to_end(), framed(b"half"));
@@ -133,8 +133,9 @@ fn a_packet_that_has_begun_is_waited_for() {
     assert_eq!(next(&ended), CloseReason::Shutdown);
 }
 
-/// Goal: a handler may go on after `Shutdown`, say goodbye in its own time, and count as drained.
-/// Method: one that answers with a farewell and stops at its next packet.
+/// Goal: a handler may continue after `Info::Shutdown` and stop later, and its connection still
+/// counts as drained. Method: a handler that answers `Shutdown` with a packet, and stops at a later
+/// packet.
 #[test]
 fn a_handler_may_go_on_after_shutdown() {
     let (server, listener) = Server::one(any_port().drain_timeout(PATIENCE), |_| {
@@ -162,9 +163,9 @@ fn a_handler_may_go_on_after_shutdown() {
     assert!(server.handle.listeners().is_empty());
 }
 
-/// Goal: whoever is left at the drain deadline is ended by force, and the report says what that
-/// cost. Method: a handler that ignores the shutdown, a peer inside a packet, one that reads
-/// nothing, and one that behaves.
+/// Goal: connections that are left at the drain deadline are ended by force, and the report counts
+/// the lost bytes. Method: a handler that ignores the shutdown, a peer inside a packet, a peer that
+/// reads nothing, and one that leaves in time.
 #[test]
 fn connections_left_at_the_deadline_are_forced_and_reported() {
     let (ends, ended) = channel();
@@ -195,13 +196,13 @@ fn connections_left_at_the_deadline_are_forced_and_reported() {
     assert_eq!(stays.ask(b"hi"), b"hi");
     let mut half = Client::connect(addr);
     half.raw(b"\x00\x09half");
-    let mut deaf = Client::connect(addr);
-    deaf.send(b"flood");
+    let mut stalled = Client::connect(addr);
+    stalled.send(b"flood");
     until("all has arrived", || listener.stats().bytes_in == 4 + 6 + 7);
     let leaves = Client::connect(addr);
-    until("all are there", || listener.stats().open == 4);
+    until("all connections are open", || listener.stats().open == 4);
     let drain = listener.stop().unwrap();
-    // One that leaves before it is notified is no part of the drain.
+    // A connection that leaves before its handler is notified is no part of the drain.
     next(&notifications);
     next(&notifications);
     drop(leaves);
@@ -214,11 +215,11 @@ fn connections_left_at_the_deadline_are_forced_and_reported() {
     for mut client in [stays, half] {
         client.expect_gone();
     }
-    deaf.expect_gone();
+    stalled.expect_gone();
 }
 
-/// Goal: shutdown drains every listener and has `run` return; its report is the sum. Method: two
-/// listeners, three connections, two waiters on threads.
+/// Goal: a shutdown drains every listener and makes `run` return. Its report is the sum. Method: two
+/// listeners, three connections, and two threads that wait.
 #[test]
 fn shutdown_drains_every_listener_and_ends_the_run() {
     let (server, addrs) = Server::start(|reactor| {
@@ -244,8 +245,8 @@ fn shutdown_drains_every_listener_and_ends_the_run() {
     server.join();
 }
 
-/// Goal: a second shutdown does not wait. Method: a deadline far away, a handler that goes on, and
-/// asking twice.
+/// Goal: a second shutdown does not wait. Method: a far deadline, a handler that continues, and two
+/// shutdowns.
 #[test]
 fn a_second_shutdown_forces_the_rest() {
     let (notified, notifications) = channel();
@@ -268,9 +269,9 @@ fn a_second_shutdown_forces_the_rest() {
     server.join();
 }
 
-/// Goal: a second shutdown also ends a listener that is started after it, and lets no client in there:
-/// its connection would have no end. Method: a listener without a deadline is started after both, a
-/// client connects, and then the reactor makes its first turns.
+/// Goal: a second shutdown also ends a listener that is started after it, and accepts no client
+/// there; nothing would end such a connection. Method: a listener without a deadline is started
+/// after both shutdowns, a client connects, and then the reactor makes its first turns.
 #[test]
 fn a_listener_started_after_a_second_shutdown_is_forced_as_well() {
     let mut reactor = Reactor::new().unwrap();
@@ -289,8 +290,8 @@ fn a_listener_started_after_a_second_shutdown_is_forced_as_well() {
     drop(client);
 }
 
-/// Goal: a listener that is started while the reactor shuts down does not keep it alive. Method:
-/// start one while a handler holds the shutdown up, then let the handler go.
+/// Goal: a listener that is started during a shutdown does not keep the reactor alive. Method: the
+/// listener is started while a handler delays the shutdown. Then the handler returns.
 #[test]
 fn a_listener_started_during_a_shutdown_is_drained_as_well() {
     let (notified, notifications) = channel();
@@ -310,13 +311,13 @@ fn a_listener_started_during_a_shutdown_is_drained_as_well() {
         Err(error) => assert!(matches!(error, Error::Gone), "{error}"),
     }
     drop(client);
-    // The one that asked whether it is refused may have been let in and drained.
+    // The check `is_refused` may itself have made a connection, which was drained.
     assert_eq!(over(&drain).forced, 0);
     server.join();
 }
 
-/// Goal: waiting for a drain on the reactor's own thread is an error, not a deadlock. Method: from a
-/// callback.
+/// Goal: a wait for a drain on the reactor's own thread is an error, not a deadlock. Method: `wait`
+/// in a callback.
 #[test]
 fn waiting_on_the_reactors_own_thread_is_an_error() {
     let (_server, listener) = Server::one(any_port(), |_| {
@@ -329,14 +330,14 @@ fn waiting_on_the_reactors_own_thread_is_an_error() {
     assert_eq!(Client::connect(listener.local_addr()).ask(b"wait"), b"no");
 }
 
-/// Goal: a drain that is over is told of on every thread, as often as it is asked for. Method: the
-/// reactor's own thread, between turns and in a callback, before and after the reactor is dropped.
+/// Goal: the end of a drain is reported on every thread, in every call. Method: the reactor's own
+/// thread asks between turns and in a callback, before and after the reactor is dropped.
 #[test]
 fn a_drain_that_is_over_is_reported_on_the_reactors_own_thread() {
     let mut reactor = Reactor::new().unwrap();
     let over = reactor.start_listener("over", any_port(), |_| Script::<()>::new()).unwrap();
     let drain = over.stop().unwrap();
-    assert!(matches!(drain.wait(), Err(Error::WouldDeadlock)), "a turn has to do it");
+    assert!(matches!(drain.wait(), Err(Error::WouldDeadlock)), "only a turn can end it");
     drive(&mut reactor, "the drain is over", || drain.report().is_some());
     let report = drain.report().unwrap();
     assert_eq!(drain.wait().unwrap(), report);
@@ -357,12 +358,13 @@ fn a_drain_that_is_over_is_reported_on_the_reactors_own_thread() {
     let cut_short = listener.stop().unwrap();
     assert!(matches!(cut_short.wait(), Err(Error::WouldDeadlock)));
     drop(reactor);
-    assert!(matches!(cut_short.wait(), Err(Error::Gone)), "no turn will ever do it");
+    assert!(matches!(cut_short.wait(), Err(Error::Gone)), "no turn can end it");
     assert_eq!(drain.wait().unwrap(), report);
 }
 
-/// Goal: one reactor's thread may wait for another's drain, but not for that of a reactor beside it on
-/// its own thread. Method: a callback that waits for a server on a thread of its own; two reactors.
+/// Goal: a reactor's thread may wait for the drain of a reactor on another thread, but not of one on
+/// the same thread. Method: a callback that waits for a server on another thread; two reactors on
+/// one thread.
 #[test]
 fn a_reactors_thread_may_wait_for_another_reactor() {
     let (other, listener) = Server::one(any_port(), |_| Script::<()>::new());
@@ -388,9 +390,9 @@ fn a_reactors_thread_may_wait_for_another_reactor() {
     }
 }
 
-/// Goal: when the reactor is dropped everybody is told: handles and addresses say `Gone`, waiters
-/// are released, connections end. Method: drop it with a drain asked for, a client connected, and a
-/// listener that it never saw.
+/// Goal: when the reactor is dropped, handles and addresses return `Gone`, waiting threads are
+/// released, and connections end. Method: a drop with a drain in progress, a connected client, and a
+/// listener that the reactor has not adopted yet.
 #[test]
 fn a_dropped_reactor_releases_all_waiters() {
     let (addresses, address) = channel();
@@ -430,8 +432,9 @@ fn a_dropped_reactor_releases_all_waiters() {
     assert_eq!((stats.made, stats.terminated, stats.open), (1, 1, 0));
 }
 
-/// Goal: one connection can be ended by its id, after its output has left; a stale id ends nobody.
-/// Method: close one of two, then use the same id again on the slot's next owner.
+/// Goal: a connection can be ended by its id, after its output has left; a stale id ends no
+/// connection. Method: one of two connections is closed. Then the same id is used again, with
+/// another connection in the slot.
 #[test]
 fn a_connection_is_closed_by_its_id_and_only_that_one() {
     let (addresses, address) = channel();

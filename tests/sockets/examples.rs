@@ -1,5 +1,5 @@
-//! The examples as strangers meet them: what they take on the command line, what they say, and how
-//! they end. (What they are about is tested where they are.)
+//! The examples as programs: what they accept on the command line, what they print, and how they
+//! end. Other tests, in the examples themselves, check what they do.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -48,8 +48,9 @@ fn zero_is_refused_where_it_means_nothing() {
     zero_is_refused("call", &["127.0.0.1:1", "hello"], "--timeout");
 }
 
-/// Goal: `echo --stats 1 | head -1` serves on and panics nowhere. Method: the pipe is closed after
-/// one line; then the next lines have been tried, as the kernel counts calls of `write`.
+/// Goal: `echo --stats 1 | head -1` continues to serve and does not panic. Method: the pipe is
+/// closed after one line. The test then waits until the kernel has counted two more calls of
+/// `write`.
 #[test]
 fn a_server_whose_output_is_closed_serves_on() {
     let (mut echo, addr) = serving("echo", &["--listen", "127.0.0.1:0", "--stats", "1"]);
@@ -71,8 +72,8 @@ fn a_server_whose_output_is_closed_serves_on() {
     assert!(!end.err.contains("panicked"), "{end:?}");
 }
 
-/// Goal: the first signal lets a client finish, the second one does not wait for it. Method: a
-/// client that takes its farewell and does not close.
+/// Goal: after the first signal a client may finish; the second signal does not wait for it. Method:
+/// a client that reads the end of the stream and does not close.
 #[test]
 fn a_second_signal_ends_at_once() {
     let (echo, addr) = serving("echo", &["--listen", "127.0.0.1:0"]);
@@ -80,7 +81,7 @@ fn a_second_signal_ends_at_once() {
     client.write_all(b"\0\x05hello").unwrap();
     client.read_exact(&mut [0; 7]).unwrap();
     echo.signal("TERM");
-    assert_eq!(client.read(&mut [0; 1]).unwrap(), 0, "the drain has told it");
+    assert_eq!(client.read(&mut [0; 1]).unwrap(), 0, "the drain closed its half");
     echo.signal("TERM");
     let end = echo.end();
     assert_eq!(end.code, Some(0), "{end:?}");
@@ -89,7 +90,7 @@ fn a_second_signal_ends_at_once() {
     assert!(end.err.starts_with(message), "{end:?}");
 }
 
-/// Goal: what the README tells to type works. Method: the bytes of the printed line.
+/// Goal: the commands that the README shows work. Method: the bytes of the printed line.
 #[test]
 fn ping_server_prints_what_to_try() {
     let (mut ping, addr) = serving("ping_server", &["--listen", "localhost:0"]);
@@ -104,7 +105,7 @@ fn ping_server_prints_what_to_try() {
     ping.signal("INT");
     let end = ping.end();
     assert_eq!(end.code, Some(0), "{end:?}");
-    assert!(end.err.contains("listener \"ping\": stopped"), "the log says so: {end:?}");
+    assert!(end.err.contains("listener \"ping\": stopped"), "not in the log: {end:?}");
 }
 
 #[test]
@@ -124,7 +125,7 @@ fn epmd_prints_the_port_that_it_has() {
 /// The output of `call` for these arguments after the server's address.
 fn call(arguments: &[&str], input: &[u8]) -> crate::program::End {
     let (_echo, addr) = serving("echo", &["--listen", "127.0.0.1:0"]);
-    // By name, unless the name has another address here than the server.
+    // By name, unless the name may resolve to another address than the server's.
     let server = format!("{}:{}", if input.is_empty() { "localhost" } else { "" }, addr.port());
     Program::start("call", &[&[server.as_str()], arguments].concat(), input).end()
 }
@@ -168,7 +169,8 @@ fn call_refuses_what_makes_no_sense() {
     }
 }
 
-/// Goal: `call ... | head -1` ends quietly. Method: nobody reads its output when the answer comes.
+/// Goal: `call ... | head -1` ends without a message. Method: the read end of its output is closed
+/// before the answer comes.
 #[test]
 fn call_whose_output_is_closed_ends_quietly() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -181,8 +183,8 @@ fn call_whose_output_is_closed_ends_quietly() {
     assert_eq!((end.code, end.err.as_str()), (Some(0), ""));
 }
 
-/// Goal: answers that are lost are no success: only a reader that has left is. Method: a disk that is
-/// full.
+/// Goal: lost answers are a failure, unless the reader has closed the pipe. Method: a full disk
+/// (`/dev/full`).
 #[test]
 #[cfg(target_os = "linux")]
 fn call_whose_answers_cannot_be_written_fails() {

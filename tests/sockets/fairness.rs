@@ -1,4 +1,5 @@
-//! Nobody starves: floods of packets, bytes, connects, timers and events, counted in turns.
+//! Fairness: no connection starves in floods of packets, bytes, connects, timers or events. The
+//! tests count turns.
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ fn any_port() -> ListenerOptions {
     ListenerOptions::port(0)
 }
 
-/// Sends empty packets nothing and all others back.
+/// Answers no empty packet, and sends all others back.
 fn quiet_about_nothing() -> Script<()> {
     Script::new().packet(|packet, _| match packet {
         b"" => Action::Continue,
@@ -18,7 +19,7 @@ fn quiet_about_nothing() -> Script<()> {
     })
 }
 
-/// One turn, in which `client` has to be answered although others keep the reactor busy.
+/// Turns until `client` is answered, in at most `turns` turns, while others keep the reactor busy.
 #[track_caller]
 fn served_within(reactor: &mut Reactor, client: &mut Client, turns: u32) {
     client.send(b"hi");
@@ -32,9 +33,9 @@ fn served_within(reactor: &mut Reactor, client: &mut Client, turns: u32) {
     panic!("not answered within {turns} turns");
 }
 
-/// Goal: a million empty packets are delivered, within the packet budget of each turn, and another
-/// connection is served in every one of them. Method: one client stuffs its socket before each
-/// turn; the other asks.
+/// Goal: a million empty packets are delivered within the packet budget of each turn, and another
+/// connection is served in every turn. Method: one client fills its socket before each turn; another
+/// client sends requests.
 #[test]
 fn a_million_empty_packets_starve_no_connection() {
     const FLOOD: usize = 1_000_000;
@@ -61,8 +62,8 @@ fn a_million_empty_packets_starve_no_connection() {
     assert!(listener.stats().packet_budget_hits > 0);
 }
 
-/// Goal: a connection that sends without end is read one budget a turn, and the next one is served
-/// in every turn. Method: large packets, a small read buffer, fifty turns.
+/// Goal: a connection that sends without end is read one budget a turn, and another connection is
+/// served in every turn. Method: large packets, a small read buffer, fifty turns.
 #[test]
 fn a_connection_that_floods_is_read_one_budget_a_turn() {
     const BUFFER: usize = 16 * 1024;
@@ -92,8 +93,8 @@ fn a_connection_that_floods_is_read_one_budget_a_turn() {
     assert!(listener.stats().packets_in > 50, "the flood itself is served");
 }
 
-/// Goal: what comes behind a stop is thrown away one budget a turn as well. Method: ten budgets of
-/// bytes and the peer's end; the turns until it is gone.
+/// Goal: input after a stop is discarded at one budget a turn. Method: ten budgets of bytes, then
+/// the peer's end. The test counts the turns until the connection is gone.
 #[test]
 fn a_peer_that_lingers_is_read_one_budget_a_turn() {
     const BUFFER: usize = 4096;
@@ -110,9 +111,9 @@ fn a_peer_that_lingers_is_read_one_budget_a_turn() {
     assert!(turns >= 10, "in {turns} turns");
 }
 
-/// Goal: with room for one event a batch nobody starves, though one of them always has more.
-/// Method: twenty clients and a flood; all are answered within a number of turns that does not
-/// depend on the flood.
+/// Goal: with one event per batch no connection starves, although one of them always has more input.
+/// Method: twenty clients and a flood. All clients are answered within a number of turns that does
+/// not depend on the flood.
 #[test]
 fn a_batch_of_one_event_starves_no_connection() {
     let mut reactor = Reactor::with_options(ReactorOptions::default().events(1)).unwrap();
@@ -143,8 +144,8 @@ fn a_batch_of_one_event_starves_no_connection() {
     }
 }
 
-/// Goal: a burst of connects is accepted one budget a turn, and who is connected already is served in
-/// every turn. Method: a hundred connects at once, a budget of eight.
+/// Goal: a burst of connects is accepted at one budget a turn, and a connection that is already open
+/// is served in every turn. Method: a hundred connects at once, a budget of eight.
 #[test]
 fn a_burst_of_connects_starves_no_connection() {
     let mut reactor = Reactor::with_options(ReactorOptions::default().accept_budget(8)).unwrap();
@@ -159,13 +160,14 @@ fn a_burst_of_connects_starves_no_connection() {
         served_within(&mut reactor, &mut first, 1);
         turns += 1;
         assert!(listener.stats().accepted - before <= 8);
-        assert!(turns <= 20, "the budget is used");
+        assert!(turns <= 20, "the budget is not used up");
     }
-    assert!(listener.stats().accept_budget_hits >= 8, "it was the budget that held them up");
+    assert!(listener.stats().accept_budget_hits >= 8, "the budget was not the limit");
 }
 
-/// Goal: a hundred thousand timers that are due at once fire in bounded portions, and sockets are
-/// served between them. Method: timers of one tick in one callback, a budget of a thousand.
+/// Goal: a hundred thousand timers that are due at once fire within the budget of each turn, and
+/// sockets are served between the turns. Method: one callback sets timers for one tick; the budget
+/// is a thousand.
 #[test]
 fn timers_that_are_due_at_once_starve_no_connection() {
     const TIMERS: u64 = 100_000;
@@ -197,13 +199,13 @@ fn timers_that_are_due_at_once_starve_no_connection() {
         served_within(&mut reactor, &mut other, 1);
         assert!(listener.stats().messages - before <= 1000);
     }
-    assert_eq!(listener.stats().messages, TIMERS, "none is lost and none fires twice");
+    assert_eq!(listener.stats().messages, TIMERS, "each timer fires once");
     reactor.turn(Some(Duration::from_millis(5))).unwrap();
     assert_eq!(listener.stats().messages, TIMERS);
 }
 
-/// Goal: one listener's flood does not keep another listener waiting. Method: two listeners, the
-/// first one flooded.
+/// Goal: a flood at one listener does not delay another listener. Method: two listeners, the first
+/// one flooded.
 #[test]
 fn a_flooded_listener_does_not_starve_another() {
     let mut reactor = Reactor::new().unwrap();

@@ -1,4 +1,4 @@
-//! The peer's end of a real connection: half-closed, cut short, reset, or with an urgent byte in it.
+//! The peer's end of a real connection: half-closed, inside a packet, reset, or with an urgent byte.
 
 use std::sync::mpsc::channel;
 
@@ -14,7 +14,7 @@ fn numbered(count: u32) -> Vec<u8> {
     (0..count).flat_map(|n| framed(&n.to_be_bytes())).collect()
 }
 
-/// A server of one listener that is turned by hand, and what its connections end with.
+/// A server of one listener that the test turns, and the reasons with which its connections end.
 fn by_hand(
     options: ListenerOptions,
 ) -> (Reactor, ListenerHandle<()>, std::sync::mpsc::Receiver<CloseReason>) {
@@ -25,8 +25,8 @@ fn by_hand(
     (reactor, listener, ended)
 }
 
-/// Goal: everything received before the peer shut its sending side down is answered, then comes the
-/// end. Method: a hundred pipelined packets and the end behind them, before the server has looked.
+/// Goal: every packet that came before the peer closed its sending half is answered; then the stream
+/// ends. Method: a hundred pipelined packets and the end, all sent before the server's first turn.
 #[test]
 fn a_half_closed_peer_gets_all_answers_and_then_the_end() {
     let (mut reactor, listener, ended) = by_hand(any_port());
@@ -39,7 +39,8 @@ fn a_half_closed_peer_gets_all_answers_and_then_the_end() {
     drive(&mut reactor, "no lingering after the end of input", || listener.stats().open == 0);
 }
 
-/// Goal: the same when the end arrives on its own, after the answers. Method: ask, then shut down.
+/// Goal: the same if the end arrives separately, after the answers. Method: a request, then the
+/// client's `shutdown`.
 #[test]
 fn an_end_between_packets_is_the_peers_close() {
     let (_server, listener, ended) = Server::echo(any_port());
@@ -51,8 +52,8 @@ fn an_end_between_packets_is_the_peers_close() {
     assert_eq!(listener.stats().closed(CloseKind::PeerClosed), 1);
 }
 
-/// Goal: an end inside a header or a payload says how much there was, after the packets before it
-/// were answered. Method: each way of cutting a packet of four bytes.
+/// Goal: an end inside a header or a payload reports how many bytes there were, after the packets
+/// before it were answered. Method: a packet of four bytes, cut at each position.
 #[test]
 fn an_end_inside_a_packet_says_what_was_there() {
     let (_server, listener, ended) = Server::echo(any_port());
@@ -65,13 +66,13 @@ fn an_end_inside_a_packet_says_what_was_there() {
             panic!("not cut inside a packet")
         };
         assert_eq!(had, have);
-        // Inside the header only the header itself is known to be missing.
+        // Inside the header the length is unknown: only the rest of the header is missing.
         assert!(want == Some(6) || have == 1 && want.is_none_or(|want| want == 2), "{want:?}");
     }
 }
 
-/// Goal: the peer's end is no reason to throw output away. Method: a client that asks for megabytes,
-/// shuts down, and reads late.
+/// Goal: after the peer's end the queued output is still written. Method: a client that requests
+/// megabytes, closes its sending half, and reads late.
 #[test]
 fn output_is_written_to_the_end_after_the_peer_has_finished() {
     let (ends, ended) = channel();
@@ -95,8 +96,8 @@ fn output_is_written_to_the_end_after_the_peer_has_finished() {
     assert_eq!(next(&ended), CloseReason::PeerClosed);
 }
 
-/// Goal: while reading is paused the end of input waits like everything else, and the answer that
-/// comes later still goes out first. Method: a handler that pauses, and answers by a message.
+/// Goal: while reading is paused the end of input waits, and a later answer is sent before it takes
+/// effect. Method: a handler that pauses, and answers with a message.
 #[test]
 fn an_end_after_a_pause_waits_for_the_answer() {
     let (_server, listener) = Server::one(any_port(), |_| {
@@ -120,8 +121,9 @@ fn an_end_after_a_pause_waits_for_the_answer() {
     assert!(client.read_to_end() == numbered(50));
 }
 
-/// Goal: an urgent byte between two packets costs neither of them, and makes no loop spin. Method:
-/// packet, urgent byte, packet, all before the first read; then turns are counted that do not wait.
+/// Goal: an urgent byte between two packets loses neither of them and causes no busy loop. Method: a
+/// packet, an urgent byte and a packet, all before the first read. Then turns with a timeout have to
+/// last as long as that.
 #[test]
 fn an_urgent_byte_neither_loses_packets_nor_spins() {
     let (mut reactor, listener, _) = by_hand(any_port());
@@ -136,9 +138,9 @@ fn an_urgent_byte_neither_loses_packets_nor_spins() {
         let from = crate::support::now();
         let wait = std::time::Duration::from_millis(20);
         reactor.turn(Some(wait)).unwrap();
-        assert!(from.elapsed() >= wait, "the urgent byte is announced again and again");
+        assert!(from.elapsed() >= wait, "a turn ended without a cause");
     }
-    // And once more on a connection that is known already, the end right behind the byte.
+    // The same on an open connection, with the end right after the urgent byte.
     client.send(b"again");
     socket2::SockRef::from(&client.stream).send_out_of_band(b"?").unwrap();
     client.send(b"last");
@@ -148,9 +150,10 @@ fn an_urgent_byte_neither_loses_packets_nor_spins() {
     assert_eq!(rest, [both, framed(b"again"), framed(b"last")].concat());
 }
 
-/// Goal: a reset ends the connection with `Reset`, wherever it hits, and nothing is called after
-/// `terminate`. Method: behind whole packets that were not read yet; in the middle of one; idle.
-/// Packets that were in the kernel when the reset came may be lost, as the kernel has it.
+/// Goal: a reset ends its connection with `Reset`, wherever it hits, and no callback follows
+/// `terminate`. Method: a reset after whole packets that were not read yet, in the middle of a
+/// packet, and on an idle connection. The kernel may discard packets that it holds when the reset
+/// comes.
 #[test]
 fn a_reset_ends_one_connection_only() {
     let (_server, listener, ended) = Server::echo(any_port());
@@ -165,8 +168,9 @@ fn a_reset_ends_one_connection_only() {
     }
 }
 
-/// Goal: what ended first is told first, as far as the kernel tells the order. Method: one client
-/// goes, then another one asks how many there are, both before the server has looked.
+/// Goal: the connection that ended first is terminated first, as far as the kernel reports the
+/// order. Method: one client leaves, then another one requests the count of open connections, both
+/// before the server's next turn.
 #[test]
 fn an_end_is_delivered_before_a_later_clients_packet() {
     let names = std::rc::Rc::new(std::cell::Cell::new(0u32));
@@ -188,7 +192,7 @@ fn an_end_is_delivered_before_a_later_clients_packet() {
     assert_eq!(first.read_to_end(), b"");
 }
 
-/// One of so many, told when asked.
+/// Counts the handlers that exist, and answers each packet with the count.
 struct Counted(std::rc::Rc<std::cell::Cell<u32>>);
 
 impl condor::Handler for Counted {
@@ -203,9 +207,9 @@ impl condor::Handler for Counted {
     }
 }
 
-/// Goal: a handler that ends its output is read on, over a real socket. Method: the client sees the
-/// end of the stream, then goes on sending; the server counts, and the connection ends with the
-/// client's half.
+/// Goal: a handler that ended its output still gets packets, over a real socket. Method: the client
+/// reads the end of the stream and then continues to send. The server counts the packets, and the
+/// connection ends with the client's half.
 #[test]
 fn a_client_that_has_seen_the_end_may_go_on_sending() {
     let (ends, ended) = channel();

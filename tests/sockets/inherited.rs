@@ -1,5 +1,5 @@
-//! Sockets that were made elsewhere: what is no listening socket is refused at the start, and a giver
-//! that keeps a descriptor cannot stop the reactor through it.
+//! Inherited sockets: a descriptor that is no listening socket is refused at the start, and a
+//! process that keeps a descriptor of the socket cannot block the reactor through it.
 
 use std::fs::File;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -31,7 +31,7 @@ fn loopback() -> SocketAddr {
 
 // ---- what is refused ----
 
-/// A descriptor that is no listening TCP socket, forced into the type of one.
+/// A descriptor of any kind, in the type of a listening TCP socket.
 fn given(fd: impl Into<OwnedFd>) -> TcpListener {
     TcpListener::from(fd.into())
 }
@@ -40,7 +40,7 @@ fn socket(domain: Domain, kind: Type) -> Socket {
     Socket::new(domain, kind, None).unwrap()
 }
 
-/// A TCP connection to a listener that is there as long as it.
+/// The two ends of a TCP connection.
 fn connection() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind(loopback()).unwrap();
     let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -54,7 +54,7 @@ fn flags(fd: &impl AsRawFd) -> u32 {
     u32::from_str_radix(flags.trim(), 8).unwrap()
 }
 
-/// Where a socket is bound, if it is of a kind that has a name, and has one.
+/// The address to which a socket is bound, if its kind has addresses.
 fn bound(fd: &TcpListener) -> Option<Endpoint> {
     let addr = SockRef::from(fd).local_addr().ok()?;
     let path = addr.as_pathname().map(|path| format!("unix:{}", path.display()));
@@ -63,7 +63,7 @@ fn bound(fd: &TcpListener) -> Option<Endpoint> {
     Some(inet.or(path).or(name)?.parse().unwrap())
 }
 
-/// Has a listener refused that is given this, and proves that nothing of it is left.
+/// Starts a listener with this descriptor, which has to fail and leave nothing behind.
 #[track_caller]
 fn refused(handle: &Handle, fd: impl Into<OwnedFd>, what: &str) {
     let given = given(fd);
@@ -78,17 +78,18 @@ fn refused(handle: &Handle, fd: impl Into<OwnedFd>, what: &str) {
     assert_eq!(source.to_string(), expected);
     assert_eq!(error.to_string(), format!("listener \"new\": cannot listen{on}: {expected}"));
 
-    assert_eq!(flags(&kept), before, "{what}: it is its giver's, as it was");
+    assert_eq!(flags(&kept), before, "{what}: its flags changed");
     let listed = handle.listeners().iter().any(|(name, ..)| name == "new");
-    assert!(!listed, "{what}: half a listener");
+    assert!(!listed, "{what}: the listener is listed");
     let started = handle.start_listener("new", ListenerOptions::port(0), |_| echo()).unwrap();
     assert_eq!(Client::connect(started.local_addr()).ask(b"up"), b"up");
     over(&started.stop().unwrap());
 }
 
-/// Goal: whatever is no listening TCP socket is refused when the listener starts, by an error that
-/// says what it is, and leaves nothing. Method: each kind of socket in each state, and files;
-/// after each the name is used. In a process of its own, for its descriptors are counted.
+/// Goal: a descriptor that is no listening TCP socket is refused when the listener starts. The error
+/// says what it is, and nothing is left behind. Method: each kind of socket in each state, and
+/// files. After each of them the listener's name is used again. The test counts descriptors, so it
+/// runs in its own process.
 #[test]
 fn a_descriptor_of_another_kind_is_named_and_refused() {
     if !is_child() {
@@ -151,7 +152,7 @@ fn a_descriptor_of_another_kind_is_named_and_refused() {
     assert_eq!(descriptors(), before);
 }
 
-/// Goal: the same without a running reactor. Method: a reactor that was never turned.
+/// Goal: the same without a running reactor. Method: a reactor without a turn.
 #[test]
 fn a_reactor_that_does_not_run_refuses_as_well() {
     let mut reactor = Reactor::new().unwrap();
@@ -162,9 +163,9 @@ fn a_reactor_that_does_not_run_refuses_as_well() {
     reactor.start_listener("new", ListenerOptions::port(0), |_| echo()).unwrap();
 }
 
-// ---- what the giver does later ----
+// ---- later changes by another process ----
 
-/// A listening socket, a listener on it, and the giver's own descriptor of it.
+/// A listening socket, a listener on it, and a second descriptor of the socket.
 fn shared(options: impl FnOnce(ListenerOptions) -> ListenerOptions) -> (TcpListener, Server) {
     let kept = TcpListener::bind(loopback()).unwrap();
     let options = options(ListenerOptions::from_std(kept.try_clone().unwrap()));
@@ -172,9 +173,9 @@ fn shared(options: impl FnOnce(ListenerOptions) -> ListenerOptions) -> (TcpListe
     (kept, server)
 }
 
-/// Goal: a listener whose socket its giver has set to blocking can be stopped. Method: no client waits
-/// when it is stopped, so that an `accept` would wait for the next client; with one connection open
-/// and without.
+/// Goal: a listener can be stopped after another process has set its socket to blocking. Method: no
+/// client waits at the stop, so an `accept` would block. Once with one open connection and once with
+/// none.
 #[test]
 fn a_socket_set_to_blocking_can_be_stopped() {
     for is_served in [false, true] {
@@ -193,8 +194,8 @@ fn a_socket_set_to_blocking_can_be_stopped() {
     }
 }
 
-/// Goal: the deadline of a drain holds on a socket that was set to blocking. Method: half a packet,
-/// whose other half never comes.
+/// Goal: the deadline of a drain holds on a socket that was set to blocking. Method: half a packet
+/// that is never completed.
 #[test]
 fn a_drain_of_a_socket_set_to_blocking_ends_by_its_deadline() {
     let (kept, server) = shared(|options| options.drain_timeout(Duration::from_millis(100)));
@@ -206,8 +207,9 @@ fn a_drain_of_a_socket_set_to_blocking_ends_by_its_deadline() {
     assert_eq!((report.drained, report.forced), (0, 1));
 }
 
-/// Goal: a connection is accepted in non-blocking mode, should another holder take it first. Method:
-/// the socket is set to blocking; its flags, once a client is served.
+/// Goal: the socket is set to non-blocking again before the next `accept`, because another process
+/// may accept the client first. Method: the socket is set to blocking. Its flags are checked after a
+/// client was served.
 #[test]
 fn a_socket_set_to_blocking_is_set_back_with_the_next_client() {
     const NONBLOCK: u32 = 0o4_000;
@@ -219,9 +221,9 @@ fn a_socket_set_to_blocking_is_set_back_with_the_next_client() {
     }
 }
 
-/// Goal: however many clients come, no `accept` waits for one more. Method: so many at once, from 1
-/// to 24, that the listener takes several a turn and looks for more than there are; the socket is set
-/// to blocking before each turn. The reactor is on a thread of its own, which must come to an end.
+/// Goal: no `accept` blocks, however many clients come. Method: 1 to 24 clients at once, so that the
+/// listener accepts several per turn and tries to accept more than there are. The socket is set to
+/// blocking before each turn. The reactor runs on a separate thread, which has to end.
 #[test]
 fn no_accept_waits_for_a_client_that_does_not_come() {
     let (sender, receiver) = channel();
@@ -246,9 +248,9 @@ fn no_accept_waits_for_a_client_that_does_not_come() {
     assert_eq!(next(&receiver), (1..=24).sum::<u64>());
 }
 
-/// Goal: a giver that sets its socket to blocking all the time does not stop the reactor either.
-/// Method: a thread that does nothing else; a listener on its socket is started, serves a client,
-/// and is stopped, 2,000 times. Each stop looks for a client that is not there.
+/// Goal: the reactor does not block even if another process sets the socket to blocking all the
+/// time. Method: one thread sets it in a loop. A listener on it is started, serves a client and is
+/// stopped, 2,000 times. Each stop looks for a client that is not there.
 #[test]
 fn a_socket_set_to_blocking_all_the_time_is_served_and_stopped() {
     let (kept, server) = shared(|options| options);
@@ -273,9 +275,9 @@ fn a_socket_set_to_blocking_all_the_time_is_served_and_stopped() {
     giver.join().unwrap();
 }
 
-/// Goal: a listener that was stopped hears nothing of clients of a socket that another holder keeps.
-/// Method: the descriptor of the reactor is watched while a client connects; then another listener is
-/// given the socket, and serves that client.
+/// Goal: a stopped listener gets no events of its socket while another process keeps that socket
+/// open. Method: the reactor's descriptor is watched while a client connects. Then another listener
+/// gets the socket and serves that client.
 #[test]
 fn a_stopped_listener_gets_no_events_of_its_socket() {
     let kept = TcpListener::bind(loopback()).unwrap();
@@ -294,7 +296,7 @@ fn a_stopped_listener_gets_no_events_of_its_socket() {
     let mut client = Client::connect(addr);
     client.send(b"hi");
     poll.poll(&mut events, Some(Duration::from_millis(20))).unwrap();
-    assert!(events.is_empty(), "woken for another holder's client");
+    assert!(events.is_empty(), "woken for another process's client");
 
     reactor.start_listener("test", options(), |_| echo()).unwrap();
     drive(&mut reactor, "the client is served", || client.arrived() == 4);

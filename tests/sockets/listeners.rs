@@ -1,4 +1,4 @@
-//! Listeners over real sockets: starting, stopping, addresses, limits, and what can go wrong.
+//! Listeners over real sockets: starts, stops, addresses, limits and failures.
 
 use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -33,7 +33,8 @@ fn answering(text: &'static str) -> Script<()> {
 
 // ---- names and addresses ----
 
-/// Goal: port 0 reports the real port everywhere. Method: ask the handle and the list, connect.
+/// Goal: with port 0 every interface reports the real port. Method: the address from the handle and
+/// from the list, and a connect.
 #[test]
 fn port_0_reports_the_real_port() {
     let (server, listener, _) = Server::echo(any_port());
@@ -46,7 +47,7 @@ fn port_0_reports_the_real_port() {
 }
 
 /// Goal: one reactor serves listeners of different handlers. Method: three types of message, one
-/// answer each, and the name that the factory was told.
+/// answer each, and the name that the factory gets.
 #[test]
 fn listeners_of_different_handlers_live_on_one_reactor() {
     let (_server, (a, b, c)) = Server::start(|reactor| {
@@ -63,8 +64,8 @@ fn listeners_of_different_handlers_live_on_one_reactor() {
 }
 
 /// Goal: a listener can be started before `run`, from another thread and from a callback, and is
-/// served although the reactor has nothing else to do. Method: each of them in turn, one client
-/// each; the listener of the callback is started by the last callback before an idle poll.
+/// served although the reactor has no other work. Method: each way in turn, with one client each.
+/// The last callback before an idle poll starts the last listener.
 #[test]
 fn listeners_start_before_run_from_threads_and_from_callbacks() {
     let (server, first) = Server::start(|reactor| {
@@ -85,8 +86,8 @@ fn listeners_start_before_run_from_threads_and_from_callbacks() {
     assert_eq!(Client::connect(inner.parse::<Endpoint>().unwrap()).ask(b""), b"in");
 }
 
-/// Goal: a callback may stop its own listener; nothing is borrowed twice, nothing hangs. Method: the
-/// answer arrives, then the end; the name is free afterwards.
+/// Goal: a callback may stop its own listener: no double borrow, no deadlock. Method: the answer
+/// arrives, then the end. Afterwards the name is free.
 #[test]
 fn a_callback_may_stop_its_own_listener() {
     let (server, listener) = Server::one(any_port(), |_| {
@@ -119,8 +120,8 @@ fn a_callback_may_shut_the_reactor_down() {
     server.join();
 }
 
-/// Goal: names are unique while they are in use, and unknown ones are errors that say so. Method:
-/// start twice, stop twice, stop what never was.
+/// Goal: a name is unique while it is in use, and an unknown name is an error that contains it.
+/// Method: two starts, two stops, and a stop of a name that was never used.
 #[test]
 fn names_are_unique_and_unknown_names_are_errors() {
     let (server, _listener, _) = Server::echo(any_port());
@@ -128,17 +129,17 @@ fn names_are_unique_and_unknown_names_are_errors() {
     let twice = handle.start_listener("test", any_port(), |_| echo()).unwrap_err();
     assert!(matches!(&twice, Error::DuplicateName(name) if name == "test"), "{twice}");
     assert!(twice.to_string().contains("test"));
-    let unknown = handle.stop_listener("nobody").unwrap_err();
-    assert!(matches!(&unknown, Error::UnknownName(name) if name == "nobody"), "{unknown}");
-    assert!(unknown.to_string().contains("nobody"));
+    let unknown = handle.stop_listener("unknown").unwrap_err();
+    assert!(matches!(&unknown, Error::UnknownName(name) if name == "unknown"), "{unknown}");
+    assert!(unknown.to_string().contains("unknown"));
 
     over(&handle.stop_listener("test").unwrap());
     assert!(matches!(handle.stop_listener("test"), Err(Error::UnknownName(_))));
     handle.start_listener("test", any_port(), |_| echo()).unwrap();
 }
 
-/// Goal: a name that would break a line of the log, or drive a terminal, is refused by an error that is
-/// one line itself; others are as their user likes them. Method: each, on a reactor and on a handle.
+/// Goal: a name with a line break or a terminal control character is refused, with an error of one
+/// line. All other names are accepted. Method: each kind of name, on a reactor and on a handle.
 #[test]
 fn a_name_that_breaks_a_line_is_refused() {
     let mut reactor = Reactor::new().unwrap();
@@ -170,19 +171,22 @@ fn a_name_that_breaks_a_line_is_refused() {
 
 // ---- failures leave nothing behind ----
 
-/// Starts a listener that cannot start, and proves that its name is free.
+/// Starts a listener that cannot start, and checks that its name is free afterwards.
 fn refused(handle: &Handle, options: ListenerOptions) -> Error {
     let error = handle.start_listener("new", options, |_| echo()).unwrap_err();
     assert!(error.to_string().contains("\"new\""), "the message names the listener: {error}");
-    assert!(handle.listeners().iter().all(|(name, ..)| name != "new"), "half a listener: {error}");
+    assert!(
+        handle.listeners().iter().all(|(name, ..)| name != "new"),
+        "the listener is listed: {error}"
+    );
     let started = handle.start_listener("new", any_port(), |_| answering("up")).unwrap();
     assert_eq!(Client::connect(started.local_addr()).ask(b""), b"up");
     over(&started.stop().unwrap());
     error
 }
 
-/// Goal: a port in use is an error that names it, and costs nothing. Method: ask for a port that is
-/// taken, then for the same name elsewhere, then for the same port once it is free.
+/// Goal: a port in use is an error that names it and leaves nothing behind. Method: a start on a
+/// port that is taken, then of the same name on another port, then on the same port once it is free.
 #[test]
 fn a_port_in_use_is_named_and_leaves_nothing_behind() {
     let (server, ..) = Server::echo(any_port());
@@ -198,7 +202,7 @@ fn a_port_in_use_is_named_and_leaves_nothing_behind() {
     assert_eq!(Client::connect(started.local_addr()).ask(b"hi"), b"hi");
 }
 
-/// Goal: an address of another machine is an error that names it. Method: one reserved for
+/// Goal: an address of another machine is an error that names it. Method: an address reserved for
 /// documentation; nothing is sent.
 #[test]
 fn an_address_of_another_machine_is_named() {
@@ -209,8 +213,8 @@ fn an_address_of_another_machine_is_named() {
     assert!(error.to_string().contains("192.0.2.1:5555"), "{error}");
 }
 
-/// Goal: a port for which the right is missing is an error that names it. Method: port 80 in a
-/// process that gave its rights up; skipped where every user may have it.
+/// Goal: a port that needs a missing privilege is an error that names it. Method: port 80 in a
+/// process that gave up its privileges. The test is skipped where every user may open that port.
 #[test]
 fn a_privileged_port_is_named() {
     let first_free = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
@@ -224,9 +228,9 @@ fn a_privileged_port_is_named() {
         Err(Error::AddressInUse { .. }) => {}
         Ok(_) if !is_child() => {
             use std::os::unix::process::CommandExt;
-            // A place where everybody may run it. Copied by another process: a child that another
-            // test starts meanwhile inherits what this one writes to, and a file that is written to
-            // cannot be run.
+            // Every user may execute files here. Another process copies the file: if this process
+            // wrote it, a child of another test could inherit the open descriptor, and a file that
+            // is open for writing cannot be executed.
             let copy = std::env::temp_dir().join(format!("condor-test-{}", std::process::id()));
             let mut copying = std::process::Command::new("cp");
             copying.arg(std::env::current_exe().unwrap()).arg(&copy);
@@ -243,9 +247,9 @@ fn a_privileged_port_is_named() {
     }
 }
 
-/// Goal: everything wrong with the options is told at once, before anything is bound, and warnings
-/// stop nobody. Method: options with every contradiction at once on a port that is taken; then
-/// options with every warning at once, which start.
+/// Goal: all errors in the options are reported together, before a socket is bound; warnings prevent
+/// no start. Method: options with every contradiction on a port that is taken. Then options with
+/// every warning, which start.
 #[test]
 fn options_are_checked_whole_before_anything_is_bound() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -293,9 +297,9 @@ fn options_are_checked_whole_before_anything_is_bound() {
     reactor.start_listener("odd", doubtful, |_| echo()).unwrap();
 }
 
-/// Goal: values with which an option would be useless, or would end everything at once, are refused
-/// with the option's name, the value and the limit, and their neighbours are not. Method: each option
-/// of a listener, at and beside its limits.
+/// Goal: a value that makes an option useless, or that would end everything at once, is refused with
+/// the option's name, the value and the limit. The nearest valid value is accepted. Method: each
+/// option of a listener, at and beyond its limits.
 #[test]
 fn useless_values_of_a_listeners_options_are_refused() {
     use OptionsError::{Keepalive, Zero};
@@ -352,8 +356,8 @@ fn useless_values_of_a_listeners_options_are_refused() {
     }
 }
 
-/// Goal: the same for a reactor's options, whoever is given them: nothing is made of what is refused,
-/// and nothing panics. Method: each option at and beside its limits, alone and all together.
+/// Goal: the same for a reactor's options, for every function that takes them: nothing is made and
+/// nothing panics. Method: each option at and beyond its limits, alone and all together.
 #[test]
 fn useless_values_of_a_reactors_options_are_refused() {
     use OptionsError::{TooLarge, TooSmall, Zero};
@@ -410,8 +414,8 @@ fn useless_values_of_a_reactors_options_are_refused() {
     }
 }
 
-/// Goal: an error that ends `main`, which the standard library prints with `{:?}`, is a sentence, not
-/// a data structure; `{:#?}` shows what is in it. Method: both of each type of error.
+/// Goal: `{:?}` of an error, which the standard library prints when `main` returns it, is a sentence
+/// and not a data structure. `{:#?}` shows its fields. Method: both, for each type of error.
 #[test]
 fn an_error_that_ends_main_is_printed_as_a_sentence() {
     let io = || std::io::Error::from(std::io::ErrorKind::ConnectionReset);
@@ -447,11 +451,11 @@ fn an_error_that_ends_main_is_printed_as_a_sentence() {
     let text = "listener \"odd\": backlog is zero, and has to be more; \
         max_packet is zero, and has to be more";
     assert_eq!(format!("{both:?}"), text);
-    assert!(format!("{both:#?}").contains("Zero(\n"), "the fields of the fields: {both:#?}");
+    assert!(format!("{both:#?}").contains("Zero(\n"), "no nested fields: {both:#?}");
 }
 
-/// Goal: without descriptors for an event queue and a waker there is an error and no panic, at every
-/// number of descriptors that are missing. Method: a process that lowers its limit step by step.
+/// Goal: if descriptors for the event queue or the waker are missing, there is an error and no
+/// panic. Method: a process that lowers its limit step by step.
 #[test]
 fn a_reactor_without_descriptors_is_an_error() {
     if !is_child() {
@@ -477,9 +481,9 @@ fn a_reactor_without_descriptors_is_an_error() {
 
 // ---- again and again ----
 
-/// Goal: starting and stopping leaks nothing, and the port is free at once. Method: a thousand times
-/// the same name and port in a process of its own, a connection each tenth time, and the
-/// descriptors counted before and after.
+/// Goal: starts and stops leak nothing, and the port is free at once. Method: a thousand starts of
+/// the same name and port in a separate process, with a connection in every tenth. Descriptors are
+/// counted before and after.
 #[test]
 fn a_thousand_starts_and_stops_leave_no_descriptor() {
     if !is_child() {
@@ -504,8 +508,8 @@ fn a_thousand_starts_and_stops_leave_no_descriptor() {
     assert_eq!(server.stats().accepted, 100, "retired listeners count in the sum");
 }
 
-/// Goal: a server starts again at once where it has just closed connections itself, although those
-/// are in TIME_WAIT. Method: connections that the server ends first, then a new reactor.
+/// Goal: a server restarts at once on a port where it has just closed connections, although these
+/// are in TIME_WAIT. Method: the server ends the connections first. Then a new reactor starts.
 #[test]
 fn a_server_restarts_at_once_on_the_same_port() {
     let (server, listener) = Server::one(any_port(), |_| {
@@ -533,7 +537,8 @@ fn who() -> Script<()> {
     Script::new().packet(|_, ctx| Action::send(ctx.peer_addr().to_string()))
 }
 
-/// Goal: a listener on `[::1]` serves, and says who is there. Method: the peer's address comes back.
+/// Goal: a listener on `[::1]` serves, and reports the peer's address. Method: the answer is that
+/// address.
 #[test]
 fn ipv6_is_served() {
     if !has_ipv6() {
@@ -546,8 +551,8 @@ fn ipv6_is_served() {
     assert_eq!(client.ask(b"who"), own.to_string().into_bytes());
 }
 
-/// Goal: `[::]` takes both kinds of client and shows those of IPv4 as what they are. Method: one
-/// client of each kind; the factory's and the context's word for it.
+/// Goal: a listener on `[::]` accepts both kinds of client, and reports IPv4 addresses as IPv4.
+/// Method: one client of each kind; the address from the factory and from the context.
 #[test]
 fn the_unspecified_ipv6_address_takes_both() {
     if !has_ipv6() {
@@ -571,8 +576,8 @@ fn the_unspecified_ipv6_address_takes_both() {
     }
 }
 
-/// Goal: a dual-stack listener does not steal a port from an IPv4 one, and one for IPv6 alone lives
-/// beside it. Method: the same port on 127.0.0.1, then on `[::]` both ways.
+/// Goal: a dual-stack listener does not take a port that an IPv4 listener has; an IPv6-only listener
+/// can share the port number. Method: the same port on 127.0.0.1, then on `[::]` in both modes.
 #[test]
 fn dual_stack_does_not_take_an_ipv4_port() {
     if !has_ipv6() {
@@ -591,8 +596,9 @@ fn dual_stack_does_not_take_an_ipv4_port() {
 
 // ---- limits ----
 
-/// Goal: at the limit clients wait, and the next is served when one leaves, with no new connect.
-/// Method: two slots, five clients that all ask at once; each that leaves lets one in.
+/// Goal: at the limit clients wait. When one leaves the next is served, without a new connect.
+/// Method: two slots, and five clients that all send at once. Each client that leaves makes room for
+/// one.
 #[test]
 fn clients_beyond_the_limit_wait_and_are_served_in_turn() {
     let (server, listener, _) = Server::echo(any_port().max_connections(2));
@@ -603,7 +609,9 @@ fn clients_beyond_the_limit_wait_and_are_served_in_turn() {
     }
     for (left, mut client) in clients.into_iter().enumerate() {
         assert_eq!(client.receive(), b"hi");
-        until("who may be served is", || listener.stats().accepted == (left as u64 + 2).min(5));
+        until("as many as the limit are accepted", || {
+            listener.stats().accepted == (left as u64 + 2).min(5)
+        });
         assert!(listener.stats().open <= 2);
     }
     until("all have left", || server.stats().open == 0);
@@ -611,8 +619,8 @@ fn clients_beyond_the_limit_wait_and_are_served_in_turn() {
     assert!(listener.stats().connection_limit_hits > 0);
 }
 
-/// Goal: a connection that only lingers counts toward the limit. Method: one slot; its owner was
-/// told goodbye but does not close; the next is let in only when it does.
+/// Goal: a lingering connection counts towards the limit. Method: one slot. Its peer gets the last
+/// answer but does not close; the next client is accepted only when it does.
 #[test]
 fn a_lingering_connection_holds_its_slot() {
     let (ends, ended) = channel();
@@ -639,9 +647,9 @@ fn a_lingering_connection_holds_its_slot() {
     assert_eq!(listener.stats().closed(CloseKind::Normal), 2);
 }
 
-/// Goal: a burst of connects while a handler blocks needs no second SYN. Method: 300 connects, each
-/// given less time than the kernel waits before it sends the SYN again, while the handler waits for
-/// them; then all are served.
+/// Goal: a burst of connects while a handler blocks needs no second SYN. Method: 300 connects while
+/// a handler blocks. Each has less time than the kernel waits before it repeats the SYN. Then all
+/// are served.
 #[test]
 fn a_burst_while_a_handler_blocks_is_taken_by_the_backlog() {
     let (go, wait) = channel::<()>();
@@ -675,8 +683,9 @@ fn a_burst_while_a_handler_blocks_is_taken_by_the_backlog() {
     }
 }
 
-/// Goal: a connection that is reset before anything of it was read ends with `Reset`, or is never
-/// seen, and harms nobody. Method: fifty of them while the server blocks, then a good one.
+/// Goal: a connection that is reset before its first read ends with `Reset` or is never seen, and no
+/// other connection is affected. Method: fifty of them while the server blocks, then one that sends
+/// a packet.
 #[test]
 fn a_connection_reset_before_its_first_read_harms_no_other() {
     let (ends, ended) = channel();
@@ -690,14 +699,15 @@ fn a_connection_reset_before_its_first_read_harms_no_other() {
     let mut good = Client::connect(listener.local_addr());
     good.send(b"hi");
     drive(&mut reactor, "the answer", || good.arrived() == 4);
-    drive(&mut reactor, "the dead are gone", || listener.stats().open == 1);
+    drive(&mut reactor, "the reset connections are gone", || listener.stats().open == 1);
     let ends: Vec<CloseReason> = ended.try_iter().collect();
     assert!(ends.iter().all(|end| *end == CloseReason::Reset), "{ends:?}");
     assert_eq!(listener.stats().closed(CloseKind::Reset), ends.len() as u64);
 }
 
-/// Goal: a socket that listens already is taken over with the clients that wait there. Method: a
-/// blocking socket of the standard library, with one client before and one after.
+/// Goal: an existing listening socket is taken over together with the clients in its backlog.
+/// Method: a blocking socket of the standard library, with one client before the start and one after
+/// it.
 #[test]
 fn a_socket_that_listens_already_is_served() {
     let given = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,7 +1,7 @@
-//! Tests over sockets of the kernel's, with threads and processes.
+//! Tests over kernel sockets, with threads and processes.
 //!
-//! They run side by side in one process: a test that lowers a limit, counts descriptors, or sets
-//! what the whole process has, runs again in a process of its own ([`support::child`]).
+//! The tests run in parallel in one process. A test that lowers a limit, counts descriptors, or sets
+//! something of the whole process runs again in its own process ([`support::child`]).
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 

@@ -1,5 +1,5 @@
-//! Messages over real sockets and threads: who gets them, who gets them back, and that no wake-up
-//! is lost.
+//! Messages over real sockets and threads: which handlers get them, when a sender gets its message
+//! back, and that no wake-up is lost.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -29,8 +29,8 @@ fn speaker() -> Script<String> {
     })
 }
 
-/// Goal: messages from any thread reach the one connection they are for, in order. Method: two
-/// connections, a thread for each, a thousand messages.
+/// Goal: messages from any thread reach the one connection that they are for, in order. Method: two
+/// connections, a thread for each, a thousand messages each.
 #[test]
 fn messages_from_other_threads_arrive_in_order_at_the_right_connection() {
     let (addresses, address) = channel();
@@ -58,7 +58,7 @@ fn messages_from_other_threads_arrive_in_order_at_the_right_connection() {
 }
 
 /// Goal: a broadcast reaches every connection of its listener, and no other. Method: three clients
-/// of one listener, one of another.
+/// of one listener, one client of another.
 #[test]
 fn a_broadcast_reaches_every_connection_of_its_listener() {
     let (_server, (crowd, other)) = Server::start(|reactor| {
@@ -68,7 +68,7 @@ fn a_broadcast_reaches_every_connection_of_its_listener() {
     });
     let mut clients: Vec<Client> = (0..3).map(|_| Client::connect(crowd.local_addr())).collect();
     let mut outsider = Client::connect(other.local_addr());
-    until("all are there", || crowd.stats().open == 3 && other.stats().open == 1);
+    until("all connections are open", || crowd.stats().open == 3 && other.stats().open == 1);
     crowd.broadcast("news".to_owned()).unwrap();
     for client in &mut clients {
         assert_eq!(client.receive(), b"news");
@@ -77,10 +77,10 @@ fn a_broadcast_reaches_every_connection_of_its_listener() {
     assert_eq!((crowd.stats().messages, other.stats().messages), (3, 0));
 }
 
-/// Goal: broadcasts that wait together keep their order, among themselves and with what is said to
-/// one connection in between; the budget holds, and who stops at one of them hears no more. Method:
-/// seventy, one message to the second of three clients, one more; budgets of 4, and of all. The third
-/// stops at the sixth.
+/// Goal: broadcasts that wait together keep their order, also relative to a message to one
+/// connection between them. The budget holds, and a handler that stops gets no more of them. Method:
+/// seventy broadcasts, one message to the second of three clients, and one more broadcast, with a
+/// budget of 4 and with an unlimited one. The third client stops at the sixth.
 #[test]
 fn broadcasts_that_wait_together_arrive_in_order() {
     for budget in [4, 1024] {
@@ -103,7 +103,7 @@ fn broadcasts_that_wait_together_arrive_in_order() {
             })
             .unwrap();
         let mut clients = [(); 3].map(|()| Client::connect(listener.local_addr()));
-        drive(&mut reactor, "three are there", || listener.stats().open == 3);
+        drive(&mut reactor, "three connections", || listener.stats().open == 3);
         let addresses = [(); 3].map(|()| next(&address));
         addresses[2].send("stop at 6".to_owned()).unwrap();
         let said: Vec<String> = (1..=70).map(|count| count.to_string()).collect();
@@ -119,7 +119,7 @@ fn broadcasts_that_wait_together_arrive_in_order() {
             assert!(messages - before <= u64::from(budget), "{messages} after {before}");
             before = messages;
         }
-        assert_eq!(before, 71 + 72 + 1 + 6, "nobody hears anything twice");
+        assert_eq!(before, 71 + 72 + 1 + 6, "a message was delivered twice");
         for (at, client) in clients.iter_mut().enumerate() {
             let mut heard = said.clone();
             match at {
@@ -140,9 +140,9 @@ fn broadcasts_that_wait_together_arrive_in_order() {
     }
 }
 
-/// Goal: broadcasts that wait together are offered to the kernel as they come, so that nobody is ended
-/// for what was never offered. Method: a queue of 400,000 bytes at most, and ten answers of 60,000
-/// shared bytes, which the kernel takes.
+/// Goal: the answers to broadcasts that wait together are written one after the other. So no
+/// connection is ended for output that the kernel would have taken. Method: a queue of at most
+/// 400,000 bytes, and ten answers of 60,000 shared bytes, which the kernel takes.
 #[test]
 fn broadcasts_of_shared_bytes_are_offered_as_they_come() {
     const LEN: usize = 60_000;
@@ -161,14 +161,14 @@ fn broadcasts_of_shared_bytes_are_offered_as_they_come() {
     for _ in 0..10 {
         listener.broadcast(Bytes::from(vec![7; LEN])).unwrap();
     }
-    drive(&mut reactor, "all are told", || listener.stats().messages == 10);
+    drive(&mut reactor, "all are delivered", || listener.stats().messages == 10);
     assert_eq!((listener.stats().refused_sends, listener.stats().open), (0, 1));
     let reader = thread::spawn(move || (0..10).all(|_| client.receive() == [7; LEN]));
     drive(&mut reactor, "all is read", || reader.is_finished());
     assert!(reader.join().unwrap());
 }
 
-/// Goal: a full mailbox gives the message back, counts it, and takes more when there is room.
+/// Goal: a full mailbox returns the message, counts it, and takes messages again when it has room.
 /// Method: a handler blocks while 8 messages fill the mailbox.
 #[test]
 fn a_full_mailbox_returns_the_message() {
@@ -207,7 +207,7 @@ fn a_full_mailbox_returns_the_message() {
 /// A message: whether it is a broadcast, and its number.
 type Numbered = (bool, usize);
 
-/// Of how many messages the last receiver has been told, with so many receivers of each broadcast.
+/// How many messages every receiver has got, with this many receivers for each broadcast.
 struct Delivered {
     receivers: u32,
     times: HashMap<Numbered, u32>,
@@ -222,9 +222,9 @@ impl Delivered {
     }
 }
 
-/// Goal: a mailbox never holds more than its capacity, whatever of it is on its way already. Method: 40
-/// connections and so small a budget that broadcasts take many turns; full once; then two threads that
-/// send and broadcast without a break, and a count between turns.
+/// Goal: a mailbox never holds more messages than its capacity, those in progress included. Method:
+/// 40 connections, and a budget so small that broadcasts take many turns. The mailbox is filled
+/// once. Then two threads send and broadcast without pause, and the test counts between turns.
 #[test]
 fn broadcasts_on_their_way_count_towards_the_capacity() {
     const CAPACITY: usize = 64;
@@ -253,7 +253,8 @@ fn broadcasts_on_their_way_count_towards_the_capacity() {
         _ => listener.broadcast((true, number)).is_ok(),
     };
 
-    // 32 broadcasts are on their way for 40 turns; there is room for 32 more messages meanwhile.
+    // 32 broadcasts are in progress for 40 turns. During this time there is room for 32 more
+    // messages.
     let numbers: Vec<usize> = (0..).filter(|number| number % 3 > 0).take(32).collect();
     assert!(numbers.into_iter().all(&posts));
     reactor.turn(Some(Duration::ZERO)).unwrap();
@@ -282,7 +283,7 @@ fn broadcasts_on_their_way_count_towards_the_capacity() {
     });
     let all = || posted.load(Ordering::SeqCst) + 2 * CAPACITY;
     drive(&mut reactor, "many have been sent", || {
-        // A sender counts a little late.
+        // A sender counts a message shortly after it was sent.
         let held = all().saturating_sub(delivered.borrow().done);
         assert!(held <= CAPACITY, "{held} messages");
         all() > 3_000
@@ -294,8 +295,8 @@ fn broadcasts_on_their_way_count_towards_the_capacity() {
     drive(&mut reactor, "all are delivered", || delivered.borrow().done == all());
 }
 
-/// Goal: after its listener has ended an address says so and gives the message back. Method: stop
-/// the listener, then send and broadcast.
+/// Goal: after its listener has ended, an address returns `Gone` with the message. Method: a send
+/// and a broadcast after the stop.
 #[test]
 fn an_address_of_a_stopped_listener_is_gone() {
     let (addresses, address) = channel();
@@ -308,9 +309,9 @@ fn an_address_of_a_stopped_listener_is_gone() {
     assert_eq!(listener.broadcast("b".to_owned()), Err(MessageError::Gone("b".to_owned())));
 }
 
-/// Goal: a stale address, and a timer of a connection that has died, never reach the next owner of
-/// the slot. Method: one slot; its first owner leaves a timer and an address behind; the second is
-/// sent to through both, and must hear nothing; what was sent is counted as dropped.
+/// Goal: a stale address, or a timer of a connection that has ended, never reaches the next owner of
+/// the slot. Method: one slot. Its first owner leaves a timer and an address; the second owner must
+/// get neither the timer nor the message. The message is counted as dropped.
 #[test]
 fn stale_addresses_and_timers_never_reach_the_next_owner() {
     let (addresses, address) = channel();
@@ -350,8 +351,8 @@ fn stale_addresses_and_timers_never_reach_the_next_owner() {
     }
 }
 
-/// Goal: a message is never delivered after the end was decided. Method: a handler that answers a
-/// message to itself with a stop, and has sent itself another one before.
+/// Goal: no message is delivered after the end was decided. Method: a handler sends itself two
+/// messages, and stops at the first.
 #[test]
 fn nothing_is_delivered_after_the_end_was_decided() {
     let delivered = Arc::new(AtomicU64::new(0));
@@ -383,24 +384,24 @@ fn nothing_is_delivered_after_the_end_was_decided() {
     assert_eq!(delivered.load(Ordering::SeqCst), 1);
 }
 
-/// Goal: a handler that sends to itself, or to a neighbour on the same reactor, is not called again
-/// before it has returned. Method: a flag that is up while a callback runs.
+/// Goal: a handler that sends to itself, or to another handler on the same reactor, is not called
+/// again before its callback returns. Method: a flag that is set while a callback runs.
 #[test]
 fn messages_to_the_same_reactor_are_queued() {
     let (_server, listener) = Server::start(|reactor| {
         // One for each reactor.
         thread_local!(static INSIDE: Cell<bool> = const { Cell::new(false) });
-        let everybody = Arc::new(Mutex::new(Vec::<Address<String>>::new()));
+        let addresses = Arc::new(Mutex::new(Vec::<Address<String>>::new()));
         let factory = move |_: &condor::Accepted<'_>| {
-            let [met, meets] = [Arc::clone(&everybody), Arc::clone(&everybody)];
+            let [all, known] = [Arc::clone(&addresses), Arc::clone(&addresses)];
             Script::<String>::new()
                 .init(move |ctx| {
-                    met.lock().unwrap().push(ctx.address());
+                    all.lock().unwrap().push(ctx.address());
                     Action::Continue
                 })
                 .packet(move |packet, _| {
                     assert!(!INSIDE.replace(true));
-                    for address in meets.lock().unwrap().iter() {
+                    for address in known.lock().unwrap().iter() {
                         address.send(String::from_utf8(packet.to_vec()).unwrap()).unwrap();
                     }
                     INSIDE.set(false);
@@ -418,14 +419,14 @@ fn messages_to_the_same_reactor_are_queued() {
     });
     let mut one = Client::connect(listener.local_addr());
     let mut two = Client::connect(listener.local_addr());
-    until("both are there", || listener.stats().open == 2);
+    until("both connections are open", || listener.stats().open == 2);
     assert_eq!(one.ask(b"hello"), b"sent");
     assert_eq!(one.receive(), b"hello");
     assert_eq!(two.receive(), b"hello");
 }
 
-/// Goal: a storm of messages from 8 threads arrives whole; wake-ups are coalesced: far fewer turns
-/// than messages. Method: 20,000 messages from each thread, counted at the other end.
+/// Goal: all messages of 8 threads arrive, and wake-ups are coalesced: there are far fewer turns
+/// than messages. Method: 20,000 messages from each thread, counted by the handler.
 #[test]
 fn a_storm_from_eight_threads_arrives_whole() {
     const EACH: u64 = 20_000;
@@ -466,9 +467,9 @@ fn a_storm_from_eight_threads_arrives_whole() {
     }
 }
 
-/// Goal: a message that is sent while the reactor is about to sleep wakes it. Method: 20,000 rounds
-/// in which the next message is sent at the moment the last one was answered, with nothing else
-/// that could wake anybody; one lost wake-up hangs the test.
+/// Goal: a message that is sent while the reactor is about to sleep wakes it. Method: 20,000 rounds.
+/// In each the next message is sent at the moment when the previous one is answered, and nothing
+/// else can wake the reactor. A lost wake-up makes the test hang.
 #[test]
 fn no_wake_up_is_lost_between_delivery_and_sleep() {
     let (addresses, address) = channel();
@@ -490,8 +491,8 @@ fn no_wake_up_is_lost_between_delivery_and_sleep() {
     }
 }
 
-/// Goal: however many messages wait, a socket is served in the next turn. Method: a million messages
-/// before the first turn, then a packet, and no more than one budget of messages before its answer.
+/// Goal: a socket is served in the next turn, however many messages wait. Method: a million messages
+/// before the first turn, then a packet. At most one budget of messages comes before its answer.
 #[test]
 fn a_flood_of_messages_does_not_keep_sockets_waiting() {
     const FLOOD: u64 = 1_000_000;
@@ -519,12 +520,13 @@ fn a_flood_of_messages_does_not_keep_sockets_waiting() {
         assert_eq!(listener.stats().messages - before, u64::from(BUDGET));
     }
     assert_eq!(listener.stats().message_budget_hits, 20);
-    drive(&mut reactor, "the rest", || listener.stats().messages == FLOOD);
+    drive(&mut reactor, "the other messages", || listener.stats().messages == FLOOD);
     address.send(()).unwrap();
 }
 
-/// Goal: threads that keep the mailbox full neither grow it nor keep a client from being served.
-/// Method: two threads that send until told to stop, a client that asks 200 times, a small mailbox.
+/// Goal: threads that keep the mailbox full neither make it grow nor stop a client from being
+/// served. Method: two threads that send until the test ends them, a client with 200 requests, and a
+/// small mailbox.
 #[test]
 fn threads_that_flood_are_refused_and_clients_are_served() {
     let (addresses, address) = channel();

@@ -18,7 +18,7 @@ fn any_port() -> ListenerOptions {
     ListenerOptions::port(0)
 }
 
-/// A loop of the user's own, with the reactor as one of its sources.
+/// A user's loop, with the reactor as one of its sources.
 struct Loop {
     poll: Poll,
     events: Events,
@@ -32,23 +32,24 @@ impl Loop {
         Self { poll, events: Events::with_capacity(8) }
     }
 
-    /// Waits as long as the reactor says. Returns whether the reactor's descriptor was announced.
+    /// Waits until the reactor's next deadline. Returns whether the reactor's descriptor became
+    /// readable.
     fn wait(&mut self, reactor: &Reactor) -> bool {
         let timeout = reactor.next_deadline().unwrap_or(PATIENCE);
         self.poll.poll(&mut self.events, Some(timeout)).unwrap();
         !self.events.is_empty()
     }
 
-    /// The same at once.
+    /// The same without waiting.
     fn is_announced(&mut self) -> bool {
         self.poll.poll(&mut self.events, Some(Duration::ZERO)).unwrap();
         !self.events.is_empty()
     }
 }
 
-/// Goal: a loop that waits for the descriptor, no longer than `next_deadline`, and turns without
-/// waiting serves everybody. Method: two clients on threads with a thousand requests each, pipelined
-/// and not, and a timer in between.
+/// Goal: a loop serves all connections if it waits for the descriptor, no longer than
+/// `next_deadline`, and turns without waiting. Method: two clients on threads with a thousand
+/// requests each, one of them pipelined, and a timer between.
 #[test]
 fn a_loop_of_the_users_own_serves_sockets_timers_and_messages() {
     let mut reactor = Reactor::new().unwrap();
@@ -108,9 +109,9 @@ fn a_loop_of_the_users_own_serves_sockets_timers_and_messages() {
     closer.join().unwrap();
 }
 
-/// Goal: a command from another thread announces the descriptor, also when the reactor has not
-/// turned even once. Method: look at the deadline, have another thread send, wait for the
-/// descriptor; first before any turn, then after some.
+/// Goal: a command from another thread makes the descriptor readable, also before the reactor's
+/// first turn. Method: the deadline is read, another thread sends a command, and the test waits for
+/// the descriptor. First before any turn, then after some turns.
 #[test]
 fn other_threads_wake_a_loop_of_the_users_own() {
     let mut reactor = Reactor::new().unwrap();
@@ -124,10 +125,10 @@ fn other_threads_wake_a_loop_of_the_users_own() {
             next(&wait);
             handle.start_listener(&name, any_port(), |_| Script::<()>::new()).unwrap();
         });
-        // The deadline was asked for before, as in a loop that is about to wait.
+        // The deadline was read before, as in a loop that is about to wait.
         go.send(()).unwrap();
         own.poll.poll(&mut own.events, Some(PATIENCE)).unwrap();
-        assert!(!own.events.is_empty(), "nobody was woken in round {round}");
+        assert!(!own.events.is_empty(), "no event in round {round}");
         other.join().unwrap();
         while reactor.next_deadline() == Some(Duration::ZERO) {
             reactor.turn(Some(Duration::ZERO)).unwrap();
@@ -136,8 +137,8 @@ fn other_threads_wake_a_loop_of_the_users_own() {
     assert_eq!(reactor.handle().listeners().len(), 200);
 }
 
-/// Goal: `next_deadline` is zero while work is queued, the time to the next timer when only that is
-/// due, and `None` when nothing is. Method: each state in turn.
+/// Goal: `next_deadline` is zero while work is queued, the time to the next timer if only a timer is
+/// left, and `None` if nothing is. Method: each state in turn.
 #[test]
 fn next_deadline_is_the_time_until_the_next_work() {
     let (addresses, address) = channel();
@@ -155,11 +156,11 @@ fn next_deadline_is_the_time_until_the_next_work() {
         })
         .unwrap();
     settle(&mut reactor);
-    assert_eq!(reactor.next_deadline(), None, "a listener owes nothing");
+    assert_eq!(reactor.next_deadline(), None, "a listener has no deadline");
     let mut client = Client::connect(listener.local_addr());
     drive(&mut reactor, "a connection", || listener.stats().open == 1);
     settle(&mut reactor);
-    assert_eq!(reactor.next_deadline(), None, "an idle connection owes nothing");
+    assert_eq!(reactor.next_deadline(), None, "an idle connection has no deadline");
 
     next(&address).send(0).unwrap();
     assert_eq!(reactor.next_deadline(), Some(Duration::ZERO), "a message is work");
@@ -182,8 +183,9 @@ fn next_deadline_is_the_time_until_the_next_work() {
     assert_eq!(reactor.next_deadline(), None, "its timers went with it");
 }
 
-/// Goal: memory that a burst needed is given back later, and `next_deadline` tells when. Method: large
-/// packets cut in two on ten connections at once; the deadline before, and when all of them are gone.
+/// Goal: memory that a burst needed is freed later, and `next_deadline` is the time until then.
+/// Method: large packets, cut in two, on ten connections at once. The deadline is read before, and
+/// after all connections are gone.
 #[test]
 fn after_a_burst_next_deadline_is_that_of_the_trim() {
     let mut reactor = Reactor::new().unwrap();
@@ -207,8 +209,8 @@ fn after_a_burst_next_deadline_is_that_of_the_trim() {
     assert!(trim > Duration::ZERO && trim <= Duration::from_secs(11), "{trim:?}");
 }
 
-/// Goal: a turn waits no longer than it is told, and no shorter when nothing happens, however many
-/// idle connections there are. Method: fifty of them, timeouts of zero and of 50 ms.
+/// Goal: if nothing happens a turn waits for exactly its timeout, however many idle connections
+/// there are. Method: fifty connections, timeouts of zero and of 50 ms.
 #[test]
 fn an_idle_reactor_waits_for_its_whole_timeout() {
     let mut reactor = Reactor::new().unwrap();
@@ -224,9 +226,9 @@ fn an_idle_reactor_waits_for_its_whole_timeout() {
     }
 }
 
-/// Goal: a wait is as long as it has to be, however far away the next timer or the end of the wait
-/// is, and what comes meanwhile is served. Method: timers and timeouts on both sides of what the
-/// system counts in 32 bits; each time a client asks after 30 ms, and no turn ends before that.
+/// Goal: a wait has the right length, however far the next timer or the end of the wait is, and
+/// events during the wait are served. Method: timers and timeouts on both sides of the limit of 32
+/// bits. Each time a client sends after 30 ms, and no turn ends before that.
 #[test]
 fn a_far_deadline_neither_ends_a_wait_nor_hides_events() {
     const DAY: u64 = 24 * 60 * 60 * 1000;
@@ -258,8 +260,8 @@ fn a_far_deadline_neither_ends_a_wait_nor_hides_events() {
     }
 }
 
-/// Goal: a reactor that runs on its own does not turn while nothing happens. Method: count the turns
-/// across a stretch of time in which nobody does anything.
+/// Goal: a running reactor makes no turn while nothing happens. Method: the turns are counted over a
+/// period without any traffic.
 #[test]
 fn an_idle_reactor_does_not_turn() {
     let (server, listener, _) = crate::support::Server::echo(any_port());
@@ -269,7 +271,7 @@ fn an_idle_reactor_does_not_turn() {
         assert_eq!(client.ask(b"hi"), b"hi");
     }
     let turns = || server.handle.loop_stats()[0].turn_nanos.count();
-    // The turn that answered may not have been counted yet when the answer is here.
+    // The turn that answered may be counted after the answer has arrived.
     let (mut before, deadline) = (turns(), now() + PATIENCE);
     loop {
         let (_keep, silence) = channel::<()>();
@@ -277,13 +279,13 @@ fn an_idle_reactor_does_not_turn() {
         if turns() == before {
             return;
         }
-        assert!(now() < deadline, "it turns and turns");
+        assert!(now() < deadline, "an idle reactor turns");
         before = turns();
     }
 }
 
-/// Goal: a shutdown ends a loop of the user's own as well, and a turn after it does no harm. Method:
-/// `is_stopped` before and after.
+/// Goal: `is_stopped` tells a user's loop that a shutdown has ended the reactor, and a turn after
+/// that is harmless. Method: `is_stopped` before and after the shutdown.
 #[test]
 fn is_stopped_reports_the_end_of_the_reactor() {
     let mut reactor = Reactor::new().unwrap();
@@ -306,8 +308,8 @@ fn is_stopped_reports_the_end_of_the_reactor() {
     reactor.run().unwrap();
 }
 
-/// Goal: `next_deadline` tells how long it is from now, not from when the last turn ended. Method: the
-/// same timer is asked for twice, with some time between; it is as much nearer.
+/// Goal: `next_deadline` is relative to the present, not to the end of the last turn. Method: the
+/// deadline of one timer is read twice. The second value is smaller by the time in between.
 #[test]
 fn next_deadline_counts_from_the_present() {
     let mut reactor = Reactor::new().unwrap();
@@ -331,9 +333,9 @@ fn next_deadline_counts_from_the_present() {
     assert!(second + passed <= first, "{second:?} at least 5 ms after {first:?}");
 }
 
-/// Goal: a loop that goes on after its listening socket broke is still woken by other threads. Method:
-/// the socket is shut down through a descriptor kept from before; after the turn that notices, whatever
-/// it returns, a command has to announce the descriptor at once.
+/// Goal: a loop that continues after its listening socket broke is still woken by other threads.
+/// Method: the socket is shut down through a second descriptor. After the turn that finds this,
+/// whatever it returns, a command has to make the descriptor readable at once.
 #[test]
 fn a_loop_is_woken_also_after_its_listening_socket_broke() {
     let kept = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -348,16 +350,16 @@ fn a_loop_is_woken_also_after_its_listening_socket_broke() {
     let handle = reactor.handle();
     let deadline = now() + PATIENCE;
     while reactor.turn(Some(Duration::ZERO)).is_ok() && !handle.listeners().is_empty() {
-        assert!(now() < deadline, "the reactor does not notice");
+        assert!(now() < deadline, "no turn finds the broken socket");
     }
     while own.is_announced() {}
     handle.start_listener("another", any_port(), |_| Script::<()>::new()).unwrap();
     assert!(own.is_announced(), "a loop that waits is not woken");
 }
 
-/// Goal: what is counted from "now" in a long turn is counted from its middle, not from its beginning:
-/// the time is taken again for every 32 connections. Method: a turn that serves a hundred and more;
-/// each handler is told a time no older than the call of the handler 32 before it.
+/// Goal: a long turn reads the clock again after every 32 connections, so that times relative to
+/// "now" are not relative to the turn's beginning. Method: a turn that serves more than a hundred
+/// connections. Each handler gets a time no older than the call of the handler 32 before it.
 #[test]
 fn a_long_turn_reads_the_clock_again() {
     const CLIENTS: usize = 150;
@@ -375,12 +377,12 @@ fn a_long_turn_reads_the_clock_again() {
         .unwrap();
     let mut clients: Vec<Client> =
         (0..CLIENTS).map(|_| Client::connect(listener.local_addr())).collect();
-    drive(&mut reactor, "they are there", || listener.stats().open == CLIENTS as u64);
+    drive(&mut reactor, "the connections", || listener.stats().open == CLIENTS as u64);
     settle(&mut reactor);
     let deadline = now() + PATIENCE;
-    // A turn need not see all of them: what was sent last may still be on its way.
+    // A turn may miss some of them: the last packets may still be in transit.
     while calls.borrow().len() < 100 {
-        assert!(now() < deadline, "no turn has served so many");
+        assert!(now() < deadline, "no turn has served all of them");
         settle(&mut reactor);
         calls.borrow_mut().clear();
         clients.iter_mut().for_each(|client| client.send(b"hi"));
@@ -388,7 +390,7 @@ fn a_long_turn_reads_the_clock_again() {
     }
     let calls = calls.borrow();
     for (earlier, later) in calls.iter().zip(&calls[32..]) {
-        assert!(later.1 >= earlier.0, "told a time {:?} before it", earlier.0 - later.1);
-        assert!(later.1 <= later.0, "told a time to come");
+        assert!(later.1 >= earlier.0, "a time {:?} too early", earlier.0 - later.1);
+        assert!(later.1 <= later.0, "a time in the future");
     }
 }

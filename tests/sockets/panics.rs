@@ -1,4 +1,4 @@
-//! Panics in every place where code of the user runs: they end one connection, and nothing else.
+//! Panics in every place where user code runs: each ends one connection, and nothing else.
 
 use std::cell::{Cell, RefCell};
 use std::panic::panic_any;
@@ -30,14 +30,14 @@ impl Drop for Bomb {
 thread_local!(static IS_CALLER: Cell<bool> = const { Cell::new(false) });
 
 impl Clone for Bomb {
-    /// Whoever broadcasts makes a clone for each shard, and is to live.
+    /// The caller of `broadcast` clones the message for each shard. It must not panic.
     fn clone(&self) -> Self {
         assert!(!self.0 || IS_CALLER.get(), "a clone that panics");
         Self(self.0)
     }
 }
 
-/// Where a [`Fused`] goes off.
+/// Where a [`PanicsAt`] panics.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 enum Place {
     Init,
@@ -56,28 +56,28 @@ enum Place {
     Nowhere,
 }
 
-/// A handler that goes off in one place, and sends every packet back until then.
-struct Fused {
+/// A handler that panics in one place, and sends every packet back until then.
+struct PanicsAt {
     place: Place,
     ends: Sender<(Place, CloseReason)>,
     /// Dropped with the handler.
     last: Bomb,
 }
 
-impl Fused {
-    fn go_off(&self, place: Place) {
-        assert!(place != self.place, "going off at {place:?}");
+impl PanicsAt {
+    fn panic_if_at(&self, place: Place) {
+        assert!(place != self.place, "a panic at {place:?}");
     }
 }
 
-impl Handler for Fused {
+impl Handler for PanicsAt {
     type Message = Bomb;
 
     fn init(&mut self, ctx: &mut Context<'_, Bomb>) -> Action<'_> {
         if self.place == Place::Init {
             ctx.send("hello").unwrap();
         }
-        self.go_off(Place::Init);
+        self.panic_if_at(Place::Init);
         Action::Continue
     }
 
@@ -91,7 +91,7 @@ impl Handler for Fused {
         }
         let armed = self.place == Place::MessageDrop;
         match self.place {
-            Place::Packet => panic!("going off in a packet"),
+            Place::Packet => panic!("a panic in a packet"),
             Place::Payload => panic_any(Bomb(true)),
             Place::Message | Place::MessageDrop => ctx.address().send(Bomb(armed)).unwrap(),
             Place::Timer => drop(ctx.send_after(Duration::from_millis(1), Bomb(false))),
@@ -114,12 +114,12 @@ impl Handler for Fused {
     ) -> Action<'a> {
         match info {
             Info::Message(_bomb) => {
-                self.go_off(Place::Message);
-                self.go_off(Place::Timer);
+                self.panic_if_at(Place::Message);
+                self.panic_if_at(Place::Timer);
                 Action::Continue
             }
             other => {
-                self.go_off(Place::Shutdown);
+                self.panic_if_at(Place::Shutdown);
                 other.default_action()
             }
         }
@@ -127,20 +127,20 @@ impl Handler for Fused {
 
     fn terminate(mut self, reason: CloseReason) {
         self.ends.send((self.place, reason)).unwrap();
-        self.go_off(Place::Terminate);
+        self.panic_if_at(Place::Terminate);
         self.last.0 = self.place == Place::HandlerDrop;
     }
 }
 
-/// One server per place: a client connected before, the victim, and one after. Returns what the
-/// victim was sent, and what its `terminate` was told.
+/// Starts one server for this place, with one client before the victim and one after it. Returns the
+/// bytes that the victim got, and the reason in its `terminate`.
 fn victim(place: Place) -> (Vec<u8>, CloseReason) {
     let (ends, ended) = channel();
     let made = Arc::new(AtomicUsize::new(0));
     let (server, listener) = Server::one(any_port(), move |_| {
         let is_second = made.fetch_add(1, Ordering::SeqCst) == 1;
         let place = if is_second { place } else { Place::Nowhere };
-        Fused { place, ends: ends.clone(), last: Bomb(false) }
+        PanicsAt { place, ends: ends.clone(), last: Bomb(false) }
     });
     let addr = inet(listener.local_addr());
     let mut before = Client::connect(addr);
@@ -150,7 +150,7 @@ fn victim(place: Place) -> (Vec<u8>, CloseReason) {
     drop(std::io::Write::write_all(&mut victim.stream, &packets));
     let rest = victim.read_to_end();
     drop(victim);
-    // Only its own end is in the channel so far, unless the listener was stopped.
+    // The channel has only the victim's end so far, unless the listener was stopped.
     let end = std::iter::repeat_with(|| next(&ended)).find(|(at, _)| *at == place).unwrap().1;
     if place != Place::Shutdown {
         assert_eq!(before.ask(b"still here"), b"still here");
@@ -166,9 +166,9 @@ fn victim(place: Place) -> (Vec<u8>, CloseReason) {
     (rest, end)
 }
 
-/// Goal: a panic in a callback ends that one connection with `Panicked`; answers to earlier packets
-/// go out; `terminate` is called once; those before and after it are served. Method: each callback
-/// in turn, with two packets in front and one behind in the same segment.
+/// Goal: a panic in a callback ends that one connection with `Panicked`. Answers to earlier packets
+/// are sent, `terminate` is called once, and the connections before and after it are served. Method:
+/// each callback in turn, with two packets before the panic and one after it in the same segment.
 #[test]
 fn a_panic_in_a_callback_ends_that_connection_alone() {
     let two = [framed(b"one"), framed(b"two")].concat();
@@ -182,9 +182,9 @@ fn a_panic_in_a_callback_ends_that_connection_alone() {
     assert_eq!(victim(Place::Init), (framed(b"hello"), CloseReason::Panicked));
 }
 
-/// Goal: a panic in `terminate`, in the drop of the handler, or in the drop of what it leaves behind
-/// changes neither the reason nor what the peer gets. Method: a handler that stops in good order
-/// and goes off afterwards.
+/// Goal: a panic in `terminate`, in the handler's drop, or in the drop of something it leaves,
+/// changes neither the reason nor the bytes that the peer gets. Method: a handler that stops in an
+/// orderly way and panics afterwards.
 #[test]
 fn a_panic_after_the_end_changes_nothing() {
     let bye = [framed(b"one"), framed(b"two"), framed(b"bye")].concat();
@@ -193,15 +193,15 @@ fn a_panic_after_the_end_changes_nothing() {
     }
 }
 
-/// Goal: a factory that panics costs that one client its connection; there is no handler and no
-/// `terminate`. Method: every other connection's factory panics.
+/// Goal: a factory that panics costs one client its connection. There is no handler and no
+/// `terminate`. Method: the factory panics for every second connection.
 #[test]
 fn a_factory_that_panics_makes_no_handler() {
     let (ends, ended) = channel();
     let made = Arc::new(AtomicUsize::new(0));
     let (_server, listener) = Server::one(any_port(), move |_| {
         assert!(made.fetch_add(1, Ordering::SeqCst).is_multiple_of(2), "no handler for you");
-        Fused { place: Place::Nowhere, ends: ends.clone(), last: Bomb(false) }
+        PanicsAt { place: Place::Nowhere, ends: ends.clone(), last: Bomb(false) }
     });
     for _ in 0..5 {
         assert_eq!(Client::connect(listener.local_addr()).ask(b"hi"), b"hi");
@@ -213,8 +213,8 @@ fn a_factory_that_panics_makes_no_handler() {
     assert_eq!(ended.try_iter().count(), 5);
 }
 
-/// Goal: messages that panic when they are cloned or dropped harm nobody. Method: a broadcast, and a
-/// message for a connection that is gone; a client that is served throughout.
+/// Goal: messages that panic in their clone or their drop end no connection. Method: a broadcast,
+/// and a message to a connection that is gone. A client is served throughout.
 #[test]
 fn messages_that_panic_end_no_connection() {
     let (addresses, address) = channel();
@@ -236,9 +236,9 @@ fn messages_that_panic_end_no_connection() {
     assert!(listener.stats().panics >= 2);
 }
 
-/// Goal: what is left in the mailbox of a listener that ends is dropped and counted, and may panic
-/// in it. Method: messages from the `terminate` of the last handler, which the drain ends by
-/// force, so that the listener ends in the same turn.
+/// Goal: messages that are left in the mailbox when the listener ends are dropped and counted, even
+/// if their drop panics. Method: the last handler, which the drain ends by force, sends messages in
+/// its `terminate`; so the listener ends in the same turn.
 #[test]
 fn a_mailbox_that_ends_may_be_full_of_messages_that_panic() {
     let options = any_port().drain_timeout(Duration::from_millis(10));
@@ -259,7 +259,7 @@ fn a_mailbox_that_ends_may_be_full_of_messages_that_panic() {
             })
     });
     let client = Client::connect(listener.local_addr());
-    until("it is there", || listener.stats().open == 1);
+    until("the connection", || listener.stats().open == 1);
     let drain = listener.stop().unwrap();
     over(&drain);
     drop(client);

@@ -1,5 +1,5 @@
-//! Restarts without a refused connection: one listening socket, handed from process to process by
-//! `LISTEN_FDS`, under load.
+//! Restarts under load without a refused connection: one listening socket, passed from process to
+//! process with `LISTEN_FDS`.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -26,8 +26,8 @@ struct Process {
 }
 
 impl Process {
-    /// Starts it, as systemd does: the socket is descriptor 3, and the environment says whose it is.
-    /// Returns when it listens.
+    /// Starts it as systemd does: the socket is descriptor 3, and the environment names the process
+    /// that owns it. Returns when it listens.
     fn start(socket: &TcpListener, shards: usize) -> Self {
         let socket: OwnedFd = socket.try_clone().unwrap().into();
         let become_it = r#"exec 3<&0 0</dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" "$@""#;
@@ -46,7 +46,7 @@ impl Process {
         Self { child, out }
     }
 
-    /// Asks it to drain, and waits for its end. Returns what it had to say.
+    /// Makes it drain, and waits for its end. Returns its output.
     fn drain(mut self) -> String {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
@@ -75,14 +75,14 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Of one that was drained nothing is left to kill.
+        // After a drain the process has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Asks once. None if the connection ended without an answer, which is how a drain says goodbye.
-/// Anything else that is no answer is a failure.
+/// Sends one request. None if the connection ended without an answer, as it may in a drain. Every
+/// other outcome without the right answer is a failure.
 fn ask(stream: &mut TcpStream, number: u64) -> Option<()> {
     stream.write_all(&framed(&number.to_be_bytes())).expect("no request is refused");
     let mut answer = [0; 10];
@@ -100,8 +100,8 @@ fn ask(stream: &mut TcpStream, number: u64) -> Option<()> {
     Some(())
 }
 
-/// A client: a connection for so many requests, then the next one. A request is asked a second time
-/// if its connection ended, and never a third time.
+/// A client: a number of requests on one connection, then the next connection. It repeats a request
+/// once if the connection ended, and never twice.
 fn load(addr: SocketAddr, answered: &AtomicU64, retried: &AtomicU64, enough: &AtomicBool) {
     let connect = || {
         let stream = TcpStream::connect(addr).expect("no connection is refused");
@@ -124,9 +124,9 @@ fn load(addr: SocketAddr, answered: &AtomicU64, retried: &AtomicU64, enough: &At
     }
 }
 
-/// Goal: a server is replaced under load, again and again, and no request fails. Method: one
-/// listening socket, handed to `echo` processes in turn; old and new accept side by side, then the
-/// old one drains. A request may be asked again only if its connection ended without an answer.
+/// Goal: a server is replaced repeatedly under load, and no request fails. Method: `echo` processes
+/// get one listening socket in turn. The old and the new process accept side by side, then the old
+/// one drains. A request may be repeated only if its connection ended without an answer.
 #[test]
 fn no_client_is_refused_while_a_socket_is_handed_over() {
     const CLOEXEC: u32 = 0o2_000_000;
@@ -137,7 +137,7 @@ fn no_client_is_refused_while_a_socket_is_handed_over() {
     let flags = old.flags(&socket);
     assert!(!flags.is_empty());
     for flags in flags {
-        assert_eq!(flags & NONBLOCK, NONBLOCK, "it was blocking when it was handed over");
+        assert_eq!(flags & NONBLOCK, NONBLOCK, "it was blocking before");
         assert_eq!(flags & CLOEXEC, CLOEXEC, "no child of the server inherits it");
     }
     let [answered, retried] = [(); 2].map(|()| Arc::new(AtomicU64::new(0)));
@@ -172,9 +172,9 @@ fn no_client_is_refused_while_a_socket_is_handed_over() {
     println!("{answered:?} requests answered, {retried:?} of them asked twice, none failed");
 }
 
-/// Goal: an inherited socket that nobody else keeps closes when the drain begins, as any other does:
-/// the kernel must not go on letting clients in that nobody will serve. Method: a connection that
-/// keeps the drain waiting.
+/// Goal: an inherited socket that no other process keeps closes when the drain begins, as any other
+/// socket does. Otherwise the kernel would continue to accept clients that no process serves.
+/// Method: a connection that delays the drain.
 #[test]
 fn an_inherited_socket_closes_when_the_drain_begins() {
     let given = TcpListener::bind("127.0.0.1:0").unwrap();

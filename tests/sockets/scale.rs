@@ -1,5 +1,5 @@
-//! Much of everything: bytes through one connection, connections that end at once, and slots that
-//! change hands while events for their last owner are under way.
+//! Large numbers: bytes through one connection, connections that end at once, and slots that are
+//! reused while events for their previous owner are in transit.
 
 use std::collections::HashSet;
 use std::io::{Read, Write};
@@ -16,8 +16,8 @@ fn any_port() -> ListenerOptions {
     ListenerOptions::port(0)
 }
 
-/// Goal: bytes and packets are counted and passed on past any 32-bit limit. Method: 64 MiB through
-/// one connection; `CONDOR_TEST_MIB=4352` for more than 2^32 bytes, in a release build.
+/// Goal: bytes and packets are counted and passed on beyond 32-bit limits. Method: 64 MiB through
+/// one connection. `CONDOR_TEST_MIB=4352` passes more than 2^32 bytes; use a release build.
 #[test]
 fn one_connection_passes_any_number_of_bytes() {
     const SIZE: usize = 65_536;
@@ -41,16 +41,16 @@ fn one_connection_passes_any_number_of_bytes() {
     }
     sender.join().unwrap();
     let bytes = (packets * SIZE) as u64;
-    // The last write is counted after it has returned.
+    // The server counts the last write after it returns.
     crate::support::until("the last write is counted", || server.stats().bytes_out == bytes);
     let stats = server.stats();
     assert_eq!((stats.bytes_in, stats.packets_in), (bytes, packets as u64));
     assert_eq!(stats.packets_out, packets as u64);
 }
 
-/// Goal: thousands of connections that end at once are all terminated, within few turns, and whoever
-/// comes then is served. Method: 5,000 clients close while the reactor does not look; half of them
-/// in good order, half with a reset, some inside a packet.
+/// Goal: thousands of connections that end at once are all terminated within a few turns, and the
+/// next client is served. Method: 5,000 clients close between two turns: half of them in an orderly
+/// way, half with a reset, some inside a packet.
 #[test]
 fn thousands_of_connections_may_end_at_once() {
     let limit = rlimit::increase_nofile_limit(20_000).unwrap();
@@ -84,9 +84,9 @@ fn thousands_of_connections_may_end_at_once() {
     drive(&mut reactor, "the next is served", || client.arrived() == 4);
 }
 
-/// Goal: an event that was meant for the last owner of a slot does nothing to the next, and an id is
-/// never used again. Method: one slot, three hundred owners; each leaves data, an end and a reset
-/// behind, with its successor waiting in the backlog already.
+/// Goal: an event for the previous owner of a slot does not affect the next owner, and an id is
+/// never used again. Method: one slot, three hundred owners. Each leaves data, an end and a reset,
+/// while its successor waits in the backlog.
 #[test]
 fn a_reused_slot_keeps_its_owners_apart() {
     let ids = Rc::new(std::cell::RefCell::new(Vec::<ConnectionId>::new()));
@@ -127,10 +127,11 @@ fn a_reused_slot_keeps_its_owners_apart() {
     assert!(ended.try_iter().all(|end| known(&end)));
 }
 
-/// Goal: a handler that blocks delays others, and costs them nothing: no timeout is judged before
-/// what has arrived was read, however long that takes. Method: it blocks until others have sent half
-/// a packet each, and its rest, and the packet timeout has passed; then there is room for one event
-/// a batch and for a seventh of a packet a read. All are answered, nobody times out.
+/// Goal: a handler that blocks delays other connections, and causes no timeout for them: no timeout
+/// is judged before all input that has arrived is read, however long this takes. Method: the handler
+/// blocks until other clients have sent half a packet, then the other half, and the packet timeout
+/// has passed. A batch has room for one event, and a read for a seventh of a packet. All clients are
+/// answered.
 #[test]
 fn a_handler_that_blocks_makes_no_packet_time_out() {
     let timeout = Duration::from_millis(400);

@@ -1,5 +1,5 @@
-//! Several reactors behind one API, over real sockets: who gets a connection, what reaches across
-//! shards, how they stop together, and that none of them goes on alone.
+//! Several reactors behind one API, over real sockets: how connections are spread, what crosses from
+//! shard to shard, how shards stop together, and that no shard continues alone.
 
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -30,7 +30,7 @@ fn echo(_: &Accepted<'_>) -> Script<()> {
     Script::new()
 }
 
-/// One listener on so many shards.
+/// One listener on this many shards.
 fn sharded<H: Handler>(
     shards: usize,
     options: ListenerOptions,
@@ -58,11 +58,11 @@ fn is_refused(addr: impl Into<Endpoint>) -> bool {
     TcpStream::connect_timeout(&inet(addr), PATIENCE).is_err()
 }
 
-// ---- who gets a connection ----
+// ---- how connections are spread ----
 
-/// Goal: connections are spread evenly, and every shard serves its own. Method: 1,000 of them on 2
-/// and on 3 shards, all asked; counters by shard. Then half of one shard's leave, and the next ones
-/// fill the gap.
+/// Goal: connections are spread evenly, and every shard serves its own. Method: 1,000 connections on
+/// 2 and on 3 shards, each with a request, and counters per shard. Then half of them leave, and new
+/// connections fill the gaps.
 #[test]
 fn shards_hold_as_many_connections_within_one() {
     rlimit::increase_nofile_limit(u64::MAX).unwrap();
@@ -77,7 +77,7 @@ fn shards_hold_as_many_connections_within_one() {
         for stats in listener.shard_stats() {
             assert_eq!((stats.packets_in, stats.packets_out), (stats.open, stats.open));
         }
-        // Every other client leaves, then as many come: the gaps are filled where they are.
+        // Every second client leaves, and as many new clients fill the gaps on the same shards.
         let mut keep = false;
         clients.retain(|_| {
             keep = !keep;
@@ -89,9 +89,9 @@ fn shards_hold_as_many_connections_within_one() {
     }
 }
 
-/// Goal: `max_connections` holds for all shards together, never more and never fewer while clients
-/// wait. Method: 20 threads connect, ask and leave, again and again, at a limit of 7; handlers alive
-/// at once are counted where they are made; every one of them is served in the end.
+/// Goal: `max_connections` holds for all shards together: never more connections, and never fewer
+/// while clients wait. Method: 20 threads connect, send and leave, repeatedly, at a limit of 7. The
+/// factory counts the handlers that exist. Every client is served in the end.
 #[test]
 fn max_connections_is_exact_across_shards() {
     const LIMIT: usize = 7;
@@ -125,22 +125,24 @@ fn max_connections_is_exact_across_shards() {
     assert_eq!(listener.stats().made, 20 * ROUNDS as u64);
     assert_eq!(most.load(Ordering::SeqCst), LIMIT, "the limit is reached, and not passed");
 
-    // At rest: as many as the limit are in, one more for each that leaves, from either shard.
+    // Without load: the limit is reached, and each connection that leaves makes room for one, on
+    // either shard.
     let made = listener.stats().made;
     let mut clients: Vec<Client> = (0..20).map(|_| Client::connect(addr)).collect();
     for left in 0..13 {
         let expected = made + (LIMIT + left) as u64;
-        until("one more is in", || listener.stats().made == expected);
+        until("one more is accepted", || listener.stats().made == expected);
         assert_eq!(alive.load(Ordering::SeqCst), LIMIT);
         let mut first = clients.remove(0);
-        assert_eq!(first.ask(b"first"), b"first", "they are let in in order");
+        assert_eq!(first.ask(b"first"), b"first", "not accepted in order");
         drop(first);
     }
-    until("the last ones are in", || listener.stats().made == made + 20);
+    until("the last ones are accepted", || listener.stats().made == made + 20);
     assert!(listener.stats().connection_limit_hits > 0);
 }
 
-/// Goal: with port 0 all shards share the one port that the system chose. Method: ask, look, connect.
+/// Goal: with port 0 all shards share the one port that the system chose. Method: the port from the
+/// handle and from the list, and a connect.
 #[test]
 fn port_0_is_one_port_for_all_shards() {
     let (server, listener) = sharded(3, any_port(), echo);
@@ -154,8 +156,8 @@ fn port_0_is_one_port_for_all_shards() {
 
 // ---- threads ----
 
-/// Goal: a handler lives on one thread, so it need not be `Send`; threads are named after listener
-/// and shard, for the process and for the system; the hook runs on each before anything else.
+/// Goal: a handler stays on one thread, so it need not be `Send`. Threads have the name of the
+/// listener and the shard, in the process and in the system. The hook runs first on each thread.
 /// Method: handlers that hold an `Rc`, and answer with the name of their thread.
 #[test]
 fn handlers_stay_on_their_named_thread() {
@@ -170,14 +172,14 @@ fn handlers_stay_on_their_named_thread() {
         assert!(seen.lock().unwrap().iter().any(|(_, id)| *id == here), "the hook ran first");
         assert_eq!(seen.lock().unwrap().len(), 2, "on all shards");
         let count = Rc::new(Cell::new(0_u8));
-        let at_home = move || assert_eq!(thread::current().id(), here);
+        let on_same_thread = move || assert_eq!(thread::current().id(), here);
         Script::<()>::new()
             .packet(move |_, _| {
-                at_home();
+                on_same_thread();
                 count.set(count.get() + 1);
                 Action::send(format!("{} {}", thread::current().name().unwrap(), count.get()))
             })
-            .end(move |_| at_home())
+            .end(move |_| on_same_thread())
     };
     let listener = shards.start_listener("names", any_port(), factory).unwrap();
     let handle = shards.handle();
@@ -213,9 +215,9 @@ fn handlers_stay_on_their_named_thread() {
 
 // ---- across shards ----
 
-/// Goal: addresses, broadcasts, `close` and counters do not care about shards, and ids are told
-/// apart. Method: two connections on two shards, each sent to by the other, then by everybody, then
-/// closed by id.
+/// Goal: addresses, broadcasts, `close` and counters work across shards, and ids are distinct.
+/// Method: two connections on two shards. Each gets messages from the other and from outside, and is
+/// then closed by its id.
 #[test]
 fn addresses_broadcasts_close_and_stats_reach_across_shards() {
     let (addresses, address) = channel();
@@ -263,7 +265,7 @@ fn addresses_broadcasts_close_and_stats_reach_across_shards() {
     sum.merge(&stats[1]);
     assert_eq!((listener.stats(), server.stats()), (sum.clone(), sum));
     assert_eq!(server.handle.loop_stats().len(), 2);
-    // Closed by id, whatever the shard; the next owner of the slot gets nothing meant for the last.
+    // Each is closed by its id. The next owner of the slot gets no message for the previous one.
     for (closed, client) in [(a, &mut one), (b, &mut two)] {
         let ends = listener.stats().closed(CloseKind::Shutdown);
         server.handle.close(closed.id()).unwrap();
@@ -277,17 +279,18 @@ fn addresses_broadcasts_close_and_stats_reach_across_shards() {
     assert_eq!(listener.stats().closed(CloseKind::Shutdown), 2);
 }
 
+/// A message of a numbered series, or about one.
 #[derive(Debug)]
 enum Series {
-    /// Send to these, so many each.
+    /// Starts to send to these addresses, this many items to each.
     Start(Vec<Address<Self>>, u64),
-    /// Go on.
+    /// Continues to send.
     Tick,
-    /// The next of a series.
+    /// The next item of a series.
     Item { sender: usize, to: ConnectionId, number: u64 },
 }
 
-/// Sends to everybody it is told of, and checks what it gets.
+/// Sends a series to each address that it gets, and checks the items that it receives.
 struct SeriesHandler {
     own: usize,
     to: Vec<(Address<Series>, u64)>,
@@ -298,7 +301,7 @@ struct SeriesHandler {
 }
 
 impl SeriesHandler {
-    /// A batch to each; a full mailbox is asked again later, with the same message.
+    /// Sends a batch to each address. If a mailbox is full the same item is sent again later.
     fn send(&mut self, ctx: &mut Context<'_, Series>) {
         let mut more = false;
         for (address, next) in &mut self.to {
@@ -351,7 +354,7 @@ impl Handler for SeriesHandler {
             }
             Series::Tick => self.send(ctx),
             Series::Item { sender, to, number } => {
-                assert_eq!(to, ctx.id(), "meant for somebody else");
+                assert_eq!(to, ctx.id(), "another connection's item");
                 assert_eq!(number, self.expected[sender], "out of order, or lost");
                 self.expected[sender] += 1;
                 self.received.fetch_add(1, Ordering::Relaxed);
@@ -361,9 +364,9 @@ impl Handler for SeriesHandler {
     }
 }
 
-/// Goal: messages between shards keep their order per sender and receiver, and none is lost.
-/// Method: 4 handlers on 2 shards, each sends a numbered series to each of the others on the other
-/// shard, 1,000,000 in all (`CONDOR_TEST_MESSAGES` for more); full mailboxes included.
+/// Goal: messages between shards keep their order for each sender and receiver, and none is lost.
+/// Method: 4 handlers on 2 shards. Each sends a numbered series to each handler on the other shard,
+/// 1,000,000 items in all (`CONDOR_TEST_MESSAGES` for more). Mailboxes become full.
 #[test]
 fn messages_between_shards_keep_their_order_and_none_is_lost() {
     const PAIRS: u64 = 8;
@@ -389,7 +392,7 @@ fn messages_between_shards_keep_their_order_and_none_is_lost() {
         |address: &Address<Series>| address.id().to_string().split('.').next().map(String::from);
     for one in &all {
         let others = all.iter().filter(|other| shard(other) != shard(one)).cloned().collect();
-        // Whoever has begun already may have filled the mailbox.
+        // Handlers that have already started may have filled the mailbox.
         let mut start = Some(Series::Start(others, each));
         until("there is room for the start", || {
             match one.send(start.take().unwrap()) {
@@ -402,7 +405,7 @@ fn messages_between_shards_keep_their_order_and_none_is_lost() {
     let mut before = usize::MAX;
     while received.load(Ordering::SeqCst) as u64 != each * PAIRS {
         let now = received.load(Ordering::SeqCst);
-        assert_ne!(now, before, "no message in so long a time");
+        assert_ne!(now, before, "no message within the patience of the test");
         before = now;
         let start = crate::support::now();
         while start.elapsed() < PATIENCE && received.load(Ordering::SeqCst) as u64 != each * PAIRS {
@@ -420,9 +423,9 @@ fn messages_between_shards_keep_their_order_and_none_is_lost() {
     }
 }
 
-/// Goal: a message to a connection that is gone reaches nobody, least of all the next one in its
-/// slot on another shard. Method: handlers that check whom a message is meant for, connections that
-/// come and go, and two threads that send to every address they ever heard of.
+/// Goal: a message to a connection that is gone reaches no connection, also not the next one in its
+/// slot on another shard. Method: handlers that check the receiver of each message, connections that
+/// come and go, and two threads that send to every address they have seen.
 #[test]
 fn no_message_reaches_a_dead_generation() {
     let (addresses, address) = channel();
@@ -433,7 +436,7 @@ fn no_message_reaches_a_dead_generation() {
         let (addresses, sum) = (addresses.clone(), Arc::clone(&sum));
         Script::<Series>::new().sends_address(&addresses).info(move |info, ctx| {
             let Info::Message(Series::Item { to, .. }) = info else { return info.default_action() };
-            assert_eq!(to, ctx.id(), "meant for the last owner of the slot");
+            assert_eq!(to, ctx.id(), "a message for the previous owner of the slot");
             sum.fetch_add(1, Ordering::Relaxed);
             Action::Continue
         })
@@ -475,8 +478,9 @@ fn no_message_reaches_a_dead_generation() {
 
 // ---- drains ----
 
-/// Goal: a drain of several shards is one drain, with one report: all counted, the slowest named,
-/// slowest last. Method: 8 connections on 2 shards, 3 of them inside a packet at the deadline.
+/// Goal: a drain of several shards is one drain with one report: it counts all connections and lists
+/// the slowest ones in order. Method: 8 connections on 2 shards, 3 of them inside a packet at the
+/// deadline.
 #[test]
 fn the_report_of_a_drain_is_that_of_all_shards() {
     let options = any_port().drain_timeout(Duration::from_millis(200));
@@ -485,7 +489,7 @@ fn the_report_of_a_drain_is_that_of_all_shards() {
     for client in clients.iter_mut().take(3) {
         client.raw(b"\x00\x09half");
     }
-    until("the halves are there", || listener.stats().bytes_in == 8 * 7 + 3 * 6);
+    until("the halves have arrived", || listener.stats().bytes_in == 8 * 7 + 3 * 6);
     let drain = server.handle.stop_listener("test").unwrap();
     clients.drain(3..).for_each(|mut client| client.expect_end());
     let report = over(&drain);
@@ -506,11 +510,11 @@ fn the_report_of_a_drain_is_that_of_all_shards() {
     half.sort();
     assert_eq!(slowest, half);
     let ids: HashSet<_> = report.slowest.iter().map(|slow| slow.id).collect();
-    assert_eq!(ids.len(), 8, "every connection has a name of its own");
+    assert_eq!(ids.len(), 8, "each id is unique");
 }
 
-/// Goal: `is_ready` says no at once, and clients are let in for the lead time all the same; then the
-/// sockets close, and the drain goes its way. Method: a lead that ends by itself.
+/// Goal: `is_ready` is false at once, but clients are still accepted during the lead time. Then the
+/// sockets close and the drain begins. Method: a lead time that ends by itself.
 #[test]
 fn clients_are_let_in_for_the_lead_time() {
     for shards in [1, 2] {
@@ -527,9 +531,9 @@ fn clients_are_let_in_for_the_lead_time() {
         assert!(!server.handle.is_ready());
         let mut late = Client::connect(addr);
         assert_eq!(late.ask(b"late"), b"late");
-        assert_eq!(early.ask(b"early"), b"early", "nobody is told to go yet");
+        assert_eq!(early.ask(b"early"), b"early", "no handler is notified yet");
         assert_eq!(drain.report(), None);
-        until("the door is closed", || is_refused(addr));
+        until("clients are refused", || is_refused(addr));
         assert!(began.elapsed() >= Duration::from_secs(1));
         early.expect_end();
         late.expect_end();
@@ -540,9 +544,9 @@ fn clients_are_let_in_for_the_lead_time() {
     }
 }
 
-/// Goal: a second shutdown does not wait: not for the lead, not for a packet, not for a deadline,
-/// and not for connections that are only just on their way to another shard. Method: both, with 1
-/// and 2 shards, while clients keep coming; and both drains report.
+/// Goal: a second shutdown does not wait: not for the lead time, a packet or a deadline, and not for
+/// connections that are in transit to another shard. Both drains report. Method: all of these with 1
+/// and 2 shards, while clients continue to connect.
 #[test]
 fn a_second_shutdown_forces() {
     for (shards, lead) in [(1, 0), (2, 0), (1, 3600), (2, 3600)] {
@@ -556,7 +560,7 @@ fn a_second_shutdown_forces() {
         for client in &mut clients {
             client.raw(b"\x00\x09half");
         }
-        until("the halves are there", || listener.stats().bytes_in == 4 * 7 + 4 * 6);
+        until("the halves have arrived", || listener.stats().bytes_in == 4 * 7 + 4 * 6);
         let over_now = Arc::new(AtomicBool::new(false));
         let comers: Vec<_> = (0..2)
             .map(|_| {
@@ -569,7 +573,7 @@ fn a_second_shutdown_forces() {
             })
             .collect();
         let first = server.handle.shutdown().unwrap();
-        assert_eq!(first.report(), None, "they are waited for");
+        assert_eq!(first.report(), None, "the first shutdown waits");
         let second = server.handle.shutdown().unwrap();
         let (first, second) = (over(&first), over(&second));
         over_now.store(true, Ordering::SeqCst);
@@ -582,8 +586,9 @@ fn a_second_shutdown_forces() {
     }
 }
 
-/// Goal: starts, stops and shutdowns that cross each other on several shards end, all of them.
-/// Method: threads that start and stop the same names while another shuts down; a client in each.
+/// Goal: starts, stops and shutdowns that run concurrently on several shards all end. Method:
+/// threads start and stop the same names while another thread shuts down, with a client in each
+/// round.
 #[test]
 fn starts_and_stops_that_cross_each_other_end() {
     for round in 0..60 {
@@ -617,8 +622,8 @@ fn starts_and_stops_that_cross_each_other_end() {
     }
 }
 
-/// Goal: starting and stopping leaves nothing behind. Method: the same name 200 times on 2 shards,
-/// with a client on each, in a process of its own; descriptors before and after.
+/// Goal: starts and stops leave no descriptor. Method: the same name 200 times on 2 shards, with a
+/// client on each, in a separate process. Descriptors are counted before and after.
 #[test]
 fn starting_and_stopping_leaves_no_descriptor() {
     if !is_child() {
@@ -645,7 +650,7 @@ fn starting_and_stopping_leaves_no_descriptor() {
 
 // ---- drains under load ----
 
-/// A client that writes as fast as it may and reads on a thread of its own, until the stream ends.
+/// A client that writes as fast as it can. A second thread reads until the stream ends.
 struct Pressure {
     written: Arc<AtomicUsize>,
     read: Arc<AtomicUsize>,
@@ -677,7 +682,7 @@ impl Pressure {
                     thread::park_timeout(Duration::from_micros(100));
                 }
                 let packet = framed(&number.to_be_bytes());
-                // It may have ended meanwhile; the reader knows.
+                // The connection may have ended; the reader finds that out.
                 if over.load(Ordering::SeqCst)
                     || std::io::Write::write_all(&mut tx, &packet).is_err()
                 {
@@ -701,21 +706,21 @@ impl Pressure {
         Self { written, read: counted, local, writer, reader }
     }
 
-    /// As far ahead as it may be: it writes no more until it gets an answer. (An answer may be read
-    /// before the packet is counted.)
+    /// Whether it has reached its limit of packets without an answer, and writes no more until an
+    /// answer comes. An answer may be read before its packet is counted.
     fn is_stuck(&self) -> bool {
         let written = self.written.load(Ordering::SeqCst);
         written.saturating_sub(self.read.load(Ordering::SeqCst)) >= Self::AHEAD
     }
 }
 
-/// The clients of whose bytes the server's kernel has acknowledged every one: the send queue, as the
-/// kernel tells it, counts what was written and is not acknowledged. `queues` is how the
-/// two of a client's socket, to send and received, have to begin.
+/// For each client, whether the server's kernel has acknowledged all of its bytes. The kernel's send
+/// queue counts bytes that were written and not acknowledged. `queues` is the expected beginning of
+/// the two queue lengths of a client's socket, send and receive.
 fn acknowledged(clients: &[Pressure], queues: &str) -> Vec<bool> {
     let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
-    // Most of the table are thousands of closed connections of other tests, which take seconds in a
-    // debug build if each line is taken apart for each client.
+    // Most rows of the table are closed connections of other tests, thousands of them. In a debug
+    // build it would take seconds to parse each row for each client.
     let established = table.lines().filter(|line| line.contains(" 01 "));
     let matching: HashSet<u16> = established
         .filter_map(|line| {
@@ -728,16 +733,16 @@ fn acknowledged(clients: &[Pressure], queues: &str) -> Vec<bool> {
     clients.iter().map(|client| matching.contains(&client.local.port())).collect()
 }
 
-/// How many drains in a row: a dozen, or `CONDOR_TEST_DRAINS`.
+/// The number of drains in a row: 12, or `CONDOR_TEST_DRAINS`.
 fn drains() -> usize {
     std::env::var("CONDOR_TEST_DRAINS").map_or(12, |count| count.parse().unwrap())
 }
 
-/// Goal: every packet that the server's kernel has acknowledged before a stop is answered, on every
-/// run. Method: drains in a row, 6 clients that write without a break. What each has written is
-/// noted, then the kernel is asked whether all of it is acknowledged, and only then comes the stop.
-/// In every other run a handler holds up each shard meanwhile, so that what is acknowledged is
-/// neither read nor answered when the stop comes.
+/// Goal: every packet that the server's kernel acknowledged before a stop is answered, in every run.
+/// Method: drains in a row, with 6 clients that write without pause. The test notes what each client
+/// has written, then asks the kernel whether all of it is acknowledged, and only then sends the
+/// stop. In every second run a handler blocks each shard, so that acknowledged packets are neither
+/// read nor answered when the stop comes.
 fn what_was_acknowledged_before_the_stop_is_answered(shards: usize) {
     let (server, _idle) = sharded(shards, any_port(), echo);
     let mut claims = [0; 2];
@@ -770,7 +775,7 @@ fn what_was_acknowledged_before_the_stop_is_answered(shards: usize) {
                 holder.send(b"hold");
             }
             holders.iter().for_each(|_| next(&has_started));
-            // They go on until they have read all there is and are as far ahead as they may be.
+            // The clients continue until each has read all answers and has reached its limit.
             until("everything is acknowledged", || {
                 clients.iter().all(Pressure::is_stuck)
                     && acknowledged(&clients, "00000000:00000000").iter().all(|acked| *acked)
@@ -809,8 +814,8 @@ fn what_was_acknowledged_before_the_stop_is_answered_by_two_shards() {
 
 // ---- a shard that dies ----
 
-/// Goal: if one shard cannot even begin, nothing is served at all, `run` says why, and nobody waits
-/// for ever. Method: a hook that panics on shard 1, with clients and a drain waiting.
+/// Goal: if one shard cannot start, nothing is served, `run` returns the cause, and no thread waits
+/// for ever. Method: a hook that panics on shard 1, while clients and a drain wait.
 #[test]
 fn a_shard_that_dies_at_its_start_ends_run_before_anything_is_served() {
     let shards =
@@ -833,8 +838,8 @@ fn a_shard_that_dies_at_its_start_ends_run_before_anything_is_served() {
     assert!(handle.listeners().is_empty());
 }
 
-/// Goal: an acceptor that breaks takes all shards down, whichever shard it was on. Method: the
-/// listening socket is shut down behind the library's back, through a descriptor kept from before.
+/// Goal: an acceptor that breaks ends all shards, on whichever shard it was. Method: the listening
+/// socket is shut down through a second descriptor.
 #[test]
 fn an_acceptor_that_breaks_ends_all_shards() {
     for listeners in [1, 2] {
@@ -842,7 +847,8 @@ fn an_acceptor_that_breaks_ends_all_shards() {
         let kept = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut all = Vec::new();
         for name in ["first", "second"].into_iter().take(listeners) {
-            // The last one started is the one that breaks: the acceptors take turns on the shards.
+            // The listener that is started last is the one that breaks. Acceptors are placed on the
+            // shards in turn.
             let options = match name {
                 "second" => ListenerOptions::from_std(kept.try_clone().unwrap()),
                 _ if listeners == 1 => ListenerOptions::from_std(kept.try_clone().unwrap()),
@@ -868,7 +874,7 @@ fn an_acceptor_that_breaks_ends_all_shards() {
     }
 }
 
-/// A log that breaks when somebody connects to the listener `doomed` on shard 1.
+/// A log that panics when a client connects to the listener `doomed` on shard 1.
 struct Log;
 
 impl log::Log for Log {
@@ -885,9 +891,9 @@ impl log::Log for Log {
     fn flush(&self) {}
 }
 
-/// Goal: a panic in the midst of a shard's turn, outside of any callback, ends all shards: handlers
-/// are terminated, and clients on the sound shard are not served on. Method: a log that panics on
-/// one shard, in a process of its own, which has one log.
+/// Goal: a panic in a shard's turn, outside of any callback, ends all shards. Handlers are
+/// terminated, and clients on the other shard are no longer served. Method: a log that panics on one
+/// shard. It runs in a separate process, because a process has one log.
 #[test]
 fn a_shard_that_panics_ends_all_shards() {
     if !is_child() {
@@ -913,9 +919,9 @@ fn a_shard_that_panics_ends_all_shards() {
     assert!(matches!(handle.shutdown(), Err(Error::Gone)));
 }
 
-/// Goal: a thread that has shards and waits for their drain instead of running them gets an error, and
-/// does not wait for ever. Method: the thread that made them, one that they were moved to, and one of
-/// their own, before it serves; each must come to an end.
+/// Goal: a thread that has shards and waits for their drain instead of running them gets an error,
+/// and does not wait for ever. Method: the thread that made the shards, a thread to which they were
+/// moved, and one of their own threads before it serves. Each must end.
 #[test]
 fn waiting_for_shards_instead_of_running_them_is_an_error() {
     let (sender, receiver) = channel();
@@ -957,8 +963,8 @@ fn waiting_for_shards_instead_of_running_them_is_an_error() {
     }
 }
 
-/// Goal: the thread that made shards may wait for their drain while another thread is about to run
-/// them. Method: that thread begins a little later than the waiting does.
+/// Goal: the thread that made the shards may wait for their drain while another thread is about to
+/// run them. Method: the other thread runs them a little after the wait begins.
 #[test]
 fn shards_that_are_about_to_run_elsewhere_are_waited_for() {
     let shards = Shards::new(2).unwrap();
@@ -972,8 +978,8 @@ fn shards_that_are_about_to_run_elsewhere_are_waited_for() {
     running.join().unwrap().unwrap();
 }
 
-/// Goal: the panic of a shard is told in one line, whatever its text. Method: a hook that panics with
-/// lines and an escape sequence, endlessly.
+/// Goal: the panic of a shard is reported in one line, whatever its text. Method: a hook that panics
+/// with a long text of line breaks and escape sequences.
 #[test]
 fn the_panic_of_a_shard_is_reported_in_one_line() {
     let shards = Shards::new(1)
@@ -1008,7 +1014,8 @@ fn a_shard_that_panics_with_a_payload_that_panics_ends_run() {
     assert!(matches!(error, Error::Shard { shard: 1, .. }), "{error:?}");
 }
 
-/// Goal: shards that never run say so. Method: drop them; ask everybody who knows of them.
+/// Goal: shards that are dropped without a run report this. Method: the drop, then a call of
+/// everything that refers to them.
 #[test]
 fn shards_that_never_run_are_gone() {
     let shards = Shards::new(2).unwrap();

@@ -21,9 +21,10 @@ fn verbose(size: usize) -> Script<()> {
     Script::new().packet(move |_, _| Action::send(vec![b'v'; size]))
 }
 
-/// Goal: above the high-water mark a connection is neither read nor delivered to, and it goes on at
-/// the low-water mark, told so by `Drained`; every answer arrives in order. Method: a client that
-/// asks for far more than it reads; the packets handed to the handler stop; then it reads.
+/// Goal: above the high-water mark a connection is not read, and its packets are not delivered. It
+/// continues at the low-water mark, and its handler gets `Info::Writable`. Every answer arrives in
+/// order. Method: a client that requests far more than it reads. Its packets stop being delivered;
+/// then it reads.
 #[test]
 fn a_slow_reader_is_not_read_until_it_has_caught_up() {
     const ASKED: u64 = 2000;
@@ -67,13 +68,13 @@ fn a_slow_reader_is_not_read_until_it_has_caught_up() {
             assert_eq!(answer[..4], u32::try_from(count).unwrap().to_be_bytes());
         }
     });
-    drive(&mut reactor, "the client has all", || reader.is_finished());
+    drive(&mut reactor, "the client has read all answers", || reader.is_finished());
     reader.join().unwrap();
     assert!(drained.get() > 0);
 }
 
-/// Goal: a refused write waits for room and does not spin. Method: a full socket, and turns that
-/// have to sit out their whole timeout.
+/// Goal: after a refused write the reactor waits for room and does not spin. Method: a full socket,
+/// and turns that have to last as long as their timeout.
 #[test]
 fn a_refused_write_waits_for_room() {
     let mut reactor = Reactor::new().unwrap();
@@ -87,13 +88,13 @@ fn a_refused_write_waits_for_room() {
     for _ in 0..3 {
         let (from, wait) = (crate::support::now(), Duration::from_millis(20));
         reactor.turn(Some(wait)).unwrap();
-        assert!(from.elapsed() >= wait, "a turn came back with nothing to do");
+        assert!(from.elapsed() >= wait, "a turn ended without a cause");
     }
 }
 
-/// Goal: a peer that takes nothing for the stall timeout is ended with `WriteStalled`, though
-/// nothing else happens; one that takes a little is not. Method: one that never reads; one that
-/// reads slowly, for longer than the timeout.
+/// Goal: a peer that takes nothing during the stall timeout is ended with `WriteStalled`, although
+/// nothing else happens. A peer that takes a little is not ended. Method: a peer that never reads,
+/// and one that reads slowly for longer than the timeout.
 #[test]
 fn a_peer_that_takes_nothing_is_ended() {
     let (ends, ended) = channel();
@@ -111,7 +112,7 @@ fn a_peer_that_takes_nothing_is_ended() {
         read += slow.stream.read(&mut sip).unwrap();
         std::thread::park_timeout(Duration::from_millis(10));
     }
-    assert!(ended.try_recv().is_err(), "a reader that makes progress is left alone");
+    assert!(ended.try_recv().is_err(), "a reader that makes progress is not ended");
     while read < 40 * 60_002 {
         read += slow.stream.read(&mut sip).unwrap();
     }
@@ -125,8 +126,8 @@ fn a_peer_that_takes_nothing_is_ended() {
     drop(slow);
 }
 
-/// Goal: a fast peer whose answers are large is never ended for it. Method: answers above every mark
-/// but the queue's limit, read at once, many times.
+/// Goal: a fast peer with large answers is never ended. Method: many answers above each limit except
+/// `max_queued`, each read at once.
 #[test]
 fn large_answers_do_not_end_a_fast_peer() {
     const SIZE: usize = 4 << 20;
@@ -147,9 +148,9 @@ fn large_answers_do_not_end_a_fast_peer() {
     assert_eq!(listener.stats().closed_total(), 0);
 }
 
-/// Goal: what a peer that never reads can make us queue is bounded: `send` says `Full`, queues
-/// nothing, and works again after `Drained`; an `Action` that does not fit ends the connection.
-/// Method: a callback that sends until it is refused.
+/// Goal: the output for a peer that never reads is bounded: `send` returns `Full`, queues nothing,
+/// and works again after `Info::Writable`. An `Action` that does not fit ends the connection.
+/// Method: a callback that sends until a send is refused.
 #[test]
 fn sends_past_the_queues_limit_are_refused() {
     const MAX: usize = 1 << 20;
@@ -197,8 +198,8 @@ fn sends_past_the_queues_limit_are_refused() {
     client.expect_gone();
 }
 
-/// Goal: a million sends in one callback are refused at the limit and harm nobody. Method: count
-/// what was queued; another client is served afterwards.
+/// Goal: a million sends in one callback are refused at the limit, and other connections are not
+/// affected. Method: the queued bytes are counted, and another client is served afterwards.
 #[test]
 fn a_million_sends_in_one_callback_stop_at_the_limit() {
     let (_server, listener) = Server::one(any_port().max_queued(1 << 20), |_| {
@@ -218,8 +219,8 @@ fn a_million_sends_in_one_callback_stop_at_the_limit() {
     assert_eq!(listener.stats().panics, 0);
 }
 
-/// Goal: the death of a peer is noticed while it is not read, paused by the handler or by the water
-/// marks, and its slot becomes free. Method: a reset in either state.
+/// Goal: a reset is noticed while the peer is not read, because the handler paused or output is
+/// above the high-water mark, and the slot is freed. Method: a reset in each of the two states.
 #[test]
 fn a_peer_that_dies_while_it_is_not_read_frees_its_slot() {
     let (ends, ended) = channel();
@@ -250,8 +251,9 @@ fn a_peer_that_dies_while_it_is_not_read_frees_its_slot() {
     until("the slots are free", || listener.stats().open == 0);
 }
 
-/// Goal: a last answer is not waited for longer than `close_timeout`, whether the peer takes nothing
-/// or a few bytes now and then. Method: 8 MB queued and a stop; one peer of each kind.
+/// Goal: a last answer is waited for no longer than `close_timeout`, both for a peer that takes
+/// nothing and for one that takes a few bytes at a time. Method: 8 MB queued and a stop, with one
+/// peer of each kind.
 #[test]
 fn close_timeout_bounds_the_last_output() {
     let (ends, ended) = channel();
@@ -279,9 +281,9 @@ fn close_timeout_bounds_the_last_output() {
     assert_eq!([next(&ended), next(&ended)], [CloseReason::Normal; 2]);
 }
 
-/// Goal: the last answer arrives and is followed by the end, not by a reset, though megabytes of
-/// input are behind the packet that stopped. Method: `send_and_stop` with 2 MB unread, and a client
-/// that sends on until it is told.
+/// Goal: the last answer arrives, followed by the end and not by a reset, although megabytes of
+/// input follow the packet that stopped. Method: `send_and_stop` with 2 MB unread, and a client that
+/// continues to send until the test ends it.
 #[test]
 fn a_last_answer_survives_unread_input() {
     let (_server, listener) = Server::one(any_port(), |_| {
@@ -302,7 +304,7 @@ fn a_last_answer_survives_unread_input() {
     assert_eq!(listener.stats().closed(CloseKind::Normal), 5);
 }
 
-/// Goal: lingering is bounded. Method: a client that never closes and keeps sending.
+/// Goal: lingering has a time limit. Method: a client that never closes and continues to send.
 #[test]
 fn linger_timeout_bounds_the_wait_for_the_peers_end() {
     let options = any_port().linger_timeout(Duration::from_millis(200));
@@ -318,8 +320,9 @@ fn linger_timeout_bounds_the_wait_for_the_peers_end() {
     });
 }
 
-/// Goal: a queue of thousands of pieces leaves in order, in bounded writes. Method: shared payloads
-/// that are queued without a copy, between small ones that are copied, to a late reader.
+/// Goal: a queue of thousands of pieces leaves in order, in writes of bounded size. Method: shared
+/// payloads, which are queued without a copy, between small ones, which are copied, to a late
+/// reader.
 #[test]
 fn thousands_of_queued_pieces_leave_in_order() {
     let options = any_port().max_queued(128 << 20);
@@ -342,9 +345,9 @@ fn thousands_of_queued_pieces_leave_in_order() {
     }
 }
 
-/// Goal: small answers are not held back by the kernel: pipelining on one connection has no step of
-/// 40 ms. Method: two hundred rounds of two small packets sent apart, which would take 8 s with such
-/// a step in each.
+/// Goal: the kernel does not delay small answers: pipelining on one connection causes no delay of 40
+/// ms. Method: two hundred rounds of two small packets sent separately. With such a delay in each
+/// they would take 8 s.
 #[test]
 fn small_answers_leave_at_once() {
     let (_server, listener, _) = Server::echo(any_port());
@@ -358,8 +361,8 @@ fn small_answers_leave_at_once() {
     assert!(from.elapsed() < Duration::from_secs(6), "{:?}", from.elapsed());
 }
 
-/// Goal: a peer that resets while output is queued costs one `terminate`, and no more. Method: many
-/// times over; the handlers' ends are counted.
+/// Goal: a reset while output is queued causes exactly one `terminate`. Method: many repetitions;
+/// the ends of handlers are counted.
 #[test]
 fn a_reset_with_output_queued_ends_the_connection_once() {
     let ends = Rc::new(RefCell::new(Vec::new()));

@@ -1,4 +1,4 @@
-//! Every counter moves when its documentation says so, and only then.
+//! Counters: each one changes exactly when its documentation says so.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::channel;
@@ -15,7 +15,7 @@ fn any_port() -> ListenerOptions {
     ListenerOptions::port(0)
 }
 
-/// The counters that have moved, but for those that move with every connection.
+/// The counters that have changed, without those that change with every connection.
 fn moved(stats: &Stats) -> BTreeMap<&'static str, u64> {
     const USUAL: [&str; 8] = [
         "accepted",
@@ -30,7 +30,7 @@ fn moved(stats: &Stats) -> BTreeMap<&'static str, u64> {
     stats.iter().filter(|(name, count)| *count > 0 && !USUAL.contains(name)).collect()
 }
 
-/// A server turned by hand, of small budgets, that echoes.
+/// An echo server with small budgets that the test turns.
 fn by_hand(
     budgets: ReactorOptions,
     options: ListenerOptions,
@@ -41,8 +41,8 @@ fn by_hand(
     (reactor, listener)
 }
 
-/// Goal: connections, packets and bytes are counted, both ways, and nothing else moves in an
-/// ordinary conversation. Method: a known conversation, compared exactly.
+/// Goal: connections, packets and bytes are counted in both directions, and no other counter changes
+/// in an ordinary conversation. Method: a known conversation; all counters are compared exactly.
 #[test]
 fn an_ordinary_conversation_is_counted_exactly() {
     let (mut reactor, listener) = by_hand(ReactorOptions::default(), any_port(), Script::new);
@@ -62,14 +62,14 @@ fn an_ordinary_conversation_is_counted_exactly() {
     let stats = listener.stats();
     assert_eq!((stats.accepted, stats.made, stats.terminated), (3, 3, 3));
     assert_eq!(stats.closed_total(), 3);
-    // Whoever closes with answers unread is a reset to the server.
+    // A client that closes with unread answers causes a reset at the server.
     let reset = stats.closed(CloseKind::Reset) + stats.closed(CloseKind::Io);
     assert_eq!(stats.closed(CloseKind::PeerClosed) + reset, 3);
     assert_eq!(moved(&stats), BTreeMap::new());
 }
 
-/// Goal: connections are counted by what they ended with. Method: one of each kind that a peer or a
-/// handler can bring about at once.
+/// Goal: connections are counted by the reason of their end. Method: one end for each reason that a
+/// peer or a handler can cause at once.
 #[test]
 fn ends_are_counted_by_their_reason() {
     let options = any_port()
@@ -113,7 +113,7 @@ fn ends_are_counted_by_their_reason() {
     assert_eq!(listener.stats().panics, 1);
     let mut forced = Client::connect(listener.local_addr());
     forced.send(b"stay");
-    until("it is there", || listener.stats().packets_in == 6);
+    until("the packet has arrived", || listener.stats().packets_in == 6);
     over(&listener.stop().unwrap());
     assert_eq!(listener.stats().closed(CloseKind::DrainForced), 1);
     assert_eq!(listener.stats().closed_total(), 8);
@@ -121,10 +121,10 @@ fn ends_are_counted_by_their_reason() {
     assert_eq!(sum, 8);
 }
 
-/// Goal: each budget that bites is counted under its own name, and under no other. Method: small
-/// budgets, one at a time, and just enough to make them bite.
+/// Goal: each budget that ends work early is counted in its own counter, and in no other. Method:
+/// small budgets, one at a time, each just exceeded.
 #[test]
-fn each_budget_that_bites_is_counted() {
+fn each_budget_that_is_used_up_is_counted() {
     let accept = ReactorOptions::default().accept_budget(1);
     let (mut reactor, listener) = by_hand(accept, any_port(), Script::new);
     let clients = [(); 3].map(|()| Client::connect(listener.local_addr()));
@@ -156,8 +156,8 @@ fn each_budget_that_bites_is_counted() {
     assert_eq!(stats.into_keys().collect::<Vec<_>>(), ["connection_limit_hits"]);
 }
 
-/// Goal: what is sent in vain is counted: packets refused, messages given back, messages whose
-/// receiver was gone; and delivered messages, timers included. Method: one of each, and more.
+/// Goal: these are counted: refused packets, returned messages, messages whose receiver is gone, and
+/// delivered messages, timers included. Method: at least one of each.
 #[test]
 fn messages_and_refusals_are_counted() {
     let (addresses, address) = channel();
@@ -190,8 +190,9 @@ fn messages_and_refusals_are_counted() {
     assert_eq!(listener.stats().messages, 9);
 }
 
-/// Goal: going over the high-water mark is counted once per crossing, and a packet timeout whatever
-/// the handler answers. Method: a reader that stops and goes on twice; half a packet twice.
+/// Goal: each crossing of the high-water mark is counted once, and so is each packet timeout,
+/// whatever the handler answers. Method: a reader that stops and continues twice; half a packet
+/// twice.
 #[test]
 fn crossings_and_timeouts_are_counted_each_time() {
     let options = any_port()
@@ -226,7 +227,7 @@ fn crossings_and_timeouts_are_counted_each_time() {
     assert_eq!((listener.stats().open, listener.stats().high_water_hits), (1, 2));
 }
 
-/// Goal: the sum is that of all listeners, those included that have ended, and each has its own.
+/// Goal: the sum includes listeners that have ended, and each listener keeps its own counters.
 /// Method: two listeners with different work, one of them stopped in between.
 #[test]
 fn the_sum_keeps_listeners_that_have_ended() {

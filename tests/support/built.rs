@@ -1,15 +1,16 @@
-//! Where the program of an example is.
+//! Builds the programs of the examples.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Mutex;
 
-/// The examples that this process has had built.
+/// The examples that this process has built.
 static BUILT: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
-/// The example's program, built beside the test's own. `cargo test` builds an example that has tests
-/// as a test only, and cargo knows best whether a program is up to date: it is asked once.
+/// Builds the example's program beside the test's own, and returns its path. `cargo test` builds an
+/// example that has tests only as a test, and only cargo knows whether a program is up to date. So
+/// cargo is called once for each example.
 pub(crate) fn built(name: &str) -> PathBuf {
     let here = std::env::current_exe().unwrap();
     let profile = here.ancestors().nth(2).unwrap();

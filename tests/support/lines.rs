@@ -1,5 +1,5 @@
-//! The one log of a test binary. A line is logged on the thread on which it happens, so each test
-//! collects those of its own, and those of tests beside it are none.
+//! The one log of a test program. A line is logged on the thread that causes it, so each test
+//! collects the lines of its own thread, and none of other tests.
 
 use std::cell::RefCell;
 use std::sync::Once;
@@ -26,7 +26,7 @@ impl Log for Collector {
     fn flush(&self) {}
 }
 
-/// Starts to collect everything on this thread, the smallest things included.
+/// Starts to collect all lines of this thread, at every level.
 pub(crate) fn collect() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| log::set_logger(&Collector).unwrap());
@@ -34,7 +34,7 @@ pub(crate) fn collect() {
     LINES.set(Some(Vec::new()));
 }
 
-/// What was logged on this thread since last asked, but for the starts and stops of the harness's own
+/// The lines of this thread since the last call, without the starts and stops of the harness's own
 /// listener.
 pub(crate) fn lines() -> Vec<(Level, String)> {
     let mut lines = LINES.replace(Some(Vec::new())).expect("a test that collects");
@@ -44,7 +44,7 @@ pub(crate) fn lines() -> Vec<(Level, String)> {
     lines
 }
 
-/// The same without what connections and listeners do in the ordinary course of things.
+/// The same without the lines of the ordinary life of connections and listeners.
 pub(crate) fn complaints() -> Vec<(Level, String)> {
     lines().into_iter().filter(|(level, line)| !is_ordinary(*level, line)).collect()
 }

@@ -1,8 +1,7 @@
-//! What all tests share: one handler made of closures, frames, and waiting for conditions with a
-//! deadline.
+//! What all tests share: a handler made of closures, frames, and waits with a deadline.
 //!
-//! Nothing here sleeps to let something happen. Whoever waits, waits for a condition, and the
-//! deadline is only there to fail a test that would hang.
+//! No helper sleeps to give an event time. Each one waits for a condition, and its deadline only
+//! fails a test that would hang.
 #![allow(dead_code, unused_imports, reason = "each test program uses its share of it")]
 
 use std::sync::mpsc::Receiver;
@@ -24,7 +23,7 @@ pub(crate) use script::{Actor, Do, Script, Seen, Trace, note, order, packet};
 #[cfg(target_os = "linux")]
 pub(crate) use sockets::{Client, First, Server, Starter, drive, inet, over, settle, shards};
 
-/// How long anything may take before a test fails. Far longer than anything takes.
+/// How long a wait may take before the test fails. It is far longer than any wait should take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 #[expect(clippy::disallowed_methods, reason = "tests wait in real time")]
@@ -32,7 +31,7 @@ pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
-/// Waits until `done`, looking every millisecond.
+/// Waits until `done`, which it calls every millisecond.
 #[track_caller]
 pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = now() + PATIENCE;
@@ -42,7 +41,7 @@ pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// The next thing out of a channel.
+/// The next value from a channel.
 #[track_caller]
 pub(crate) fn next<T>(from: &Receiver<T>) -> T {
     from.recv_timeout(PATIENCE).expect("nothing came out of the channel")
@@ -56,12 +55,12 @@ pub(crate) fn secs(count: u64) -> Duration {
     Duration::from_secs(count)
 }
 
-/// `payload` behind its two-byte length.
+/// `payload` after its two-byte length.
 pub(crate) fn framed(payload: &[u8]) -> Vec<u8> {
     wire(&[payload])
 }
 
-/// Frames as they are with a two-byte length.
+/// These payloads as frames with a two-byte length.
 pub(crate) fn wire(payloads: &[&[u8]]) -> Vec<u8> {
     let mut wire = Vec::new();
     for payload in payloads {

@@ -1,4 +1,4 @@
-//! Connections over scripted streams: the crate's own harness, and what holds once they are gone.
+//! Connections over scripted streams: the crate's own harness, and checks for its end.
 
 use std::sync::mpsc::channel;
 
@@ -17,7 +17,7 @@ pub(crate) fn options() -> Options {
     Options::port(5555)
 }
 
-/// What the loop has recorded so far. The handler is asked, by a message.
+/// The metrics of the loop so far. A message makes the handler read them.
 pub(crate) fn loop_stats(harness: &Harness<Actor>) -> LoopStats {
     let (sender, receiver) = channel();
     harness.message(order("loop stats", move |ctx| {
@@ -27,7 +27,7 @@ pub(crate) fn loop_stats(harness: &Harness<Actor>) -> LoopStats {
     receiver.recv().expect("the handler has answered")
 }
 
-/// The peer takes what there is and goes. Afterwards nothing may be left.
+/// The peer takes all output and closes. Checks that nothing is left.
 pub(crate) fn conclude<H: Handler>(harness: &Harness<H>) {
     harness.peer_reads_all();
     harness.peer_closes();
@@ -36,10 +36,10 @@ pub(crate) fn conclude<H: Handler>(harness: &Harness<H>) {
     assert_clean(harness);
 }
 
-/// All connections are gone, and nothing of them is left.
+/// Checks that all connections are gone and that nothing of them is left.
 pub(crate) fn assert_clean<H: Handler>(harness: &Harness<H>) {
     let stats = harness.stats();
-    assert_eq!(stats.made, stats.terminated, "as many handlers terminated as made");
+    assert_eq!(stats.made, stats.terminated, "each handler is terminated once");
     assert_eq!(stats.open, 0);
     assert_eq!(harness.leftovers(), Leftovers::default());
 }

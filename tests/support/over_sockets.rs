@@ -1,9 +1,9 @@
-//! Connections over sockets of the kernel's, to be driven as the crate's own harness is: a reactor
-//! that is turned on the test's own thread, and peers that are plain streams.
+//! Connections over kernel sockets, driven like the crate's own harness: a reactor that the test
+//! turns on its own thread, and plain streams as peers.
 //!
-//! Each call lasts until all is quiet: what was sent has been read, what was written has arrived,
-//! whoever closed was answered. What a test holds back on purpose never becomes quiet in this sense;
-//! then nothing may have happened for [`QUIET`].
+//! Each call lasts until nothing is in transit: all sent bytes are read, all written bytes have
+//! arrived, all closes are answered. If a test holds data back this state never comes; then the call
+//! ends after [`QUIET`] without any event.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -19,13 +19,14 @@ use condor::{
 
 use super::{PATIENCE, inet, now};
 
-/// Of many cases that differ in a number, one in so many is tried: each costs calls to the kernel.
+/// Of many cases that differ in a number, one in this many is tried, because each costs system
+/// calls.
 pub(crate) const EVERY: usize = 61;
 
-/// How long nothing may happen before nothing is waited for.
+/// How long a call waits without any event before it ends.
 const QUIET: Duration = Duration::from_millis(5);
 
-/// A listener's options, of which the framing is known: the peers have to speak it.
+/// A listener's options with their framing, because the peers use it too.
 #[derive(Clone)]
 pub(crate) struct Options {
     listener: ListenerOptions,
@@ -55,7 +56,7 @@ impl Options {
     }
 }
 
-/// What became of a connection, as its handler knows.
+/// What the handler of a connection recorded.
 struct Fate<M> {
     id: ConnectionId,
     address: Option<Address<M>>,
@@ -65,7 +66,7 @@ struct Fate<M> {
 /// By the address of the peer.
 type Fates<M> = Rc<RefCell<BTreeMap<SocketAddr, Fate<M>>>>;
 
-/// A handler whose fate is noted.
+/// A handler whose callbacks are recorded.
 struct Noted<H: Handler> {
     handler: H,
     peer: SocketAddr,
@@ -111,23 +112,23 @@ impl<H: Handler> Handler for Noted<H> {
 
 /// The other end of a connection.
 struct Peer {
-    /// None once it was reset.
+    /// None after a reset.
     stream: Option<TcpStream>,
     addr: SocketAddr,
-    /// What the kernel has not taken yet.
+    /// Bytes that the kernel has not taken yet.
     unsent: Vec<u8>,
-    /// It sends no more than that.
+    /// Whether it closes its sending half after these bytes.
     closes: bool,
-    /// What has come and was not asked for.
+    /// Bytes that arrived and were not read by the test.
     got: Vec<u8>,
-    /// Nothing more comes.
+    /// Whether its input has ended.
     finished: bool,
-    /// Because of a reset.
-    rude: bool,
+    /// Whether a reset ended it.
+    was_reset: bool,
 }
 
 impl Peer {
-    /// Passes on what there is in both directions: the bytes sent and received.
+    /// Moves all available bytes in both directions. Returns the numbers of bytes sent and received.
     fn pump(&mut self) -> (u64, u64) {
         let Some(stream) = &mut self.stream else { return (0, 0) };
         let mut sent = 0;
@@ -135,7 +136,7 @@ impl Peer {
             match stream.write(&self.unsent[sent..]) {
                 Ok(count) => sent += count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                // Who is reset hears of it when it reads.
+                // The read below finds the reset.
                 Err(_) => self.unsent.truncate(sent),
             }
         }
@@ -148,14 +149,14 @@ impl Peer {
             match stream.read_to_end(&mut self.got) {
                 Ok(_) => self.finished = true,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(_) => (self.finished, self.rude) = (true, true),
+                Err(_) => (self.finished, self.was_reset) = (true, true),
             }
         }
         (sent as u64, (self.got.len() - before) as u64)
     }
 }
 
-/// A reactor with one listener, and all of its peers.
+/// A reactor with one listener and all of its peers.
 struct World<H: Handler> {
     reactor: Reactor,
     listener: ListenerHandle<H::Message>,
@@ -168,7 +169,7 @@ struct World<H: Handler> {
 }
 
 impl<H: Handler> World<H> {
-    /// Passes on what there is: whether there was something.
+    /// Moves all available bytes. Returns whether there were any.
     fn pump(&mut self) -> bool {
         let mut moved = false;
         for peer in &self.peers {
@@ -180,7 +181,7 @@ impl<H: Handler> World<H> {
         moved
     }
 
-    /// Whether nothing can be under way.
+    /// Whether nothing is in transit.
     fn has_no_pending_state(&self) -> bool {
         let stats = self.listener.stats();
         let fates = self.fates.borrow();
@@ -194,13 +195,13 @@ impl<H: Handler> World<H> {
             })
     }
 
-    /// Turns until all is quiet, or nothing has happened for a while.
+    /// Turns until nothing is in transit, or nothing has happened for [`QUIET`].
     fn run(&mut self) {
         let deadline = now() + PATIENCE;
         let mut wait = Duration::ZERO;
         self.pump();
         loop {
-            assert!(now() < deadline, "the reactor does not come to rest");
+            assert!(now() < deadline, "the reactor does not become idle");
             let (before, from) = (self.listener.stats(), now());
             self.reactor.turn(Some(wait)).unwrap();
             let moved = self.pump() || self.listener.stats() != before;
@@ -215,7 +216,7 @@ impl<H: Handler> World<H> {
     }
 }
 
-/// As `condor::testing::Harness`, of which it has the part that sockets can do.
+/// The part of `condor::testing::Harness` that sockets can provide.
 pub(crate) struct Harness<H: Handler> {
     world: Rc<RefCell<World<H>>>,
     peer: Rc<RefCell<Peer>>,
@@ -272,7 +273,7 @@ impl<H: Handler> Harness<H> {
             closes: false,
             got: Vec::new(),
             finished: false,
-            rude: false,
+            was_reset: false,
         }));
         world.borrow_mut().peers.push(Rc::clone(&peer));
         world.borrow_mut().run();
@@ -391,17 +392,18 @@ impl<H: Handler> Harness<H> {
     }
 
     pub(crate) fn closed_with_unread_input(&self) -> bool {
-        self.peer.borrow().rude
+        self.peer.borrow().was_reset
     }
 
-    /// As far as can be told from outside: no slot is taken but for peers that hear on.
+    /// Approximate, because it is seen from outside: no slot is taken, except by peers that are
+    /// still open.
     pub(crate) fn is_gone(&self) -> bool {
         let world = self.world.borrow();
         let fates = world.fates.borrow();
-        let hears = |peer: &&Rc<RefCell<Peer>>| {
+        let is_open = |peer: &&Rc<RefCell<Peer>>| {
             !peer.borrow().finished && fates.contains_key(&peer.borrow().addr)
         };
-        let others = world.peers.iter().filter(hears).count() as u64;
+        let others = world.peers.iter().filter(is_open).count() as u64;
         self.is_finished() && world.listener.stats().open <= others
     }
 
@@ -411,13 +413,13 @@ impl<H: Handler> Harness<H> {
 }
 
 impl<H: Handler> Drop for Harness<H> {
-    /// A peer that a test forgets leaves.
+    /// A peer that is dropped closes its socket.
     fn drop(&mut self) {
         self.world.borrow_mut().peers.retain(|peer| !Rc::ptr_eq(peer, &self.peer));
     }
 }
 
-/// The peer takes what there is and goes. Afterwards nothing may be left.
+/// The peer takes all output and closes. Checks that nothing is left.
 pub(crate) fn conclude<H: Handler>(harness: &Harness<H>) {
     if !harness.is_finished() || harness.peer.borrow().stream.is_some() {
         harness.peer_closes();
@@ -426,9 +428,9 @@ pub(crate) fn conclude<H: Handler>(harness: &Harness<H>) {
     assert_clean(harness);
 }
 
-/// All connections are gone, and as many handlers were terminated as made.
+/// Checks that all connections are gone and that as many handlers were terminated as made.
 pub(crate) fn assert_clean<H: Handler>(harness: &Harness<H>) {
     let stats = harness.stats();
-    assert_eq!(stats.made, stats.terminated, "as many handlers terminated as made");
+    assert_eq!(stats.made, stats.terminated, "each handler is terminated once");
     assert_eq!(stats.open, 0);
 }

@@ -1,5 +1,5 @@
-//! A test that runs in a process of its own: one that lowers a limit, counts descriptors, or sets what
-//! a process has once.
+//! A test in its own process: one that lowers a limit, counts descriptors, or sets something that
+//! exists once per process.
 
 use std::process::{Command, Stdio};
 
@@ -10,8 +10,8 @@ pub(crate) fn is_child() -> bool {
     std::env::var_os(CHILD).is_some()
 }
 
-/// Runs one test of this binary again, alone in a process of its own, for tests that lower limits
-/// or count descriptors. The test asks [`is_child`] which of the two it is.
+/// Runs one test of this program again, alone in its own process. The test calls [`is_child`] to
+/// learn which of the two it is.
 pub(crate) fn child(test: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(CHILD, "1");
@@ -19,7 +19,7 @@ pub(crate) fn child(test: &str) -> Command {
     command
 }
 
-/// Waits for a test in a process of its own.
+/// Waits for a test in its own process, which has to pass.
 #[track_caller]
 pub(crate) fn passes(command: &mut Command) {
     let output = command.output().unwrap();
@@ -33,7 +33,7 @@ pub(crate) fn descriptors() -> Vec<u32> {
     let listed = std::fs::read_dir("/proc/self/fd").unwrap();
     let mut fds: Vec<u32> =
         listed.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
-    // The one that the directory itself was read through is closed again.
+    // Without the descriptor through which the directory was read, which is closed again.
     fds.retain(|fd| std::fs::symlink_metadata(format!("/proc/self/fd/{fd}")).is_ok());
     fds.sort_unstable();
     fds

@@ -1,4 +1,4 @@
-//! An example as a process: what it says, and how it ends.
+//! An example as a process: its output and its end.
 
 use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
@@ -10,13 +10,13 @@ pub(crate) mod built;
 
 use self::built::built;
 
-/// How long a program may take for anything. Far longer than it takes.
+/// How long a wait for a program may take. It is far longer than any wait should take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A program that runs. It is killed if a test forgets it.
+/// A running program. It is killed when it is dropped.
 pub(crate) struct Program(pub(crate) Child);
 
-/// What a program came to.
+/// How a program ended.
 #[derive(Debug)]
 pub(crate) struct End {
     /// None if a signal ended it.
@@ -26,12 +26,12 @@ pub(crate) struct End {
 }
 
 impl Program {
-    /// Starts the example. What it may read is written at once.
+    /// Starts the example and writes its whole input at once.
     pub(crate) fn start(name: &str, arguments: &[&str], input: &[u8]) -> Self {
         Self::start_into(Stdio::piped(), name, arguments, input)
     }
 
-    /// The same with an output of the test's choice.
+    /// The same with a given output.
     pub(crate) fn start_into(out: Stdio, name: &str, arguments: &[&str], input: &[u8]) -> Self {
         let mut child = Command::new(built(name))
             .args(arguments)
@@ -42,7 +42,7 @@ impl Program {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // A program that reads nothing has closed it perhaps.
+        // A program that reads no input may have closed it.
         let _ = child.stdin.take().unwrap().write_all(input);
         Self(child)
     }
@@ -58,11 +58,11 @@ impl Program {
         assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
     }
 
-    /// Waits for its end. (Nothing here says more than a pipe holds.)
+    /// Waits for its end. No program here writes more than a pipe holds.
     pub(crate) fn end(mut self) -> End {
         self.until("it ends", |program| program.0.try_wait().unwrap().is_some());
         let (mut out, mut err) = (String::new(), String::new());
-        // Either may have been closed by the test.
+        // The test may have closed either.
         if let Some(mut pipe) = self.0.stdout.take() {
             pipe.read_to_string(&mut out).unwrap();
         }
@@ -72,7 +72,7 @@ impl Program {
         End { code: self.0.wait().unwrap().code(), out, err }
     }
 
-    /// Waits until `done`, looking every millisecond.
+    /// Waits until `done`, which it calls every millisecond.
     #[expect(clippy::disallowed_methods, reason = "tests wait in real time")]
     pub(crate) fn until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
         let deadline = Instant::now() + PATIENCE;
@@ -90,7 +90,8 @@ impl Drop for Program {
     }
 }
 
-/// An option that takes a number is refused 0, with a word that names both and the limit.
+/// Checks that an option refuses 0, with a message that contains the option, the value and the
+/// limit.
 pub(crate) fn zero_is_refused(name: &str, arguments: &[&str], option: &str) {
     let end = Program::run(name, &[arguments, &[option, "0"]].concat());
     let message = format!("invalid value '0' for '{option} <");
@@ -98,7 +99,7 @@ pub(crate) fn zero_is_refused(name: &str, arguments: &[&str], option: &str) {
     assert!(end.err.contains(&message) && end.err.contains("0 is not in 1.."), "{end:?}");
 }
 
-/// `--help` helps, and what is not in it is refused.
+/// Checks that `--help` prints the options, and that an unknown option is refused.
 pub(crate) fn arguments_are_explained(name: &str, arguments: &[&str], option: &str) {
     let help = Program::run(name, &["--help"]);
     assert_eq!((help.code, help.err.as_str()), (Some(0), ""), "{name}: {help:?}");

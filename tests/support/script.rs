@@ -1,4 +1,4 @@
-//! The handler of all tests: made of closures, with a trace if it is to keep one.
+//! The handler of all tests: made of closures, with an optional trace of its callbacks.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -6,7 +6,7 @@ use std::sync::mpsc::Sender;
 
 use condor::{Action, Address, CloseReason, Context, Handler, Info};
 
-/// What happened to a handler, in order.
+/// One callback of a handler.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Seen {
     Packet(Vec<u8>),
@@ -17,16 +17,16 @@ pub(crate) enum Seen {
     End(CloseReason),
 }
 
-/// What happened to the handlers that write into it.
+/// The callbacks of the handlers that record into it, in order.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Trace(Rc<RefCell<Vec<Seen>>>);
 
 impl Trace {
-    fn note(&self, seen: Seen) {
+    fn record(&self, seen: Seen) {
         self.0.borrow_mut().push(seen);
     }
 
-    /// What was noted since last asked.
+    /// The callbacks since the last call.
     pub(crate) fn read(&self) -> Vec<Seen> {
         std::mem::take(&mut self.0.borrow_mut())
     }
@@ -34,10 +34,10 @@ impl Trace {
 
 type Effect = Box<dyn FnOnce(&mut Context<'_, Do>) -> Action<'static> + Send>;
 
-/// A message: do this, now.
+/// A message that runs a closure in the handler.
 pub(crate) struct Do(&'static str, Effect);
 
-/// A message that only shows up in the trace.
+/// A message that is only recorded in the trace.
 pub(crate) fn note(name: &'static str) -> Do {
     order(name, |_| Action::Continue)
 }
@@ -53,11 +53,11 @@ type OnInit<M> = Box<dyn FnMut(&mut Context<'_, M>) -> Action<'static>>;
 type OnPacket<M> = Box<dyn FnMut(&[u8], &mut Context<'_, M>) -> Action<'static>>;
 type OnInfo<M> = Box<dyn FnMut(Info<'_, M>, &mut Context<'_, M>) -> Action<'static>>;
 type OnEnd = Box<dyn FnMut(CloseReason)>;
-/// What becomes of a message, once it is noted.
+/// How a message is handled.
 type OnMessage<M> = fn(M, &Trace, &mut Context<'_, M>) -> Action<'static>;
 
-/// A handler made of closures. Without any it sends every packet back, and takes the default action on
-/// everything else.
+/// A handler made of closures. Without any it sends every packet back, and takes the default action
+/// for everything else.
 pub(crate) struct Script<M> {
     trace: Option<(Trace, OnMessage<M>)>,
     init: Option<OnInit<M>>,
@@ -66,13 +66,13 @@ pub(crate) struct Script<M> {
     end: Option<OnEnd>,
 }
 
-/// One that keeps a trace, and does what messages say.
+/// A script with a trace that runs the closures in its messages.
 pub(crate) type Actor = Script<Do>;
 
 impl Actor {
     pub(crate) fn echo(trace: &Trace) -> Self {
         let on_message: OnMessage<Do> = |Do(name, effect), trace, ctx| {
-            trace.note(Seen::Message(name));
+            trace.record(Seen::Message(name));
             effect(ctx)
         };
         Self { trace: Some((trace.clone(), on_message)), ..Self::new() }
@@ -100,7 +100,7 @@ impl<M: Send + 'static> Script<M> {
         self
     }
 
-    /// Everything, but for messages of one that keeps a trace.
+    /// Called for everything except packets. A script with a trace handles messages itself.
     pub(crate) fn info(
         mut self,
         call: impl FnMut(Info<'_, M>, &mut Context<'_, M>) -> Action<'static> + 'static,
@@ -114,7 +114,7 @@ impl<M: Send + 'static> Script<M> {
         self
     }
 
-    /// Tells how it ended.
+    /// Sends the reason of its end.
     pub(crate) fn ends(self, to: &Sender<CloseReason>) -> Self {
         let to = to.clone();
         self.end(move |reason| {
@@ -122,7 +122,7 @@ impl<M: Send + 'static> Script<M> {
         })
     }
 
-    /// Tells its address, as soon as it has one.
+    /// Sends its address in `init`.
     pub(crate) fn sends_address(self, to: &Sender<Address<M>>) -> Self {
         let to = to.clone();
         self.init(move |ctx| {
@@ -131,9 +131,9 @@ impl<M: Send + 'static> Script<M> {
         })
     }
 
-    fn note(&self, seen: impl FnOnce() -> Seen) {
+    fn record(&self, seen: impl FnOnce() -> Seen) {
         if let Some((trace, _)) = &self.trace {
-            trace.note(seen());
+            trace.record(seen());
         }
     }
 }
@@ -146,7 +146,7 @@ impl<M: Send + 'static> Handler for Script<M> {
     }
 
     fn handle_packet<'a>(&'a mut self, packet: &'a [u8], ctx: &mut Context<'_, M>) -> Action<'a> {
-        self.note(|| Seen::Packet(packet.to_vec()));
+        self.record(|| Seen::Packet(packet.to_vec()));
         match &mut self.packet {
             Some(call) => call(packet, ctx),
             None => Action::send(packet),
@@ -161,9 +161,9 @@ impl<M: Send + 'static> Handler for Script<M> {
             (info, _) => info,
         };
         match info {
-            Info::Timeout(bytes) => self.note(|| Seen::Timeout(bytes.to_vec())),
-            Info::Shutdown => self.note(|| Seen::Shutdown),
-            Info::Writable => self.note(|| Seen::Writable),
+            Info::Timeout(bytes) => self.record(|| Seen::Timeout(bytes.to_vec())),
+            Info::Shutdown => self.record(|| Seen::Shutdown),
+            Info::Writable => self.record(|| Seen::Writable),
             _ => {}
         }
         match &mut self.info {
@@ -173,7 +173,7 @@ impl<M: Send + 'static> Handler for Script<M> {
     }
 
     fn terminate(mut self, reason: CloseReason) {
-        self.note(|| Seen::End(reason));
+        self.record(|| Seen::End(reason));
         if let Some(call) = &mut self.end {
             call(reason);
         }

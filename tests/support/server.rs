@@ -1,11 +1,11 @@
-//! What is true of every example that serves.
+//! Checks that hold for every example that serves.
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use crate::program::Program;
 
-/// The next line that it prints.
+/// The next line that the program prints.
 pub(crate) fn line(program: &mut Program) -> String {
     let out = program.0.stdout.as_mut().unwrap();
     let (mut line, mut byte) = (Vec::new(), [0]);
@@ -15,7 +15,7 @@ pub(crate) fn line(program: &mut Program) -> String {
     String::from_utf8(line).unwrap()
 }
 
-/// A server that listens: the program, and where, as its first line says.
+/// Starts a server. Returns the program and its address, which its first line contains.
 pub(crate) fn serving(name: &str, arguments: &[&str]) -> (Program, SocketAddr) {
     let mut program = Program::start(name, arguments, b"");
     let line = line(&mut program);
@@ -24,8 +24,8 @@ pub(crate) fn serving(name: &str, arguments: &[&str]) -> (Program, SocketAddr) {
     (program, addr)
 }
 
-/// Goal: every server takes addresses and names, serves whether its output is read or not, and ends
-/// on a signal. `others` are arguments that it needs.
+/// Goal: every server accepts addresses and names, serves whether its output is read or not, and
+/// ends on a signal. `others` are further arguments that it needs.
 pub(crate) fn behaves(name: &str, others: &[&str]) {
     let with = |listen| [others, &["--listen", listen]].concat();
     for (listen, is_v4) in [("127.0.0.1:0", true), (":0", true), ("localhost:0", false)] {
@@ -37,9 +37,9 @@ pub(crate) fn behaves(name: &str, others: &[&str]) {
         program.signal("TERM");
         let _ = client.read_to_end(&mut Vec::new()); // a greeting, a farewell, or nothing
         drop(client);
-        assert_eq!(program.end().code, Some(0), "{name} {listen}, nobody reads its output");
+        assert_eq!(program.end().code, Some(0), "{name} {listen}, with its output unread");
     }
-    // Names that nobody has to look for: an empty label is no name.
+    // Text that needs no name server to be refused: an empty label is no name.
     for listen in ["a..b:5555", "127.0.0.1", "5555", ":70000", "localhost:", ""] {
         let end = Program::run(name, &with(listen));
         let message = format!("'{listen}' for '--listen <HOST:PORT>'");

@@ -1,5 +1,5 @@
-//! A server on a thread of its own, or turned by hand, and a blocking client with nothing of the
-//! library's own in it.
+//! A server on its own thread, or turned by the test, and a blocking client that uses nothing of the
+//! library.
 
 use std::fmt;
 use std::io::{ErrorKind, Read, Write};
@@ -44,7 +44,7 @@ pub(crate) fn settle(reactor: &mut Reactor) {
         if idle {
             return;
         }
-        assert!(now() < deadline, "the reactor does not come to rest");
+        assert!(now() < deadline, "the reactor does not become idle");
     }
 }
 
@@ -62,7 +62,7 @@ pub(crate) fn shards() -> usize {
     std::env::var("CONDOR_TEST_SHARDS").map_or(1, |count| count.parse().unwrap())
 }
 
-/// A server on which listeners are being started.
+/// A reactor or shards on which a test starts listeners, before they run.
 pub(crate) enum Starter {
     One(Box<Reactor>),
     Many(Shards),
@@ -103,15 +103,15 @@ impl Starter {
     }
 }
 
-/// A reactor, or [`shards`], that runs on a thread of its own. Dropped, it is shut down by force, and
-/// every handler made must have been terminated.
+/// A reactor, or [`shards`], that runs on its own thread. When it is dropped it is shut down by
+/// force, and every handler must have been terminated.
 pub(crate) struct Server {
     pub(crate) handle: Handle,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Server {
-    /// Has `setup` start listeners on a new thread, and runs them.
+    /// Runs `setup`, which starts listeners, on a new thread, and then runs the reactor there.
     pub(crate) fn with<T: Send + 'static>(
         options: ReactorOptions,
         setup: impl FnOnce(&mut Starter) -> T + Send + 'static,
@@ -119,7 +119,7 @@ impl Server {
         Self::sharded(shards(), options, setup)
     }
 
-    /// The same with a number of shards of its own.
+    /// The same with a given number of shards.
     pub(crate) fn sharded<T: Send + 'static>(
         shards: usize,
         options: ReactorOptions,
@@ -161,7 +161,7 @@ impl Server {
     }
 
     /// One listener whose handlers send everything back. The packet `block` of its first connection
-    /// blocks the reactor: the receiver is told when it begins, and the sender ends it.
+    /// blocks the reactor: the receiver gets a value when it begins, and the sender ends it.
     pub(crate) fn blocking(
         reactor: ReactorOptions,
         options: ListenerOptions,
@@ -189,7 +189,7 @@ impl Server {
         self.handle.stats()
     }
 
-    /// Waits for the thread, after something else has made `run` return.
+    /// Waits for the thread after `run` was made to return.
     pub(crate) fn join(mut self) {
         self.finish();
     }
@@ -214,7 +214,7 @@ impl Drop for Server {
     }
 }
 
-/// What only the first handler gets, whichever shard makes it.
+/// A value that only the first handler gets, on whichever shard it is.
 pub(crate) struct First<T>(Arc<Mutex<Option<T>>>);
 
 impl<T> First<T> {
@@ -235,14 +235,13 @@ impl<T> Clone for First<T> {
 
 // ---- clients ----
 
-/// An endpoint of TCP as the address that it is.
+/// The address of a TCP endpoint.
 #[track_caller]
 pub(crate) fn inet(endpoint: impl Into<Endpoint>) -> SocketAddr {
     endpoint.into().as_inet().unwrap()
 }
 
-/// A blocking client that speaks packets with a two-byte length. It has nothing of the library's
-/// own in it.
+/// A blocking client for packets with a two-byte length. It uses nothing of the library.
 pub(crate) struct Client {
     pub(crate) stream: TcpStream,
 }
@@ -253,7 +252,7 @@ impl Client {
         Self::from(TcpStream::connect_timeout(&inet(addr), PATIENCE).unwrap())
     }
 
-    /// A client whose kernel takes little before it is read.
+    /// A client with a small receive buffer: its kernel takes little before it is read.
     #[track_caller]
     pub(crate) fn with_small_window(addr: impl Into<Endpoint>) -> Self {
         let addr = inet(addr);
@@ -299,7 +298,7 @@ impl Client {
         self.stream.shutdown(Shutdown::Write).unwrap();
     }
 
-    /// Everything up to the end of the stream, which must be an end and not a reset.
+    /// All bytes up to the end of the stream, which must be an end and not a reset.
     #[track_caller]
     pub(crate) fn read_to_end(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();
@@ -307,14 +306,14 @@ impl Client {
         rest
     }
 
-    /// The stream ends here.
+    /// Checks that the stream ends here.
     #[track_caller]
     pub(crate) fn expect_end(&mut self) {
         let rest = self.read_to_end();
         assert!(rest.is_empty(), "{} bytes instead of the end: {:?}", rest.len(), head(&rest));
     }
 
-    /// The connection is over, by an end or by a reset, whatever still arrives before.
+    /// Checks that the connection ends, by an end or a reset, after any remaining bytes.
     #[track_caller]
     pub(crate) fn expect_gone(&mut self) {
         let mut sink = [0; 4096];
