@@ -29,11 +29,11 @@ fn a_hundred_requests_and_half_a_close_get_a_hundred_answers() {
 /// packet, while packets wait.
 #[test]
 fn an_init_that_stops_gets_no_packet() {
-    for farewell in [true, false] {
+    for with_answer in [true, false] {
         let trace = Trace::default();
         let own = trace.clone();
         let harness = Harness::new(options().max_connections(1), move |_| {
-            Actor::echo(&own).init(move |_| match farewell {
+            Actor::echo(&own).init(move |_| match with_answer {
                 true => Action::send_and_stop("go away", CloseReason::Normal),
                 false => Action::stop(CloseReason::Normal),
             })
@@ -41,7 +41,7 @@ fn an_init_that_stops_gets_no_packet() {
         let next = harness.connect();
         next.receive(wire(&[b"hello"]));
         assert_eq!(trace.read(), [Seen::End(CloseReason::Normal)]);
-        let expected: &[&[u8]] = if farewell { &[b"go away"] } else { &[] };
+        let expected: &[&[u8]] = if with_answer { &[b"go away"] } else { &[] };
         assert_eq!(harness.packets(), expected);
         harness.peer_closes();
         assert_eq!(next.packets(), expected);
@@ -151,11 +151,11 @@ fn messages_sent_in_a_callback_come_after_it() {
     conclude(&one);
 }
 
-struct Listening {
-    heard: Rc<Cell<u32>>,
+struct Counting {
+    received: Rc<Cell<u32>>,
 }
 
-impl Handler for Listening {
+impl Handler for Counting {
     type Message = &'static str;
 
     fn handle_packet<'a>(
@@ -175,7 +175,7 @@ impl Handler for Listening {
             Info::Message("pause") => ctx.pause_reading(),
             Info::Message("resume") => ctx.resume_reading(),
             Info::Message("stop") => return Action::stop(CloseReason::Normal),
-            Info::Message(_) => self.heard.set(self.heard.get() + 1),
+            Info::Message(_) => self.received.set(self.received.get() + 1),
             other => return other.default_action(),
         }
         Action::Continue
@@ -186,21 +186,21 @@ impl Handler for Listening {
 /// connections, one of them paused, one lingering, with a budget of 100 messages a turn.
 #[test]
 fn a_broadcast_reaches_every_connection_within_the_budget() {
-    let heard = Rc::new(Cell::new(0));
-    let count = Rc::clone(&heard);
+    let received = Rc::new(Cell::new(0));
+    let count = Rc::clone(&received);
     let harness = Harness::with(
         ReactorOptions::new().message_budget(100),
         options().max_connections(1_000),
-        move |_| Listening { heard: count.clone() },
+        move |_| Counting { received: count.clone() },
     );
     let others: Vec<_> = (1..300).map(|_| harness.connect()).collect();
     others[0].message("pause");
     others[1].message("stop");
     others[2].message("stop");
     others[2].peer_closes();
-    heard.set(0);
+    received.set(0);
     harness.broadcast("hello");
-    assert_eq!(heard.get(), 298);
+    assert_eq!(received.get(), 298);
     assert!(harness.stats().message_budget_hits >= 2);
     for other in &others {
         other.peer_closes();

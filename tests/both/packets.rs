@@ -210,10 +210,12 @@ fn an_end_between_packets_is_an_ordinary_one() {
 /// three packets in one read; the handler stops at the second.
 #[test]
 fn packets_after_a_stop_are_not_delivered() {
-    for farewell in [true, false] {
+    for with_answer in [true, false] {
         let (harness, trace) = actor(options(), |trace| {
             Actor::echo(trace).packet(move |packet, _| match packet {
-                b"stop" if farewell => Action::send_and_stop("bye", CloseReason::Custom("asked")),
+                b"stop" if with_answer => {
+                    Action::send_and_stop("bye", CloseReason::Custom("asked"))
+                }
                 b"stop" => Action::stop(CloseReason::Custom("asked")),
                 _ => Action::send(packet.to_vec()),
             })
@@ -221,7 +223,7 @@ fn packets_after_a_stop_are_not_delivered() {
         harness.receive(wire(&[b"one", b"stop", b"three"]));
         let end = Seen::End(CloseReason::Custom("asked"));
         assert_eq!(trace.read(), [packet(b"one"), packet(b"stop"), end]);
-        let answers: &[&[u8]] = if farewell { &[b"one", b"bye"] } else { &[b"one"] };
+        let answers: &[&[u8]] = if with_answer { &[b"one", b"bye"] } else { &[b"one"] };
         assert_eq!(harness.packets(), answers);
         conclude(&harness);
         assert_eq!(trace.read(), [], "terminated once");

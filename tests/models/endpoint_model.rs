@@ -39,8 +39,7 @@ proptest! {
 
     /// Goal: an endpoint has one printed form, whatever form was parsed. Method: any text.
     #[test]
-    fn every_spelling_of_an_endpoint_is_printed_the_same(name in bytes(), is_unix in any::<bool>())
-    /// {
+    fn all_spellings_of_an_endpoint_print_the_same(name in bytes(), is_unix in any::<bool>()) {
         let name = String::from_utf8_lossy(&name);
         let text = if is_unix { format!("unix:{name}") } else { name.into_owned() };
         match text.parse::<Endpoint>() {

@@ -40,9 +40,9 @@ fn a_message_that_reaches_no_connection_frees_its_place() {
     let (gone, free) = stopped();
     gone.peer_closes();
     assert!(!lingers.is_gone() && left.is_gone() && gone.is_gone());
-    let lives = harness.address();
+    let open = harness.address();
     for (whose, address) in
-        [("lives", &lives), ("lingers", &lingering), ("replaced", &replaced), ("free", &free)]
+        [("open", &open), ("lingers", &lingering), ("replaced", &replaced), ("free", &free)]
     {
         for round in 0..3 {
             let before = harness.stats();
@@ -50,7 +50,7 @@ fn a_message_that_reaches_no_connection_frees_its_place() {
             harness.turn();
             takes(1, address, || note(whose));
             harness.run();
-            let (delivered, lost) = if whose == "lives" { (4, 0) } else { (0, 4) };
+            let (delivered, lost) = if whose == "open" { (4, 0) } else { (0, 4) };
             let stats = harness.stats();
             assert_eq!(stats.messages - before.messages, delivered, "{whose}, round {round}");
             assert_eq!(stats.dropped_messages - before.dropped_messages, lost, "{whose}");

@@ -48,8 +48,8 @@ fn broadcasts_free_their_place_once_every_connection_has_them() {
     let budget = ReactorOptions::new().message_budget(3);
     let mut reactor = Reactor::with_options(budget).unwrap();
     let options = any_port().mailbox_capacity(3);
-    let heard = |_: &condor::Accepted<'_>| Script::<Fragile>::new().info(|_, _| Action::Continue);
-    let listener = reactor.start_listener("test", options, heard).unwrap();
+    let factory = |_: &condor::Accepted<'_>| Script::<Fragile>::new().info(|_, _| Action::Continue);
+    let listener = reactor.start_listener("test", options, factory).unwrap();
     let fill = |fragile: bool, when: &str| {
         for nth in 0..3 {
             assert!(listener.broadcast(Fragile(fragile)).is_ok(), "number {nth} is refused {when}");
@@ -107,8 +107,8 @@ impl Drop for Sharp {
 #[test]
 fn a_broadcast_whose_drop_panics_frees_its_place() {
     let mut reactor = Reactor::new().unwrap();
-    let heard = |_: &condor::Accepted<'_>| Script::<Sharp>::new().info(|_, _| Action::Continue);
-    let listener = reactor.start_listener("test", any_port().mailbox_capacity(1), heard).unwrap();
+    let factory = |_: &condor::Accepted<'_>| Script::<Sharp>::new().info(|_, _| Action::Continue);
+    let listener = reactor.start_listener("test", any_port().mailbox_capacity(1), factory).unwrap();
     let mut client = None;
     for open in [0, 1] {
         drive(&mut reactor, "the connection", || listener.stats().open == open);
@@ -272,8 +272,8 @@ fn the_report_of_a_shutdown_is_a_sum() {
     assert!(after.is_sorted(), "{after:?}");
 }
 
-/// Whether a thread of this name runs.
-fn lives(name: &str) -> bool {
+/// Whether a thread of this name exists.
+fn thread_runs(name: &str) -> bool {
     std::fs::read_dir("/proc/self/task").unwrap().any(|task| {
         let comm = std::fs::read_to_string(task.unwrap().path().join("comm"));
         comm.is_ok_and(|comm| comm.trim_end() == name)
@@ -307,7 +307,7 @@ fn a_shard_that_has_shut_down_leaves_its_report() {
     let [stays, leaves] = &mut clients;
     leaves.expect_end();
     leaves.finish();
-    until("its shard has ended", || !(lives("legacy/0") && lives("legacy/1")));
+    until("its shard has ended", || !(thread_runs("legacy/0") && thread_runs("legacy/1")));
     assert_eq!(first.report(), None);
     let second = handle.shutdown().unwrap();
     stays.expect_gone();

@@ -213,9 +213,9 @@ impl condor::Handler for Counted {
 #[test]
 fn a_client_that_has_seen_the_end_may_go_on_sending() {
     let (ends, ended) = channel();
-    let (heard, hears) = channel();
+    let (packets, received) = channel();
     let (_server, listener) = Server::one(any_port(), move |_| {
-        let heard = heard.clone();
+        let packets = packets.clone();
         Script::<()>::new()
             .packet(move |packet, ctx| {
                 if packet == b"bye" {
@@ -223,7 +223,7 @@ fn a_client_that_has_seen_the_end_may_go_on_sending() {
                     ctx.send(vec![7; 50_000]).unwrap();
                     ctx.end_output();
                 } else {
-                    heard.send(packet.to_vec()).unwrap();
+                    packets.send(packet.to_vec()).unwrap();
                 }
                 Action::Continue
             })
@@ -234,7 +234,7 @@ fn a_client_that_has_seen_the_end_may_go_on_sending() {
     assert_eq!(client.read_to_end(), framed(&[7; 50_000]));
     for packet in [&b"one"[..], b"two"] {
         client.send(packet);
-        assert_eq!(next(&hears), packet);
+        assert_eq!(next(&received), packet);
     }
     client.finish();
     assert_eq!(next(&ended), CloseReason::PeerClosed);

@@ -121,19 +121,19 @@ fn broadcasts_that_wait_together_arrive_in_order() {
         }
         assert_eq!(before, 71 + 72 + 1 + 6, "a message was delivered twice");
         for (at, client) in clients.iter_mut().enumerate() {
-            let mut heard = said.clone();
+            let mut expected = said.clone();
             match at {
                 0 => {}
-                1 => heard.push("for you".to_owned()),
+                1 => expected.push("for you".to_owned()),
                 _ => {
-                    heard.truncate(6);
-                    heard.insert(0, "stop at 6".to_owned());
+                    expected.truncate(6);
+                    expected.insert(0, "stop at 6".to_owned());
                 }
             }
             if at < 2 {
-                heard.push("all said".to_owned());
+                expected.push("all said".to_owned());
             }
-            for text in heard {
+            for text in expected {
                 assert_eq!(client.receive(), text.into_bytes(), "client {at}, budget {budget}");
             }
         }

@@ -115,7 +115,7 @@ fn a_reused_slot_keeps_its_owners_apart() {
         drive(&mut reactor, "the successor's answer", || next.arrived() == 6);
         assert_eq!(next.receive(), b"next");
         let stats = listener.stats();
-        assert_eq!((stats.open, stats.terminated), (1, round), "the successor is alive");
+        assert_eq!((stats.open, stats.terminated), (1, round), "the successor is open");
         owner = next;
     }
     let ids = ids.take();

@@ -273,7 +273,7 @@ fn addresses_broadcasts_close_and_stats_reach_across_shards() {
         *client = Client::connect(addr);
         next(&address);
         assert_eq!(listener.stats().closed(CloseKind::Shutdown), ends + 1);
-        closed.send("nobody".into()).unwrap();
+        closed.send("unknown".into()).unwrap();
     }
     until("both were dropped", || listener.stats().dropped_messages == 2);
     assert_eq!(listener.stats().closed(CloseKind::Shutdown), 2);
@@ -812,7 +812,7 @@ fn what_was_acknowledged_before_the_stop_is_answered_by_two_shards() {
     what_was_acknowledged_before_the_stop_is_answered(2);
 }
 
-// ---- a shard that dies ----
+// ---- a shard that fails ----
 
 /// Goal: if one shard cannot start, nothing is served, `run` returns the cause, and no thread waits
 /// for ever. Method: a hook that panics on shard 1, while clients and a drain wait.
