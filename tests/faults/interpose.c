@@ -1,18 +1,18 @@
-/* LD_PRELOAD: a kernel that is allowed to do all this, and one day will.
+/* LD_PRELOAD library that makes system calls behave in allowed but rare ways.
  *
  * Each variable is a percentage of calls, unless it says otherwise:
  *   FAULT_SHORT_WRITE  a send takes only a part
  *   FAULT_SHORT_READ   a receive gives only a part of what has arrived
  *   FAULT_EINTR        send, receive, accept and epoll_wait are interrupted
  *   FAULT_ONE_EVENT    1: epoll_wait reports one event at a time
- *   FAULT_BUFFER       bytes: both socket buffers of every listener, inherited by what it accepts
+ *   FAULT_BUFFER       bytes: both socket buffers of every listener; accepted sockets inherit them
  *   FAULT_LATE         a file: while it exists, epoll_wait is half a second late with the events it found
- *   FAULT_SEED         the seed of all of it
- *   FAULT_REPORT       a file: at exit, how often each thing was done
+ *   FAULT_SEED         the seed of the random choices
+ *   FAULT_REPORT       a file: at exit it gets the count of each fault
  *
  * A real short write or read means that the socket's buffer was full or empty, so that an edge-triggered
- * epoll announces the socket again when that changes. Here the rest is there at once, so it is announced at
- * once: EPOLL_CTL_MOD with the events of before makes epoll look again.
+ * epoll announces the socket again when that changes. Here the rest is there at once, so it has to be
+ * announced at once: EPOLL_CTL_MOD with the same events makes epoll check the socket again.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -27,7 +27,7 @@
 
 #define DESCRIPTORS 65536
 
-/* A connection that accept4 returned, and how it is registered; epoll is 0 while it is not. */
+/* A connection that accept4 returned, and its registration. epoll is 0 while it is not registered. */
 struct connection {
     int accepted;
     int epoll;
@@ -102,7 +102,7 @@ static int happens(int percent)
     return percent && random_number() % 100 < (unsigned long long)percent;
 }
 
-/* Only accepted connections see faults: pipes and socket pairs of the process's own have other rules. */
+/* Only accepted connections get faults, because pipes and socket pairs follow other rules. */
 static struct connection *connection(int fd)
 {
     if (fd < 0 || fd >= DESCRIPTORS || !connections[fd].accepted)
@@ -127,7 +127,7 @@ static void announce_again(int fd)
     errno = saved;
 }
 
-/* The part of `available` bytes that goes through; all of them most of the time. */
+/* How many of the `available` bytes pass: usually all. */
 static size_t part(size_t available, int percent, unsigned long *counter)
 {
     if (available < 2 || !happens(percent))

@@ -1,12 +1,11 @@
-//! A server whose handlers panic where they are told to, and which stops at a packet timeout, as is
-//! the default: what the checks `stampede` and `slowloris-stopped` run.
+//! A server for the checks `stampede` and `slowloris-stopped`. Its handlers panic where a packet
+//! demands it. At a packet timeout they take the default action and stop.
 //!
-//! A factory or an `init` has seen no packet yet, so they go by the peer's address: for 127.0.0.2
-//! the factory panics, for 127.0.0.3 `init` does. Everywhere else it is a packet that says so; any
-//! other packet comes back. SIGTERM drains.
+//! The factory and `init` have no packet, so the peer's address decides: for 127.0.0.2 the factory
+//! panics, for 127.0.0.3 `init` panics. All other panics are requested by a packet. Any other packet
+//! is sent back. SIGTERM drains.
 //!
-//! Its panic hook is quiet about panics that were asked for, and counts them. Log lines go to
-//! stdout.
+//! Its panic hook counts the requested panics, and prints only other panics. Log lines go to stdout.
 
 #![expect(clippy::print_stdout, reason = "a program may")]
 
@@ -27,17 +26,17 @@ use signal_hook::iterator::Signals;
 const IN_FACTORY: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 const IN_INIT: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
 
-/// What the hook knows them by.
+/// The payload of requested panics.
 const ON_PURPOSE: &str = "on purpose";
 
-/// How often the hook was called for a panic on purpose.
+/// How often the hook was called for a requested panic.
 static SEEN: AtomicU64 = AtomicU64::new(0);
 
-fn go_off() -> ! {
+fn panic_on_request() -> ! {
     panic_any(ON_PURPOSE)
 }
 
-/// A panic that was not asked for is as loud as ever.
+/// Counts requested panics without printing them. Other panics are printed as usual.
 fn quiet_hook() {
     let loud = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
@@ -49,7 +48,7 @@ fn quiet_hook() {
     }));
 }
 
-/// Log lines, on stdout.
+/// Prints log lines on stdout.
 struct Lines;
 
 impl Log for Lines {
@@ -77,7 +76,7 @@ struct Panicky(Last);
 impl Panicky {
     fn make(peer: &Accepted<'_>) -> Self {
         if peer.peer_addr().ip() == Some(IN_FACTORY) {
-            go_off();
+            panic_on_request();
         }
         Self(Last::Nothing)
     }
@@ -88,14 +87,14 @@ impl Handler for Panicky {
 
     fn init(&mut self, ctx: &mut Context<'_, ()>) -> Action<'_> {
         if ctx.peer_addr().ip() == Some(IN_INIT) {
-            go_off();
+            panic_on_request();
         }
         Action::Continue
     }
 
     fn handle_packet<'a>(&'a mut self, packet: &'a [u8], ctx: &mut Context<'_, ()>) -> Action<'a> {
         match packet {
-            b"panic in handle_packet" => go_off(),
+            b"panic in handle_packet" => panic_on_request(),
             b"panic in handle_info" => match ctx.address().send(()) {
                 Ok(()) => Action::Continue,
                 Err(error) => Action::send(error.to_string()),
@@ -118,14 +117,14 @@ impl Handler for Panicky {
 
     fn handle_info<'a>(&'a mut self, info: Info<'a, ()>, _: &mut Context<'_, ()>) -> Action<'a> {
         match info {
-            Info::Message(()) => go_off(),
+            Info::Message(()) => panic_on_request(),
             other => other.default_action(),
         }
     }
 
     fn terminate(self, _: CloseReason) {
         if self.0 == Last::TerminatePanics {
-            go_off();
+            panic_on_request();
         }
     }
 }
@@ -133,7 +132,7 @@ impl Handler for Panicky {
 impl Drop for Panicky {
     fn drop(&mut self) {
         if self.0 == Last::DropPanics {
-            go_off();
+            panic_on_request();
         }
     }
 }
@@ -165,7 +164,7 @@ fn main() -> Result<(), Error> {
         .max_connections(options.max_connections);
     let listener = reactor.start_listener("panicky", listening, Panicky::make)?;
     println!("listening on {}", listener.local_addr());
-    // From here on: the first line is for whoever has started this.
+    // Only now, because the first line on stdout must be the address.
     if log::set_logger(&Lines).is_ok() {
         log::set_max_level(LevelFilter::Warn);
     }

@@ -1,4 +1,4 @@
-"""Peers that do not keep to the protocol, and ends of streams that must be clean."""
+"""Peers that violate the protocol, and streams that must end in order."""
 
 import random
 import socket
@@ -18,7 +18,7 @@ STRANGERS = {
 }
 
 
-@check("garbage", "HTTP, TLS, PROXY and others are refused at the header; random bytes harm nobody")
+@check("garbage", "HTTP, TLS, PROXY and others are refused at the header; random bytes harm no other client")
 def garbage():
     seed = random.SystemRandom().randrange(1 << 30)
     source = random.Random(seed)
@@ -35,7 +35,7 @@ def garbage():
 
 
 def babble(server, source):
-    """Random bytes, then one of the ways to leave."""
+    """Sends random bytes, then closes in one of several ways."""
     with Client(server) as client:
         client.send(source.randbytes(source.randint(1, 3000)))
         leave = source.choice(("close", "reset", "half-close"))
@@ -46,7 +46,7 @@ def babble(server, source):
             client.read_to_end()
 
 
-@check("stop-with-unread-input", "send_and_stop with 2 MB behind it: the answer arrives, then the end of the stream, not a reset")
+@check("stop-with-unread-input", "send_and_stop with 2 MB of input after it: the answer arrives, then the end of the stream, not a reset")
 def stop_with_unread_input():
     with Trial() as trial:
         with Client(trial.server) as client:
@@ -58,7 +58,7 @@ def stop_with_unread_input():
         return f"answer and end of stream; {trial.finish()}"
 
 
-@check("half-close", "100 requests, then the peer's end of stream: 100 answers, then ours")
+@check("half-close", "100 requests, then the peer's end of stream: 100 answers, then the server's end of stream")
 def half_close():
     requests = [b"request %d" % number for number in range(100)]
     with Trial() as trial:

@@ -1,4 +1,4 @@
-"""Handlers that panic: the one thing that user code can do to all others."""
+"""Handlers that panic."""
 
 import collections
 import contextlib
@@ -12,9 +12,9 @@ from kit.trial import Trial
 
 HERD = 100
 SECONDS = 10.0
-# Of a hundred connections in a round, so many panic on average.
+# The average number of panics in a round of a hundred connections.
 DOOMED = 5
-# What a server called panicky.rs does with them.
+# Packets at which panicky.rs panics.
 PACKETS = {
     "handle_packet": b"panic in handle_packet",
     "handle_info": b"panic in handle_info",
@@ -23,7 +23,7 @@ PACKETS = {
     "drop": b"panic in drop",
 }
 ADDRESSES = {"factory": "127.0.0.2", "init": "127.0.0.3"}
-# The packets behind these are answered as well: the panic comes by a message or a timer.
+# After these packets, later packets are still answered, because a message or a timer panics.
 LATER = ("handle_info", "timer")
 
 
@@ -52,7 +52,7 @@ def stampede():
 
 
 class Herd:
-    """Connections that ask in turn, of which some go off now and then and are replaced."""
+    """Connections that send requests. Some of them make their handlers panic, and are replaced."""
 
     def __init__(self, server, source):
         self.panics = collections.Counter()
@@ -70,7 +70,7 @@ class Herd:
             client.close()
 
     def round(self):
-        """Everybody asks before the first answer is read, so that turns have both kinds in them."""
+        """Sends on all connections before it reads an answer, so that a turn has packets of both kinds."""
         fates = [self._fate() for _ in self._clients]
         batches = [self._send(client, fate) for client, fate in zip(self._clients, fates)]
         for place, address in ADDRESSES.items():
@@ -88,11 +88,11 @@ class Herd:
             self._clients[number] = Client(self._server)
 
     def _fate(self):
-        """Where this one goes off in this round, if it does."""
+        """Chooses where this connection's handler panics in this round, or None."""
         return self._source.choice(list(PACKETS)) if self._source.randrange(HERD) < DOOMED else None
 
     def _send(self, client, fate):
-        """Sends up to eight requests in one segment, and the one that panics among them."""
+        """Sends up to eight requests in one segment. One of them may panic."""
         requests = [self._source.randbytes(self._source.randint(0, 40)) for _ in range(self._source.randint(1, 8))]
         place = self._source.randint(0, len(requests))
         before, behind = requests[:place], requests[place:]
@@ -106,14 +106,14 @@ class Herd:
             self.answers += 1
 
     def _strand(self, place, address):
-        """One whose handler cannot be made, or not be initialised."""
+        """Connects where the factory or `init` panics."""
         with contextlib.closing(Client(self._server, source=address)) as client:
             client.expect_end(f"after a panic in {place}")
         self.panics[place] += 1
 
 
 def expect_report(server, panics):
-    """As many panics were counted as were asked for, and none that the hook did not see."""
+    """Checks that the server and the panic hook counted exactly the requested panics."""
     found = re.search(r"\bpanics=(\d+) seen by the hook=(\d+)", server.output())
     expect(found, f"no count of panics in the exit report: {server.output()[-200:]!r}")
     wanted = (panics.total(), panics.total())
@@ -122,12 +122,12 @@ def expect_report(server, panics):
 
 
 def expect_log(server, seconds):
-    """About one line a second for the callbacks and one for the factory, and no other errors; how many there are."""
+    """Checks the log: about one line a second for callbacks, one for the factory, no other errors. Returns the count."""
     errors = [line for line in server.output().splitlines() if line.startswith("ERROR")]
     kinds = {"a callback panicked: ": 0, "the factory panicked: ": 0}
     for line in errors:
         kind = next((kind for kind in kinds if kind in line), None)
-        expect(kind, f"an error that nobody asked for: {line}")
+        expect(kind, f"an unexpected error: {line}")
         expect("panicked: on purpose; " in line, f"not the panic's own text: {line}")
         kinds[kind] += 1
     for kind, count in kinds.items():

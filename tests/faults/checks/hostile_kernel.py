@@ -1,4 +1,4 @@
-"""A kernel that does what it may (interpose.c): short reads and writes, interruptions, one event at a time, tiny buffers."""
+"""Allowed but rare behaviour of a kernel (interpose.c): short reads and writes, interruptions, one event at a time, tiny buffers."""
 
 import random
 import tempfile
@@ -14,7 +14,7 @@ SEED = random.SystemRandom().randrange(1 << 30)
 
 
 def packets(total, largest):
-    """Whole frames of random lengths and bytes, `total` bytes or a little more; the same for the same SEED."""
+    """Makes whole frames of random lengths and bytes, `total` bytes or a little more. SEED determines them."""
     source = random.Random(SEED)
     stream = bytearray()
     while len(stream) < total:
@@ -23,7 +23,7 @@ def packets(total, largest):
 
 
 def echoed_in_spite(*counted, total=300_000, largest=2_000, **faults):
-    """Twenty clients get their streams back unchanged from a server under these faults."""
+    """Checks that twenty clients get their streams back unchanged under these faults."""
     stream = packets(total, largest)
     with interposed(seed=SEED, **faults) as run:
         with crowd(run.trial.server, 20) as clients:
@@ -48,7 +48,7 @@ def interrupted_everywhere():
     return echoed_in_spite("eintr", eintr=40)
 
 
-@check("one-event-at-a-time", "nobody starves", needs=GCC)
+@check("one-event-at-a-time", "no connection starves", needs=GCC)
 def one_event_at_a_time():
     return echoed_in_spite("one_event", one_event=1)
 

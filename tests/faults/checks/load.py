@@ -1,4 +1,4 @@
-"""Many connections, much data, and none at all."""
+"""Many connections, much data, and idle connections."""
 
 import contextlib
 import itertools
@@ -16,25 +16,25 @@ from kit.trial import MEMORY_KIB, Trial
 
 TRAFFIC = Path(__file__).resolve().parents[1] / "kit/traffic.py"
 MEGABYTE = 1_000_000
-# Nearly all goes back as a rule; now and then one small block keeps the heap of glibc from shrinking that far.
+# Usually nearly all memory goes back. Sometimes one small block keeps glibc's heap from shrinking.
 KEPT_KIB = 26 * 1024
 
 
 def traffic(kind, server, seconds):
-    """A client in a process of its own (kit/traffic.py)."""
+    """Starts a client in its own process (kit/traffic.py)."""
     command = [sys.executable, str(TRAFFIC), kind, *map(str, server.address), str(seconds)]
     return spawn(command, stdout=subprocess.PIPE, text=True)
 
 
 def result(process):
-    """The number that a traffic process printed."""
+    """Returns the number that a traffic process printed."""
     output, _ = process.communicate(timeout=60)
     expect(process.returncode == 0, f"a traffic process failed: {output}")
     return float(output)
 
 
 def expect_latency(calm, loaded):
-    """At most double, or little in absolute terms: the machine has other work too."""
+    """The highest latency allowed: double, or a small absolute amount, because the machine may be busy."""
     allowed = max(2 * calm, calm + 30)
     expect(loaded <= allowed, f"99 % within {loaded:.1f} ms, {allowed:.1f} ms allowed ({calm:.1f} ms without the fault)")
 
@@ -106,7 +106,7 @@ def slowloris_stopped():
 
 
 def drip_to_the_end(clients):
-    """A byte from each, spread over a second, then one more every now and then; after how long each stream ended."""
+    """Sends single bytes on all connections, spread over time. Returns how long each stream lived."""
     poll = select.epoll()
     begun, ends = {}, {}
     start = time.monotonic()
@@ -130,13 +130,13 @@ def drip_to_the_end(clients):
 
 
 def drip_one(client):
-    """One byte, if the server still listens."""
+    """Sends one byte, unless the connection has ended."""
     with contextlib.suppress(Ended):
         client.send(b"\xff")
 
 
 class Dripper:
-    """Sends a byte at a time and expects what it sent back with each timeout."""
+    """Sends a byte at a time, and expects these bytes back at each timeout."""
 
     def __init__(self, client):
         self.client = client
@@ -144,12 +144,12 @@ class Dripper:
         self._sent_at = []
 
     def drip(self):
-        """One more byte; together they announce a packet of 65,535 bytes."""
+        """Sends one more byte. The bytes announce a packet of 65,535 bytes."""
         self._sent_at.append(time.monotonic())
         self.client.send(b"\xff")
 
     def take(self):
-        """The answer to a timeout."""
+        """Receives the answer to a timeout."""
         buffer = self.client.packet()
         delay = time.monotonic() - self._sent_at[0]
         expect(delay >= TIMEOUT, f"a timeout of {TIMEOUT} s came after {delay:.4f} s")
@@ -163,7 +163,7 @@ class Dripper:
 
 
 def drip(drippers, seconds):
-    """Lets all drip in turn for some seconds, then waits until every byte has come back."""
+    """Sends single bytes on all connections for some seconds, then waits until every byte has come back."""
     poll = select.epoll()
     for descriptor in drippers:
         poll.register(descriptor, select.EPOLLIN)
@@ -182,7 +182,7 @@ def drip(drippers, seconds):
 
 
 def take_answers(poll, drippers, until):
-    """Takes the answers that come until then."""
+    """Receives answers until the deadline."""
     while True:
         for descriptor, _ in poll.poll(max(0.0, until - time.monotonic())):
             drippers[descriptor].take()
@@ -203,7 +203,7 @@ def never_reads():
 
 
 def push(client, batch, total, seconds):
-    """Sends up to `total` bytes without reading, until the server ends the connection; the bytes it took."""
+    """Sends up to `total` bytes without reading, until the server ends the connection. Returns the bytes sent."""
     client.socket.setblocking(False)
     poll = select.poll()
     poll.register(client.socket, select.POLLOUT)
@@ -274,7 +274,7 @@ def reset_cycles():
 
 
 def cycle(server, count):
-    """Connect, echo, reset, one after another."""
+    """Connects, sends one request, and resets, many times."""
     for _ in range(count):
         client = Client(server)
         client.ask(b"short life")

@@ -1,4 +1,4 @@
-"""Faults of the network, in namespaces of the check's own: a tiny MTU, loss, killed sockets, peers that vanish."""
+"""Faults of the network, in private namespaces: a tiny MTU, loss, killed sockets, peers that vanish."""
 
 import contextlib
 import random
@@ -37,7 +37,7 @@ def random_loss():
 
 @contextlib.contextmanager
 def dropping_at_random(network, probability):
-    """Drops packets by chance, if this kernel has a filter that can."""
+    """Drops packets at random, if the kernel has a filter that can do this."""
     with contextlib.ExitStack() as stack:
         match = ("-m", "statistic", "--mode", "random", "--probability", str(probability))
         try:
@@ -56,7 +56,7 @@ def sockets_killed():
 
 
 def kill_under_load(network, trial):
-    """Twenty connections with work in flight, all killed on the server's side; how many."""
+    """Kills twenty connections with work in flight on the server's side. Returns how many were killed."""
     port = trial.server.address[1]
     burst = frame(b"x" * 1_000) * 60
     with crowd(trial.server, 20) as clients:
@@ -88,7 +88,7 @@ def peers_vanish():
 
 
 def only_before_is_open(trial):
-    """Keeps the client from before busy, and tells whether it is the only one left."""
+    """Sends a request on the client from before. Returns whether it is the only connection left."""
     trial.before.ask(b"still here")
     time.sleep(0.1)
     return trial.server.descriptors() == trial.descriptors + 1

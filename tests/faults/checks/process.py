@@ -46,7 +46,7 @@ def stopped_and_continued():
 
 
 def expect_silence(clients):
-    """Nothing more has arrived for any of them."""
+    """Checks that no client has received more bytes."""
     poll = select.poll()
     for client in clients:
         poll.register(client.socket, select.POLLIN)
@@ -54,7 +54,7 @@ def expect_silence(clients):
     expect(not readable, f"{len(readable)} connections got a second timeout, or ended")
 
 
-@check("stopped-while-idle", "a peer that spoke while the server was stopped is not idle", patient=True)
+@check("stopped-while-idle", "a peer that sent while the server was stopped is not idle", patient=True)
 def stopped_while_idle():
     with Trial("--idle", int(PACKET_TIMEOUT * 1000)) as trial, crowd(trial.server, 50) as clients:
         ask_all(clients, b"accepted")
@@ -85,7 +85,7 @@ def connects_while_stopped():
         return f"600 connected while stopped, {repeated} SYNs sent twice; {trial.finish()}"
 
 
-@check("signal-storm", "SIGCHLD, SIGWINCH, SIGSTOP and SIGCONT by the thousand under a tracer: invisible", needs=("strace",))
+@check("signal-storm", "SIGCHLD, SIGWINCH, thousands of SIGSTOP and SIGCONT under a tracer: invisible", needs=("strace",))
 def signal_storm():
     numbers = itertools.cycle((signal.SIGCHLD, signal.SIGWINCH, signal.SIGSTOP, signal.SIGCONT))
     with Trial() as trial:
@@ -141,21 +141,21 @@ def few_descriptors():
 
 
 def idle_cpu(server, seconds):
-    """Processor time the server uses while nothing is asked of it."""
+    """Returns the processor time of the server while no client sends."""
     before = server.cpu_seconds()
     time.sleep(seconds)
     return server.cpu_seconds() - before
 
 
 def serve_in_turn(clients):
-    """Each is answered, in the order of connecting, as those ahead of it leave."""
+    """Checks that waiting clients are served in the order of connecting, as earlier ones close."""
     for client in clients:
         client.expect_packet(b"let me in")
         client.close()
 
 
 def churn(server, seconds):
-    """More clients than descriptors, one of them always leaving and another coming."""
+    """Keeps more clients than descriptors: one closes, and another connects."""
     with contextlib.ExitStack() as stack:
         waiting = [stack.enter_context(Client(server)) for _ in range(25)]
         for client in waiting:
@@ -181,7 +181,7 @@ def no_descriptors():
 
 
 def start_with(limit):
-    """What the server does when it may have only so many descriptors."""
+    """Starts the server with this many descriptors, and checks what it does."""
     try:
         with Server(prefix=("prlimit", f"--nofile={limit}:{limit}")) as server:
             server.stop()

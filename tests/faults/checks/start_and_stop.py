@@ -1,4 +1,4 @@
-"""Starting where it cannot be, and starting again at once."""
+"""Starts that cannot work, a restart at once, and stops."""
 
 import contextlib
 import signal
@@ -10,7 +10,7 @@ from kit.server import Server, StartFailed
 from kit.trial import Trial
 
 
-@check("port-in-use", "an error that names the address, not a panic; the first server lives on")
+@check("port-in-use", "an error that names the address, not a panic; the first server continues")
 def port_in_use():
     with Trial() as trial:
         taken = "%s:%d" % trial.server.address
@@ -28,7 +28,7 @@ def address_not_ours():
 
 
 def expect_refused(listen, *options):
-    """The server must not start; its message."""
+    """Checks that the server does not start. Returns its message."""
     try:
         with Server(*options, listen=listen) as server:
             expect(False, f"started on {server.address}")
@@ -71,7 +71,7 @@ def stop_while_untouched():
         return server.expect_all_terminated()
 
 
-@check("drain", "SIGTERM: what our kernel has acknowledged is answered, the accept queue included; then the end of the stream")
+@check("drain", "SIGTERM: every request that the kernel has acknowledged is answered, also in the accept queue; then the end of the stream")
 def drain():
     requests = [b"request %d" % number for number in range(100)]
     with Server() as server, contextlib.ExitStack() as stack:

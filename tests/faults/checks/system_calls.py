@@ -1,4 +1,4 @@
-"""System calls that fail (strace -e inject), and how many there are per packet."""
+"""System calls that fail (strace -e inject), and the number of system calls per packet."""
 
 import itertools
 import re
@@ -56,14 +56,14 @@ def accept_loses_one(error):
 
 
 def expect_no_sleep_after_failure(calls):
-    """Between a failed accept and the next one the loop may look for events, but not wait for them."""
+    """Checks that between a failed accept and the next one the loop polls without waiting."""
     for call, following in itertools.pairwise(call for call in calls if not is_mere_look(call)):
         if call.injected:
             expect(following.name == "accept4", f"slept after a failed accept: epoll_wait({following.arguments})")
 
 
 def is_mere_look(call):
-    """An epoll_wait with a timeout of 0."""
+    """Whether this is an epoll_wait with a timeout of 0."""
     return call.name == "epoll_wait" and call.arguments.endswith(", 0")
 
 
@@ -81,7 +81,7 @@ ERROR_NUMBERS = {"EBADF": 9, "EINVAL": 22, "ENOTSOCK": 88}
 
 
 def expect_fatal(call, error):
-    """The call fails for good: the process ends by itself, says why, and drops its connections."""
+    """Lets the call fail for good. The process has to end by itself, name the error, and close its connections."""
     with Server() as server, Client(server) as client:
         client.ask(b"before")
         with Trace(server, call, inject=f"{call}:error={error}:when=1+") as trace:
@@ -98,7 +98,7 @@ def expect_fatal(call, error):
 
 
 def poke(server):
-    """One connection attempt, so that a sleeping server has something to do."""
+    """Connects once, to wake a sleeping server."""
     try:
         Client(server).close()
     except OSError:
@@ -107,28 +107,28 @@ def poke(server):
 
 @check("poll-EINTR", "no events: every request is answered", needs=STRACE)
 def poll_interrupted():
-    return faults_nobody_sees("epoll_wait:error=EINTR:when=1+2")
+    return invisible_faults("epoll_wait:error=EINTR:when=1+2")
 
 
 @check("recv-EINTR", "read again: every request is answered", needs=STRACE)
 def receive_interrupted():
-    return faults_nobody_sees("recvfrom:error=EINTR:when=2+3")
+    return invisible_faults("recvfrom:error=EINTR:when=2+3")
 
 
 @check("send-EINTR", "written again: every request is answered", needs=STRACE)
 def send_interrupted():
-    return faults_nobody_sees("sendto:error=EINTR:when=2+3")
+    return invisible_faults("sendto:error=EINTR:when=2+3")
 
 
-def faults_nobody_sees(inject):
-    """A load under a fault that no client may notice."""
+def invisible_faults(inject):
+    """Runs a load under a fault that no client may notice."""
     with Trial() as trial:
         with Trace(trial.server, inject.partition(":")[0], inject=inject) as trace, Load(trial.server, 8) as load:
             load.rounds(30)
             trial.before.ask(b"before, during the fault")
             trial.during()
         count = trace.expect_injected(50)
-        expect(load.outcome.ended == 0, f"{load.outcome} although {inject} is nobody's fault")
+        expect(load.outcome.ended == 0, f"{load.outcome} although {inject} must not end a connection")
         return f"{count} calls failed, {load.outcome}; {trial.finish()}"
 
 
@@ -143,7 +143,7 @@ def send_fails(error):
 
 
 def faults_that_kill(inject):
-    """A load under a fault that ends one connection each time, and no other."""
+    """Runs a load under a fault that ends one connection each time, and no other."""
     with Trial() as trial:
         with Load(trial.server, 8) as load:
             with Trace(trial.server, inject.partition(":")[0], inject=inject) as trace:
@@ -170,23 +170,23 @@ def send_lacks_memory(error):
         return f"{count} calls failed, {load.outcome}, {trace.count('sendto')} sends; {trial.finish()}"
 
 
-@check("send-EAGAIN", "the answer leaves once the kernel says that there is room, which costs one epoll_ctl a connection", needs=STRACE)
+@check("send-EAGAIN", "the answer leaves when the kernel announces space, which takes one epoll_ctl per connection", needs=STRACE)
 def send_is_refused():
     count = 40
     with Trial() as trial:
         with Load(trial.server, count) as load:
-            # Only the first refusal of a connection can be a false one: after that the kernel tells of changes alone.
+            # Only a connection's first refusal may be false: after that the kernel announces only changes.
             with Trace(trial.server, "sendto", "epoll_ctl", inject="sendto:error=EAGAIN:when=1+2") as trace:
                 load.rounds(1)
             load.rounds(2)
             trial.during()
         refused, watched = trace.expect_injected(count), trace.count("epoll_ctl")
-        expect(load.outcome.ended == 0, f"{load.outcome} although a refusal is nobody's fault")
+        expect(load.outcome.ended == 0, f"{load.outcome} although a refusal must not end a connection")
         expect(refused == watched == count, f"{watched} epoll_ctl for {refused} refusals on {count} connections")
         return f"{refused} calls refused, {watched} epoll_ctl, {load.outcome}; {trial.finish()}"
 
 
-@check("room-ENOMEM", "whose room to write cannot be watched is ended, all others are served", needs=STRACE)
+@check("room-ENOMEM", "a connection that cannot be registered for writability ends, all others are served", needs=STRACE)
 def room_cannot_be_watched():
     count = 40
     with Trial() as trial:
@@ -197,7 +197,7 @@ def room_cannot_be_watched():
             load.rounds(2)
             trial.during()
         failed = [call.arguments for call in trace.injected() if call.name == "epoll_ctl"]
-        expect(len(failed) == 1 and "EPOLL_CTL_MOD" in failed[0], f"not the question for room: {failed}")
+        expect(len(failed) == 1 and "EPOLL_CTL_MOD" in failed[0], f"another epoll_ctl has failed: {failed}")
         expect(load.outcome.ended == 1, f"{load.outcome}, but one could not be watched")
         return f"1 was not watched, {load.outcome}; {trial.finish()}"
 
@@ -237,7 +237,7 @@ def setsockopt_fails():
 
 
 def start_with_failing_option(number):
-    """Whether the server starts although its n-th setsockopt fails."""
+    """Returns whether the server starts although its n-th setsockopt fails."""
     inject = f"inject=setsockopt:error=EINVAL:when={number}"
     prefix = ("strace", "-D", "-f", "-o", "/dev/null", "-e", "trace=setsockopt", "-e", inject)
     try:
@@ -273,7 +273,7 @@ def calls_at_depth_one():
 
 @check("accepts-per-connection", "20 connects, one after the other: at most 4 accepts that find no client", needs=("gcc",))
 def accepts_per_connection():
-    """Counted in the process: a tracer makes each turn long, and after a long turn one accept more is allowed."""
+    """Counts in the process, because a tracer makes each turn long, and a long turn allows one more accept."""
     with interposed() as run:
         for _ in range(20):
             with Client(run.trial.server) as client:
@@ -281,7 +281,7 @@ def accepts_per_connection():
         run.trial.during()
         seen = run.finish()
         accepts, made = (int(re.search(rf"\b{name}=(\d+)", seen)[1]) for name in ("accepts", "made"))
-        # The last one, of the drain, has to find none.
+        # The last accept, of the drain, has to find no client.
         wasted = accepts - made - 1
         expect(wasted <= 4, f"{accepts} accepts for {made} connections, so {wasted} found no client")
         return f"{accepts} accepts for {made} connections; {seen}"
@@ -302,7 +302,7 @@ def calls_at_depth_64():
 
 
 def expect_calls(trace, requests, each):
-    """At most `each` calls a request, and next to none of any other name."""
+    """Checks that there are at most `each` calls per request, and nearly no other calls."""
     spare = 10 + requests // 50
     for name in sorted({call.name for call in trace.calls}):
         allowed = each.get(name, 0) * requests + (spare if name in each else 3)
@@ -312,5 +312,5 @@ def expect_calls(trace, requests, each):
 
 
 def summary(trace):
-    """How often each call was made."""
+    """Counts the calls by name."""
     return ", ".join(f"{trace.count(name)} {name}" for name in sorted({call.name for call in trace.calls}))

@@ -1,1 +1,1 @@
-"""What the fault checks are made of: a server, clients, a tracer, an interposer, a private network."""
+"""The parts of the fault checks: a server, clients, a tracer, an interposer, a private network."""

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from .expect import Failure, expect
 
-PATIENCE = 10.0
+TIMEOUT = 10.0
 
 
 def frame(packet):
-    """A packet behind its length."""
+    """A packet after its length."""
     return struct.pack(">H", len(packet)) + packet
 
 
@@ -28,7 +28,7 @@ class Client:
         with server.namespace or contextlib.nullcontext():
             self.socket = socket.socket()
         try:
-            self.socket.settimeout(PATIENCE)
+            self.socket.settimeout(TIMEOUT)
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if receive_buffer:
                 self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -39,7 +39,7 @@ class Client:
             self.socket.connect(server.address)
         except TimeoutError:
             self.socket.close()
-            raise Failure(f"waited {PATIENCE:.0f} s to connect") from None
+            raise Failure(f"waited {TIMEOUT:.0f} s to connect") from None
         except BaseException:
             self.socket.close()
             raise
@@ -51,7 +51,7 @@ class Client:
         self.close()
 
     def close(self):
-        """Closes in the ordinary way."""
+        """Closes without a reset."""
         self.socket.close()
 
     def reset(self):
@@ -71,7 +71,7 @@ class Client:
             raise _told(error, "a send") from None
 
     def receive(self, count):
-        """Exactly `count` raw bytes."""
+        """Receives exactly `count` raw bytes."""
         parts = []
         while count:
             part = self._receive_some(count)
@@ -88,11 +88,11 @@ class Client:
             raise _told(error, "an answer") from None
 
     def packet(self):
-        """The next packet."""
+        """Receives the next packet."""
         return self.receive(struct.unpack(">H", self.receive(2))[0])
 
     def ask(self, packet):
-        """One request and its echo."""
+        """Sends one request and receives its echo."""
         self.send(frame(packet))
         self.expect_packet(packet)
 
@@ -110,7 +110,7 @@ class Client:
         expect(rest == b"", f"{what}: {len(rest)} more bytes instead of the end of the stream")
 
     def read_to_end(self):
-        """How many bytes arrive before the server ends the connection, in either way."""
+        """Returns how many bytes arrive before the server ends the connection, with or without a reset."""
         count = 0
         with contextlib.suppress(Ended):
             while part := self._receive_some(65536):
@@ -120,7 +120,7 @@ class Client:
 
 def _told(error, what):
     if isinstance(error, TimeoutError):
-        return Failure(f"waited {PATIENCE:.0f} s for {what}")
+        return Failure(f"waited {TIMEOUT:.0f} s for {what}")
     return Ended(type(error).__name__)
 
 
@@ -132,7 +132,7 @@ def crowd(server, count, **options):
 
 
 def ask_all(clients, packet):
-    """The same request from each client, all sent before the first answer is read."""
+    """Sends the same request from each client, before it reads the first answer."""
     for client in clients:
         client.send(frame(packet))
     for client in clients:
@@ -140,7 +140,7 @@ def ask_all(clients, packet):
 
 
 def exchange(clients, stream, seconds=60):
-    """Every client sends `stream` (whole frames) while it reads; each must get it back unchanged."""
+    """Sends `stream` (whole frames) from every client while it reads. Each must get it back unchanged."""
     transfers = {client.socket.fileno(): _Transfer(client.socket, stream) for client in clients}
     poll = select.poll()
     for descriptor in transfers:
@@ -157,11 +157,11 @@ def exchange(clients, stream, seconds=60):
                 poll.unregister(descriptor)
                 left.discard(descriptor)
     for client in clients:
-        client.socket.settimeout(PATIENCE)
+        client.socket.settimeout(TIMEOUT)
 
 
 class _Transfer:
-    """One client's half of `exchange`."""
+    """One client in `exchange`."""
 
     def __init__(self, connection, stream):
         connection.setblocking(False)
@@ -171,7 +171,7 @@ class _Transfer:
         self.received = 0
 
     def step(self, events):
-        """Moves what can be moved; what to poll for next, 0 when all is back."""
+        """Sends and receives what it can. Returns the events to poll for, 0 when all bytes are back."""
         try:
             if events & select.POLLOUT and self.sent < len(self.stream):
                 self.sent += self.connection.send(self.stream[self.sent : self.sent + 65536])
@@ -194,7 +194,7 @@ class _Transfer:
 
 @dataclass
 class Outcome:
-    """What became of a load."""
+    """The result of a load."""
 
     answered: int = 0
     ended: int = 0
@@ -204,7 +204,7 @@ class Outcome:
 
 
 class Load:
-    """Connections that ask one by one and are replaced when the server ends them."""
+    """Connections that send one request at a time. If the server ends one, it is replaced."""
 
     def __init__(self, server, connections):
         self.server = server
@@ -219,7 +219,7 @@ class Load:
             client.close()
 
     def rounds(self, count):
-        """`count` requests on every connection."""
+        """Sends `count` requests on every connection."""
         for number in range(count):
             for place in range(len(self.clients)):
                 self._ask(place, b"%d of %d" % (number, place))

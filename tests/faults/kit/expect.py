@@ -15,7 +15,7 @@ class Unsupported(Exception):
 
 @dataclass(frozen=True)
 class Check:
-    """One named check; `body` returns what was seen, or raises."""
+    """One named check. Its `body` returns its result, or raises."""
 
     name: str
     expected: str
@@ -48,7 +48,7 @@ def expect(condition, message):
 
 
 def wait_until(condition, seconds, message):
-    """Polls until `condition()` is true; fails with `message` (text, or a function giving it) if it never is."""
+    """Polls until `condition()` is true. After the time limit it fails with `message`, a text or a function."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

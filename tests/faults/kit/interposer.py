@@ -26,14 +26,14 @@ def _library():
 
 
 class Interposed:
-    """A trial under the interposer, and what the interposer says it did."""
+    """A trial under the interposer, and the interposer's report."""
 
     def __init__(self, trial, report):
         self.trial = trial
         self._report = report
 
     def finish(self, *faults):
-        """Finishes the trial; fails unless each of these faults really happened."""
+        """Finishes the trial. Fails unless each of these faults has happened."""
         seen = self.trial.finish()
         report = self._report.read_text().strip()
         for fault in faults:

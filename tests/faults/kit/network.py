@@ -20,7 +20,7 @@ def _enter(descriptor):
 
 
 class Namespace:
-    """A private network. Within `with namespace:` this thread, and what it starts, is in it; sockets made there stay."""
+    """A private network. In a `with namespace:` block this thread and its children are in it. Sockets made there stay in it."""
 
     def __init__(self):
         if LIBC.unshare(CLONE_NEWNET) != 0:
@@ -43,11 +43,11 @@ class Namespace:
         return f"/proc/{os.getpid()}/fd/{self._descriptor}"
 
     def close(self):
-        """Lets go of the namespace."""
+        """Releases the namespace."""
         os.close(self._descriptor)
 
     def run(self, *command):
-        """Runs a command in here; its output."""
+        """Runs a command in the namespace, and returns its output."""
         with self:
             return run(*command)
 
@@ -65,7 +65,7 @@ class Namespace:
 
     @contextlib.contextmanager
     def dropping(self, *match):
-        """Drops the packets that `match`, in iptables' words, when they arrive."""
+        """Drops arriving packets that match `match`, which is in the syntax of iptables."""
         rule = ["INPUT", *match, "-j", "DROP"]
         self.run("iptables", "-w", "-A", *rule)
         try:

@@ -1,4 +1,4 @@
-"""An example, `echo` as a rule, as a process: started, looked at through /proc, stopped with its report."""
+"""An example as a process, usually `echo`: it is started, observed through /proc, and stopped."""
 
 import contextlib
 import ctypes
@@ -20,7 +20,7 @@ CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def build(program):
-    """Builds an example, unless the variable called as it is, in capitals, names a binary; then it holds the path to use."""
+    """Builds an example. If the variable with its name in capitals is set, uses that binary instead."""
     variable = program.upper()
     if variable not in os.environ:
         if not shutil.which("cargo"):
@@ -40,7 +40,7 @@ class StartFailed(Exception):
 
 
 class Server:
-    """A running server. As a context manager it is killed at the end unless it has been stopped."""
+    """A running server. As a context manager it kills the server at the end, unless it was stopped."""
 
     def __init__(self, *options, listen="127.0.0.1:0", namespace=None, environment=None, prefix=(), program="echo"):
         self._output = tempfile.TemporaryFile()
@@ -113,7 +113,7 @@ class Server:
 
     @contextlib.contextmanager
     def stopped(self):
-        """Holds the process with SIGSTOP for the length of the block."""
+        """Stops the process with SIGSTOP for the length of the block."""
         self.signal(signal.SIGSTOP)
         wait_until(lambda: self._status("State").startswith("T"), 5, "SIGSTOP did not stop the server")
         try:
@@ -122,14 +122,14 @@ class Server:
             self.signal(signal.SIGCONT)
 
     def wait(self, seconds):
-        """Waits for the process to end by itself; its exit code."""
+        """Waits for the process to end by itself. Returns its exit code."""
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             raise Failure(f"still running after {seconds} s") from None
 
     def stop(self):
-        """SIGTERM; checks the exit and the counters it prints, and returns them as text."""
+        """Sends SIGTERM. Checks the exit code and the printed counters, and returns them as text."""
         expect(self.process.poll() is None, f"the server is gone: exit code {self.process.returncode}, {self.errors()}")
         self.signal(signal.SIGTERM)
         code = self.wait(20)
@@ -177,7 +177,7 @@ class Server:
         return Path(f"/proc/{self.pid}/task/{thread}/{name}").read_text()
 
     def times_scheduled(self):
-        """How often any thread of the process has been put on a processor: each wake-up counts."""
+        """How often threads of the process were scheduled. Each wake-up counts."""
         return sum(int(self._of_thread(thread, "schedstat").split()[2]) for thread in self.threads())
 
     def threads_in_poll(self):
@@ -185,5 +185,5 @@ class Server:
         return [thread for thread in self.threads() if self._of_thread(thread, "wchan") in ("ep_poll", "do_epoll_wait")]
 
     def is_traced(self):
-        """Whether a tracer holds every thread."""
+        """Whether a tracer is attached to every thread."""
         return all("TracerPid:\t0\n" not in self._of_thread(thread, "status") for thread in self.threads())

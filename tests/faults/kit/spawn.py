@@ -4,12 +4,12 @@ import subprocess
 
 
 def spawn(command, **options):
-    """Starts `command`; the kernel kills it when the thread that started it ends."""
+    """Starts `command`. The kernel kills it when the thread that started it ends."""
     return subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *command], **options)
 
 
 def run(*command):
-    """Runs `command` to its end and returns its output; an error if it fails."""
+    """Runs `command` to its end, and returns its output. Raises if it fails."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip() or done.returncode}")

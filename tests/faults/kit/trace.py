@@ -25,9 +25,9 @@ class Call:
 
 
 class Trace:
-    """Traces `calls` within the block; `inject` is what follows `inject=` in strace's own words, several parted by a blank.
+    """Traces `calls` within the block. `inject` has the values of strace's `inject=`, separated by spaces.
 
-    Attaching only after the start keeps the listener's and the waker's own calls out of the count of `when=`."""
+    It attaches after the start, so that `when=` does not count the calls of the start."""
 
     def __init__(self, server, *calls, inject=None):
         self.server = server
@@ -64,7 +64,7 @@ class Trace:
         self._folder.cleanup()
 
     def _detach(self):
-        """Detaches while the server is stopped: let go inside a call that is made to fail, it would see ENOSYS."""
+        """Detaches while the server is stopped. Otherwise a call that is made to fail could return ENOSYS."""
         self.server.signal(signal.SIGSTOP)
         try:
             wait_until(self._all_stopped, 10, "the traced server did not stop for SIGSTOP")
@@ -82,7 +82,7 @@ class Trace:
         return sum(call.name == name for call in self.calls)
 
     def injected(self):
-        """The calls that were made to fail; none at all means that the check checked nothing."""
+        """The calls that were made to fail. If there are none, the check has checked nothing."""
         return [call for call in self.calls if call.injected]
 
     def expect_injected(self, least):

@@ -8,7 +8,7 @@ import time
 
 
 def measure(connection, seconds):
-    """Asks one request at a time; within how many milliseconds 99 % were answered."""
+    """Sends one request at a time. Returns the 99th percentile of the latency in milliseconds."""
     request = struct.pack(">H", 8) + b"how long"
     times = []
     deadline = time.monotonic() + seconds
@@ -23,7 +23,7 @@ def measure(connection, seconds):
 
 
 def flood(connection, seconds):
-    """Sends small requests as fast as they are taken, reading all answers; how many bytes came back."""
+    """Sends small requests as fast as possible and reads all answers. Returns the bytes received."""
     requests = (struct.pack(">H", 30) + bytes(30)) * 8192
     connection.setblocking(False)
     poll = select.poll()
@@ -40,7 +40,7 @@ def flood(connection, seconds):
 
 
 def connect(connection, seconds):
-    """Connects and resets as fast as it can, reading nothing; how many connects a second."""
+    """Connects and resets as fast as possible. Returns the connects per second."""
     count = 0
     address, start = connection.getpeername(), time.monotonic()
     while time.monotonic() < start + seconds:
@@ -52,7 +52,7 @@ def connect(connection, seconds):
 
 
 def main():
-    """Connects, does it, prints the number."""
+    """Runs the chosen function, and prints its number."""
     kind, host, port, seconds = sys.argv[1:]
     connection = socket.create_connection((host, int(port)), timeout=30)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

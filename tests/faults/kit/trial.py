@@ -1,4 +1,4 @@
-"""The question asked after every fault: are clients from before, during and after it served, and is all given back?"""
+"""The check after every fault: clients from before, during and after it are served, and all resources are given back."""
 
 from .client import Client
 from .expect import expect, wait_until
@@ -10,7 +10,7 @@ MEMORY_KIB = 40 * 1024
 class Trial:
     """A server and its three clients around a fault.
 
-    Connects `before` at once; call `during` while the fault acts, and `finish` when it is over."""
+    It connects `before` at once. Call `during` while the fault acts, and `finish` when it is over."""
 
     def __init__(self, *options, **how):
         self.server = Server(*options, **how)
@@ -52,11 +52,11 @@ class Trial:
         )
 
     def during(self):
-        """Connects the client of the time of the fault and serves it once."""
+        """Connects a client during the fault, and sends one request."""
         self._client().ask(b"during the fault")
 
     def finish(self):
-        """Serves all three, closes them, compares fds, memory and handlers; returns what was seen."""
+        """Sends requests on all clients, closes them, and compares fds, memory and handlers. Returns the result."""
         expect(len(self._clients) > 1, "the check connected no client during the fault")
         self.before.ask(b"before, after all")
         for client in self._clients[1:]:
