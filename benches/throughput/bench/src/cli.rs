@@ -11,8 +11,8 @@ use crate::servers::Server;
 /// Compares echo servers end to end: CPU per packet, latency, memory per connection.
 ///
 /// Every server is a process of its own on one core, the load generator is on another. In each
-/// round every server runs the scenario once, in turn; what is reported is the median of the
-/// ratios within a round, and its 95 % interval.
+/// round every server runs the scenario once, in turn. The report has the median of the ratios
+/// within a round, and its 95 % interval.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 120)]
 pub(crate) struct Cli {
@@ -29,11 +29,11 @@ pub(crate) struct Cli {
     /// Only these scenarios
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(crate) scenario: Vec<&'static Scenario>,
-    /// The server that all ratios are taken to; once named it takes part, whatever --only says
+    /// The server that all ratios are relative to; it takes part even if --only does not name it
     /// [default: c]
     #[arg(long, value_name = "SERVER", hide_possible_values = true)]
     pub(crate) reference: Option<&'static Server>,
-    /// So many rounds [default: 3, with --full 15]
+    /// Number of rounds [default: 3, with --full 15]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: Option<u32>,
     /// Length of one round of one server in milliseconds [default: 120, with --full 400]
@@ -69,6 +69,6 @@ mod tests {
         assert_eq!(Cli::parse_from(["throughput", "--quick"]).rounds(), 3);
         assert_eq!(Cli::parse_from(["throughput", "--full", "--rounds", "7"]).rounds(), 7);
         assert!(Cli::try_parse_from(["throughput", "--full", "--quick"]).is_err());
-        assert!(Cli::try_parse_from(["throughput", "--only", "nobody"]).is_err());
+        assert!(Cli::try_parse_from(["throughput", "--only", "unknown"]).is_err());
     }
 }

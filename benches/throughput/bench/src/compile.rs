@@ -70,7 +70,7 @@ fn run(mut command: Command, cannot: &str) -> Result<()> {
     Ok(())
 }
 
-/// Enough of a compiler's complaint to see what is wrong.
+/// The first lines of a compiler's output.
 fn first_lines(text: &str) -> String {
     const LINES: usize = 30;
     let mut lines: Vec<&str> = text.lines().take(LINES).collect();

@@ -9,33 +9,33 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-static ASKED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+static REQUESTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
 /// From now on SIGINT and SIGTERM are noted and found by [`check`]; a second one ends the process
 /// at once.
 pub(crate) fn watch() -> Result<()> {
-    let asked = ASKED.get_or_init(Arc::default);
+    let requested = REQUESTED.get_or_init(Arc::default);
     for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(asked))?;
-        signal_hook::flag::register(signal, Arc::clone(asked))?;
+        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(requested))?;
+        signal_hook::flag::register(signal, Arc::clone(requested))?;
     }
     Ok(())
 }
 
-/// Whether the user asked to end.
-pub(crate) fn asked() -> bool {
-    ASKED.get().is_some_and(|asked| asked.load(Ordering::Relaxed))
+/// Whether the user has asked to end.
+pub(crate) fn requested() -> bool {
+    REQUESTED.get().is_some_and(|requested| requested.load(Ordering::Relaxed))
 }
 
-/// An error once the user asked to end. Called wherever there may be something to wait for.
+/// An error once the user has asked to end. Called wherever there may be something to wait for.
 pub(crate) fn check() -> Result<()> {
-    if asked() {
+    if requested() {
         bail!("interrupted");
     }
     Ok(())
 }
 
-/// Waits until then. An error once the user asked to end.
+/// Waits until then. An error once the user has asked to end.
 pub(crate) fn sleep_until(then: Instant) -> Result<()> {
     const SLICE: Duration = Duration::from_millis(200);
     while let Some(left) = then.checked_duration_since(Instant::now()).filter(|it| !it.is_zero()) {

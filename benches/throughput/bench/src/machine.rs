@@ -1,4 +1,4 @@
-//! On what, and of what, the figures were taken.
+//! The machine and the versions of a measurement.
 
 use std::fs;
 use std::path::Path;

@@ -50,7 +50,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether everything that was asked for has figures.
+/// Whether every requested server and scenario has figures.
 fn run(cli: &Cli) -> Result<bool> {
     let choice = Choice::of(cli)?;
     interrupt::watch()?;
@@ -89,7 +89,7 @@ fn run(cli: &Cli) -> Result<bool> {
         round_ms: plan.round.as_millis() as u64,
         server_core: cores.server,
         generator_core: cores.generator,
-        complete: !interrupt::asked(),
+        complete: !interrupt::requested(),
     };
     let report = Report::new(machine, settings, missing, warnings, &results);
     println!("{}", report::markdown(&report));

@@ -51,7 +51,7 @@ pub(crate) fn loaded(
     result.map_err(|error| server.explain(error))
 }
 
-/// Warms up with more and more packets until that takes long enough to tell how many fill a round.
+/// Warms up with more and more packets, until it takes long enough to compute the packets of a round.
 fn find_number(load: Load, session: &mut dyn Session, round: Duration) -> Result<u64> {
     let mut packets = load.fewest_packets();
     loop {

@@ -19,7 +19,7 @@ const BETWEEN_HALVES: Duration = Duration::from_millis(50);
 /// After a burst, memory is read once more when this has passed.
 pub(crate) const LATER: Duration = Duration::from_secs(60);
 
-/// Resident memory of a server with so many idle connections.
+/// Resident memory of a server with this many idle connections.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Resident {
     pub(crate) connections: usize,

@@ -1,4 +1,4 @@
-//! What the kernel says about a process: resident memory, kind of I/O.
+//! Reads from `/proc`: the resident memory of a process, and its kind of I/O.
 
 use std::fs;
 

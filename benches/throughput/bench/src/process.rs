@@ -38,7 +38,7 @@ pub(crate) struct Launch<'a> {
 }
 
 impl Running {
-    /// Starts a server on its core and waits until it says where it listens.
+    /// Starts a server on its core, and waits until it prints its address.
     pub(crate) fn start(launch: &Launch<'_>) -> Result<Self> {
         let mut command = Command::new(launch.program);
         command.args([
@@ -79,7 +79,7 @@ impl Running {
         self.address
     }
 
-    /// Adds to an error what the server says about it: how it ended, if it did, and what it wrote.
+    /// Adds to an error the server's exit status, if it has ended, and its stderr.
     pub(crate) fn explain(&mut self, error: Error) -> Error {
         // A process that has just closed its sockets may need a moment to end.
         thread::sleep(Duration::from_millis(20));

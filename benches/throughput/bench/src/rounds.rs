@@ -68,7 +68,7 @@ impl Plan<'_> {
         let mut all = Vec::new();
         for &scenario in self.scenarios {
             all.push(self.run_scenario(scenario, &bar));
-            if interrupt::asked() {
+            if interrupt::requested() {
                 break;
             }
         }
@@ -121,7 +121,7 @@ impl Plan<'_> {
                     outcome.fail(scenario, &error, bar);
                 }
                 bar.inc(1);
-                if interrupt::asked() {
+                if interrupt::requested() {
                     return Results { scenario, outcomes };
                 }
             }
@@ -192,7 +192,7 @@ impl Outcome {
 
     /// Notes and shows why there will be no more, unless the user ended it.
     fn fail(&mut self, scenario: &Scenario, error: &Error, bar: &ProgressBar) {
-        if !interrupt::asked() {
+        if !interrupt::requested() {
             self.failure = Some(format!("{error:#}"));
             bar.suspend(|| eprintln!("{} in {}: {error:#}", self.server.name, scenario.name));
         }

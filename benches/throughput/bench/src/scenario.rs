@@ -1,4 +1,4 @@
-//! What is done to a server, and how much of it.
+//! The scenarios: what the generator does to a server.
 
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ pub(crate) enum Load {
     Open { connections: usize, payload: usize, rate: u64 },
     /// Connect, one packet, check the answer, reset; `at_once` connections at a time.
     Churn { at_once: usize, payload: usize },
-    /// One connection speaks, all hear; `depth` packets under way. A packet counts once for every
-    /// connection that hears it.
+    /// One connection sends, and all receive; `depth` packets are in transit. A packet counts once for
+    /// each connection that receives it.
     Broadcast { connections: usize, payload: usize, depth: u64 },
 }
 
@@ -26,7 +26,7 @@ pub(crate) enum Load {
 pub(crate) enum Job {
     /// CPU per packet, latency and packets per second under a load.
     Load(Load),
-    /// Memory and CPU with connections that had one packet answered and then say nothing.
+    /// Memory and CPU with connections that got one answer and then send nothing.
     Idle { payload: usize },
     /// Memory before, during and after packets that all come in two halves, `rounds` of them on
     /// each connection: between the halves the server holds as many halves as there are

@@ -130,7 +130,7 @@ impl Server {
     }
 }
 
-/// Servers are told apart by their names.
+/// Two servers are equal if their names are equal.
 impl PartialEq for Server {
     fn eq(&self, other: &Self) -> bool {
         self.name == other.name

@@ -1,12 +1,12 @@
 /*
- * The reference: what a careful C programmer would write for this one job, and nothing else.
+ * The reference: a careful C program for this one task.
  *
  * One thread, edge-triggered epoll, each socket registered once. One read buffer shared by all peers, one recv and one send per
  * event, whole frames sent straight from the read buffer. A frame is a 2-byte big-endian length and its payload; the answer is
  * the same frame. With --broadcast every frame goes to every peer instead.
  *
- * Correct for partial frames (what is left after a read is held until the rest comes), for short writes (what the kernel did not
- * take is queued, and the peer is not read until it is gone) and for half-close (what was received is answered first).
+ * It handles partial frames (it keeps the rest until more bytes arrive), short writes (it queues the rest, and does not read the
+ * peer until the queue is empty) and half-close (it first answers what it has received).
  * No handler, no timeouts, no limits but --max-connections.
  *
  * usage: echo-c --listen 127.0.0.1:0 [--max-connections N] [--broadcast]
@@ -223,7 +223,7 @@ int main(int argc, char **argv) {
             return 2;
         }
     }
-    prctl(PR_SET_PDEATHSIG, SIGKILL); /* end with the benchmark, whatever ends that */
+    prctl(PR_SET_PDEATHSIG, SIGKILL); /* end when the benchmark ends for any cause */
     peer_limit = max_connections + SPARE_FDS;
     peers = must(calloc(peer_limit, sizeof *peers));
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);

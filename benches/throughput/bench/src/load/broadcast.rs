@@ -1,4 +1,4 @@
-//! Fan-out: one connection speaks, every connection hears, the speaker too.
+//! Fan-out: one connection sends, and every connection receives, the sender as well.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -8,13 +8,14 @@ use anyhow::Result;
 use mio::Events;
 
 use super::crowd::Crowd;
-use super::patience::Patience;
+use super::progress::Progress;
 use super::{EVENTS, Latencies, Session};
 
 pub(super) struct Broadcast {
     crowd: Crowd,
     depth: u64,
-    /// Packets not heard by all yet, the oldest first: when each was sent and how many heard it.
+    /// Packets that not all connections have received, the oldest first: the time at which each was
+    /// sent, and how many connections have received it.
     under_way: VecDeque<(Instant, usize)>,
 }
 
@@ -30,38 +31,38 @@ impl Broadcast {
         Ok(Self { crowd, depth, under_way: VecDeque::new() })
     }
 
-    /// The last connection: a server that reads from it has accepted all others.
-    fn speaker(&self) -> usize {
+    /// The last connection. A server that reads from it has accepted all others.
+    fn sender(&self) -> usize {
         self.crowd.lanes.len() - 1
     }
 
-    fn say(&mut self) -> Result<()> {
-        let speaker = self.speaker();
+    fn send(&mut self) -> Result<()> {
+        let sender = self.sender();
         let Crowd { lanes, pattern, .. } = &mut self.crowd;
-        lanes[speaker].allow(pattern.frame());
+        lanes[sender].allow(pattern.frame());
         self.under_way.push_back((Instant::now(), 0));
-        lanes[speaker].send(pattern)
+        lanes[sender].send(pattern)
     }
 
-    /// Receives on one connection and notes what it heard.
-    fn hear(&mut self, at: usize, to_the_end: bool) -> Result<()> {
-        let speaker = self.speaker();
+    /// Receives on one connection, and counts the packets.
+    fn receive(&mut self, at: usize, to_the_end: bool) -> Result<()> {
+        let sender = self.sender();
         let Crowd { lanes, pattern, input, .. } = &mut self.crowd;
-        let said = lanes[speaker].sent();
-        let oldest = lanes[speaker].target() / pattern.frame() - self.under_way.len() as u64;
+        let sent = lanes[sender].sent();
+        let oldest = lanes[sender].target() / pattern.frame() - self.under_way.len() as u64;
         let before = lanes[at].received() / pattern.frame();
-        lanes[at].hear(speaker as u16, said, pattern, input, to_the_end)?;
+        lanes[at].receive_of(sender as u16, sent, pattern, input, to_the_end)?;
         for frame in before..lanes[at].received() / pattern.frame() {
             self.under_way[(frame - oldest) as usize].1 += 1;
         }
         Ok(())
     }
 
-    /// Forgets the packets that all have heard. Gives their number.
+    /// Drops the packets that all connections have received. Returns their number.
     fn settle(&mut self, latencies: &mut Latencies) -> u64 {
         let mut settled = 0;
-        while let Some(&(sent, heard)) = self.under_way.front()
-            && heard == self.crowd.lanes.len()
+        while let Some(&(sent, received)) = self.under_way.front()
+            && received == self.crowd.lanes.len()
         {
             latencies.saturating_record(sent.elapsed().as_nanos() as u64);
             self.under_way.pop_front();
@@ -73,25 +74,25 @@ impl Broadcast {
 
 impl Session for Broadcast {
     fn run(&mut self, packets: u64, latencies: &mut Latencies) -> Result<()> {
-        let (mut patience, mut events) = (Patience::new(), Events::with_capacity(EVENTS));
-        let said = packets / self.crowd.lanes.len() as u64;
-        let (mut unsaid, mut unsettled) = (said, said);
-        for _ in 0..self.depth.min(said) {
-            unsaid -= 1;
-            self.say()?;
+        let (mut progress, mut events) = (Progress::new(), Events::with_capacity(EVENTS));
+        let sent = packets / self.crowd.lanes.len() as u64;
+        let (mut unsent, mut unsettled) = (sent, sent);
+        for _ in 0..self.depth.min(sent) {
+            unsent -= 1;
+            self.send()?;
         }
         while unsettled > 0 {
-            patience.wait(&mut self.crowd.poll, &mut events, None)?;
+            progress.wait(&mut self.crowd.poll, &mut events, None)?;
             for event in &events {
                 if event.is_readable() || event.is_error() {
-                    self.hear(event.token().0, event.is_read_closed())?;
+                    self.receive(event.token().0, event.is_read_closed())?;
                 }
             }
             let settled = self.settle(latencies);
             unsettled -= settled;
-            for _ in 0..settled.min(unsaid) {
-                unsaid -= 1;
-                self.say()?;
+            for _ in 0..settled.min(unsent) {
+                unsent -= 1;
+                self.send()?;
             }
         }
         Ok(())

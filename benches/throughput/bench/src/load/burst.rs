@@ -9,7 +9,7 @@ use mio::Events;
 use super::EVENTS;
 use super::crowd::Crowd;
 use super::lane::Lane;
-use super::patience::Patience;
+use super::progress::Progress;
 
 /// Connections, on all of which the same half packet is under way, or none.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub(crate) struct Burst {
 }
 
 impl Burst {
-    /// Opens the connections, which say nothing yet.
+    /// Opens the connections, and sends nothing yet.
     pub(crate) fn connect(address: SocketAddr, connections: usize, payload: usize) -> Result<Self> {
         let mut crowd = Crowd::new(address, payload)?;
         crowd.connect(connections)?;
@@ -36,8 +36,8 @@ impl Burst {
     /// error if anything came before.
     pub(crate) fn end_packets(&mut self) -> Result<()> {
         let frame = self.crowd.pattern.frame();
-        let (mut patience, mut events) = (Patience::new(), Events::with_capacity(EVENTS));
-        self.crowd.serve(&mut patience, &mut events, Some(Duration::ZERO))?;
+        let (mut progress, mut events) = (Progress::new(), Events::with_capacity(EVENTS));
+        self.crowd.serve(&mut progress, &mut events, Some(Duration::ZERO))?;
         if self.crowd.lanes.iter().any(|lane| !lane.received().is_multiple_of(frame)) {
             bail!("half a packet was answered");
         }
@@ -47,10 +47,10 @@ impl Burst {
 
     /// Takes answers in between, so that none has to wait for the generator.
     fn say_on_all(&mut self, bytes: u64) -> Result<()> {
-        let (mut patience, mut events) = (Patience::new(), Events::with_capacity(EVENTS));
+        let (mut progress, mut events) = (Progress::new(), Events::with_capacity(EVENTS));
         for at in 0..self.crowd.lanes.len() {
-            self.crowd.say(at, bytes)?;
-            self.crowd.serve(&mut patience, &mut events, Some(Duration::ZERO))?;
+            self.crowd.send(at, bytes)?;
+            self.crowd.serve(&mut progress, &mut events, Some(Duration::ZERO))?;
         }
         Ok(())
     }

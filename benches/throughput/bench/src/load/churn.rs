@@ -7,8 +7,8 @@ use anyhow::Result;
 use mio::{Events, Poll, Token};
 
 use super::lane::Lane;
-use super::patience::Patience;
 use super::pattern::Pattern;
+use super::progress::Progress;
 use super::{EVENTS, Latencies, Session};
 
 /// Room for one answer and what should not be there.
@@ -46,14 +46,14 @@ impl Churn {
 
 impl Session for Churn {
     fn run(&mut self, packets: u64, latencies: &mut Latencies) -> Result<()> {
-        let (mut patience, mut events) = (Patience::new(), Events::with_capacity(EVENTS));
+        let (mut progress, mut events) = (Progress::new(), Events::with_capacity(EVENTS));
         let mut input = vec![0; INPUT];
         let at_once = self.at_once.min(packets as usize);
         let mut slots =
             (0..at_once).map(|slot| self.begin(slot).map(Some)).collect::<Result<Vec<_>>>()?;
         let (mut begun, mut done) = (at_once as u64, 0);
         while done < packets {
-            patience.wait(&mut self.poll, &mut events, None)?;
+            progress.wait(&mut self.poll, &mut events, None)?;
             for event in &events {
                 let slot = event.token().0;
                 let Some((lane, since)) = &mut slots[slot] else { continue };

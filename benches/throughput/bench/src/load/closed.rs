@@ -8,7 +8,7 @@ use anyhow::Result;
 use mio::Events;
 
 use super::crowd::Crowd;
-use super::patience::Patience;
+use super::progress::Progress;
 use super::{EVENTS, Latencies, Session};
 
 pub(super) struct Closed {
@@ -34,8 +34,8 @@ impl Closed {
         Ok(Self { crowd, depth, longest_sleep, marks: vec![VecDeque::new(); connections] })
     }
 
-    /// Sends so many packets more on one connection.
-    fn say(&mut self, at: usize, packets: u64, now: Instant) -> Result<()> {
+    /// Sends `packets` more packets on one connection.
+    fn send(&mut self, at: usize, packets: u64, now: Instant) -> Result<()> {
         let Crowd { lanes, pattern, .. } = &mut self.crowd;
         if packets > 0 {
             lanes[at].allow(packets * pattern.frame());
@@ -44,8 +44,8 @@ impl Closed {
         lanes[at].send(pattern)
     }
 
-    /// Receives on one connection. Gives the number of packets answered.
-    fn hear(&mut self, at: usize, to_the_end: bool, latencies: &mut Latencies) -> Result<u64> {
+    /// Receives on one connection. Returns the number of packets answered.
+    fn receive(&mut self, at: usize, to_the_end: bool, latencies: &mut Latencies) -> Result<u64> {
         let Crowd { lanes, pattern, input, .. } = &mut self.crowd;
         let before = lanes[at].received() / pattern.frame();
         lanes[at].receive(pattern, input, to_the_end)?;
@@ -79,26 +79,26 @@ fn record(
 
 impl Session for Closed {
     fn run(&mut self, packets: u64, latencies: &mut Latencies) -> Result<()> {
-        let (mut patience, mut events) = (Patience::new(), Events::with_capacity(EVENTS));
+        let (mut progress, mut events) = (Progress::new(), Events::with_capacity(EVENTS));
         let (mut unsent, mut unanswered) = (packets, packets);
         for at in 0..self.crowd.lanes.len() {
             let first = unsent.min(self.depth);
             unsent -= first;
-            self.say(at, first, Instant::now())?;
+            self.send(at, first, Instant::now())?;
         }
         while unanswered > 0 {
-            patience.wait(&mut self.crowd.poll, &mut events, self.longest_sleep)?;
+            progress.wait(&mut self.crowd.poll, &mut events, self.longest_sleep)?;
             for event in &events {
                 let at = event.token().0;
                 let answered = if event.is_readable() || event.is_error() {
-                    self.hear(at, event.is_read_closed(), latencies)?
+                    self.receive(at, event.is_read_closed(), latencies)?
                 } else {
                     0
                 };
                 unanswered -= answered;
                 let next = unsent.min(answered);
                 unsent -= next;
-                self.say(at, next, Instant::now())?;
+                self.send(at, next, Instant::now())?;
             }
         }
         Ok(())

@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 use mio::{Events, Poll, Token};
 
 use super::lane::Lane;
-use super::patience::Patience;
 use super::pattern::Pattern;
+use super::progress::Progress;
 use super::{CHUNK, EVENTS};
 
 /// Connections opened before any of them is used: fewer than any backlog.
@@ -41,14 +41,14 @@ impl Crowd {
             let first = self.lanes.len();
             self.connect((first + BATCH).min(connections))?;
             for at in first..self.lanes.len() {
-                self.say(at, self.pattern.frame())?;
+                self.send(at, self.pattern.frame())?;
             }
             self.serve_until(first, Lane::is_answered)?;
         }
         Ok(())
     }
 
-    /// Connects until there are this many, all of which say nothing.
+    /// Connects until there are this many connections, and sends nothing.
     pub(super) fn connect(&mut self, connections: usize) -> Result<()> {
         for at in self.lanes.len()..connections {
             let tag = u16::try_from(at).context("more than 65,536 connections")?;
@@ -58,16 +58,16 @@ impl Crowd {
     }
 
     /// Allows this many bytes more on a connection, and sends what the kernel takes of them.
-    pub(super) fn say(&mut self, at: usize, bytes: u64) -> Result<()> {
+    pub(super) fn send(&mut self, at: usize, bytes: u64) -> Result<()> {
         self.lanes[at].allow(bytes);
         self.lanes[at].send(&mut self.pattern)
     }
 
     /// Sends and receives, as the kernel allows, until all from this one on have got there.
     pub(super) fn serve_until(&mut self, first: usize, there: fn(&Lane) -> bool) -> Result<()> {
-        let (mut patience, mut events) = (Patience::new(), Events::with_capacity(EVENTS));
+        let (mut progress, mut events) = (Progress::new(), Events::with_capacity(EVENTS));
         while !self.lanes[first..].iter().all(there) {
-            self.serve(&mut patience, &mut events, None)?;
+            self.serve(&mut progress, &mut events, None)?;
         }
         Ok(())
     }
@@ -76,11 +76,11 @@ impl Crowd {
     /// each connection that has some.
     pub(super) fn serve(
         &mut self,
-        patience: &mut Patience,
+        progress: &mut Progress,
         events: &mut Events,
         deadline: Option<Duration>,
     ) -> Result<()> {
-        patience.wait(&mut self.poll, events, deadline)?;
+        progress.wait(&mut self.poll, events, deadline)?;
         for event in &*events {
             let lane = &mut self.lanes[event.token().0];
             if event.is_writable() {

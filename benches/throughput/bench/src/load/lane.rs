@@ -113,7 +113,7 @@ impl Lane {
         to_the_end: bool,
     ) -> Result<()> {
         let (tag, limit) = (self.tag, self.sent);
-        self.hear(tag, limit, pattern, input, to_the_end)
+        self.receive_of(tag, limit, pattern, input, to_the_end)
     }
 
     /// Receives what is there and checks it against the stream of that tag, of which only this
@@ -121,7 +121,7 @@ impl Lane {
     ///
     /// A short read means that the socket is drained, unless its end was announced, which happens
     /// once.
-    pub(super) fn hear(
+    pub(super) fn receive_of(
         &mut self,
         tag: u16,
         limit: u64,
@@ -141,7 +141,7 @@ impl Lane {
                     self.received += got as u64;
                     if self.received > limit {
                         bail!(
-                            "connection {} got {} bytes that nobody sent",
+                            "connection {} got {} bytes that were never sent",
                             self.tag,
                             self.received - limit
                         );

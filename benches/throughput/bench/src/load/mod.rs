@@ -7,7 +7,7 @@ mod closed;
 mod crowd;
 mod lane;
 mod open;
-mod patience;
+mod progress;
 mod pattern;
 
 use std::net::SocketAddr;

@@ -11,7 +11,7 @@ use anyhow::Result;
 use mio::Events;
 
 use super::crowd::Crowd;
-use super::patience::Patience;
+use super::progress::Progress;
 use super::{EVENTS, Latencies, Session};
 
 /// Below this the generator does not sleep: `epoll_wait` counts in milliseconds.
@@ -60,7 +60,7 @@ impl Session for Open {
     fn run(&mut self, packets: u64, latencies: &mut Latencies) -> Result<()> {
         let schedule = self.schedule;
         let Crowd { lanes, pattern, input, poll, .. } = &mut self.crowd;
-        let (mut patience, mut events) = (Patience::new(), Events::with_capacity(EVENTS));
+        let (mut progress, mut events) = (Progress::new(), Events::with_capacity(EVENTS));
         let earlier: Vec<u64> =
             lanes.iter().map(|lane| lane.received() / pattern.frame()).collect();
         let (mut sent, mut answered) = (0, 0);
@@ -73,7 +73,7 @@ impl Session for Open {
                 sent += 1;
             }
             let next = (sent < packets).then(|| schedule.due(sent).saturating_sub(start.elapsed()));
-            patience.wait(
+            progress.wait(
                 poll,
                 &mut events,
                 next.map(|next| if next < SPIN { Duration::ZERO } else { next - SPIN }),

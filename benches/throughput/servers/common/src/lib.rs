@@ -1,5 +1,5 @@
-//! What the benchmark's servers share: their arguments, the listening socket, the line that says
-//! where it listens.
+//! The code that the benchmark's servers share: arguments, the listening socket, and the first line
+//! of output.
 //!
 //! Everything here runs before the first connection, except [`whole_frames`].
 
@@ -19,14 +19,14 @@ pub const BACKLOG: i32 = 1024;
 /// The packet timeout of the servers that have one.
 pub const PACKET_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What every server understands on its command line.
+/// The command line of every server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// `--listen ADDRESS:PORT`
     pub listen: SocketAddr,
     /// `--max-connections N`
     pub max_connections: usize,
-    /// `--mode NAME`: a variant of the server, its own business
+    /// `--mode NAME`: a variant of the server
     pub mode: Option<String>,
     /// `--broadcast`: every packet goes to every connection instead of back to its sender
     pub broadcast: bool,
@@ -73,7 +73,7 @@ impl Options {
     }
 }
 
-/// Asks the kernel to end this process when the benchmark ends, whatever ends that.
+/// Asks the kernel to end this process when the benchmark ends for any cause.
 fn end_with_parent() {
     if let Err(error) =
         rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
@@ -94,7 +94,7 @@ pub fn listener(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Says where the server listens: the first line on stdout, which the driver waits for.
+/// Prints the server's address as the first line on stdout. The driver waits for it.
 pub fn announce(address: impl Display) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "listening on {address}")?;

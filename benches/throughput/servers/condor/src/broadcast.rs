@@ -5,22 +5,23 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use condor::{
-    Action, CloseReason, Context, Endpoint, Error, Handler, Info, ListenerHandle, ListenerOptions, Reactor,
+    Action, CloseReason, Context, Endpoint, Error, Handler, Info, ListenerHandle, ListenerOptions,
+    Reactor,
 };
 
-/// The listener's voice, known once it has started.
-type Voice = Rc<OnceCell<ListenerHandle<Bytes>>>;
+/// The listener's handle. It is set after the listener has started.
+type Handle = Rc<OnceCell<ListenerHandle<Bytes>>>;
 
 struct Member {
-    voice: Voice,
+    handle: Handle,
 }
 
 impl Handler for Member {
     type Message = Bytes;
 
     fn handle_packet<'a>(&'a mut self, packet: &'a [u8], _: &mut Context<'_, Bytes>) -> Action<'a> {
-        let said = self.voice.get().map(|voice| voice.broadcast(Bytes::copy_from_slice(packet)));
-        match said {
+        let sent = self.handle.get().map(|handle| handle.broadcast(Bytes::copy_from_slice(packet)));
+        match sent {
             Some(Ok(())) => Action::Continue,
             _ => Action::stop(CloseReason::Custom("a broadcast was refused")),
         }
@@ -38,14 +39,14 @@ impl Handler for Member {
     }
 }
 
-/// Starts the listener and gives its address.
+/// Starts the listener. Returns its address.
 pub(crate) fn start(reactor: &mut Reactor, listen: ListenerOptions) -> Result<Endpoint, Error> {
-    let voice = Voice::default();
-    let theirs = Rc::clone(&voice);
+    let shared = Handle::default();
+    let theirs = Rc::clone(&shared);
     let handle =
-        reactor.start_listener("echo", listen, move |_| Member { voice: Rc::clone(&theirs) })?;
+        reactor.start_listener("echo", listen, move |_| Member { handle: Rc::clone(&theirs) })?;
     let address = handle.local_addr();
-    // Nothing was accepted yet, so nobody was without a voice.
-    let _ = voice.set(handle);
+    // No connection was accepted yet, so every handler finds the handle.
+    let _ = shared.set(handle);
     Ok(address)
 }

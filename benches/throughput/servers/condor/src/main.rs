@@ -11,7 +11,7 @@ use common::Options;
 use condor::{Action, Context, Handler, ListenerOptions, Reactor, ReactorOptions, Shards};
 
 /// How long `--mode busy` polls after an event: many times a round trip on the loopback interface,
-/// and over before anybody would call the server idle.
+/// and short enough that the server still becomes idle.
 const BUSY_POLL: Duration = Duration::from_millis(1);
 
 /// Sends every packet back.

@@ -12,7 +12,7 @@ pub(super) struct Bar {
     pub(super) value: Summary,
 }
 
-/// Bars side by side. All bars of a chart have the same width, whatever their number.
+/// Bars side by side. All bars of a chart have the same width.
 pub(super) struct Group {
     pub(super) name: String,
     pub(super) bars: Vec<Bar>,

@@ -6,7 +6,7 @@ use plotters::prelude::*;
 use super::{Area, FONT, colour, nothing, short, wrong};
 use crate::report::table::{LoadTable, PERCENTS, Report};
 
-/// One connection beside the open loop, or whatever two scenarios ran.
+/// One connection beside the open loop, or the two scenarios that ran.
 pub(super) fn panel(report: &Report, area: &Area<'_>) -> Result<()> {
     let preferred = ["single", "single-awake", "open"].into_iter().filter_map(|name| {
         report.loads.iter().find(|table| table.name == name && !table.rows.is_empty())

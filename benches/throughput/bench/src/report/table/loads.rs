@@ -164,7 +164,7 @@ pub(crate) mod tests {
 
     #[test]
     fn without_the_reference_there_are_figures_but_no_ratios() {
-        let table = LoadTable::of(&two_servers(), "nobody");
+        let table = LoadTable::of(&two_servers(), "unknown");
         assert!(table.rows.iter().all(|row| row.cpu_ratio.is_none()));
         assert_eq!(table.rows[0].cpu.median, 200_000.0);
     }

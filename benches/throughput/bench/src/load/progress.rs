@@ -1,4 +1,4 @@
-//! How long the generator waits for a server that says nothing.
+//! How long the generator waits for a server that sends nothing.
 
 use std::time::{Duration, Instant};
 
@@ -10,13 +10,13 @@ use crate::interrupt;
 const NO_PROGRESS: Duration = Duration::from_secs(20);
 const SLICE: Duration = Duration::from_millis(500);
 
-/// Waits for events, but not for ever.
+/// Waits for events, with a limit on the time without any.
 #[derive(Debug)]
-pub(super) struct Patience {
+pub(super) struct Progress {
     last_progress: Instant,
 }
 
-impl Patience {
+impl Progress {
     pub(super) fn new() -> Self {
         Self { last_progress: Instant::now() }
     }
