@@ -159,8 +159,8 @@ impl Zone {
         let mut file = Zonefile::with_capacity(text.len() + 1);
         file.set_default_class(Class::IN); // any other class is a syntax error
         let mut records = Vec::new();
-        // The parser gets whole entries, because it panics at the end of half an entry. It also does
-        // not report the line on which an entry begins.
+        // The parser gets whole entries, because it panics at the end of half an entry. It also
+        // does not report the line on which an entry begins.
         for (line, entry) in Entries::new(text) {
             let entry = entry.map_err(|unbalanced| at(line)(unbalanced.into()))?;
             file.extend_from_slice(entry);

@@ -406,7 +406,7 @@ impl Pair {
                 self.both(|harness| harness.max_read(most), |model| model.read_most = most);
             }
             (28, choice) => {
-                // This changes nothing visible, because the reactor writes until the kernel refuses.
+                // No effect is visible, because the reactor writes until the kernel refuses.
                 let most = usize::from(choice - 99);
                 self.both(|harness| harness.max_write(most), |_| ());
             }
@@ -415,8 +415,8 @@ impl Pair {
                 |model| model.refusals += 1,
             ),
             (29, choice) => {
-                // A refusal is visible only in a drain: `Info::Shutdown` comes when nothing is left to
-                // read.
+                // A refusal is visible only in a drain: `Info::Shutdown` comes when nothing is
+                // left to read.
                 let kinds = [ErrorKind::WouldBlock, ErrorKind::Interrupted];
                 let kind = kinds[usize::from(choice & 1)];
                 self.both(

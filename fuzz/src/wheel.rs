@@ -163,8 +163,8 @@ impl Model {
     fn note(&mut self, id: u32, key: TimerKey, at: u64) {
         self.armed.insert(id, Timer { key, at, late: at <= self.clock });
         self.by_deadline.insert((at, id));
-        // A timer costs at most five moves and the firing. Beyond the span of the wheel it costs one
-        // move more for each 63 slots of the top level. The clock of a run stays below `DRAIN_MAX`.
+        // A timer costs at most five moves and the firing. Beyond the span of the wheel it costs
+        // one move more for each 63 slots of the top level. The clock stays below `DRAIN_MAX`.
         self.allowed += 6 + at.min(DRAIN_MAX) / (SPAN / 64 * 63);
     }
 
