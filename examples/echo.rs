@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::PoisonError;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use clap::builder::RangedU64ValueParser;
@@ -48,6 +48,26 @@ impl Handler for Echo {
             Info::Timeout(buffer) => Action::send(buffer),
             other => other.default_action(),
         }
+    }
+}
+
+/// An [`Echo`] that uses the processor for this long for each packet.
+struct Busy(Duration);
+
+impl Handler for Busy {
+    type Message = ();
+
+    fn handle_packet<'a>(&'a mut self, packet: &'a [u8], _ctx: &mut Context<'_, ()>) -> Action<'a> {
+        spin(self.0);
+        Action::send(packet)
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "it measures how long it runs")]
+fn spin(duration: Duration) {
+    let began = Instant::now();
+    while began.elapsed() < duration {
+        std::hint::spin_loop();
     }
 }
 
@@ -88,6 +108,12 @@ struct Options {
     /// How long to poll without blocking after the last event; 0 turns it off
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 0)]
     busy_poll: u64,
+    /// Use the processor for this long for each packet
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = 0)]
+    work: u64,
+    /// How long a turn of the event loop may take; 0 is without a limit
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = 2000)]
+    turn_budget: u64,
     /// Print a line of counters this often [default: never]
     #[arg(long, value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(1..))]
@@ -139,10 +165,16 @@ fn serve(options: &Options) -> Result<(), Error> {
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         common::complain(format_args!("echo: cannot raise the limit on open files: {error}"));
     }
-    let reactor = ReactorOptions::new().busy_poll(Duration::from_micros(options.busy_poll));
+    let reactor = ReactorOptions::new()
+        .busy_poll(Duration::from_micros(options.busy_poll))
+        .turn_budget(Duration::from_micros(options.turn_budget));
+    let work = Duration::from_micros(options.work);
     let shards = Shards::with_options(options.shards, reactor)?;
     let handle = shards.handle();
-    let listener = shards.start_listener("echo", options.listener()?, |_peer| Echo)?;
+    let listener = match options.work {
+        0 => shards.start_listener("echo", options.listener()?, |_peer| Echo)?,
+        _ => shards.start_listener("echo", options.listener()?, move |_peer| Busy(work))?,
+    };
     let drain = common::drain_on_signals(handle.clone())?;
     common::say(format_args!("listening on {}", listener.local_addr()));
     if let Some(seconds) = options.stats {

@@ -3,7 +3,7 @@
 //! A handle sends a reactor a [`Command`]. The reactor carries it out in its own turn, on its own
 //! thread.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -71,7 +71,7 @@ pub(crate) struct Shared {
 /// How one reactor is reached.
 pub(crate) struct Inbox {
     pub(crate) notifier: Arc<Notifier>,
-    commands: Mutex<Vec<Command>>,
+    commands: Mutex<VecDeque<Command>>,
     gone: AtomicBool,
     pub(crate) final_report: FinalReport,
     pub(crate) metrics: Arc<LoopMetrics>,
@@ -112,8 +112,8 @@ impl Inbox {
         }
     }
 
-    pub(crate) fn take_commands(&self) -> Vec<Command> {
-        std::mem::take(&mut *lock(&self.commands))
+    pub(crate) fn next_command(&self) -> Option<Command> {
+        lock(&self.commands).pop_front()
     }
 
     /// The reactor is gone: from now on every command fails with [`Error::Gone`].
@@ -126,7 +126,8 @@ impl Inbox {
         // The commands are dropped outside the lock, because their drops do more than free memory.
         // A `DrainPart` wakes the callers of `Drain::wait`, a `NameGuard` releases its name, and
         // the drop of a factory is the user's code.
-        for command in self.take_commands() {
+        let commands = std::mem::take(&mut *lock(&self.commands));
+        for command in commands {
             guarded(|| drop(command));
         }
     }
@@ -139,7 +140,7 @@ impl Inbox {
         if self.is_gone() {
             return Err(Error::Gone);
         }
-        lock(&self.commands).push(command);
+        lock(&self.commands).push_back(command);
         // The reactor may have gone in the meantime. Then it will not drop the command, so this
         // does.
         if self.is_gone() {
@@ -363,7 +364,7 @@ mod tests {
             sender.join().unwrap()
         });
         assert!(matches!(told, Err(Error::Gone)), "{told:?}");
-        assert!(end.take_commands().is_empty(), "it was left to a reactor that is gone");
+        assert!(end.next_command().is_none(), "it was left to a reactor that is gone");
         assert!(matches!(drain.wait(), Err(Error::Gone)));
     }
 }

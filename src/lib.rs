@@ -142,6 +142,7 @@
 //!   loop_metrics     histograms of the turns
 //!   stats            counters
 //!   logging          at most one line per second and cause
+//!   time_budget      how long a turn, a phase and a connection's slice may take
 //!   clock            where a reactor gets the time from
 //!   error            errors of options and of the environment
 //!   identity         the name of a connection, and the endpoint of its peer
@@ -200,6 +201,7 @@ mod mailbox;
 mod loop_metrics;
 mod stats;
 mod logging;
+mod time_budget;
 mod clock;
 mod error;
 mod identity;

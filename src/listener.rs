@@ -44,12 +44,10 @@ use crate::phases::AnyListener;
 use crate::poller::Readiness;
 use crate::reason::CloseReason;
 use crate::sync::Arc;
+use crate::time_budget::Phase;
 use crate::timers::Timers;
 use crate::token;
 use crate::wheel::TimerKey;
-
-/// In a long turn the clock is read again after each group of this many peers.
-const PEERS_PER_SAMPLE: usize = 32;
 
 /// Makes the handlers of a listener's part on one shard.
 pub(crate) type Factory<H> = Box<dyn FnMut(&Accepted<'_>) -> H>;
@@ -141,6 +139,31 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         lists.requeue(peer, &mut cx);
     }
 
+    /// Works on the first `count` peers of a list, and on one at least, until the listener's share
+    /// of the phase is over.
+    fn work_on(
+        &mut self,
+        state: &mut LoopState,
+        read: &mut [u8],
+        count: usize,
+        list: impl Fn(&mut Lists) -> &mut VecDeque<u32>,
+    ) {
+        let (peers, lists, mut cx) = self.lend(state);
+        for _ in 0..count {
+            let Some(key) = list(lists).pop_front() else { return };
+            // An entry that an earlier owner of the slot left has no mark.
+            let Some(peer) = peers.get_mut(key as usize) else { continue };
+            if !peer.is_marked(Marks::QUEUED) {
+                continue;
+            }
+            peer.work(&mut cx, read);
+            lists.requeue(peer, &mut cx);
+            if cx.state.is_share_over(1) {
+                return;
+            }
+        }
+    }
+
     /// Adds a connection that has ended to the report of the drain, if there is one, and frees its
     /// slot.
     fn remove(&mut self, state: &mut LoopState, key: u32) {
@@ -213,7 +236,8 @@ impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
     fn mark_peer(&mut self, key: u32, generation: u32, readiness: Readiness) {
         let Some(peer) = self.peers.get_mut(key as usize) else { return };
         if peer.identity.generation == generation && peer.notice(readiness) {
-            self.lists.run(peer);
+            let is_new = peer.is_new();
+            self.lists.run(peer, is_new);
         }
     }
 
@@ -226,19 +250,18 @@ impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
     }
 
     fn work(&mut self, state: &mut LoopState, read: &mut [u8]) {
-        let (peers, lists, mut cx) = self.lend(state);
         // A peer that is queued from now on waits for the next turn.
-        let mut run = std::mem::replace(&mut lists.run, std::mem::take(&mut lists.spare));
-        for (count, key) in (1..).zip(run.drain(..)) {
-            if let Some(peer) = peers.get_mut(key as usize) {
-                peer.work(&mut cx, read);
-                lists.requeue(peer, &mut cx);
-            }
-            if count % PEERS_PER_SAMPLE == 0 {
-                cx.state.sample();
-            }
+        let (new, old) = (self.lists.new.len(), self.lists.old.len());
+        if new | old == 0 {
+            return;
         }
-        lists.spare = run;
+        state.begin_phase(Phase::Work);
+        if new > 0 {
+            self.work_on(state, read, new, |lists| &mut lists.new);
+        }
+        if old > 0 {
+            self.work_on(state, read, old, |lists| &mut lists.old);
+        }
     }
 
     fn deliver(&mut self, state: &mut LoopState, notified: bool) {
@@ -268,37 +291,39 @@ impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
         if self.lists.flush.is_empty() {
             return;
         }
+        state.begin_phase(Phase::Flush);
         let (peers, lists, mut cx) = self.lend(state);
-        let mut flush = std::mem::take(&mut lists.flush);
-        for key in flush.drain(..) {
+        // The loop adds no peer: after `flush` the queue is empty, refused by the kernel, or cut.
+        while let Some(key) = lists.flush.pop_front() {
             let Some(peer) = peers.get_mut(key as usize) else { continue };
             peer.marks.remove(Marks::FLUSH);
             peer.flush(&mut cx);
             peer.update_timers(&mut cx);
             lists.requeue(peer, &mut cx);
+            if cx.state.is_share_over(1) {
+                return;
+            }
         }
-        // The loop adds no peer: it has offered the kernel all output that could be written.
-        debug_assert!(lists.flush.is_empty());
-        lists.flush = flush;
     }
 
     fn sweep(&mut self, state: &mut LoopState) {
         if self.lists.sweep.is_empty() {
             return;
         }
-        let mut sweep = std::mem::take(&mut self.lists.sweep);
-        for key in sweep.drain(..) {
+        state.begin_phase(Phase::Sweep);
+        // The loop adds no peer: `terminate` cannot end another connection.
+        while let Some(key) = self.lists.sweep.pop_front() {
             let (peers, lists, mut cx) = self.lend(state);
             let Some(peer) = peers.get_mut(key as usize) else { continue };
             match peer.sweep(&mut cx) {
                 Swept::Gone => self.remove(state, key),
-                Swept::Waits if peer.wants_work() => lists.run(peer),
+                Swept::Waits if peer.wants_work() => lists.run(peer, false),
                 Swept::Waits => {}
             }
+            if state.is_share_over(1) {
+                return;
+            }
         }
-        // The loop adds no peer: `terminate` cannot end another connection.
-        debug_assert!(self.lists.sweep.is_empty());
-        self.lists.sweep = sweep;
     }
 
     fn is_busy(&self) -> bool {
@@ -307,6 +332,14 @@ impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
             || self.may_accept()
             || self.admission.has_arrivals(self.profile.shard)
             || self.acceptor_is_gone()
+    }
+
+    fn wants_work(&self) -> bool {
+        self.lists.want_work()
+    }
+
+    fn wants_delivery(&self) -> bool {
+        self.has_mail()
     }
 
     fn serial(&self) -> u32 {

@@ -12,6 +12,7 @@ use crate::loop_metrics::LoopMetrics;
 use crate::options::ReactorOptions;
 use crate::poller::Registry;
 use crate::sync::Arc;
+use crate::time_budget::{FIRST_SLICE, Phase, SLICE, TimeBudget};
 use crate::wheel::{Tick, Wheel};
 
 /// What an entry of the wheel is for. An owner cancels its entries when it goes, so no generation
@@ -40,6 +41,12 @@ const TRIM_EVERY: Duration = Duration::from_secs(10);
 /// packets.
 pub(crate) const FLUSH_AT: usize = 256 * 1024;
 
+/// In bytes. The most output of one connection that one turn writes, and at most one answer more.
+const OUTPUT_BUDGET: usize = 256 * 1024;
+
+/// In bytes. Smaller reads and writes are not counted.
+const COUNTED_FROM: usize = 1024;
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct LoopState {
@@ -54,6 +61,12 @@ pub(crate) struct LoopState {
     /// Deadlines are judged against this time.
     expiry_now: Nanos,
     attributed_until: Nanos,
+    /// The time that this turn may take.
+    time: TimeBudget,
+    /// The last batch of events was full, so more events may be ready.
+    pub(crate) more_events: bool,
+    /// Bytes that may still be written for the connection that is being worked on.
+    output_left: usize,
     /// How long the turn before this one took, in nanoseconds.
     pub(crate) took: u64,
     /// Whether to measure each listener, so that the log can name the slowest one after a slow
@@ -85,6 +98,9 @@ impl LoopState {
             tick: now.round_up(),
             began: now,
             attributed_until: now,
+            time: TimeBudget::new(options.turn_budget, now),
+            more_events: false,
+            output_left: OUTPUT_BUDGET,
             took: 0,
             per_listener_timing: false,
             expiry_now: now,
@@ -105,6 +121,7 @@ impl LoopState {
     pub(crate) fn begin(&mut self, before: Option<Nanos>) {
         self.sample();
         (self.began, self.attributed_until) = (self.now, self.now);
+        self.time.begin_turn(self.now);
         self.expiry_now = before.unwrap_or(self.expiry_now);
     }
 
@@ -127,6 +144,94 @@ impl LoopState {
         }
         self.sample();
         std::mem::replace(&mut self.attributed_until, self.now).elapsed_at(self.now)
+    }
+
+    // ---- the time budget ----
+
+    #[inline]
+    pub(crate) fn begin_phase(&mut self, phase: Phase) {
+        self.time.begin_phase(phase, self.now);
+    }
+
+    /// From now on so many listeners share a phase.
+    pub(crate) fn expect_sharers(&mut self, listeners: usize) {
+        self.time.expect_sharers(u32::try_from(listeners).unwrap_or(u32::MAX));
+    }
+
+    /// Spends units of work, and returns whether the listener's share of the phase is over.
+    #[inline]
+    pub(crate) fn is_share_over(&mut self, units: usize) -> bool {
+        !self.time.spends(units) && self.look_at_share()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn look_at_share(&mut self) -> bool {
+        self.sample();
+        self.time.look(self.now);
+        let over = self.time.is_share_over(self.now);
+        if over {
+            // The caller's caller asks again.
+            self.time.look_next();
+        }
+        over
+    }
+
+    /// Begins the work on a connection.
+    #[inline]
+    pub(crate) fn begin_slice(&mut self) {
+        self.time.begin_slice();
+    }
+
+    /// How many packets to deliver before the next call of [`is_slice_over`](Self::is_slice_over).
+    /// At least one.
+    #[inline]
+    pub(crate) fn packets_until_look(&self) -> u32 {
+        u32::try_from(self.time.left()).unwrap_or(u32::MAX).max(1)
+    }
+
+    /// Spends `packets`, and returns whether the connection's slice is over. `served` says whether
+    /// packets of it were delivered before this slice.
+    pub(crate) fn is_slice_over(&mut self, packets: u32, served: bool) -> bool {
+        let slice = if served { SLICE } else { FIRST_SLICE };
+        !self.time.spends(packets as usize)
+            && (self.look_at_share() || self.time.is_slice_over(self.now, slice))
+    }
+
+    /// Counts packets without looking at the clock.
+    #[inline]
+    pub(crate) fn spend_packets(&mut self, packets: u32) {
+        self.time.spend(packets as usize);
+    }
+
+    /// Counts bytes that the kernel has taken for the connection that is being worked on. Few bytes
+    /// do not count: the budget of packets bounds how often a few are written.
+    #[inline]
+    pub(crate) fn wrote(&mut self, bytes: usize) {
+        if bytes >= COUNTED_FROM {
+            self.time.spend_bytes(bytes);
+            self.output_left = self.output_left.saturating_sub(bytes);
+        }
+    }
+
+    /// Counts bytes that the kernel has given.
+    #[inline]
+    pub(crate) fn has_read(&mut self, bytes: usize) {
+        if bytes >= COUNTED_FROM {
+            self.time.spend_bytes(bytes);
+        }
+    }
+
+    /// Bytes that may still be written for the connection that is being worked on.
+    #[inline]
+    pub(crate) fn output_left(&self) -> usize {
+        self.output_left
+    }
+
+    /// The next connection has an output budget of its own.
+    #[inline]
+    pub(crate) fn renew_output_budget(&mut self) {
+        self.output_left = OUTPUT_BUDGET;
     }
 
     /// The newest time that the clock has returned. It reads no clock.

@@ -124,17 +124,26 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         let drained = self.conn.has(Flags::OWES_WRITABLE) && self.conn.output.is_none();
         (unread || goodbye) && !self.conn.is_blocked()
             || drained && self.conn.life().is_open()
-            || self.is_marked(Marks::ERROR)
+            || self.is_marked(Marks::ERROR.with(Marks::OUTPUT_CUT))
     }
 
     /// Whether output is queued and the kernel may have space for it.
     pub(crate) fn wants_flush(&self) -> bool {
-        self.is_marked(Marks::WRITABLE) && self.conn.output.is_some()
+        self.is_marked(Marks::WRITABLE)
+            && self.conn.output.is_some()
+            && !self.is_marked(Marks::OUTPUT_CUT)
+    }
+
+    /// Whether nothing is left over from earlier turns, so that it comes before the connections that
+    /// were cut short.
+    pub(crate) fn is_new(&self) -> bool {
+        !self.conn.has(Flags::BACKLOG) && !self.is_marked(Marks::OUTPUT_CUT)
     }
 
     /// Does the peer's work of one turn.
     pub(crate) fn work(&mut self, cx: &mut PeerCx<'_, H::Message>, read: &mut [u8]) {
-        self.marks.remove(Marks::QUEUED);
+        self.marks.remove(Marks::QUEUED.with(Marks::OUTPUT_CUT));
+        cx.state.begin_slice();
         let mut budget = cx.state.options.packet_budget;
         if !self.conn.has_no_pending_state() {
             self.flush(cx);

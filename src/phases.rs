@@ -26,6 +26,11 @@ pub(crate) trait AnyListener {
     /// Whether there is work that needs no event.
     fn is_busy(&self) -> bool;
 
+    /// Whether [`work`](Self::work) has something to do.
+    fn wants_work(&self) -> bool;
+    /// Whether [`deliver`](Self::deliver) has something to do without a notification.
+    fn wants_delivery(&self) -> bool;
+
     fn serial(&self) -> u32;
     /// Whether this part is the one that accepts for all shards.
     fn accepts(&self) -> bool;

@@ -10,6 +10,7 @@
 
 pub(crate) mod build;
 mod commands;
+mod probe;
 mod shutdown;
 mod stage;
 
@@ -35,6 +36,7 @@ use crate::options::ListenerOptions;
 use crate::phases::AnyListener;
 use crate::poller::Poller;
 use crate::start::Prepared;
+use crate::time_budget::Phase;
 use crate::token::{self, Target};
 
 /// A listener in its slot, and the parts of drains that wait for it.
@@ -89,8 +91,8 @@ impl ListenerSlot {
 pub struct Reactor {
     shard: usize,
     poller: Poller,
-    /// The last batch of events was full, so more events may be ready.
-    more_events: bool,
+    /// Commands wait that the last turn had no time for.
+    more_commands: bool,
     /// The time of the last event.
     last_event: Nanos,
     /// The one buffer for reads from all sockets.
@@ -216,7 +218,7 @@ impl Reactor {
         self.inbox().notifier.woke_up();
         match polled {
             Ok(()) => {
-                self.more_events = false;
+                self.state.more_events = false;
                 self.state.begin(Some(before));
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {
@@ -256,7 +258,7 @@ impl Reactor {
         if count > 0 {
             self.last_event = self.state.nanos();
         }
-        self.more_events |= full;
+        self.state.more_events |= full;
     }
 
     fn accept(&mut self) -> Result<(), Error> {
@@ -273,35 +275,35 @@ impl Reactor {
     }
 
     fn work(&mut self) {
+        self.share(|listener| listener.wants_work());
         for (_, entry) in &mut self.listeners {
             entry.listener.work(&mut self.state, &mut self.read);
             entry.took += self.state.attribute_time();
         }
+        self.state.expect_sharers(0);
         self.invariants();
     }
 
     fn deliver(&mut self) {
         let notified = self.inbox().notifier.take();
-        if notified {
-            for command in self.inbox().take_commands() {
-                self.obey(command);
-            }
+        if notified || self.more_commands {
+            self.obey_commands();
         }
+        self.share(|listener| notified || listener.wants_delivery());
         for (_, entry) in &mut self.listeners {
             entry.listener.deliver(&mut self.state, notified);
             entry.took += self.state.attribute_time();
         }
+        self.state.expect_sharers(0);
         self.invariants();
     }
 
-    /// Does nothing after a full batch of events: the bytes that prevent a timeout may not have
-    /// been read yet.
+    /// After a full batch of events, the peer's timeouts are put off: the bytes that prevent them
+    /// may not have been read yet.
     fn expire(&mut self) {
-        if self.more_events {
-            return;
-        }
         let mut budget = self.state.options.timer_budget;
         while let Some(timer) = self.state.wheel.expire(self.state.expiry_now(), &mut budget) {
+            self.state.begin_phase(Phase::Expire);
             match timer {
                 Timer::Peer { listener, .. }
                 | Timer::User { listener, .. }
@@ -314,6 +316,9 @@ impl Reactor {
                 }
                 Timer::ShutdownDelay => self.delay_is_over(),
                 Timer::Trim => self.state.trim(),
+            }
+            if self.state.is_share_over(1) {
+                break;
             }
         }
         self.invariants();
@@ -377,24 +382,18 @@ impl Reactor {
         }
     }
 
+    /// Divides the time of the next phase among the listeners that have work in it. A single
+    /// listener has the whole phase.
+    #[inline]
+    fn share(&mut self, has_work: impl Fn(&dyn AnyListener) -> bool) {
+        if self.listeners.len() > 1 {
+            let busy = self.listeners.iter().filter(|(_, entry)| has_work(&*entry.listener));
+            self.state.expect_sharers(busy.count());
+        }
+    }
+
     fn slot_of(&self, serial: u32) -> Option<usize> {
         self.listeners.iter().find(|(_, entry)| entry.listener.serial() == serial).map(|(s, _)| s)
-    }
-
-    /// The listener of this name. For the test kit.
-    pub(crate) fn listener(&self, name: &str) -> Option<&dyn AnyListener> {
-        let entry = self.listeners.iter().find(|(_, entry)| entry.listener.name() == name);
-        entry.map(|(_, entry)| &*entry.listener)
-    }
-
-    /// Reads the clock, so that the newest time known is the present. For the test kit.
-    pub(crate) fn look_at_clock(&self) {
-        self.state.present();
-    }
-
-    /// The number of deadlines of listeners and connections. For the test kit.
-    pub(crate) fn deadlines(&self) -> usize {
-        self.state.deadlines()
     }
 
     fn inbox(&self) -> &Inbox {
@@ -403,7 +402,8 @@ impl Reactor {
 
     fn is_busy(&self) -> bool {
         self.inbox().notifier.is_notified()
-            || self.more_events
+            || self.state.more_events
+            || self.more_commands
             || self.listeners.iter().any(|(_, entry)| entry.listener.is_busy())
     }
 }

@@ -123,6 +123,10 @@ counters! {
     read_budget_hits,
     /// Times that a connection used up its packet budget and waited for the next turn.
     packet_budget_hits,
+    /// Times that a connection used up its slice of time and waited for a later turn.
+    time_slice_hits,
+    /// Times that a connection used up its output budget (bytes) and waited for the next turn.
+    output_budget_hits,
     /// Turns in which the message budget was used up. Remaining messages wait for the next turn.
     message_budget_hits,
     /// Times that a connection's queued output rose above the high-water mark.

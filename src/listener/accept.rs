@@ -23,6 +23,7 @@ use crate::logging::{Cause, PANIC_CURE, WATCH_CURE};
 use crate::loop_state::{LoopState, Timer};
 use crate::peer::Peer;
 use crate::stream::Stream;
+use crate::time_budget::Phase;
 use crate::token;
 
 /// How long accepting pauses after the system had no resources for a connection.
@@ -35,6 +36,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     /// The accept phase: takes the connections that other shards have handed over, then those that
     /// wait at the socket.
     pub(super) fn accept_ready(&mut self, state: &mut LoopState) -> Result<(), Error> {
+        state.begin_phase(Phase::Accept);
         self.take_arrivals(state);
         if self.acceptor_is_gone() {
             self.begin_drain(state)?;
@@ -74,7 +76,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     }
 
     /// Accepts at most `share` connections, with at most as many calls of `accept` as the budget
-    /// allows. Returns whether only `share` or the budget stopped it.
+    /// allows. Returns whether only `share` or a budget stopped it.
     pub(super) fn accept_some(&mut self, state: &mut LoopState, share: u32) -> Result<bool, Error> {
         let mut taken = 0;
         for _ in 0..state.options.accept_budget {
@@ -90,6 +92,9 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
                     taken += 1;
                 }
                 Err(error) => self.accept_failed(state, error)?,
+            }
+            if state.is_share_over(1) {
+                break;
             }
         }
         Ok(self.may_accept())

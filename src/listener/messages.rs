@@ -9,6 +9,7 @@ use crate::logging::{Cause, PANIC_CURE};
 use crate::loop_state::LoopState;
 use crate::mailbox::Mail;
 use crate::peer::Peer;
+use crate::time_budget::Phase;
 
 /// At most this many consecutive broadcasts go through the slab together. A connection that gets
 /// them together answers them with one write.
@@ -25,6 +26,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
             self.profile.mailbox.take(&mut self.inbox);
             self.mail = false;
         }
+        state.begin_phase(Phase::Deliver);
         let mut budget = state.options.message_budget;
         while budget > 0 {
             if self.broadcast.is_some() {
@@ -33,6 +35,9 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
                 self.deliver_one(state, mail);
                 budget -= 1;
             } else {
+                return;
+            }
+            if state.is_share_over(1) {
                 return;
             }
         }
@@ -121,6 +126,10 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
             }
             peer.flush_replies(&mut cx, last);
             lists.requeue(peer, &mut cx);
+            if cx.state.is_share_over(said.len()) {
+                self.broadcast = Some(Broadcast { said, next_key });
+                return;
+            }
         }
         let done = Broadcast { said, next_key };
         done.forget(|| self.profile.mailbox.delivered());

@@ -1,5 +1,7 @@
 //! The lists of a listener's peers: peers to work on, peers to flush, peers to sweep.
 
+use std::collections::VecDeque;
+
 use slab::Slab;
 
 use crate::handler::Handler;
@@ -7,14 +9,18 @@ use crate::peer::{Marks, Peer};
 use crate::peer_cx::PeerCx;
 use crate::stream::Stream;
 
-/// Keys of the peers to work on. A peer has a mark for each list that it is in.
+/// Keys of the peers to work on. A peer has a mark for each list that it is in, and one mark for the
+/// two lists of peers that want work.
+///
+/// `new` and `old` are as in fq_codel (RFC 8290): a peer that becomes ready with nothing left over
+/// is new, and new peers come first. A peer that was cut short is old. Each turn works on at least
+/// one peer of both. So a peer with one packet does not wait for those with thousands.
 #[derive(Debug, Default)]
 pub(super) struct Lists {
-    pub(super) run: Vec<u32>,
-    /// Always empty: the memory of the previous `run`, for reuse.
-    pub(super) spare: Vec<u32>,
-    pub(super) flush: Vec<u32>,
-    pub(super) sweep: Vec<u32>,
+    pub(super) new: VecDeque<u32>,
+    pub(super) old: VecDeque<u32>,
+    pub(super) flush: VecDeque<u32>,
+    pub(super) sweep: VecDeque<u32>,
 }
 
 impl Lists {
@@ -32,6 +38,7 @@ impl Lists {
             peer.conclude(cx);
             self.put(peer);
         }
+        cx.state.renew_output_budget();
         peer.invariants();
     }
 
@@ -44,45 +51,51 @@ impl Lists {
             push(&mut self.sweep, peer, Marks::SWEEP);
         }
         if peer.wants_work() {
-            self.run(peer);
+            self.run(peer, false);
         }
     }
 
-    /// Queues a peer for the next `work`.
-    pub(super) fn run<H: Handler, S: Stream>(&mut self, peer: &mut Peer<H, S>) {
-        push(&mut self.run, peer, Marks::QUEUED);
+    /// Queues a peer that wants work.
+    #[inline]
+    pub(super) fn run<H: Handler, S: Stream>(&mut self, peer: &mut Peer<H, S>, is_new: bool) {
+        let list = if is_new { &mut self.new } else { &mut self.old };
+        push(list, peer, Marks::QUEUED);
     }
 
     pub(super) fn are_empty(&self) -> bool {
-        self.run.is_empty() && self.flush.is_empty() && self.sweep.is_empty()
+        // Without a branch for each list: this is asked in every turn.
+        self.new.len() | self.old.len() | self.flush.len() | self.sweep.len() == 0
+    }
+
+    pub(super) fn want_work(&self) -> bool {
+        !self.new.is_empty() || !self.old.is_empty()
     }
 
     /// Checks what must hold between two phases: every marked peer is in the list of that mark. The
     /// list may have its key twice: an entry that an earlier owner of the slot left is harmless,
     /// and a search for it is expensive.
     pub(super) fn invariants<H: Handler, S: Stream>(&self, peers: &Slab<Peer<H, S>>) {
-        for (list, mark) in
-            [(&self.run, Marks::QUEUED), (&self.flush, Marks::FLUSH), (&self.sweep, Marks::SWEEP)]
-        {
-            for (_, peer) in peers.iter().filter(|(_, peer)| peer.is_marked(mark)) {
-                debug_assert!(list.contains(&peer.identity.key), "{mark:?} and its list");
-            }
+        for (_, peer) in peers {
+            let key = &peer.identity.key;
+            let wants_work = self.new.contains(key) || self.old.contains(key);
+            debug_assert!(!peer.is_marked(Marks::QUEUED) || wants_work);
+            debug_assert!(!peer.is_marked(Marks::FLUSH) || self.flush.contains(key));
+            debug_assert!(!peer.is_marked(Marks::SWEEP) || self.sweep.contains(key));
         }
-        debug_assert!(self.spare.is_empty());
     }
 
     /// Reserves memory, so that no list grows while at most `slots` slots are in use.
     pub(super) fn make_room(&mut self, slots: usize) {
-        for list in [&mut self.run, &mut self.spare, &mut self.flush, &mut self.sweep] {
+        for list in [&mut self.new, &mut self.old, &mut self.flush, &mut self.sweep] {
             list.reserve(slots.saturating_sub(list.len()));
         }
     }
 }
 
 #[inline]
-fn push<H: Handler, S: Stream>(list: &mut Vec<u32>, peer: &mut Peer<H, S>, mark: Marks) {
+fn push<H: Handler, S: Stream>(list: &mut VecDeque<u32>, peer: &mut Peer<H, S>, mark: Marks) {
     if !peer.is_marked(mark) {
         peer.marks.insert(mark);
-        list.push(peer.identity.key);
+        list.push_back(peer.identity.key);
     }
 }

@@ -102,7 +102,7 @@ impl ListenerOptions {
             write_high_water: 64 * 1024,
             write_low_water: 32 * 1024,
             max_queued: 8 * 1024 * 1024,
-            write_stall_timeout: Duration::from_secs(30),
+            write_stall_timeout: Duration::from_secs(60),
             close_timeout: Duration::from_secs(10),
             linger_timeout: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(5),
@@ -248,7 +248,7 @@ impl ListenerOptions {
         self
     }
 
-    /// The longest time in which a peer takes no byte while output is queued. Default: 30 s. More
+    /// The longest time in which a peer takes no byte while output is queued. Default: 60 s. More
     /// than zero. `Duration::MAX`: no timeout.
     ///
     /// After it the connection ends with

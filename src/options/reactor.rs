@@ -45,6 +45,7 @@ pub struct ReactorOptions {
     pub(crate) message_budget: u32,
     pub(crate) timer_budget: usize,
     pub(crate) events: usize,
+    pub(crate) turn_budget: Duration,
     pub(crate) slow_turn: Duration,
     pub(crate) busy_poll: Duration,
     pub(crate) shutdown_delay: Duration,
@@ -59,6 +60,7 @@ impl Default for ReactorOptions {
             message_budget: 1024,
             timer_budget: 4096,
             events: 256,
+            turn_budget: Duration::from_millis(2),
             slow_turn: Duration::from_millis(100),
             busy_poll: Duration::ZERO,
             shutdown_delay: Duration::ZERO,
@@ -121,6 +123,22 @@ impl ReactorOptions {
     /// `MAX_EVENTS`.
     pub fn events(mut self, events: usize) -> Self {
         self.events = events;
+        self
+    }
+
+    /// How long a turn may take. Default: 2 ms. Zero: turns are not bounded in time, only by the
+    /// other budgets.
+    ///
+    /// Each phase of the turn (accepting, packets, commands, messages, timers, writes) has a share
+    /// of this time, and listeners divide it evenly. A connection gets a slice of 250 µs. The rest
+    /// of its packets waits for a later turn, behind the connections that have become ready in the
+    /// meantime. So one connection, or thousands, that send without pause cannot delay the others
+    /// for longer than a few turns.
+    ///
+    /// The reactor reads the clock after each few callbacks, about every 50 µs. It cannot interrupt
+    /// a callback, so a turn takes this time and the callbacks between two looks at the clock.
+    pub fn turn_budget(mut self, time: Duration) -> Self {
+        self.turn_budget = time;
         self
     }
 

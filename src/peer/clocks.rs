@@ -51,9 +51,9 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             cx.state.metrics.timer_lateness.record(late);
         }
         match due {
-            // The peer may have sent its bytes in time, and they are not read yet. So the timeout
-            // is decided after the next read.
-            Some(Due::Packet | Due::Idle) if self.is_unread() => {
+            // The peer may have sent its bytes in time, and they are not read yet, or their event
+            // is not. So the timeout is decided after the next read.
+            Some(Due::Packet | Due::Idle) if self.is_unread() || cx.state.more_events => {
                 let timer = Timer::Peer { listener: cx.profile.slot, key: self.identity.key };
                 let next = cx.state.expiry_now().after(Duration::from_millis(1));
                 self.timer = cx.state.wheel.arm(next, timer);
@@ -61,6 +61,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             }
             Some(Due::Packet) => self.packet_timeout(cx),
             Some(Due::Idle) => self.close(cx, CloseReason::IdleTimeout),
+            Some(Due::Stall) if self.takes_output(cx) => {}
             Some(Due::Stall) => self.close(cx, CloseReason::WriteStalled),
             Some(Due::Close) => {
                 self.conn.advance(|life| life.cut(Cut::Late));
@@ -72,6 +73,16 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         }
         self.queue_out(cx, 0);
         self.update_timers(cx);
+    }
+
+    /// Offers the queued output to the kernel once more. Returns whether the kernel has taken bytes.
+    /// It announces space only after a third of a send buffer is free, and a buffer that has grown
+    /// can take minutes to get there: a peer that reads slowly would seem to read nothing.
+    fn takes_output(&mut self, cx: &mut PeerCx<'_, H::Message>) -> bool {
+        let queued = self.conn.queued();
+        self.marks.insert(Marks::WRITABLE);
+        self.flush(cx);
+        self.conn.queued() < queued
     }
 
     pub(super) fn is_unread(&self) -> bool {

@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::Peer;
 use crate::connection::Flags;
-use crate::framing::{Decode, Deframe, Enframe, Shape};
+use crate::framing::{Decode, Deframe, Enframe, Framing, Shape};
 use crate::guard::{drop_guarded, panic_text};
 use crate::handler::{Action, Context, Handler, Packet, PassThrough, Place};
 use crate::logging::{Cause, PANIC_CURE};
@@ -30,19 +30,27 @@ pub(crate) enum Verdict {
     Restart,
     /// [`FLUSH_AT`] bytes of output have gathered: write before going on.
     Full,
-    /// The turn's budget of packets is used up.
+    /// The connection's budget of packets or of output, or its slice of time, is used up.
     Budget,
     /// Delivery is paused, output is over the high-water mark, or the end is decided.
     Blocked,
 }
 
 /// How far a batch got.
-#[derive(Debug, Default)]
-struct Progress {
+#[derive(Debug)]
+struct Progress<'a> {
     consumed: usize,
+    /// Input that was not consumed at the last look.
+    rest: &'a [u8],
+    /// So many bytes of `rest` have been looked at before.
+    scanned: usize,
     packets: u32,
     /// The most packets that it may deliver.
     budget: u32,
+    /// So many packets are delivered before the next look at the clock.
+    until: u32,
+    /// Packets that the time budget knows of.
+    spent: u32,
 }
 
 /// The result of a batch.
@@ -99,21 +107,23 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         };
         let mut ctx =
             Context::new(&mut self.conn, cx, &self.identity, &self.stream, PassThrough::of(input));
-        let mut progress = Progress { budget: *budget, ..Progress::default() };
+        let until = ctx.state.packets_until_look().min(*budget);
+        let mut progress = Progress {
+            consumed: 0,
+            rest: input,
+            scanned,
+            packets: 0,
+            budget: *budget,
+            until,
+            spent: 0,
+        };
         let batch = &mut progress;
-        // The default framing is tested first, by itself: a jump through a table of all framings is
-        // predicted badly.
         let caught = catch_unwind(AssertUnwindSafe(|| {
-            if let Shape::U16(de, en) = shape {
-                return pump(handler, &mut ctx, de, en, en.covers(de), scanned, batch);
+            let verdict = stretch(handler, &mut ctx, framing, shape, batch);
+            if verdict == Verdict::Budget {
+                return go_on(handler, &mut ctx, framing, shape, batch);
             }
-            match shape {
-                Shape::U8(de, en) => pump(handler, &mut ctx, de, en, en.covers(de), scanned, batch),
-                Shape::U32(de, en) => {
-                    pump(handler, &mut ctx, de, en, en.covers(de), scanned, batch)
-                }
-                _ => pump(handler, &mut ctx, &framing, framing, false, scanned, batch),
-            }
+            verdict
         }));
         let run = ctx.pass_through.range();
         ctx.conn.remove(Flags::BATCH);
@@ -121,6 +131,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         cx.profile.counters.packets_out.add(framed);
         cx.profile.counters.packets_in.add(progress.packets.into());
         *budget -= progress.packets;
+        cx.state.spend_packets(progress.packets - progress.spent);
         if progress.packets > 0 {
             if !self.conn.has(Flags::HAD_PACKET) {
                 self.record_first_packet(cx.state);
@@ -174,6 +185,47 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     }
 }
 
+/// Hands packets to the handler until the next look at the clock.
+#[inline(always)]
+fn stretch<H: Handler>(
+    handler: &mut H,
+    ctx: &mut Context<'_, H::Message>,
+    framing: &Framing,
+    shape: &Shape,
+    batch: &mut Progress<'_>,
+) -> Verdict {
+    // The default framing is tested first, by itself: a jump through a table of all framings is
+    // predicted badly.
+    if let Shape::U16(de, en) = shape {
+        return pump(handler, ctx, de, en, en.covers(de), batch);
+    }
+    match shape {
+        Shape::U8(de, en) => pump(handler, ctx, de, en, en.covers(de), batch),
+        Shape::U32(de, en) => pump(handler, ctx, de, en, en.covers(de), batch),
+        _ => pump(handler, ctx, &framing, framing, false, batch),
+    }
+}
+
+/// Continues a batch after a look at the clock, unless a budget is used up.
+#[cold]
+#[inline(never)]
+fn go_on<H: Handler>(
+    handler: &mut H,
+    ctx: &mut Context<'_, H::Message>,
+    framing: &Framing,
+    shape: &Shape,
+    batch: &mut Progress<'_>,
+) -> Verdict {
+    let mut verdict = Verdict::Budget;
+    let input = batch.rest;
+    batch.scanned = 0;
+    while verdict == Verdict::Budget && has_time(ctx, batch) {
+        batch.rest = &input[batch.consumed..];
+        verdict = stretch(handler, ctx, framing, shape, batch);
+    }
+    verdict
+}
+
 /// The tight loop. It is compiled once for each plain prefix and once for all other framings.
 ///
 /// The common case is a packet that is answered with borrowed bytes. It costs one look at the flags
@@ -187,8 +239,7 @@ fn pump<H: Handler, D: Deframe + Copy, E: Enframe>(
     deframe: &D,
     enframe: &E,
     mirror: bool,
-    mut scanned: usize,
-    progress: &mut Progress,
+    progress: &mut Progress<'_>,
 ) -> Verdict {
     // Output that is framed here stays below this bound, prefix included. If the queue is full, not
     // even a prefix alone fits.
@@ -201,9 +252,9 @@ fn pump<H: Handler, D: Deframe + Copy, E: Enframe>(
     if !mirror || input.len() + ctx.state.out.len() >= bound {
         ctx.conn.insert(Flags::NO_PASS_THROUGH);
     }
-    let mut rest = input;
+    let (mut rest, mut scanned) = (progress.rest, progress.scanned);
     let verdict = 'batch: {
-        while progress.packets < progress.budget {
+        while progress.packets < progress.until {
             let (payload, consumed) = match deframe.next(rest, scanned) {
                 Ok(found) if !D::TRUSTED && !found.is_valid(rest.len()) => {
                     ctx.conn.close(CloseReason::FramerBug);
@@ -244,6 +295,20 @@ fn pump<H: Handler, D: Deframe + Copy, E: Enframe>(
     };
     progress.consumed = input.len() - rest.len();
     verdict
+}
+
+/// Looks at the clock. Returns whether no budget is used up.
+fn has_time<M>(ctx: &mut Context<'_, M>, progress: &mut Progress<'_>) -> bool {
+    if progress.packets >= progress.budget {
+        return false;
+    }
+    let packets = progress.packets - std::mem::replace(&mut progress.spent, progress.packets);
+    if ctx.state.is_slice_over(packets, ctx.conn.has(Flags::HAD_PACKET)) {
+        ctx.profile.counters.time_slice_hits.add(1);
+        return false;
+    }
+    progress.until = progress.budget.min(progress.packets + ctx.state.packets_until_look());
+    true
 }
 
 /// Carries out the handler's answer to `packet`, which is at `place` in the input. Returns true if

@@ -47,6 +47,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
                 }
                 Ok(count) => {
                     cx.profile.counters.bytes_in.add(count as u64);
+                    cx.state.has_read(count);
                     self.conn.touch_idle(cx.state.now());
                     if SHORT_READ_DRAINS
                         && count < most
@@ -221,7 +222,10 @@ impl<H: Handler, S: Stream> Peer<H, S> {
                 return Some(verdict);
             }
         }
-        self.conn.is_blocked().then_some(Verdict::Blocked)
+        if self.conn.is_blocked() {
+            return Some(Verdict::Blocked);
+        }
+        (cx.state.output_left() == 0).then_some(Verdict::Budget)
     }
 
     /// Reads bytes and drops them, because the kernel answers unread bytes with a reset when the

@@ -25,6 +25,8 @@ flag_set! {
         DRAIN = 7,
         /// The stream is registered for writable events, because a write was refused before.
         WRITE_INTEREST = 8,
+        /// The turn's output budget was used up while the kernel had space for more.
+        OUTPUT_CUT = 9,
     }
 }
 

@@ -37,6 +37,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         let mut taken = 0;
         if self.conn.output.is_none() && self.is_marked(Marks::WRITABLE) {
             taken = self.write(&cx.state.out, cx.profile, &cx.state.registry);
+            cx.state.wrote(taken);
         }
         if taken < cx.state.out.len() && !self.conn.life().is_broken() {
             self.queue_out(cx, taken);
@@ -59,6 +60,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             return;
         }
         let taken = self.write(run, cx.profile, &cx.state.registry);
+        cx.state.wrote(taken);
         if taken < run.len() && !self.conn.life().is_broken() {
             self.conn.enqueue(&run[taken..], cx.state.now(), &mut cx.state.pool);
             self.watch_water(cx);
@@ -77,7 +79,8 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         cx.state.clear_out();
     }
 
-    /// Offers the queue, if there is one, to the kernel, piece by piece, until it refuses.
+    /// Offers the queue, if there is one, to the kernel, piece by piece, until it refuses or the
+    /// output budget is used up.
     #[inline(never)]
     pub(crate) fn flush(&mut self, cx: &mut PeerCx<'_, H::Message>) {
         if self.conn.output.is_none() {
@@ -86,9 +89,18 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         while self.is_marked(Marks::WRITABLE)
             && let Some(queue) = self.conn.output.take()
         {
+            let left = cx.state.output_left();
+            if left == 0 {
+                self.conn.output = Some(queue);
+                self.marks.insert(Marks::OUTPUT_CUT);
+                cx.profile.counters.output_budget_hits.add(1);
+                break;
+            }
             let front = queue.front().unwrap_or_default();
+            let front = &front[..front.len().min(left)];
             let taken = self.write(front, cx.profile, &cx.state.registry);
             self.conn.output = Some(queue);
+            cx.state.wrote(taken);
             if taken > 0 {
                 self.conn.sent(taken, cx.state.now(), &mut cx.state.pool);
             }

@@ -87,7 +87,7 @@ impl Reactor {
         Self {
             shard,
             poller,
-            more_events: false,
+            more_commands: false,
             last_event: Nanos(0),
             read: vec![0; options.read_buffer],
             listeners: Slab::new(),

@@ -7,8 +7,28 @@ use crate::drain::{DrainPart, Report};
 use crate::identity::ConnectionId;
 use crate::logging::WATCH_CURE;
 use crate::phases::AnyListener;
+use crate::time_budget::Phase;
+
+/// The most commands of one turn.
+const COMMANDS: u32 = 1024;
 
 impl Reactor {
+    /// Carries out the commands that wait, or as many as one turn has time for.
+    pub(super) fn obey_commands(&mut self) {
+        self.state.begin_phase(Phase::Commands);
+        self.more_commands = true;
+        for _ in 0..COMMANDS {
+            let Some(command) = self.inbox().next_command() else {
+                self.more_commands = false;
+                return;
+            };
+            self.obey(command);
+            if self.state.is_share_over(1) {
+                return;
+            }
+        }
+    }
+
     pub(super) fn obey(&mut self, command: Command) {
         match command {
             Command::Adopt(make) => self.adopt(make),

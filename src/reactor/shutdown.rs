@@ -11,6 +11,7 @@ use crate::drain::{DrainPart, Report};
 use crate::guard::caught;
 use crate::logging::PANIC_CURE;
 use crate::loop_state::Timer;
+use crate::time_budget::Phase;
 
 impl Reactor {
     /// From now on, the shutdown counts the report of every listener that ends. If a shutdown is
@@ -95,6 +96,7 @@ impl Reactor {
 
     /// Ends all listeners and their connections at once.
     pub(super) fn terminate_all(&mut self) {
+        self.state.begin_phase(Phase::Unbounded);
         let slots: Vec<usize> = self.listeners.iter().map(|(slot, _)| slot).collect();
         for slot in slots {
             let listener = &mut self.listeners[slot].listener;

@@ -16,6 +16,8 @@ use crate::options::ReactorOptions;
 use crate::poller::Registry;
 use crate::sync::Arc;
 
+mod budgets;
+
 const NO_TIME: Option<Duration> = Some(Duration::ZERO);
 
 /// Echoes packets, and counts the calls of `handle_info`.

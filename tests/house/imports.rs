@@ -249,8 +249,10 @@ type Known = BTreeSet<String>;
 type Exports = BTreeMap<String, Vec<String>>;
 
 /// Whether a whole file is tests.
-fn is_test(path: &str) -> bool {
-    ["tests", "loom_tests"].into_iter().any(|name| path.ends_with(&format!("/{name}.rs")))
+pub(crate) fn is_test(path: &str) -> bool {
+    let named =
+        |name| path.ends_with(&format!("/{name}.rs")) || path.contains(&format!("/{name}/"));
+    ["tests", "loom_tests"].into_iter().any(named)
 }
 
 /// The module of a file. None for the root, which names everything.

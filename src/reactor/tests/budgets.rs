@@ -1,0 +1,443 @@
+//! Turns that are bounded in time and in bytes: callbacks move the clock.
+
+use std::cell::RefCell;
+use std::io::{Read, Write};
+
+use super::*;
+use crate::handler::Packet;
+use crate::mailbox::Address;
+use crate::reason::CloseReason;
+
+/// What a handler was called for. The number is the packet's, the message's or the timer's byte.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+enum Call {
+    Packet(u8),
+    Message(u8),
+}
+
+/// What a test shares with its handlers.
+#[derive(Clone, Default)]
+struct Shop {
+    hand: ManualClock,
+    /// How far each callback moves the clock.
+    cost: Rc<Cell<Duration>>,
+    calls: Rc<RefCell<Vec<Call>>>,
+    addresses: Rc<RefCell<Vec<Address<u8>>>>,
+    ends: Rc<RefCell<Vec<CloseReason>>>,
+}
+
+/// A handler that needs time. A packet `[b't', n, number]` sets `n` timers. A packet `[b'b', n]` is
+/// answered with `n` times 100 kB. Other packets have no answer.
+struct Slow(Shop);
+
+impl Handler for Slow {
+    type Message = u8;
+
+    fn init(&mut self, ctx: &mut Context<'_, u8>) -> Action<'_> {
+        self.0.addresses.borrow_mut().push(ctx.address());
+        Action::Continue
+    }
+
+    fn handle_packet<'a>(&'a mut self, packet: &'a [u8], ctx: &mut Context<'_, u8>) -> Action<'a> {
+        self.0.hand.advance(self.0.cost.get());
+        match *packet {
+            [b't', count, number] => {
+                for _ in 0..count {
+                    ctx.send_after(Duration::from_millis(10), number);
+                }
+            }
+            [b'b', count] => return Action::send(vec![7; 100_000 * usize::from(count)]),
+            [b's', count] => {
+                for _ in 0..count {
+                    let piece = bytes::Bytes::from(vec![7; 100_000]);
+                    ctx.send(Packet::Shared(piece)).unwrap();
+                }
+            }
+            _ => self.0.calls.borrow_mut().push(Call::Packet(packet[0])),
+        }
+        Action::Continue
+    }
+
+    fn handle_info<'a>(&'a mut self, info: Info<'a, u8>, _: &mut Context<'_, u8>) -> Action<'a> {
+        match info {
+            Info::Message(number) => {
+                self.0.hand.advance(self.0.cost.get());
+                self.0.calls.borrow_mut().push(Call::Message(number));
+                Action::Continue
+            }
+            other => other.default_action(),
+        }
+    }
+
+    fn terminate(self, reason: CloseReason) {
+        self.0.hand.advance(self.0.cost.get());
+        self.0.ends.borrow_mut().push(reason);
+    }
+}
+
+/// A reactor with slow handlers, and its clients.
+struct Turns {
+    reactor: Reactor,
+    shop: Shop,
+    listeners: Vec<ListenerHandle<u8>>,
+    clients: Vec<Client>,
+}
+
+impl Turns {
+    fn new(options: ReactorOptions, listeners: usize) -> Self {
+        let (parts, end) = ReactorParts::new(0, options).unwrap();
+        let ReactorParts { shard, poll, registry, options } = parts;
+        let shop = Shop::default();
+        let (poller, registry) = (Poller::system(poll, options.events), Registry::System(registry));
+        let (clock, shared) = (Clock::manual(shop.hand.clone()), Arc::new(Shared::new(vec![end])));
+        let mut reactor = Reactor::assemble(shard, poller, registry, clock, options, shared);
+        let start = |nth: usize| {
+            let shop = shop.clone();
+            let options = ListenerOptions::port(0)
+                .framing(crate::framing::LengthField::new(4))
+                .max_packet(4 << 20)
+                .max_queued(64 << 20)
+                .write_high_water(32 << 20)
+                .max_connections(1_000);
+            reactor.start_listener(&nth.to_string(), options, move |_| Slow(shop.clone())).unwrap()
+        };
+        let listeners = (0..listeners).map(start).collect();
+        Self { reactor, shop, listeners, clients: Vec::new() }
+    }
+
+    fn with_cost(self, cost: Duration) -> Self {
+        self.shop.cost.set(cost);
+        self
+    }
+
+    /// Connects a client to a listener, and turns until it is served.
+    fn connect(&mut self, listener: usize) -> usize {
+        let addr = self.listeners[listener].local_addr().as_inet().unwrap();
+        self.clients.push(Client::connect(addr).unwrap());
+        let made = self.clients.len() as u64;
+        self.until(|turns| turns.stats(|stats| stats.made) == made);
+        self.clients.len() - 1
+    }
+
+    fn stats(&self, of: impl Fn(crate::stats::Stats) -> u64) -> u64 {
+        self.listeners.iter().map(|listener| of(listener.stats())).sum()
+    }
+
+    fn send(&mut self, client: usize, packet: &[u8], times: usize) {
+        let length = u32::try_from(packet.len()).unwrap().to_be_bytes();
+        let bytes = [&length[..], packet].concat().repeat(times);
+        self.clients[client].write_all(&bytes).unwrap();
+    }
+
+    /// One turn. Returns how long it took, and its calls.
+    fn turn(&mut self) -> (Duration, Vec<Call>) {
+        let before = self.shop.hand.elapsed();
+        self.shop.calls.borrow_mut().clear();
+        self.reactor.turn(NO_TIME).unwrap();
+        (self.shop.hand.elapsed() - before, self.shop.calls.take())
+    }
+
+    #[track_caller]
+    fn until(&mut self, done: impl Fn(&Self) -> bool) {
+        for _ in 0..100_000 {
+            if done(self) {
+                return;
+            }
+            self.reactor.turn(NO_TIME).unwrap();
+        }
+        panic!("this does not happen");
+    }
+}
+
+fn micros(count: u64) -> Duration {
+    Duration::from_micros(count)
+}
+
+fn count(calls: &[Call], call: Call) -> usize {
+    calls.iter().filter(|made| **made == call).count()
+}
+
+/// Goal: a turn ends within its budget and the callbacks between two looks, however many packets
+/// wait, and no packet is lost. Method: 5,000 packets of 10 µs; the first look comes after 64 units.
+#[test]
+fn a_turn_ends_in_time() {
+    let mut turns = Turns::new(ReactorOptions::new(), 1).with_cost(micros(10));
+    let client = turns.connect(0);
+    turns.send(client, b"x", 5_000);
+    let mut turns_taken = 0;
+    while turns.stats(|stats| stats.packets_in) < 5_000 {
+        let (took, _) = turns.turn();
+        assert!(took <= micros(64 * 10 + 250), "{took:?}");
+        turns_taken += 1;
+    }
+    assert!(turns_taken >= 5_000 / 25 / 2, "{turns_taken} turns");
+    assert!(turns.stats(|stats| stats.time_slice_hits) > 100);
+}
+
+/// Goal: without a budget, only the other budgets bound a turn.
+#[test]
+fn a_budget_of_zero_does_not_end_a_turn() {
+    let options = ReactorOptions::new().turn_budget(Duration::ZERO);
+    let mut turns = Turns::new(options, 1).with_cost(micros(10));
+    let client = turns.connect(0);
+    turns.send(client, b"x", 5_000);
+    let (took, calls) = turns.turn();
+    assert_eq!((took, calls.len()), (micros(40_960), 4_096));
+    assert_eq!(turns.stats(|stats| stats.time_slice_hits), 0);
+}
+
+/// Goal: a connection that becomes ready is served before those that were cut short, and these go
+/// on in turn. Method: 30 connections with 2,000 packets each; one that sends a packet at a time.
+#[test]
+fn a_connection_that_becomes_ready_comes_first() {
+    const HOGS: u8 = 30;
+    let mut turns = Turns::new(ReactorOptions::new(), 1).with_cost(micros(10));
+    let hogs: Vec<usize> = (0..HOGS).map(|_| turns.connect(0)).collect();
+    let other = turns.connect(0);
+    turns.send(other, &[200], 1);
+    turns.until(|turns| turns.stats(|stats| stats.packets_in) == 1);
+    for (hog, number) in hogs.into_iter().zip(0..) {
+        turns.send(hog, &[number], 2_000);
+    }
+    // Each of them is new once.
+    let mut new: Vec<u8> = (0..HOGS).collect();
+    while !new.is_empty() {
+        let (_, calls) = turns.turn();
+        new.retain(|number| count(&calls, Call::Packet(*number)) == 0);
+    }
+    let mut served = [0; HOGS as usize];
+    for _ in 0..60 {
+        turns.send(other, &[200], 1);
+        let (took, calls) = turns.turn();
+        assert_eq!(calls.first(), Some(&Call::Packet(200)));
+        assert_eq!(count(&calls, Call::Packet(200)), 1);
+        assert!(calls.len() > 1, "a connection that was cut short goes on in each turn");
+        assert!(took <= micros(2_000), "{took:?}");
+        for (number, served) in (0..).zip(&mut served) {
+            *served += count(&calls, Call::Packet(number));
+        }
+    }
+    let (least, most) = (served.iter().min().unwrap(), served.iter().max().unwrap());
+    assert!(*least > 0 && most - least <= 2 * 30, "{served:?}");
+}
+
+/// Goal: of the connections that come at once, each is served once before the others go on, but for
+/// one connection a turn. Method: 100 connections with 1,000 packets each, none of which was served
+/// before.
+#[test]
+fn connections_that_come_at_once_are_each_served_before_others_go_on() {
+    let mut turns = Turns::new(ReactorOptions::new(), 1).with_cost(micros(10));
+    let clients: Vec<usize> = (0..100).map(|_| turns.connect(0)).collect();
+    for (client, number) in clients.into_iter().zip(0..) {
+        turns.send(client, &[number], 1_000);
+    }
+    let mut new: Vec<u8> = (0..100).collect();
+    while turns.stats(|stats| stats.packets_in) < 100_000 {
+        let (_, mut calls) = turns.turn();
+        calls.dedup();
+        let again = calls.iter().filter(|call| !new.iter().any(|new| **call == Call::Packet(*new)));
+        let again = again.count();
+        new.retain(|number| count(&calls, Call::Packet(*number)) == 0);
+        assert!(new.is_empty() || again <= 1, "{again} go on, {new:?} wait");
+    }
+    assert!(new.is_empty());
+}
+
+/// Goal: two busy listeners get equal time, and one does not wait for the other.
+#[test]
+fn listeners_share_a_turn() {
+    let mut turns = Turns::new(ReactorOptions::new(), 2).with_cost(micros(10));
+    for listener in [0, 0, 0, 0, 0, 0, 1] {
+        let client = turns.connect(listener);
+        let number = u8::try_from(listener).unwrap();
+        turns.send(client, &[number], 2_000);
+    }
+    turns.until(|turns| turns.stats(|stats| stats.time_slice_hits) >= 7);
+    let mut served = [0, 0];
+    for _ in 0..20 {
+        let (took, calls) = turns.turn();
+        assert!(took <= micros(2_000), "{took:?}");
+        for (number, served) in (0..).zip(&mut served) {
+            let now = count(&calls, Call::Packet(number));
+            assert!(now > 0, "each is served in each turn");
+            *served += now;
+        }
+    }
+    // A slice of the second one's single connection ends before its share does.
+    let [many, one] = served;
+    assert!(one >= 20 * 20 && many <= 3 * one, "{served:?}");
+}
+
+/// Goal: messages and timers with slow handlers do not hold up a turn, and packets go on beside
+/// them. Method: 300 messages and 200 timers of 200 µs each; a connection with one packet a turn.
+#[test]
+fn messages_and_timers_end_in_time() {
+    let mut turns = Turns::new(ReactorOptions::new(), 1);
+    let (client, other) = (turns.connect(0), turns.connect(0));
+    turns.send(client, b"t\xc8\x01", 1);
+    turns.until(|turns| turns.stats(|stats| stats.packets_in) == 1);
+    turns.shop.cost.set(micros(200));
+    turns.shop.hand.advance(Duration::from_millis(20));
+    let address = turns.shop.addresses.borrow()[0].clone();
+    for _ in 0..300 {
+        address.send(2).unwrap();
+    }
+    let (mut messages, mut timers) = (0, 0);
+    let mut slow = 0;
+    while messages < 300 || timers < 200 {
+        turns.send(other, &[9], 1);
+        let (took, calls) = turns.turn();
+        // The first look of the turn may come after as many units as cheap work fits in.
+        slow += u32::from(took > micros(2_400));
+        assert!(slow <= 1, "{took:?}: {} calls", calls.len());
+        assert_eq!(count(&calls, Call::Packet(9)), 1);
+        messages += count(&calls, Call::Message(2));
+        timers += count(&calls, Call::Message(1));
+    }
+    assert_eq!((messages, timers), (300, 200));
+}
+
+/// Goal: many commands take many turns. Method: 3,000 commands to close connections that are gone.
+#[test]
+fn commands_have_a_budget() {
+    let mut turns = Turns::new(ReactorOptions::new(), 1);
+    turns.connect(0);
+    let id = turns.shop.addresses.borrow()[0].id();
+    let handle = turns.reactor.handle();
+    for _ in 0..3_000 {
+        handle.close(id).unwrap();
+    }
+    let mut turns_taken = 0;
+    while turns.reactor.is_busy() {
+        turns.turn();
+        turns_taken += 1;
+    }
+    assert!((3..10).contains(&turns_taken), "{turns_taken} turns");
+}
+
+/// Goal: ends with a slow `terminate` do not hold up a turn. Method: 50 connections that are closed
+/// at once, 1 ms each.
+#[test]
+fn ends_take_many_turns_if_they_are_slow() {
+    let mut turns = Turns::new(ReactorOptions::new(), 1);
+    for _ in 0..50 {
+        turns.connect(0);
+    }
+    turns.shop.cost.set(micros(1_000));
+    turns.reactor.listeners[0].listener.force();
+    let mut worst = Duration::ZERO;
+    let mut turns_taken = 0;
+    while turns.stats(|stats| stats.terminated) < 50 {
+        let (took, _) = turns.turn();
+        worst = worst.max(if turns_taken == 0 { Duration::ZERO } else { took });
+        turns_taken += 1;
+        assert!(
+            turns_taken == 1 || turns.reactor.is_busy() || turns.shop.ends.borrow().len() == 50
+        );
+    }
+    assert!(worst <= micros(3_000), "{worst:?}");
+    assert!(turns.shop.ends.borrow().iter().all(|end| *end == CloseReason::DrainForced));
+}
+
+/// Goal: one connection's output in a turn is bounded, and it all arrives. Method: answers of
+/// 100 kB and of 1 MB, copied and shared, to a client that takes all of them after each turn.
+#[test]
+fn the_output_of_a_turn_is_bounded() {
+    for (packet, largest) in [(b"b\x01", 100_004), (b"b\x0a", 1_000_004), (b"s\x0a", 100_004)] {
+        const BUDGET: u64 = 256 * 1024;
+        let mut turns = Turns::new(ReactorOptions::new(), 1);
+        let client = turns.connect(0);
+        turns.clients[client].set_nonblocking(true).unwrap();
+        turns.send(client, packet, 20);
+        let kilobytes = if packet[0] == b's' { 100 * 10 } else { 100 * u64::from(packet[1]) };
+        let pieces = if packet[0] == b's' { 10 } else { 1 };
+        let total = 20 * (1_000 * kilobytes + 4 * pieces);
+        let (mut sent, mut taken) = (0, 0);
+        let mut buffer = vec![0; 1 << 20];
+        let mut turns_taken = 0;
+        while taken < total {
+            turns.turn();
+            turns_taken += 1;
+            let now = turns.stats(|stats| stats.bytes_out);
+            assert!(now - sent <= BUDGET + largest, "{} bytes in a turn", now - sent);
+            sent = now;
+            while let Ok(count) = turns.clients[client].read(&mut buffer) {
+                taken += count as u64;
+            }
+        }
+        assert_eq!(taken, total);
+        assert!(turns_taken >= total / (BUDGET + largest));
+        assert!(turns.stats(|stats| stats.output_budget_hits) > 0 || packet[0] == b'b');
+    }
+}
+
+/// Goal: after a full batch of events only what would be blamed on a peer is put off: a handler's
+/// own timer fires. Method: a batch of one event, and a timer that is due.
+#[test]
+fn a_timer_fires_after_a_full_batch() {
+    let mut turns = Turns::new(ReactorOptions::new(), 1);
+    let clients = [turns.connect(0), turns.connect(0)];
+    turns.send(clients[0], b"t\x01\x05", 1);
+    turns.until(|turns| turns.stats(|stats| stats.packets_in) == 1);
+    turns.until(|turns| !turns.reactor.is_busy());
+    for client in clients {
+        turns.send(client, b"x", 1);
+    }
+    turns.shop.hand.advance(Duration::from_millis(20));
+    if let Poller::System { events, .. } = &mut turns.reactor.poller {
+        *events = Events::with_capacity(1);
+    }
+    // A turn judges deadlines by a time before its own poll.
+    turns.reactor.look_at_clock();
+    let (_, calls) = turns.turn();
+    assert!(turns.reactor.state.more_events, "the batch was full");
+    assert_eq!(count(&calls, Call::Message(5)), 1, "{calls:?}");
+}
+
+/// Goal: a peer that reads slowly is not taken for one that reads nothing, although the kernel
+/// announces no space; one that reads nothing is ended. Method: a queue that the kernel refuses; the
+/// client takes a little, less than makes an event; the clock passes the stall timeout.
+#[test]
+fn a_stall_is_judged_by_asking_the_kernel() {
+    let mut turns = Turns::new(ReactorOptions::new(), 1);
+    let client = turns.connect(0);
+    turns.clients[client].set_nonblocking(true).unwrap();
+    turns.send(client, b"b\x28", 4);
+    let sent = |turns: &Turns| turns.stats(|stats| stats.bytes_out);
+    let mut settled = 0;
+    while settled < 50 {
+        let before = sent(&turns);
+        turns.turn();
+        settled = if sent(&turns) == before { settled + 1 } else { 0 };
+        std::thread::yield_now();
+    }
+    let stall = Duration::from_secs(60);
+    let mut buffer = vec![0; 64 * 1024];
+    let mut lived = 0;
+    for _ in 0..4 {
+        // What the client takes makes space for at most so much.
+        let mut taken = 0;
+        while taken < 1 << 20 {
+            match turns.clients[client].read(&mut buffer) {
+                Ok(count) => taken += count,
+                Err(_) => std::thread::yield_now(),
+            }
+        }
+        let before = sent(&turns);
+        turns.shop.hand.advance(stall + Duration::from_millis(2));
+        turns.reactor.look_at_clock();
+        turns.turn();
+        turns.turn();
+        lived += u32::from(sent(&turns) > before);
+        assert_eq!(*turns.shop.ends.borrow(), []);
+    }
+    assert_eq!(lived, 4, "bytes were taken each time");
+    // The network may still move bytes out of the kernel's buffer, a few times.
+    for _ in 0..50 {
+        turns.shop.hand.advance(stall + Duration::from_millis(2));
+        turns.reactor.look_at_clock();
+        turns.turn();
+        turns.turn();
+    }
+    assert_eq!(*turns.shop.ends.borrow(), [CloseReason::WriteStalled]);
+}
