@@ -309,10 +309,14 @@ impl Pool {
     /// glibc returns memory only from the top of its heap, and only when a large block is freed. So
     /// a large block is allocated and freed here.
     ///
-    /// After a burst the top of the heap may still be in use: glibc sets the last few freed boxes
-    /// aside for the thread, and they may lie at the top. So boxes from the bottom of the heap take
-    /// their place among those that are set aside. Other allocators need none of this, and it does
-    /// not harm them.
+    /// After a burst the top of the heap may still be in use: glibc keeps some freed blocks in a
+    /// cache of the thread, and these may lie at the top. So this replaces them:
+    ///
+    /// 1. It allocates boxes, which takes the blocks out of the cache.
+    /// 2. It frees the boxes in `low`, which lie at the bottom of the heap. They fill the cache.
+    /// 3. It frees the boxes of step 1. The cache is full, so glibc frees them.
+    ///
+    /// Other allocators do not need this, and it does them no harm.
     pub fn trim(&mut self) {
         for buffer in self.buffers.drain(..self.idle_buffers) {
             self.held -= buffer.capacity();

@@ -331,10 +331,11 @@ mod tests {
     use super::*;
     use crate::drain::Drain;
 
-    /// Goal: if the reactor goes after a sender has checked for it and before the sender stores its
-    /// command, the command is dropped and the sender gets an error. Otherwise a drain would wait
-    /// for ever for a part in the command. Method: the test holds the lock of the commands, so the
-    /// sender waits between check and store; `/proc` tells when it sleeps there.
+    /// Goal: no command is left behind when its reactor ends. A sender checks that the reactor still
+    /// runs, and then stores its command. If the reactor ends in between, the sender drops the
+    /// command and gets an error. Otherwise `Drain::wait` would never return. Method: the test holds
+    /// the lock on the commands, so the sender blocks between the check and the store. The thread's
+    /// state in `/proc` tells that it blocks.
     #[test]
     #[cfg(target_os = "linux")]
     fn a_command_that_comes_while_the_reactor_goes_is_dropped() {

@@ -298,8 +298,8 @@ impl Reactor {
         self.invariants();
     }
 
-    /// After a full batch of events, the peer's timeouts are put off: the bytes that prevent them
-    /// may not have been read yet.
+    /// After a full batch of events, packet and idle timeouts are put off: the bytes that prevent
+    /// them may not have been read yet.
     fn expire(&mut self) {
         let mut budget = self.state.options.timer_budget;
         while let Some(timer) = self.state.wheel.expire(self.state.expiry_now(), &mut budget) {

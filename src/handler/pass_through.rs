@@ -4,9 +4,10 @@ use std::ops::Range;
 
 /// A pass-through run: a range of the input that is sent back as it is, headers included.
 ///
-/// If a handler answers with the packet that it was given, under the same length prefix, then the
-/// input already holds the bytes of the answer. They are not copied: the run is written to the
-/// socket from the input. It is copied, in one piece, only if other output has to follow it.
+/// A handler may answer with the packet that it was given. If the answer has the same length prefix,
+/// the input already holds its bytes. The run is then written to the socket from the input. It is
+/// copied, in one piece, in two cases: it has to wait for earlier output or for the kernel, or other
+/// output follows that one write can send with it. What the kernel refuses is queued.
 #[derive(Debug, Default)]
 pub(crate) struct PassThrough<'a> {
     input: &'a [u8],

@@ -12,9 +12,10 @@ use crate::stream::Stream;
 /// Keys of the peers to work on. A peer has a mark for each list that it is in, and one mark for the
 /// two lists of peers that want work.
 ///
-/// `new` and `old` are as in fq_codel (RFC 8290): a peer that becomes ready with nothing left over
-/// is new, and new peers come first. A peer that was cut short is old. Each turn works on at least
-/// one peer of both. So a peer with one packet does not wait for those with thousands.
+/// `new` and `old` are the two lists of fq_codel (RFC 8290). A peer goes into `new` if an event makes
+/// it ready and no earlier turn left it work. Every other peer that wants work goes into `old`, such
+/// as one that a budget cut short. Each turn works on `new` first, and on at least one peer of each
+/// list. So a peer with one packet does not wait for peers with thousands.
 #[derive(Debug, Default)]
 pub(super) struct Lists {
     pub(super) new: VecDeque<u32>,

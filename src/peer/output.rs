@@ -1,11 +1,11 @@
 //! Output: written at once if the kernel takes it, else queued.
 //!
-//! Five functions move bytes out:
-//! - [`send_back`](Peer::send_back) writes answers straight out of the input.
-//! - [`write_out`](Peer::write_out) writes the framed output.
-//! - [`queue_out`](Peer::queue_out) keeps framed output for later.
-//! - [`flush`](Peer::flush) offers the kept output to the kernel.
-//! - [`write`](Peer::write) calls the stream for all of them.
+//! Five functions handle output:
+//! - [`send_back`](Peer::send_back) writes answers straight from the input, without a copy if it can.
+//! - [`write_out`](Peer::write_out) writes the framed output, and queues what the kernel refuses.
+//! - [`queue_out`](Peer::queue_out) moves the framed output to the queue, and writes nothing.
+//! - [`flush`](Peer::flush) writes the queue.
+//! - [`write`](Peer::write) writes to the stream. The others that write call it.
 
 use std::io::{self, ErrorKind};
 

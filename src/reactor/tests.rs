@@ -99,10 +99,10 @@ impl ByHand {
     }
 }
 
-/// Goal: after a full batch of events no peer is timed out, because the next batch may announce
-/// what the peer sent in time. The reactor asks for the next batch at once. After a batch that is
-/// not full, peers are timed out. Method: a batch of one; two clients that send while the clock
-/// stands still; an idle timeout and a packet timeout.
+/// Goal: after a full batch of events no packet timeout and no idle timeout ends a wait: the bytes of
+/// the peer may have arrived in time, and their event may be in the next batch. The reactor polls
+/// again at once. After a batch that is not full, these timeouts fire. Method: the test limits a
+/// batch to one event. Two clients send in time. Then the test moves the clock past both timeouts.
 #[test]
 fn no_peer_is_timed_out_after_a_full_batch() {
     let packet = b"\x00\x04late";
