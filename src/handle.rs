@@ -11,7 +11,7 @@ use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::identity::ConnectionId;
 use crate::loop_metrics::LoopStats;
-use crate::mailbox::{Mail, Mailbox};
+use crate::mailbox::{Envelope, Mailbox};
 use crate::reason::MessageError;
 use crate::stats::{Counters, Stats};
 use crate::sync::Arc;
@@ -228,14 +228,14 @@ impl<M> ListenerHandle<M> {
         let Some((last, others)) = self.mailboxes.split_last() else { return Ok(()) };
         let (mut reached, mut full) = (false, None);
         for mailbox in others {
-            match mailbox.post(Mail::All { message: message.clone(), clone }) {
+            match mailbox.post(Envelope::All { message: message.clone(), clone }) {
                 Ok(()) => reached = true,
                 Err(MessageError::Full(back)) => full = Some(back),
                 // This part is drained. Others may not be.
                 Err(MessageError::Gone(_)) => {}
             }
         }
-        match (last.post(Mail::All { message, clone }), full) {
+        match (last.post(Envelope::All { message, clone }), full) {
             (Ok(()) | Err(MessageError::Gone(_)), Some(back)) => Err(MessageError::Full(back)),
             (Err(MessageError::Gone(_)), None) if reached => Ok(()),
             (told, _) => told,
@@ -317,8 +317,8 @@ mod tests {
                 match found {
                     Found::Room => {}
                     Found::Full => {
-                        let letter = |message| Mail::To { key: 0, generation: 0, message };
-                        assert!([1, 2].map(letter).into_iter().all(|l| mailbox.post(l).is_ok()));
+                        let envelope = |message| Envelope::To { key: 0, generation: 0, message };
+                        assert!([1, 2].map(envelope).into_iter().all(|l| mailbox.post(l).is_ok()));
                     }
                     Found::Gone => drop(mailbox.close()),
                 }
@@ -332,14 +332,14 @@ mod tests {
                 assert!(matches!(told, Err(MessageError::Gone(7))), "{told:?} of {found:?}");
             }
             for (mailbox, found) in mailboxes.iter().zip(found) {
-                let mut mail = VecDeque::new();
-                mailbox.take(&mut mail);
+                let mut envelopes = VecDeque::new();
+                mailbox.take(&mut envelopes);
                 let expected = match found {
                     Found::Room => 1,
                     Found::Full => 2,
                     Found::Gone => 0,
                 };
-                assert_eq!(mail.len(), expected, "{found:?}");
+                assert_eq!(envelopes.len(), expected, "{found:?}");
             }
         }
     }

@@ -37,7 +37,7 @@ use crate::identity::ConnectionId;
 use crate::listener_shared::ListenerShared;
 use crate::logging::LogGate;
 use crate::loop_state::{LoopState, Timer};
-use crate::mailbox::Mail;
+use crate::mailbox::Envelope;
 use crate::peer::{Marks, Peer, Swept};
 use crate::peer_cx::{Discarded, PeerCx};
 use crate::phases::AnyListener;
@@ -83,10 +83,10 @@ pub(crate) struct Listener<H: Handler, A: Acceptor> {
     generations: Vec<u32>,
     lists: Lists,
     pub(crate) timers: Timers<H::Message>,
-    inbox: VecDeque<Mail<H::Message>>,
+    inbox: VecDeque<Envelope<H::Message>>,
     broadcast: Option<Broadcast<H::Message>>,
     /// The notifier has notified the reactor, and the mailbox has not been read since.
-    mail: bool,
+    notified: bool,
     gate: LogGate,
     discarded: Discarded,
     draining: Option<Draining>,
@@ -111,7 +111,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
             timers: Timers::new(),
             inbox: VecDeque::new(),
             broadcast: None,
-            mail: false,
+            notified: false,
             gate: LogGate::default(),
             discarded: Discarded::default(),
             draining: None,
@@ -265,8 +265,8 @@ impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
     }
 
     fn deliver(&mut self, state: &mut LoopState, notified: bool) {
-        self.mail |= notified;
-        if self.has_mail() {
+        self.notified |= notified;
+        if self.has_messages() {
             self.deliver_some(state);
         }
     }
@@ -328,7 +328,7 @@ impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
 
     fn is_busy(&self) -> bool {
         !self.lists.are_empty()
-            || self.has_mail()
+            || self.has_messages()
             || self.may_accept()
             || self.admission.has_arrivals(self.profile.shard)
             || self.acceptor_is_gone()
@@ -339,7 +339,7 @@ impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
     }
 
     fn wants_delivery(&self) -> bool {
-        self.has_mail()
+        self.has_messages()
     }
 
     fn serial(&self) -> u32 {

@@ -52,8 +52,8 @@ impl<M> ListenerShared<M> {
 impl<M> Drop for ListenerShared<M> {
     /// Closes the mailbox, so that sends fail even if no reactor has adopted the listener.
     fn drop(&mut self) {
-        for mail in self.mailbox.close() {
-            guarded(|| drop(mail));
+        for envelope in self.mailbox.close() {
+            guarded(|| drop(envelope));
         }
     }
 }

@@ -93,14 +93,14 @@ impl fmt::Debug for Notifier {
 }
 
 /// One entry of a mailbox.
-pub(crate) enum Mail<M> {
+pub(crate) enum Envelope<M> {
     /// For one connection: the owner of the slot `key`, if its generation is still the same.
     To { key: u32, generation: u32, message: M },
     /// For every connection that is open at the time of delivery.
     All { message: M, clone: fn(&M) -> M },
 }
 
-impl<M> Mail<M> {
+impl<M> Envelope<M> {
     pub(crate) fn into_message(self) -> M {
         match self {
             Self::To { message, .. } | Self::All { message, .. } => message,
@@ -108,7 +108,7 @@ impl<M> Mail<M> {
     }
 }
 
-impl<M> fmt::Debug for Mail<M> {
+impl<M> fmt::Debug for Envelope<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::To { key, generation, .. } => write!(f, "To({key}.{generation})"),
@@ -117,14 +117,14 @@ impl<M> fmt::Debug for Mail<M> {
     }
 }
 
-struct Letters<M> {
-    queue: VecDeque<Mail<M>>,
+struct Contents<M> {
+    queue: VecDeque<Envelope<M>>,
     closed: bool,
 }
 
 /// The messages to one listener's connections.
 pub(crate) struct Mailbox<M> {
-    letters: Mutex<Letters<M>>,
+    contents: Mutex<Contents<M>>,
     /// Messages that the reactor has taken out and not delivered yet. They count against
     /// `capacity`, too. Only the reactor changes this.
     taken: AtomicUsize,
@@ -143,7 +143,7 @@ impl<M> Mailbox<M> {
         refused: impl Fn() + Send + Sync + 'static,
     ) -> Self {
         Self {
-            letters: Mutex::new(Letters { queue: VecDeque::new(), closed: false }),
+            contents: Mutex::new(Contents { queue: VecDeque::new(), closed: false }),
             taken: AtomicUsize::new(0),
             capacity,
             serial,
@@ -152,29 +152,29 @@ impl<M> Mailbox<M> {
         }
     }
 
-    pub(crate) fn post(&self, mail: Mail<M>) -> Result<(), MessageError<M>> {
-        let mut letters = self.letters();
-        if letters.closed {
-            drop(letters);
-            return Err(MessageError::Gone(mail.into_message()));
+    pub(crate) fn post(&self, envelope: Envelope<M>) -> Result<(), MessageError<M>> {
+        let mut contents = self.contents();
+        if contents.closed {
+            drop(contents);
+            return Err(MessageError::Gone(envelope.into_message()));
         }
-        if letters.queue.len() + self.taken.load(Ordering::Relaxed) >= self.capacity {
-            drop(letters);
+        if contents.queue.len() + self.taken.load(Ordering::Relaxed) >= self.capacity {
+            drop(contents);
             (self.refused)();
-            return Err(MessageError::Full(mail.into_message()));
+            return Err(MessageError::Full(envelope.into_message()));
         }
-        letters.queue.push_back(mail);
-        drop(letters);
+        contents.queue.push_back(envelope);
+        drop(contents);
         self.notifier.notify();
         Ok(())
     }
 
     /// Moves all messages into `into`, which must be empty. The two queues swap, so both keep their
     /// memory. A broadcast that was taken before may still be undelivered. It continues to count.
-    pub(crate) fn take(&self, into: &mut VecDeque<Mail<M>>) {
+    pub(crate) fn take(&self, into: &mut VecDeque<Envelope<M>>) {
         debug_assert!(into.is_empty());
-        let mut letters = self.letters();
-        std::mem::swap(&mut letters.queue, into);
+        let mut contents = self.contents();
+        std::mem::swap(&mut contents.queue, into);
         self.taken.store(self.taken.load(Ordering::Relaxed) + into.len(), Ordering::Relaxed);
     }
 
@@ -185,10 +185,10 @@ impl<M> Mailbox<M> {
 
     /// Refuses all messages from now on. Returns the undelivered messages, so that the caller drops
     /// them without the lock.
-    pub(crate) fn close(&self) -> VecDeque<Mail<M>> {
-        let mut letters = self.letters();
-        letters.closed = true;
-        std::mem::take(&mut letters.queue)
+    pub(crate) fn close(&self) -> VecDeque<Envelope<M>> {
+        let mut contents = self.contents();
+        contents.closed = true;
+        std::mem::take(&mut contents.queue)
     }
 
     pub(crate) fn serial(&self) -> u32 {
@@ -196,8 +196,8 @@ impl<M> Mailbox<M> {
     }
 
     /// No code of the user runs under this lock, so a panic of the user cannot poison it.
-    fn letters(&self) -> MutexGuard<'_, Letters<M>> {
-        self.letters.lock().unwrap_or_else(PoisonError::into_inner)
+    fn contents(&self) -> MutexGuard<'_, Contents<M>> {
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -286,7 +286,7 @@ impl<M> Address<M> {
     ///   [`mailbox_capacity`](crate::ListenerOptions::mailbox_capacity) messages.
     /// - [`MessageError::Gone`]: the listener or the reactor has ended.
     pub fn send(&self, message: M) -> Result<(), MessageError<M>> {
-        self.mailbox.post(Mail::To { key: self.key, generation: self.generation, message })
+        self.mailbox.post(Envelope::To { key: self.key, generation: self.generation, message })
     }
 
     /// The connection's id.
@@ -330,7 +330,7 @@ mod tests {
 
     use super::*;
 
-    fn bell() -> (Notifier, Arc<AtomicU32>) {
+    fn notifier() -> (Notifier, Arc<AtomicU32>) {
         let wakes = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&wakes);
         let wake = move || {
@@ -343,23 +343,23 @@ mod tests {
     /// notifier, before any other call.
     #[test]
     fn a_reactor_that_has_not_begun_can_be_woken() {
-        let (bell, wakes) = bell();
-        bell.notify();
+        let (notifier, wakes) = notifier();
+        notifier.notify();
         assert_eq!(wakes.load(Ordering::SeqCst), 1);
-        assert!(!bell.prepare_to_sleep(), "and it does not go to sleep over it");
+        assert!(!notifier.prepare_to_sleep(), "and it does not go to sleep over it");
     }
 
     /// Goal: all notifications until the next `take` cause one wake-up, and none while the reactor
     /// is awake.
     #[test]
     fn rings_are_coalesced() {
-        let (bell, wakes) = bell();
-        bell.woke_up();
-        (0..1_000).for_each(|_| bell.notify());
+        let (notifier, wakes) = notifier();
+        notifier.woke_up();
+        (0..1_000).for_each(|_| notifier.notify());
         assert_eq!(wakes.load(Ordering::SeqCst), 0);
-        assert!(bell.take() && !bell.take());
-        assert!(bell.prepare_to_sleep());
-        (0..1_000).for_each(|_| bell.notify());
+        assert!(notifier.take() && !notifier.take());
+        assert!(notifier.prepare_to_sleep());
+        (0..1_000).for_each(|_| notifier.notify());
         assert_eq!(wakes.load(Ordering::SeqCst), 1);
     }
 }

@@ -309,7 +309,7 @@ mod tests {
         }
     }
 
-    fn profile(bell: Arc<Notifier>) -> ListenerShared<()> {
+    fn profile(notifier: Arc<Notifier>) -> ListenerShared<()> {
         let options = ListenerOptions::port(0);
         let shared = Arc::new(Shared::new(Vec::new()));
         ListenerShared {
@@ -321,7 +321,7 @@ mod tests {
             shape: options.framing_in_force().shape(),
             limits: ListenerShared::<()>::limits(&options),
             options,
-            mailbox: Arc::new(Mailbox::new(2, 8, bell, || ())),
+            mailbox: Arc::new(Mailbox::new(2, 8, notifier, || ())),
             counters: Arc::default(),
             name_guard: NameGuard { shared: Arc::clone(&shared), name: "test".into() },
             handle: Handle { shared },
@@ -353,8 +353,8 @@ mod tests {
                 count.fetch_add(1, Ordering::SeqCst);
             }));
             let own = Arc::new(Notifier::new(|| {}));
-            let bells = [&acceptor, &own].map(Arc::clone);
-            let admission = Arc::new(Admission::new(bells, 0, 2));
+            let notifiers = [&acceptor, &own].map(Arc::clone);
+            let admission = Arc::new(Admission::new(notifiers, 0, 2));
             let (panics, ended) = (Rc::new(Cell::new(false)), Rc::default());
             let (told, will) = (Rc::clone(&ended), Rc::clone(&panics));
             let factory = Box::new(move |_: &Accepted<'_>| {

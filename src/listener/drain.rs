@@ -85,8 +85,8 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
             state.wheel.cancel(deadline);
         }
         let unread = self.profile.mailbox.close();
-        for mail in std::mem::take(&mut self.inbox).into_iter().chain(unread) {
-            self.drop_message(state, mail.into_message());
+        for envelope in std::mem::take(&mut self.inbox).into_iter().chain(unread) {
+            self.drop_message(state, envelope.into_message());
         }
         if let Some(broadcast) = self.broadcast.take() {
             broadcast.forget(|| ());

@@ -7,7 +7,7 @@ use crate::guard::{caught, guarded};
 use crate::handler::Handler;
 use crate::logging::{Cause, PANIC_CURE};
 use crate::loop_state::LoopState;
-use crate::mailbox::Mail;
+use crate::mailbox::Envelope;
 use crate::peer::Peer;
 use crate::time_budget::Phase;
 
@@ -16,23 +16,23 @@ use crate::time_budget::Phase;
 const BROADCASTS: usize = 64;
 
 impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
-    pub(super) fn has_mail(&self) -> bool {
-        self.mail || self.broadcast.is_some() || !self.inbox.is_empty()
+    pub(super) fn has_messages(&self) -> bool {
+        self.notified || self.broadcast.is_some() || !self.inbox.is_empty()
     }
 
     /// Delivers at most as many messages as the budget of one turn allows.
     pub(super) fn deliver_some(&mut self, state: &mut LoopState) {
-        if self.mail && self.inbox.is_empty() {
+        if self.notified && self.inbox.is_empty() {
             self.profile.mailbox.take(&mut self.inbox);
-            self.mail = false;
+            self.notified = false;
         }
         state.begin_phase(Phase::Deliver);
         let mut budget = state.options.message_budget;
         while budget > 0 {
             if self.broadcast.is_some() {
                 self.broadcast_some(state, &mut budget);
-            } else if let Some(mail) = self.inbox.pop_front() {
-                self.deliver_one(state, mail);
+            } else if let Some(envelope) = self.inbox.pop_front() {
+                self.deliver_one(state, envelope);
                 budget -= 1;
             } else {
                 return;
@@ -67,9 +67,9 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         self.peers.get(key as usize).is_some_and(|peer| peer.identity.generation == generation)
     }
 
-    pub(super) fn deliver_one(&mut self, state: &mut LoopState, mail: Mail<H::Message>) {
-        match mail {
-            Mail::To { key, generation, message } => {
+    pub(super) fn deliver_one(&mut self, state: &mut LoopState, envelope: Envelope<H::Message>) {
+        match envelope {
+            Envelope::To { key, generation, message } => {
                 // The message no longer counts as waiting, so that its receiver can send a message
                 // to the mailbox even if the mailbox was full.
                 self.profile.mailbox.delivered();
@@ -80,13 +80,14 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
                     self.drop_message(state, message);
                 }
             }
-            Mail::All { message, clone } => {
+            Envelope::All { message, clone } => {
                 // A connection gets all of them in one turn, so they must fit into one turn's
                 // budget.
                 let most = BROADCASTS.min(state.options.message_budget as usize);
                 let mut said = vec![(message, clone)];
-                while said.len() < most && matches!(self.inbox.front(), Some(Mail::All { .. })) {
-                    if let Some(Mail::All { message, clone }) = self.inbox.pop_front() {
+                while said.len() < most && matches!(self.inbox.front(), Some(Envelope::All { .. }))
+                {
+                    if let Some(Envelope::All { message, clone }) = self.inbox.pop_front() {
                         said.push((message, clone));
                     }
                 }

@@ -17,7 +17,7 @@ use crate::admission::Admission;
 /// The part of a reactor that the notifier deals with.
 #[derive(Clone)]
 struct Sleeper {
-    bell: Arc<Notifier>,
+    notifier: Arc<Notifier>,
     poll: loom::sync::Arc<Notify>,
 }
 
@@ -25,40 +25,40 @@ impl Sleeper {
     fn new() -> Self {
         let poll = loom::sync::Arc::new(Notify::new());
         let wake = loom::sync::Arc::clone(&poll);
-        Self { bell: Arc::new(Notifier::new(move || wake.notify())), poll }
+        Self { notifier: Arc::new(Notifier::new(move || wake.notify())), poll }
     }
 
     fn sleep(&self) {
-        if self.bell.prepare_to_sleep() {
+        if self.notifier.prepare_to_sleep() {
             self.poll.wait();
         }
-        self.bell.woke_up();
+        self.notifier.woke_up();
     }
 
     fn mailbox(&self) -> Arc<Mailbox<u32>> {
-        Arc::new(Mailbox::new(1, 8, Arc::clone(&self.bell), || ()))
+        Arc::new(Mailbox::new(1, 8, Arc::clone(&self.notifier), || ()))
     }
 
     /// Runs turns until `count` messages have arrived.
     fn receive(&self, mailbox: &Mailbox<u32>, count: usize) -> Vec<u32> {
-        let (mut inbox, mut letters) = (VecDeque::new(), Vec::new());
-        while letters.len() < count {
-            if self.bell.take() {
+        let (mut inbox, mut messages) = (VecDeque::new(), Vec::new());
+        while messages.len() < count {
+            if self.notifier.take() {
                 mailbox.take(&mut inbox);
-                for mail in inbox.drain(..) {
-                    letters.push(mail.into_message());
+                for envelope in inbox.drain(..) {
+                    messages.push(envelope.into_message());
                     mailbox.delivered();
                 }
             } else {
                 self.sleep();
             }
         }
-        letters
+        messages
     }
 }
 
-fn letter(message: u32) -> Mail<u32> {
-    Mail::To { key: 0, generation: 0, message }
+fn envelope(message: u32) -> Envelope<u32> {
+    Envelope::To { key: 0, generation: 0, message }
 }
 
 /// Explores up to three unforced switches between threads. More take hours, and find nothing.
@@ -76,8 +76,8 @@ fn one_sender_is_heard() {
         let mailbox = reactor.mailbox();
         let theirs = Arc::clone(&mailbox);
         let sender = thread::spawn(move || {
-            assert!(theirs.post(letter(1)).is_ok());
-            assert!(theirs.post(letter(2)).is_ok());
+            assert!(theirs.post(envelope(1)).is_ok());
+            assert!(theirs.post(envelope(2)).is_ok());
         });
         assert_eq!(reactor.receive(&mailbox, 2), [1, 2]);
         sender.join().unwrap();
@@ -93,11 +93,11 @@ fn two_senders_are_heard() {
         let mailbox = reactor.mailbox();
         let senders = [1, 2].map(|message| {
             let theirs = Arc::clone(&mailbox);
-            thread::spawn(move || assert!(theirs.post(letter(message)).is_ok()))
+            thread::spawn(move || assert!(theirs.post(envelope(message)).is_ok()))
         });
-        let mut letters = reactor.receive(&mailbox, 2);
-        letters.sort_unstable();
-        assert_eq!(letters, [1, 2]);
+        let mut messages = reactor.receive(&mailbox, 2);
+        messages.sort_unstable();
+        assert_eq!(messages, [1, 2]);
         for sender in senders {
             sender.join().unwrap();
         }
@@ -114,7 +114,7 @@ fn a_closing_mailbox_loses_nothing() {
         let mailbox = reactor.mailbox();
         let theirs = Arc::clone(&mailbox);
         let sender = thread::spawn(move || {
-            let posted = [1, 2].map(|message| theirs.post(letter(message)));
+            let posted = [1, 2].map(|message| theirs.post(envelope(message)));
             posted.iter().filter(|posted| matches!(posted, Err(MessageError::Gone(_)))).count()
         });
         let mut taken = VecDeque::new();
@@ -122,7 +122,7 @@ fn a_closing_mailbox_loses_nothing() {
         let left = mailbox.close();
         let refused = sender.join().unwrap();
         assert_eq!(taken.len() + left.len() + refused, 2);
-        assert!(matches!(mailbox.post(letter(3)), Err(MessageError::Gone(3))));
+        assert!(matches!(mailbox.post(envelope(3)), Err(MessageError::Gone(3))));
         mailbox.take(&mut VecDeque::new());
         assert!(mailbox.close().is_empty());
     });
@@ -133,15 +133,15 @@ fn a_closing_mailbox_loses_nothing() {
 fn whoever_leaves_makes_room() {
     loom::model(|| {
         let (acceptor, other) = (Sleeper::new(), Sleeper::new());
-        let bells = [&acceptor, &other].map(|reactor| Arc::clone(&reactor.bell));
-        let admission = Arc::new(Admission::<()>::new(bells, 0, 2));
+        let notifiers = [&acceptor, &other].map(|reactor| Arc::clone(&reactor.notifier));
+        let admission = Arc::new(Admission::<()>::new(notifiers, 0, 2));
         assert_eq!([admission.enter(), admission.enter()], [0, 1]);
         let theirs = Arc::clone(&admission);
         let leaver = thread::spawn(move || theirs.leave(1));
         // It checks once, then sleeps.
         while !admission.has_room() {
             acceptor.sleep();
-            acceptor.bell.take();
+            acceptor.notifier.take();
         }
         leaver.join().unwrap();
     });
@@ -152,8 +152,8 @@ fn whoever_leaves_makes_room() {
 fn whoever_is_handed_over_arrives() {
     model(|| {
         let (acceptor, other) = (Sleeper::new(), Sleeper::new());
-        let bells = [&acceptor, &other].map(|reactor| Arc::clone(&reactor.bell));
-        let admission = Arc::new(Admission::new(bells, 0, 9));
+        let notifiers = [&acceptor, &other].map(|reactor| Arc::clone(&reactor.notifier));
+        let admission = Arc::new(Admission::new(notifiers, 0, 9));
         let theirs = Arc::clone(&admission);
         let accepting = thread::spawn(move || {
             for stream in [1, 2] {
@@ -162,7 +162,7 @@ fn whoever_is_handed_over_arrives() {
         });
         let mut arrived = Vec::new();
         while arrived.len() < 2 {
-            other.bell.take();
+            other.notifier.take();
             arrived.extend(admission.arrivals(1).into_iter().map(|(stream, _)| stream));
             if arrived.len() < 2 && !admission.has_arrivals(1) {
                 other.sleep();
