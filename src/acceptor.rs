@@ -12,6 +12,7 @@ use self::inherited::Probe;
 
 use crate::endpoint::Endpoint;
 use crate::error::Error;
+use crate::logging::say;
 use crate::options::{ListenerOptions, Origin};
 use crate::poller::Registry;
 use crate::stream::Stream;
@@ -48,6 +49,11 @@ impl Acceptor for ListeningSocket {
             probe.expect_client()?;
         }
         let (stream, peer_addr) = self.socket.accept()?;
+        if self.inherited.is_some() {
+            // Another holder may have set a linger time, which the stream has inherited. It would
+            // make `close` block the reactor. An error means that the stream is broken already.
+            let _ = SockRef::from(&stream).set_linger(None);
+        }
         if !OPTIONS_ARE_INHERITED {
             // The start of the listener has warned of what the system refuses.
             drop(configure(&SockRef::from(&stream), options));
@@ -80,7 +86,7 @@ pub(crate) enum AcceptFault {
     Empty,
     /// This one connection is lost; the next `accept` may succeed.
     Connection,
-    /// No descriptors, no memory, or an unknown error: accepting pauses.
+    /// No descriptors, no memory, no permission, or an unknown error: accepting pauses.
     Resources,
     /// The listening socket itself is broken.
     Listener,
@@ -110,8 +116,9 @@ impl From<&io::Error> for AcceptFault {
             | ErrorKind::TimedOut
             | ErrorKind::NetworkDown
             | ErrorKind::NetworkUnreachable
-            | ErrorKind::HostUnreachable
-            | ErrorKind::PermissionDenied => Self::Connection,
+            | ErrorKind::HostUnreachable => Self::Connection,
+            // `PermissionDenied`, too: Linux asks its security modules before it takes a connection
+            // out of the backlog, so the next `accept` meets the same one.
             _ => Self::Resources,
         }
     }
@@ -135,7 +142,7 @@ pub(crate) fn listen(
     options: &ListenerOptions,
 ) -> Result<(ListeningSocket, Endpoint), Error> {
     let warn = |refused: Vec<String>| {
-        refused.iter().for_each(|refused| log::warn!("listener \"{name}\": {refused}"));
+        refused.iter().for_each(|refused| say!(Warn, "listener \"{name}\": {refused}"));
     };
     let name = name.to_owned();
     match &options.origin {
@@ -260,6 +267,20 @@ mod tests {
         assert!(keepalive.ends_with(", or use idle_timeout"), "{keepalive}");
     }
 
+    /// Goal: `close` never blocks the reactor, although another holder of the listening socket has
+    /// set a linger time. Method: that holder sets it before the start, and after it; the option of
+    /// the server's sockets.
+    #[test]
+    fn a_linger_time_of_another_holder_is_not_inherited() {
+        let kept = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let linger = Some(Duration::from_secs(60));
+        SockRef::from(&kept).set_linger(linger).unwrap();
+        let options = ListenerOptions::from_std(kept.try_clone().unwrap());
+        assert_eq!(SockRef::from(&accepted(&options)).linger().unwrap(), None);
+        SockRef::from(&kept).set_linger(linger).unwrap();
+        assert_eq!(SockRef::from(&accepted(&options)).linger().unwrap(), None);
+    }
+
     /// Goal: a pause of accepting names the limit that was reached. Method: the errors by number.
     #[test]
     fn a_lack_of_resources_names_its_limit() {
@@ -280,7 +301,8 @@ mod tests {
             (4, Connection),   // EINTR
             (103, Connection), // ECONNABORTED
             (71, Connection),  // EPROTO
-            (1, Connection),   // EPERM: a firewall rule
+            (1, Resources),    // EPERM: a rule of seccomp
+            (13, Resources),   // EACCES: a security module
             (100, Connection), // ENETDOWN
             (113, Connection), // EHOSTUNREACH
             (24, Resources),   // EMFILE

@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes};
 
+use crate::guard::Panics;
 use crate::wheel::Tick;
 
 /// A first-in, first-out run of bytes in one piece.
@@ -194,10 +195,12 @@ impl Queue {
                 Segment::Shared(bytes) => bytes.advance(now),
             }
             count -= now;
-            if front.as_slice().is_empty()
-                && let Some(Segment::Copied(buffer)) = self.segments.pop_front()
-            {
-                pool.give_buffer(buffer);
+            if front.as_slice().is_empty() {
+                match self.segments.pop_front() {
+                    Some(Segment::Copied(buffer)) => pool.give_buffer(buffer),
+                    Some(Segment::Shared(bytes)) => pool.panics.drop(bytes),
+                    None => {}
+                }
             }
         }
     }
@@ -226,6 +229,8 @@ pub struct Pool {
     let_go: usize,
     /// Empty boxes from the bottom of the heap. [`trim`](Self::trim) needs them.
     low: [Option<Box<Queue>>; Self::SET_ASIDE],
+    /// Panics in drops of the owners of shared bytes that were not counted yet.
+    panics: Panics,
 }
 
 impl Default for Pool {
@@ -240,6 +245,7 @@ impl Default for Pool {
             idle_queues: 0,
             let_go: 0,
             low: Self::boxes(),
+            panics: Panics::default(),
         }
     }
 }
@@ -280,6 +286,12 @@ impl Pool {
         } else {
             self.let_go += capacity;
         }
+    }
+
+    /// The panics in drops of the owners of shared bytes since the last call, if there were any.
+    #[inline]
+    pub(crate) fn take_panics(&mut self) -> Option<Panics> {
+        (self.panics.count > 0).then(|| std::mem::take(&mut self.panics))
     }
 
     /// Returns an empty queue, a kept one if there is one.

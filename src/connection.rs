@@ -272,15 +272,22 @@ impl Connection {
         self.cold.as_ref()?.framing.as_deref()
     }
 
+    /// Takes the connection's own framing out, so that it can be dropped by itself.
+    pub(crate) fn take_framing(&mut self) -> Option<Framing> {
+        Some(*self.cold.as_mut()?.framing.take()?)
+    }
+
     /// Replaces the framing, from the first byte that is not delivered, and turns the packet clock
     /// off: it starts again if a partial packet is left.
-    pub(crate) fn set_framing(&mut self, framing: Framing) {
-        self.cold().framing = Some(Box::new(framing));
+    /// Returns the one that it replaces, if that was the connection's own.
+    pub(crate) fn set_framing(&mut self, framing: Framing) -> Option<Framing> {
+        let old = self.cold().framing.replace(Box::new(framing));
         self.insert(Flags::RESTART_BATCH.with(Flags::BACKLOG));
         self.remove(Flags::PACKET);
         if let Some(input) = &mut self.input {
             (input.scanned, input.need) = (0, Some(0));
         }
+        old.map(|old| *old)
     }
 
     pub(crate) fn set_packet_timeout(&mut self, timeout: Duration) {

@@ -16,7 +16,8 @@ use crate::identity::ConnectionId;
 use crate::loop_metrics::LoopMetrics;
 use crate::mailbox::Notifier;
 use crate::phases::AnyListener;
-use crate::stats::{Counters, Stats};
+use crate::stats::Stats;
+use crate::status::Status;
 use crate::sync::Arc;
 use crate::token::MAX_LISTENERS;
 
@@ -28,10 +29,10 @@ pub(crate) enum Command {
     /// Serve this part of a listener.
     Adopt(MakeListener),
     /// The listener part with this serial is about to drain. Complete `part` when it has drained.
-    ExpectDrain { serial: u32, part: DrainPart },
+    ExpectDrain { serial: u64, part: DrainPart },
     /// Drain the listener part with this serial, which accepts. The other parts then drain by
     /// themselves.
-    Drain { serial: u32 },
+    Drain { serial: u64 },
     /// Count the report of every listener that ends from now on. The second time, wait for no
     /// connection.
     AnnounceShutdown(DrainPart),
@@ -81,24 +82,18 @@ pub(crate) struct Inbox {
 #[derive(Debug, Default)]
 struct Directory {
     entries: HashMap<Arc<str>, Entry>,
-    last_serial: u32,
     /// Counters of listeners that have ended.
     retired: Stats,
 }
 
 #[derive(Debug)]
 struct Entry {
-    /// The serial of the part on the first shard. The other parts have the serials after it.
-    serial: u32,
-    /// The shard that accepts.
-    acceptor: usize,
+    status: Arc<Status>,
     /// `None` while the listener is being started: until it has started, other callers do not see
     /// it.
     addr: Option<Endpoint>,
-    counters: Vec<Arc<Counters>>,
-    /// The listener is being stopped. Its name stays taken until every part has ended.
+    /// A handle has stopped the listener. Its name stays taken until every part has ended.
     stopping: bool,
-    parts: usize,
 }
 
 impl Inbox {
@@ -175,16 +170,10 @@ impl Shared {
     }
 
     /// Notes that a part of the listener has ended. After the last part the name is free again.
-    fn release(&self, name: &str) {
+    fn release(&self, name: &str, status: &Status) {
         let mut directory = lock(&self.directory);
-        let Some(entry) = directory.entries.get_mut(name) else { return };
-        entry.parts -= 1;
-        if entry.parts == 0
-            && let Some(entry) = directory.entries.remove(name)
-        {
-            for counters in entry.counters {
-                directory.retired.merge(&counters.snapshot());
-            }
+        if status.part_ended() && directory.entries.remove(name).is_some() {
+            directory.retired.merge(&status.stats());
         }
     }
 
@@ -201,7 +190,7 @@ impl Shared {
         self.inboxes.iter().for_each(Inbox::set_gone);
     }
 
-    pub(crate) fn reserve(&self, name: &str) -> Result<(u32, usize, Vec<Arc<Counters>>), Error> {
+    pub(crate) fn reserve(&self, name: &str) -> Result<Arc<Status>, Error> {
         let parts = self.inboxes.len();
         let mut directory = lock(&self.directory);
         if directory.entries.contains_key(name) {
@@ -211,19 +200,11 @@ impl Shared {
             return Err(Error::TooManyListeners { name: name.to_owned(), max: MAX_LISTENERS });
         }
         let acceptor = directory.entries.len() % parts;
-        let serial = directory.last_serial + 1;
-        directory.last_serial += u32::try_from(parts).unwrap_or(u32::MAX);
-        let counters: Vec<Arc<Counters>> = (0..parts).map(|_| Arc::default()).collect();
-        let entry = Entry {
-            serial,
-            acceptor,
-            addr: None,
-            counters: counters.clone(),
-            stopping: false,
-            parts,
-        };
-        directory.entries.insert(name.into(), entry);
-        Ok((serial, acceptor, counters))
+        let name: Arc<str> = name.into();
+        let status = Arc::new(Status::new(Arc::clone(&name), acceptor, parts));
+        let entry = Entry { status: Arc::clone(&status), addr: None, stopping: false };
+        directory.entries.insert(name, entry);
+        Ok(status)
     }
 
     /// Releases a reserved name, because its listener could not start.
@@ -239,21 +220,28 @@ impl Shared {
         }
     }
 
-    /// Marks a listener as being stopped. Returns its first serial and the shard that accepts.
-    /// Returns `None` if no listener of that name runs, or if it is being stopped already.
-    pub(crate) fn begin_stop(&self, name: &str) -> Option<(u32, usize)> {
-        match lock(&self.directory).entries.get_mut(name) {
-            Some(entry) if !entry.stopping && entry.addr.is_some() => {
-                entry.stopping = true;
-                Some((entry.serial, entry.acceptor))
-            }
-            _ => None,
+    /// Marks a listener as being stopped. Returns `None` if no listener of that name runs, or if it
+    /// is being stopped already. If `only` is given, a later listener of the same name is another.
+    pub(crate) fn begin_stop(&self, name: &str, only: Option<&Arc<Status>>) -> Option<Arc<Status>> {
+        let mut directory = lock(&self.directory);
+        let entry = directory.entries.get_mut(name)?;
+        let is_another = only.is_some_and(|status| !Arc::ptr_eq(status, &entry.status));
+        if entry.stopping || entry.addr.is_none() || is_another {
+            return None;
         }
+        entry.stopping = true;
+        entry.status.set_draining();
+        Some(Arc::clone(&entry.status))
     }
 
-    /// True until a shutdown is asked for.
+    /// True until a shutdown is asked for, or a reactor has gone.
     pub(crate) fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::SeqCst)
+        self.ready.load(Ordering::SeqCst) && !self.inboxes.iter().any(Inbox::is_gone)
+    }
+
+    /// Whether all reactors have ended.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.inboxes.iter().all(Inbox::is_gone)
     }
 
     pub(crate) fn set_unready(&self) {
@@ -265,7 +253,7 @@ impl Shared {
         let directory = lock(&self.directory);
         let mut stats = directory.retired.clone();
         for entry in directory.entries.values() {
-            stats.merge(&sum(&entry.counters));
+            stats.merge(&entry.status.stats());
         }
         stats
     }
@@ -277,20 +265,17 @@ impl Shared {
             .entries
             .iter()
             .filter_map(|(name, entry)| {
-                Some((name.to_string(), entry.addr.clone()?, sum(&entry.counters)))
+                Some((name.to_string(), entry.addr.clone()?, entry.status.stats()))
             })
             .collect();
         listeners.sort_by(|a, b| a.0.cmp(&b.0));
         listeners
     }
 
-    /// The shard of the listener part with this serial. The serials of a listener's parts are
-    /// consecutive.
-    pub(crate) fn shard_of(&self, serial: u32) -> Option<usize> {
-        lock(&self.directory).entries.values().find_map(|entry| {
-            let shard = serial.checked_sub(entry.serial)? as usize;
-            (shard < self.inboxes.len()).then_some(shard)
-        })
+    /// The shard of the listener part with this serial, if the part is one of these reactors'.
+    pub(crate) fn shard_of(&self, serial: u64) -> Option<usize> {
+        let directory = lock(&self.directory);
+        directory.entries.values().find_map(|entry| entry.status.shard_of(serial))
     }
 }
 
@@ -305,21 +290,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) struct NameGuard {
     pub(crate) shared: Arc<Shared>,
     pub(crate) name: Arc<str>,
+    pub(crate) status: Arc<Status>,
 }
 
 impl Drop for NameGuard {
     fn drop(&mut self) {
-        self.shared.release(&self.name);
+        self.shared.release(&self.name, &self.status);
     }
-}
-
-/// The sum of the counters of all parts of a listener.
-pub(crate) fn sum(counters: &[Arc<Counters>]) -> Stats {
-    let mut sum = Stats::default();
-    for counters in counters {
-        sum.merge(&counters.snapshot());
-    }
-    sum
 }
 
 #[cfg(test)]

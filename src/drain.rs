@@ -178,7 +178,8 @@ impl Drain {
     /// [`Error::WouldDeadlock`] on a reactor's own thread while the drain is not over, for example
     /// in a callback or between two turns. [`Error::WouldDeadlock`] after 1 s on the thread that
     /// last used [`Shards`](crate::Shards) that do not run. Within that second another thread may
-    /// begin to run them. [`Error::Gone`] if a reactor was dropped before the drain was over.
+    /// begin to run them. [`Error::Gone`] if a reactor ended before the drain was over: it was
+    /// dropped, or its `run` returned an error.
     pub fn wait(&self) -> Result<Report, Error> {
         let mut progress = self.state.progress();
         if progress.pending > 0 && self.threads.is_reactor_here() {

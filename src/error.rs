@@ -111,7 +111,9 @@ pub enum Error {
     /// No listener of this name is running.
     #[error("no listener is named \"{}\"", Line(.0))]
     UnknownName(String),
-    /// The listening socket itself failed. [`run`](crate::Reactor::run) returns this error.
+    /// The listening socket of a listener that had started failed.
+    /// [`ListenerHandle::failure`](crate::ListenerHandle::failure) returns this error. No call fails
+    /// with it: the listener is drained and closed, and its reactor goes on.
     #[error("listener \"{name}\": the listening socket broke: {source}")]
     Accept {
         /// The listener's name.
@@ -127,7 +129,8 @@ pub enum Error {
         /// The system's error.
         source: io::Error,
     },
-    /// The reactor has been dropped.
+    /// The reactor has ended: its shutdown is done, its `run` has returned an error, or it was
+    /// dropped.
     #[error("the reactor is gone")]
     Gone,
     /// The call waits for work that only the calling thread can do. See

@@ -24,6 +24,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::guard::Panics;
 use crate::reason::FrameError;
 
 mod framer;
@@ -106,6 +107,14 @@ impl Framing {
     /// ```
     pub fn split(input: impl Into<Self>, output: impl Into<Self>) -> Self {
         Self { input: input.into().input, output: output.into().output }
+    }
+
+    /// Drops the framers, each by itself: a second panic during the drop of one value would abort
+    /// the process.
+    pub(crate) fn discard(self, panics: &mut Panics) {
+        let Self { input, output } = self;
+        panics.drop(input);
+        panics.drop(output);
     }
 
     /// The framing for the other end of the connection: input and output swap.

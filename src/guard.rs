@@ -20,6 +20,24 @@ pub(crate) fn guarded<T>(call: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(call)).map_err(drop_guarded).ok()
 }
 
+/// The panics of drops that were made one by one.
+#[derive(Debug, Default)]
+pub(crate) struct Panics {
+    pub(crate) count: u64,
+    /// The text of the last one.
+    pub(crate) text: String,
+}
+
+impl Panics {
+    /// Drops a value of the user's.
+    pub(crate) fn drop<T>(&mut self, value: T) {
+        if let Err(text) = caught(|| drop(value)) {
+            self.count += 1;
+            self.text = text;
+        }
+    }
+}
+
 /// Drops a panic's payload, whose own drop may panic. The payload of *that* panic is leaked,
 /// because its drop may panic again, without end.
 pub(crate) fn drop_guarded(payload: Box<dyn Any + Send>) {

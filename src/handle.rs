@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::directory::{Command, Inbox, Shared, sum};
+use crate::directory::{Command, Shared};
 use crate::drain::Drain;
 use crate::endpoint::Endpoint;
 use crate::error::Error;
@@ -13,7 +13,8 @@ use crate::identity::ConnectionId;
 use crate::loop_metrics::LoopStats;
 use crate::mailbox::{Envelope, Mailbox};
 use crate::reason::MessageError;
-use crate::stats::{Counters, Stats};
+use crate::stats::Stats;
+use crate::status::{ListenerState, Status};
 use crate::sync::Arc;
 
 /// Controls a reactor or its shards, from any thread and from callbacks. It is cheap to clone.
@@ -26,6 +27,12 @@ use crate::sync::Arc;
 /// - One connection: [`close`](Self::close).
 /// - The end of the server: [`shutdown`](Self::shutdown), [`is_ready`](Self::is_ready).
 /// - Counters: [`stats`](Self::stats), [`loop_stats`](Self::loop_stats).
+///
+/// It tells the truth at any time: before [`Reactor::run`](crate::Reactor::run), between two turns,
+/// and after the reactor has ended. A reactor ends when a [`shutdown`](Self::shutdown) is done, when
+/// `run` returns an error, or when it is dropped. From then on calls that need it fail with
+/// [`Error::Gone`], on every thread, whether or not the value of the reactor still exists. Counters
+/// and reports stay available.
 ///
 /// # Examples
 ///
@@ -65,27 +72,39 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownName`], also if the listener is being stopped already; [`Error::Gone`].
+    /// [`Error::UnknownName`], also if the listener was stopped already; [`Error::Gone`].
     pub fn stop_listener(&self, name: &str) -> Result<Drain, Error> {
-        let Some((serial, acceptor)) = self.shared.begin_stop(name) else {
+        self.stop(name, None)
+    }
+
+    /// Stops the listener of this name. If `only` is given, a later listener of the same name is
+    /// left alone.
+    fn stop(&self, name: &str, only: Option<&Arc<Status>>) -> Result<Drain, Error> {
+        if self.shared.is_gone() {
+            return Err(Error::Gone);
+        }
+        let Some(status) = self.shared.begin_stop(name, only) else {
             return Err(Error::UnknownName(name.to_owned()));
         };
+        let acceptor = status.acceptor();
         let (drain, parts) = Drain::new(Arc::clone(&self.shared.threads));
-        let mut accepting = None;
-        for ((shard, part), serial) in parts.into_iter().enumerate().zip(serial..) {
+        let mut told = Ok(());
+        for ((shard, part), serial) in parts.into_iter().enumerate().zip(status.serial()..) {
+            // A part that has drained already, by itself or in a shutdown, has left its report. If
+            // the reactor is gone, the drop of the part reports it.
+            let part = part.or(status.report(shard));
+            let sent = self.shared.inboxes[shard].command(Command::ExpectDrain { serial, part });
             if shard == acceptor {
-                accepting = Some((serial, part));
-            } else {
-                // If the reactor is gone, the drop of the part reports it.
-                let _ = self.shared.inboxes[shard].command(Command::ExpectDrain { serial, part });
+                told = sent;
             }
         }
-        // The part that accepts comes last. When it drains, the others drain, too. By then each of
-        // them has to know where its report goes.
-        if let Some((serial, part)) = accepting {
-            let inbox = &self.shared.inboxes[acceptor];
-            inbox.command(Command::ExpectDrain { serial, part })?;
-            inbox.command(Command::Drain { serial })?;
+        // When the part that accepts drains, the others drain, too. By now each of them knows where
+        // its report goes.
+        let serial = status.serial() + acceptor as u64;
+        let told =
+            told.and_then(|()| self.shared.inboxes[acceptor].command(Command::Drain { serial }));
+        if status.report(acceptor).get().is_none() {
+            told?;
         }
         Ok(drain)
     }
@@ -95,11 +114,12 @@ impl Handle {
     /// From now on [`is_ready`](Self::is_ready) returns `false`. The listening sockets close after
     /// [`ReactorOptions::shutdown_delay`](crate::ReactorOptions::shutdown_delay).
     ///
-    /// A second call ends every connection at once, without waiting.
+    /// A second call ends every connection at once, without waiting. Once a shutdown is done, each
+    /// further call returns a drain that is over, with the final report.
     ///
     /// # Errors
     ///
-    /// [`Error::Gone`].
+    /// [`Error::Gone`] if the reactor has ended without a shutdown.
     pub fn shutdown(&self) -> Result<Drain, Error> {
         self.shared.set_unready();
         let (drain, parts) = Drain::new(Arc::clone(&self.shared.threads));
@@ -108,7 +128,9 @@ impl Handle {
             let part = part.or(&inbox.final_report);
             reached = reached.or(inbox.command(Command::AnnounceShutdown(part)));
         }
-        reached?;
+        if self.shared.inboxes.iter().any(|inbox| inbox.final_report.get().is_none()) {
+            reached?;
+        }
         // A shard may begin only when all shards know of the shutdown. The drain of its listeners
         // drains parts on other shards, and those have to count their reports.
         for inbox in &self.shared.inboxes {
@@ -118,26 +140,26 @@ impl Handle {
         Ok(drain)
     }
 
-    /// Whether the server takes new clients: true until [`shutdown`](Self::shutdown) is called. It
-    /// is meant for the health check of a load balancer.
+    /// Whether the server takes new clients: true until [`shutdown`](Self::shutdown) is called or
+    /// the reactor ends. It is meant for the health check of a load balancer. It says nothing about
+    /// a single listener: [`ListenerHandle::state`] does.
     pub fn is_ready(&self) -> bool {
         self.shared.is_ready()
     }
 
     /// Ends one connection with [`CloseReason::Shutdown`](crate::CloseReason::Shutdown), after its
-    /// queued output has been sent. Does nothing if the connection has ended already.
+    /// queued output has been sent. Does nothing if the connection has ended already, or if it is
+    /// another reactor's.
     ///
     /// # Errors
     ///
     /// [`Error::Gone`].
     pub fn close(&self, id: ConnectionId) -> Result<(), Error> {
-        if self.shared.inboxes.iter().all(Inbox::is_gone) {
-            return Err(Error::Gone);
+        if let Some(shard) = self.shared.shard_of(id.serial) {
+            // If this shard has ended and others have not, the connection has ended, too.
+            let _ = self.shared.inboxes[shard].command(Command::Close(id));
         }
-        match self.shared.shard_of(id.serial) {
-            Some(shard) => self.shared.inboxes[shard].command(Command::Close(id)),
-            None => Ok(()),
-        }
+        if self.shared.is_gone() { Err(Error::Gone) } else { Ok(()) }
     }
 
     /// The sum of the counters of all listeners, including those that have ended.
@@ -156,11 +178,12 @@ impl Handle {
     }
 }
 
-/// A listener that was started: its address, its counters, and broadcasts to all of its
+/// A listener that was started: its address, its state, its counters, and broadcasts to all of its
 /// connections.
 ///
 /// [`Reactor::start_listener`](crate::Reactor::start_listener) returns it. It can be cloned and
-/// sent to other threads. A drop of it does not stop the listener.
+/// sent to other threads. A drop of it does not stop the listener. It stays the handle of this one
+/// listener, also after the listener has ended and another one has been started under its name.
 ///
 /// # Examples
 ///
@@ -190,7 +213,7 @@ pub struct ListenerHandle<M> {
     pub(crate) name: Arc<str>,
     pub(crate) addr: Endpoint,
     pub(crate) mailboxes: Arc<[Arc<Mailbox<M>>]>,
-    pub(crate) counters: Vec<Arc<Counters>>,
+    pub(crate) status: Arc<Status>,
     pub(crate) reactor: Handle,
 }
 
@@ -246,19 +269,36 @@ impl<M> ListenerHandle<M> {
     ///
     /// # Errors
     ///
-    /// As [`Handle::stop_listener`].
+    /// As [`Handle::stop_listener`]. If this listener has ended, that is [`Error::UnknownName`],
+    /// even if another listener has its name by now.
     pub fn stop(&self) -> Result<Drain, Error> {
-        self.reactor.stop_listener(&self.name)
+        self.reactor.stop(&self.name, Some(&self.status))
+    }
+
+    /// How far this listener has come.
+    pub fn state(&self) -> ListenerState {
+        self.status.state()
+    }
+
+    /// Why the listening socket failed: an [`Error::Accept`]. `None` if it did not.
+    ///
+    /// A socket fails if the kernel refuses to watch it, or to accept from it for good. The main
+    /// cause is an inherited socket on which its other holder calls `shutdown`. The listener is then
+    /// drained and closed as by [`stop`](Self::stop), and its reactor goes on with the others. A
+    /// program that cannot work without this listener has to look here, at the
+    /// [state](Self::state), or at [`Stats::listener_failures`].
+    pub fn failure(&self) -> Option<&Error> {
+        self.status.failure()
     }
 
     /// This listener's counters. They stay available after it has ended.
     pub fn stats(&self) -> Stats {
-        sum(&self.counters)
+        self.status.stats()
     }
 
     /// This listener's counters, one snapshot for each shard.
     pub fn shard_stats(&self) -> Vec<Stats> {
-        self.counters.iter().map(|counters| counters.snapshot()).collect()
+        self.status.counters().iter().map(|counters| counters.snapshot()).collect()
     }
 }
 
@@ -268,7 +308,7 @@ impl<M> Clone for ListenerHandle<M> {
             name: Arc::clone(&self.name),
             addr: self.addr.clone(),
             mailboxes: Arc::clone(&self.mailboxes),
-            counters: self.counters.clone(),
+            status: Arc::clone(&self.status),
             reactor: self.reactor.clone(),
         }
     }
@@ -279,6 +319,7 @@ impl<M> fmt::Debug for ListenerHandle<M> {
         f.debug_struct("ListenerHandle")
             .field("name", &self.name)
             .field("addr", &self.addr)
+            .field("state", &self.state())
             .finish_non_exhaustive()
     }
 }
@@ -288,6 +329,7 @@ mod tests {
     use std::collections::VecDeque;
 
     use super::*;
+    use crate::directory::Inbox;
     use crate::mailbox::Notifier;
     use crate::options::ListenerOptions;
 

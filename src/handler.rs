@@ -59,8 +59,16 @@ use crate::reason::CloseReason;
 ///
 /// A panic in any callback ends that one connection with [`CloseReason::Panicked`]. Answers to
 /// earlier packets are still sent. The panic's text is logged as one line. A peer may have chosen
-/// this text, so control characters are escaped, and the text is cut after 512 bytes. With
-/// `panic = "abort"` a panic ends the process.
+/// this text, so control characters are escaped, and the text is cut after 512 bytes.
+///
+/// A panic in the drop of a value that you have given away ends no connection: a message, a
+/// [`Framer`](crate::Framer), a factory, the owner of [shared bytes](crate::Packet::Shared). It is
+/// counted in [`Stats::panics`](crate::Stats::panics), and logged. If your logger panics, its line is
+/// lost.
+///
+/// Two panics cannot be caught. If a drop panics while another panic unwinds through the same value,
+/// Rust aborts the process: for example, if two fields of a handler panic when it is dropped. With
+/// `panic = "abort"` any panic ends the process.
 pub trait Handler: Sized + 'static {
     /// What other threads and timers send to this handler. Use `()` if they send nothing.
     type Message: Send + 'static;

@@ -6,13 +6,14 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use crate::endpoint::{Endpoint, UnixName};
 
 /// Identifies one connection for as long as the process lives: its listener, its slot, and its
-/// generation, which tells the slot's successive owners apart.
+/// generation, which tells the slot's successive owners apart. No two connections of one process
+/// have the same id, not even connections of different reactors.
 ///
 /// A slot's generation is 32 bits wide. So an old id can name a new connection only after
 /// 4,294,967,296 connections in the same slot.
 #[derive(Debug, Copy, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnectionId {
-    pub(crate) serial: u32,
+    pub(crate) serial: u64,
     pub(crate) key: u32,
     pub(crate) generation: u32,
 }

@@ -60,7 +60,8 @@
 //!   drain: everything that has arrived is answered first.
 //! - **Trouble.** The process runs out of descriptors, a peer resets a connection before it is
 //!   accepted, a port is in use: each case has a defined outcome, and at most one line in the [log]
-//!   per second. [`Stats`] counts everything, and [`LoopStats`] has histograms of the turns.
+//!   per second. If a listening socket fails, that listener is drained, and everything else goes on.
+//!   [`Stats`] counts everything, and [`LoopStats`] has histograms of the turns.
 //! - **Tests.** [`testing::Harness`] runs your handler over a scripted stream, with a clock that
 //!   only the test moves. See [Testing your handler](testing#testing-your-handler).
 //!
@@ -137,6 +138,7 @@
 //!   options          every limit, with its unit, its default and its check
 //!   token            the 64 bits that the kernel stores with each socket
 //!   system           what the system allows this process
+//!   status           what handles are told of one listener, also after its end
 //!   drain            waits for a drain, and reports its result
 //!   mailbox          messages from any thread, and how they wake the reactor
 //!   loop_metrics     histograms of the turns
@@ -147,7 +149,6 @@
 //!   error            errors of options and of the environment
 //!   identity         the name of a connection, and the endpoint of its peer
 //!   endpoint         what an end is called: an IP address with a port, or a Unix name
-//!   guard            catches the panics of your code
 //!   sync             locks and atomics: the standard library's, or loom's
 //!   ---- pure from here on: no socket, no clock, no input or output ----
 //!   connection       the state of one connection: input, output, clocks
@@ -158,6 +159,7 @@
 //!   reason           why a connection ended, or why a packet or a message failed
 //!   wheel            many deadlines, one question: which are due?
 //!   flags            sets of flags that cannot be mixed
+//!   guard            catches the panics of your code
 //!   text             keeps text that others wrote on one line
 //! ```
 //!
@@ -196,6 +198,7 @@ mod poller;
 mod options;
 mod token;
 mod system;
+mod status;
 mod drain;
 mod mailbox;
 mod loop_metrics;
@@ -206,7 +209,6 @@ mod clock;
 mod error;
 mod identity;
 mod endpoint;
-mod guard;
 mod sync;
 
 // Pure from here on: no socket, no clock, no input or output.
@@ -218,6 +220,7 @@ mod framing;
 mod reason;
 mod wheel;
 mod flags;
+mod guard;
 mod text;
 
 pub use drain::{Drain, Report, SlowConnection};
@@ -234,6 +237,7 @@ pub use reactor::Reactor;
 pub use reason::{CloseReason, FrameError, MessageError, SendError};
 pub use shards::Shards;
 pub use stats::{CloseKind, Stats};
+pub use status::ListenerState;
 pub use timers::TimerId;
 
 /// Modules without a socket, for this crate's own tests, benches and fuzzers. They are not part of

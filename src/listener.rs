@@ -19,7 +19,6 @@ mod queues;
 
 use std::any::Any;
 use std::collections::VecDeque;
-use std::io;
 use std::time::Duration;
 
 use slab::Slab;
@@ -31,11 +30,10 @@ use crate::acceptor::Acceptor;
 use crate::admission::{Admission, Listening};
 use crate::clock::Nanos;
 use crate::drain::{Report, SlowConnection};
-use crate::error::Error;
 use crate::handler::{Accepted, Handler};
 use crate::identity::ConnectionId;
 use crate::listener_shared::ListenerShared;
-use crate::logging::LogGate;
+use crate::logging::{LogGate, WATCH_CURE};
 use crate::loop_state::{LoopState, Timer};
 use crate::mailbox::Envelope;
 use crate::peer::{Marks, Peer, Swept};
@@ -43,6 +41,7 @@ use crate::peer_cx::{Discarded, PeerCx};
 use crate::phases::AnyListener;
 use crate::poller::Readiness;
 use crate::reason::CloseReason;
+use crate::status::Status;
 use crate::sync::Arc;
 use crate::time_budget::Phase;
 use crate::timers::Timers;
@@ -100,6 +99,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         factory: Factory<H>,
     ) -> Self {
         Self {
+            timers: Timers::new(profile.serial),
             profile,
             admission,
             listening,
@@ -108,7 +108,6 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
             peers: Slab::new(),
             generations: Vec::new(),
             lists: Lists::default(),
-            timers: Timers::new(),
             inbox: VecDeque::new(),
             broadcast: None,
             notified: false,
@@ -192,20 +191,18 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         self.admission.leave(self.profile.shard);
         // A descriptor is free again, so the pause in accepting ends early. That happens once
         // until a connection is accepted: frequent closes must not make a busy loop.
-        if !self.accepting.retried
-            && let Some(pause) = self.accepting.pause.take()
-        {
-            state.wheel.cancel(pause);
-            self.accepting.retried = true;
+        if !self.accepting.retried {
+            self.accepting.retried = self.end_pause(state);
         }
     }
 }
 
 impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
-    fn register(&mut self, state: &LoopState) -> io::Result<()> {
-        match self.listening.as_mut().and_then(Listening::socket) {
-            Some(socket) => socket.register(&state.registry, token::acceptor(self.profile.slot)),
-            None => Ok(()),
+    fn register(&mut self, state: &mut LoopState) {
+        let Some(socket) = self.listening.as_mut().and_then(Listening::socket) else { return };
+        if let Err(error) = socket.register(&state.registry, token::acceptor(self.profile.slot)) {
+            self.socket_failed(error, WATCH_CURE);
+            self.begin_drain(state);
         }
     }
 
@@ -241,12 +238,11 @@ impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
         }
     }
 
-    fn accept(&mut self, state: &mut LoopState) -> Result<(), Error> {
+    fn accept(&mut self, state: &mut LoopState) {
         if self.accepting.ready || self.admission.has_news(self.profile.shard) {
             return self.accept_ready(state);
         }
         self.accepting.full_rounds = 0;
-        Ok(())
     }
 
     fn work(&mut self, state: &mut LoopState, read: &mut [u8]) {
@@ -342,7 +338,7 @@ impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
         self.has_messages()
     }
 
-    fn serial(&self) -> u32 {
+    fn serial(&self) -> u64 {
         self.profile.serial
     }
 
@@ -354,14 +350,18 @@ impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
         &self.profile.name
     }
 
+    fn status(&self) -> &Arc<Status> {
+        &self.profile.name_guard.status
+    }
+
     fn close(&mut self, state: &mut LoopState, id: ConnectionId) {
         if self.is_current(id.key, id.generation) {
             self.with_peer(state, id.key, |peer, _| peer.conn.close(CloseReason::Shutdown));
         }
     }
 
-    fn drain(&mut self, state: &mut LoopState) -> Result<(), Error> {
-        self.begin_drain(state)
+    fn drain(&mut self, state: &mut LoopState) {
+        self.begin_drain(state);
     }
 
     fn force(&mut self) {

@@ -1,11 +1,13 @@
 //! What stays the same while a listener runs, for its connections and their handlers.
 
+use crate::clock::Nanos;
 use crate::connection::Limits;
 use crate::directory::NameGuard;
 use crate::framing::{Framing, Shape};
-use crate::guard::guarded;
+use crate::guard::Panics;
 use crate::handle::Handle;
 use crate::identity::{ConnectionId, Identity};
+use crate::logging::{Cause, LogGate, PANIC_CURE, say};
 use crate::mailbox::Mailbox;
 use crate::options::ListenerOptions;
 use crate::stats::Counters;
@@ -18,7 +20,7 @@ pub(crate) struct ListenerShared<M> {
     /// The shard of this part of the listener.
     pub(crate) shard: usize,
     pub(crate) slot: u16,
-    pub(crate) serial: u32,
+    pub(crate) serial: u64,
     pub(crate) options: ListenerOptions,
     pub(crate) framing: Framing,
     /// The shape of that framing, computed once.
@@ -28,7 +30,6 @@ pub(crate) struct ListenerShared<M> {
     pub(crate) counters: Arc<Counters>,
     /// The handle of the reactor, for callbacks.
     pub(crate) handle: Handle,
-    #[expect(dead_code, reason = "it is held for its drop")]
     pub(crate) name_guard: NameGuard,
 }
 
@@ -36,6 +37,31 @@ impl<M> ListenerShared<M> {
     /// The name of the connection with this identity.
     pub(crate) fn id_of(&self, identity: &Identity) -> ConnectionId {
         ConnectionId { serial: self.serial, key: identity.key, generation: identity.generation }
+    }
+
+    /// Drops a value of the user's. A panic is counted, and logged.
+    pub(crate) fn drop_value<T>(&self, what: &str, value: T, gate: &mut LogGate, now: Nanos) {
+        let mut panics = Panics::default();
+        panics.drop(value);
+        if panics.count > 0 {
+            self.drops_panicked(what, &panics, gate, now);
+        }
+    }
+
+    /// Counts panics in drops of the user's values, and logs a line.
+    #[cold]
+    pub(crate) fn drops_panicked(
+        &self,
+        what: &str,
+        panics: &Panics,
+        gate: &mut LogGate,
+        now: Nanos,
+    ) {
+        self.counters.panics.add(panics.count);
+        if gate.opens(Cause::DropPanic, now) {
+            let (name, text) = (&self.name, &panics.text);
+            say!(Error, "listener \"{name}\": the drop of {what} panicked: {text}; {PANIC_CURE}");
+        }
     }
 
     pub(crate) fn limits(options: &ListenerOptions) -> Limits {
@@ -50,10 +76,25 @@ impl<M> ListenerShared<M> {
 }
 
 impl<M> Drop for ListenerShared<M> {
-    /// Closes the mailbox, so that sends fail even if no reactor has adopted the listener.
+    /// Closes the mailbox, so that sends fail even if no reactor has adopted the listener. Messages
+    /// and framers are dropped one by one: a second panic during the drop of one value would abort
+    /// the process.
     fn drop(&mut self) {
+        let mut panics = Panics::default();
         for envelope in self.mailbox.close() {
-            guarded(|| drop(envelope));
+            self.counters.dropped_messages.add(1);
+            panics.drop(envelope);
+        }
+        for framing in [std::mem::take(&mut self.framing), self.options.take_framing()] {
+            framing.discard(&mut panics);
+        }
+        if panics.count > 0 {
+            self.counters.panics.add(panics.count);
+            let (name, Panics { count, text }) = (&self.name, panics);
+            say!(
+                Error,
+                "listener \"{name}\": {count} drops panicked at its end: {text}; {PANIC_CURE}"
+            );
         }
     }
 }

@@ -14,6 +14,18 @@ pub(crate) const SLOW_TURN_CURE: &str =
 pub(crate) const WATCH_CURE: &str =
     "raise the sysctl fs.epoll.max_user_watches, or lower max_connections";
 
+/// Logs a line. The logger is the user's code: if it panics, this line is lost, and nothing else.
+///
+/// It compares the levels itself, because `log_enabled!` asks the logger, too.
+macro_rules! say {
+    ($level:ident, $($line:tt)+) => {
+        if log::Level::$level <= log::STATIC_MAX_LEVEL && log::Level::$level <= log::max_level() {
+            let _ = $crate::guard::guarded(|| log::log!(log::Level::$level, $($line)+));
+        }
+    };
+}
+pub(crate) use say;
+
 /// Causes of log lines that a peer could repeat at any rate.
 #[derive(Debug, Copy, Clone)]
 pub(crate) enum Cause {
@@ -25,7 +37,7 @@ pub(crate) enum Cause {
     RegisterError,
     Nonsense,
     SlowPeer,
-    DroppedMessage,
+    DropPanic,
     SlowTurn,
 }
 

@@ -129,7 +129,7 @@ pub(crate) struct Mailbox<M> {
     /// `capacity`, too. Only the reactor changes this.
     taken: AtomicUsize,
     capacity: usize,
-    serial: u32,
+    serial: u64,
     notifier: Arc<Notifier>,
     refused: Box<dyn Fn() + Send + Sync>,
 }
@@ -137,7 +137,7 @@ pub(crate) struct Mailbox<M> {
 impl<M> Mailbox<M> {
     /// `refused` is called for every message that is refused because the mailbox is full.
     pub(crate) fn new(
-        serial: u32,
+        serial: u64,
         capacity: usize,
         notifier: Arc<Notifier>,
         refused: impl Fn() + Send + Sync + 'static,
@@ -191,7 +191,7 @@ impl<M> Mailbox<M> {
         std::mem::take(&mut contents.queue)
     }
 
-    pub(crate) fn serial(&self) -> u32 {
+    pub(crate) fn serial(&self) -> u64 {
         self.serial
     }
 

@@ -17,6 +17,7 @@ use crate::connection::{Connection, Flags};
 use crate::handler::{Handler, Info};
 use crate::identity::Identity;
 use crate::life::{OutputHalf, Stage};
+use crate::logging::say;
 use crate::loop_state::{FLUSH_AT, LoopState};
 use crate::peer_cx::PeerCx;
 use crate::poller::Readiness;
@@ -68,7 +69,8 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         self.conn.advance(|life| life.open());
         self.handler = Some(handler);
         cx.profile.counters.made.add(1);
-        log::debug!(
+        say!(
+            Debug,
             "listener \"{}\": peer {}: connected",
             cx.profile.name,
             self.identity.peer_addr()

@@ -28,3 +28,19 @@ pub(crate) struct PeerCx<'a, M> {
     pub(crate) gate: &'a mut LogGate,
     pub(crate) discarded: &'a mut Discarded,
 }
+
+impl<M> PeerCx<'_, M> {
+    /// Drops a value of the user's. A panic is counted, and logged.
+    pub(crate) fn drop_value<T>(&mut self, what: &str, value: T) {
+        self.profile.drop_value(what, value, self.gate, self.state.nanos());
+    }
+
+    /// Counts the panics of owners of shared bytes that the pool has dropped.
+    #[inline]
+    pub(crate) fn count_drop_panics(&mut self) {
+        if let Some(panics) = self.state.pool.take_panics() {
+            let now = self.state.nanos();
+            self.profile.drops_panicked("shared bytes", &panics, self.gate, now);
+        }
+    }
+}

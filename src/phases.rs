@@ -2,22 +2,22 @@
 //! phase.
 
 use std::any::Any;
-use std::io;
 
 use crate::drain::Report;
-use crate::error::Error;
 use crate::identity::ConnectionId;
 use crate::loop_state::{LoopState, Timer};
 use crate::poller::Readiness;
+use crate::status::Status;
+use crate::sync::Arc;
 
 /// A listener, independent of the handler's type. It has one method for each phase of the turn, and
 /// methods for commands.
 pub(crate) trait AnyListener {
     /// Registers the listening socket for events. Called once, before anything else.
-    fn register(&mut self, state: &LoopState) -> io::Result<()>;
+    fn register(&mut self, state: &mut LoopState);
     fn mark_acceptor(&mut self);
     fn mark_peer(&mut self, key: u32, generation: u32, readiness: Readiness);
-    fn accept(&mut self, state: &mut LoopState) -> Result<(), Error>;
+    fn accept(&mut self, state: &mut LoopState);
     fn work(&mut self, state: &mut LoopState, read: &mut [u8]);
     fn deliver(&mut self, state: &mut LoopState, notified: bool);
     fn expire(&mut self, state: &mut LoopState, timer: Timer);
@@ -31,13 +31,15 @@ pub(crate) trait AnyListener {
     /// Whether [`deliver`](Self::deliver) has something to do without a notification.
     fn wants_delivery(&self) -> bool;
 
-    fn serial(&self) -> u32;
+    fn serial(&self) -> u64;
     /// Whether this part is the one that accepts for all shards.
     fn accepts(&self) -> bool;
     fn name(&self) -> &str;
+    /// What handles are told of the listener.
+    fn status(&self) -> &Arc<Status>;
     /// Decides the end of the connection with this id, if it still exists.
     fn close(&mut self, state: &mut LoopState, id: ConnectionId);
-    fn drain(&mut self, state: &mut LoopState) -> Result<(), Error>;
+    fn drain(&mut self, state: &mut LoopState);
     /// Decides the end of all connections, without waiting for anything.
     fn force(&mut self);
     /// The report of the drain, once no connection is left and none can come.

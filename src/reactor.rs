@@ -30,7 +30,7 @@ use crate::error::Error;
 use crate::guard::guarded;
 use crate::handle::{Handle, ListenerHandle};
 use crate::handler::{Accepted, Handler};
-use crate::logging::{Cause, LogGate, SLOW_TURN_CURE};
+use crate::logging::{Cause, LogGate, SLOW_TURN_CURE, say};
 use crate::loop_state::{LoopState, Timer};
 use crate::options::ListenerOptions;
 use crate::phases::AnyListener;
@@ -154,16 +154,20 @@ impl Reactor {
         self.handle.clone()
     }
 
-    /// Runs until [`Handle::shutdown`] has drained every listener.
+    /// Runs until [`Handle::shutdown`] has drained every listener. Then the reactor has ended: it
+    /// takes no more listeners, and its handles return [`Error::Gone`].
+    ///
+    /// If a listening socket fails, that listener is drained, and all else goes on. See
+    /// [`ListenerHandle::failure`].
     ///
     /// # Errors
     ///
-    /// [`Error::Poll`] if the event queue fails, [`Error::Accept`] if a listening socket fails. All
-    /// connections are then ended.
+    /// [`Error::Poll`] if the event queue fails. All connections are then ended, and so is the
+    /// reactor.
     pub fn run(&mut self) -> Result<(), Error> {
         while !self.stopped {
             if let Err(error) = self.turn(None) {
-                self.terminate_all();
+                self.end();
                 return Err(error);
             }
         }
@@ -175,11 +179,11 @@ impl Reactor {
     ///
     /// # Errors
     ///
-    /// As [`run`](Self::run), except that the connections stay open.
+    /// As [`run`](Self::run), except that the connections stay open, and a later turn may succeed.
     pub fn turn(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
         self.wait(timeout)?;
         self.mark();
-        self.accept()?;
+        self.accept();
         self.work();
         self.deliver();
         self.expire();
@@ -189,7 +193,8 @@ impl Reactor {
         Ok(())
     }
 
-    /// Whether a [`Handle::shutdown`] is done.
+    /// Whether the reactor has ended: a [`Handle::shutdown`] is done, or [`run`](Self::run) has
+    /// returned an error.
     pub fn is_stopped(&self) -> bool {
         self.stopped
     }
@@ -261,17 +266,13 @@ impl Reactor {
         self.state.more_events |= full;
     }
 
-    fn accept(&mut self) -> Result<(), Error> {
+    fn accept(&mut self) {
         self.state.per_listener_timing = self.listeners.len() > 1;
         for (_, entry) in &mut self.listeners {
-            if let Err(error) = entry.listener.accept(&mut self.state) {
-                self.handle.shared.inboxes[self.shard].notifier.prepare_to_sleep();
-                return Err(error);
-            }
+            entry.listener.accept(&mut self.state);
             entry.took = self.state.attribute_time();
         }
         self.invariants();
-        Ok(())
     }
 
     fn work(&mut self) {
@@ -361,11 +362,13 @@ impl Reactor {
         if took > slow && self.gate.opens(Cause::SlowTurn, self.state.latest()) {
             let slowest = self.listeners.iter().max_by_key(|(_, entry)| entry.took);
             match slowest.map(|(_, entry)| entry.listener.name()) {
-                Some(name) => log::warn!(
+                Some(name) => say!(
+                    Warn,
                     "listener \"{name}\": a turn took {took:?}, most of it here: slow_turn is \
                      {slow:?}; {SLOW_TURN_CURE}"
                 ),
-                None => log::warn!(
+                None => say!(
+                    Warn,
                     "reactor: a turn took {took:?}: slow_turn is {slow:?}; {SLOW_TURN_CURE}"
                 ),
             }
@@ -392,7 +395,7 @@ impl Reactor {
         }
     }
 
-    fn slot_of(&self, serial: u32) -> Option<usize> {
+    fn slot_of(&self, serial: u64) -> Option<usize> {
         self.listeners.iter().find(|(_, entry)| entry.listener.serial() == serial).map(|(s, _)| s)
     }
 
@@ -419,8 +422,8 @@ impl Drop for Reactor {
     fn drop(&mut self) {
         // After a panic inside this crate, the same bug may panic here again. A second panic during
         // unwinding would abort the process.
-        if guarded(|| self.terminate_all()).is_none() {
-            log::error!("reactor: dropped, but not all connections are terminated: a bug panicked");
+        if guarded(|| self.end()).is_none() {
+            say!(Error, "reactor: dropped, but not all connections are terminated: a bug panicked");
         }
         self.inbox().set_gone();
     }

@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::guard::caught;
 use crate::handle::{Handle, ListenerHandle};
 use crate::handler::{Accepted, Handler};
+use crate::logging::say;
 use crate::options::{ListenerOptions, ReactorOptions};
 use crate::reactor::build::ReactorParts;
 use crate::sync::Arc;
@@ -145,9 +146,10 @@ impl Shards {
     ///
     /// # Errors
     ///
-    /// [`Error::Shard`] if a shard ended in any other way: by an error of its event queue, by an
-    /// error of a listening socket, or by a bug. All other shards are then ended, so that the
-    /// program does not go on with a part of them. [`Error::Poll`] if a thread cannot be made.
+    /// [`Error::Shard`] if a shard ended in any other way: by an error of its event queue, or by a
+    /// bug. All other shards are then ended, so that the program does not go on with a part of them.
+    /// [`Error::Poll`] if a thread cannot be made. If a listening socket fails, that listener is
+    /// drained, and the shards go on; see [`ListenerHandle::failure`].
     pub fn run(mut self) -> Result<(), Error> {
         let shared = Arc::clone(&self.handle.shared);
         shared.threads.disown();
@@ -188,7 +190,7 @@ impl Shards {
                 News::Died(why) => {
                     may_serve.get_or_init(|| false);
                     shared.abort();
-                    log::error!("shard {shard}: ended, so all others end: {why}");
+                    say!(Error, "shard {shard}: ended, so all others end: {why}");
                     outcome = outcome.and(Err(Error::Shard { shard, why }));
                 }
             }
@@ -226,7 +228,7 @@ fn thread_name(label: &str, shard: usize) -> String {
 /// Waits for a shard's thread. The thread has caught and reported the panics of its shard itself.
 fn join((shard, thread): (usize, JoinHandle<()>)) {
     if thread.join().is_err() {
-        log::error!("shard {shard}: its thread panicked while it ended");
+        say!(Error, "shard {shard}: its thread panicked while it ended");
     }
 }
 
@@ -280,14 +282,15 @@ impl Job {
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
-    use std::net::TcpStream;
+    use std::net::{TcpListener, TcpStream};
     use std::time::Duration;
 
     use super::*;
-    use crate::directory::Inbox;
+    use crate::directory::{Command, Inbox};
     use crate::handler::{Action, Context};
     use crate::mailbox::Notifier;
     use crate::reactor::Reactor;
+    use crate::status::ListenerState;
 
     /// Goal: `top -H` shows which thread is which shard, however long the names of the listeners
     /// are.
@@ -389,5 +392,60 @@ mod tests {
             assert_eq!(report.slowest.len() as u64, expected, "{stops}");
             drop(FAST.take());
         }
+    }
+
+    /// Goal: a panic in the midst of a shard's turn, outside of any callback, ends all shards: handlers
+    /// are terminated, and clients on the other shard are not served any more. Method: a command that
+    /// panics, as a bug would.
+    #[test]
+    fn a_shard_that_panics_ends_all_shards() {
+        let shards = Shards::new(2).unwrap();
+        let listener = shards.start_listener("test", ListenerOptions::port(0), |_| Idle).unwrap();
+        let handle = shards.handle();
+        let running = thread::spawn(move || shards.run());
+        let clients = [0, 1].map(|_| TcpStream::connect(listener.local_addr()).unwrap());
+        while handle.stats().made < 2 {
+            thread::yield_now();
+        }
+        handle.shared.inboxes[1].command(Command::Adopt(Box::new(|_| panic!("a bug")))).unwrap();
+        let error = running.join().unwrap().unwrap_err();
+        let Error::Shard { shard: 1, why } = &error else { panic!("{error:?}") };
+        assert!(why.contains("a bug"), "{why}");
+        for mut client in clients {
+            // It is over by an end or by a reset.
+            let _ = std::io::copy(&mut client, &mut std::io::sink());
+        }
+        let stats = handle.stats();
+        assert_eq!((stats.made, stats.terminated, stats.open), (2, 2, 0));
+        assert!(!handle.is_ready());
+        assert!(matches!(handle.shutdown(), Err(Error::Gone)));
+        assert_eq!(listener.state(), ListenerState::Ended);
+    }
+
+    /// Goal: a stop gets the reports of all parts, also of a part that has ended before, by itself.
+    /// Method: the listening socket fails; one shard turns until its part has ended, and the other one
+    /// turns only after the stop.
+    #[test]
+    fn a_stop_gets_the_report_of_a_part_that_has_ended_already() {
+        let (handle, mut reactors) = by_hand(2);
+        let kept = TcpListener::bind("127.0.0.1:0").unwrap();
+        let options = ListenerOptions::from_std(kept.try_clone().unwrap());
+        let options = options.linger_timeout(Duration::ZERO);
+        let listener = handle.start_listener("test", options, |_| Idle).unwrap();
+        let connect = || TcpStream::connect(listener.local_addr()).unwrap();
+        let _clients = [connect(), connect(), connect(), connect()];
+        while handle.stats().made < 4 {
+            rest(&mut reactors);
+        }
+        socket2::SockRef::from(&kept).shutdown(std::net::Shutdown::Both).unwrap();
+        while listener.shard_stats()[0].open > 0 {
+            reactors[0].turn(Some(Duration::from_millis(1))).unwrap();
+        }
+        assert_eq!(listener.shard_stats()[1].open, 2);
+        assert_eq!(listener.state(), ListenerState::Draining);
+        let drain = listener.stop().unwrap();
+        assert_eq!(drain.report(), None);
+        rest(&mut reactors);
+        assert_eq!(drain.report().map(|report| (report.drained, report.forced)), Some((4, 0)));
     }
 }

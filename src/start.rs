@@ -15,6 +15,7 @@ use crate::handle::{Handle, ListenerHandle};
 use crate::handler::{Accepted, Handler};
 use crate::listener::{Factory, Listener};
 use crate::listener_shared::ListenerShared;
+use crate::logging::say;
 use crate::mailbox::Mailbox;
 use crate::options::{ListenerOptions, Origin};
 use crate::phases::AnyListener;
@@ -114,20 +115,22 @@ impl Handle {
             return Err(Error::Options { name: name.to_owned(), errors: findings.errors });
         }
         for warning in findings.warnings {
-            log::warn!("listener \"{name}\": {warning}");
+            say!(Warn, "listener \"{name}\": {warning}");
         }
-        let (serial, acceptor, counters) = shared.reserve(name)?;
+        let status = shared.reserve(name)?;
+        let acceptor = status.acceptor();
         let (mut socket, addr) = listen(&options).inspect_err(|_| shared.cancel(name))?;
         // The acceptor has a copy of an inherited socket by now. This drops the copy in the
         // options, which would go on listening during the drain.
         options.origin = Origin::Bind(addr.clone());
-        log::info!("listener \"{name}\": listening on {addr}");
+        say!(Info, "listener \"{name}\": listening on {addr}");
         let notifiers = shared.inboxes.iter().map(|inbox| Arc::clone(&inbox.notifier));
         let admission = Arc::new(Admission::new(notifiers, acceptor, options.max_connections));
         let name: Arc<str> = name.into();
         let mut parts = Vec::with_capacity(shared.inboxes.len());
         let mut mailboxes = Vec::with_capacity(shared.inboxes.len());
-        for ((shard, counters), serial) in counters.iter().enumerate().zip(serial..) {
+        let parts_of_it = status.counters().iter().enumerate();
+        for ((shard, counters), serial) in parts_of_it.zip(status.serial()..) {
             let refused = Arc::clone(counters);
             let notifier = Arc::clone(&shared.inboxes[shard].notifier);
             let refuse = move || {
@@ -140,7 +143,11 @@ impl Handle {
             let admission = Arc::clone(&admission);
             let listening =
                 (shard == acceptor).then(|| Listening::new(socket.take(), Arc::clone(&admission)));
-            let name_guard = NameGuard { shared: Arc::clone(shared), name: Arc::clone(&name) };
+            let name_guard = NameGuard {
+                shared: Arc::clone(shared),
+                name: Arc::clone(&name),
+                status: Arc::clone(&status),
+            };
             let profile = ListenerShared {
                 name: Arc::clone(&name),
                 shard,
@@ -159,7 +166,7 @@ impl Handle {
         }
         parts.sort_by_key(|part| part.profile.shard == acceptor);
         let mailboxes = mailboxes.into();
-        let handle = ListenerHandle { name, addr, mailboxes, counters, reactor: self.clone() };
+        let handle = ListenerHandle { name, addr, mailboxes, status, reactor: self.clone() };
         Ok(Prepared { parts, handle })
     }
 }

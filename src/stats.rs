@@ -108,12 +108,17 @@ counters! {
     dropped_messages,
     /// `accept` calls that failed. A call that found no client waiting does not count.
     accept_errors,
-    /// Times that accepting was paused because descriptors or memory were short.
+    /// Times that accepting was paused: descriptors or memory were short, or `accept` failed many
+    /// times in a row.
     accept_pauses,
+    /// Listening sockets that failed. The listener was then drained and closed. See
+    /// [`ListenerHandle::failure`](crate::ListenerHandle::failure).
+    listener_failures,
     /// Accepted sockets that could not be registered for events. They were closed, without a
     /// handler.
     register_errors,
-    /// Panics in callbacks.
+    /// Panics of your code: in callbacks and factories, in clones of messages, and in drops of
+    /// messages, framers and owners of shared bytes.
     panics,
     /// Turns in which the accept budget was used up.
     accept_budget_hits,

@@ -10,11 +10,14 @@ use crate::wheel::{Tick, TimerKey};
 /// The id of a timer set with [`send_after`](crate::Context::send_after). Pass it to
 /// [`cancel`](crate::Context::cancel).
 ///
-/// It may be used after the timer has fired: `cancel` then does nothing and returns `false`.
+/// It may be used after the timer has fired, and on any connection: `cancel` then does nothing and
+/// returns `false`.
 #[derive(Debug, Copy, Clone, PartialEq, Eq, Hash)]
 pub struct TimerId {
     index: u32,
     serial: u32,
+    /// The serial of the listener's part, so that no other listener's timer is the same.
+    listener: u64,
 }
 
 /// The index of no timer: it ends a connection's list.
@@ -45,11 +48,13 @@ pub(crate) struct Removed<M> {
 pub(crate) struct Timers<M> {
     entries: Slab<UserTimer<M>>,
     serial: u32,
+    /// The serial of the listener's part.
+    listener: u64,
 }
 
 impl<M> Timers<M> {
-    pub(crate) fn new() -> Self {
-        Self { entries: Slab::new(), serial: 0 }
+    pub(crate) fn new(listener: u64) -> Self {
+        Self { entries: Slab::new(), serial: 0, listener }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -78,7 +83,7 @@ impl<M> Timers<M> {
             next.previous = index;
         }
         *first = index;
-        TimerId { index, serial }
+        TimerId { index, serial, listener: self.listener }
     }
 
     /// Whether `id` is a timer of `peer` that has neither fired nor been cancelled.
@@ -86,6 +91,7 @@ impl<M> Timers<M> {
         self.entries
             .get(id.index as usize)
             .is_some_and(|entry| entry.serial == id.serial && entry.peer == peer)
+            && id.listener == self.listener
     }
 
     /// Removes the timer `id` from the list that begins at `first`.

@@ -3,4 +3,5 @@
 
 pub mod connection;
 pub mod framing;
+pub mod handles;
 pub mod wheel;

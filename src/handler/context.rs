@@ -10,6 +10,7 @@ use super::pass_through::PassThrough;
 use crate::connection::{Connection, Flags};
 use crate::endpoint::Endpoint;
 use crate::framing::{Enframe, Framing, Shape};
+use crate::guard::Panics;
 use crate::handle::Handle;
 use crate::identity::{ConnectionId, Identity};
 use crate::listener_shared::ListenerShared;
@@ -194,7 +195,12 @@ impl<M> Context<'_, M> {
     /// If the framing has no maximum of its own, the listener's
     /// [`max_packet`](crate::ListenerOptions::max_packet) applies.
     pub fn set_framing(&mut self, framing: impl Into<Framing>) {
-        self.conn.set_framing(self.profile.options.limit(framing.into()));
+        let old = self.conn.set_framing(self.profile.options.limit(framing.into()));
+        if let Some(old) = old {
+            let mut panics = Panics::default();
+            old.discard(&mut panics);
+            self.profile.counters.panics.add(panics.count);
+        }
     }
 
     /// Changes the packet timeout, from the next packet on. `Duration::MAX`: no timeout. Zero: a

@@ -8,6 +8,7 @@
 //! - [`admit`](Listener::admit) gives it a slot and registers it for events.
 //! - [`open`](Listener::open) gives it its handler.
 
+use std::io;
 use std::time::Duration;
 
 use super::Listener;
@@ -15,11 +16,10 @@ use super::accepting::FULL_ROUNDS;
 use crate::acceptor::{self, AcceptFault, Acceptor};
 use crate::admission::Listening;
 use crate::endpoint::Endpoint;
-use crate::error::Error;
 use crate::guard::caught;
 use crate::handler::{Accepted, Handler};
 use crate::identity::Identity;
-use crate::logging::{Cause, PANIC_CURE, WATCH_CURE};
+use crate::logging::{Cause, PANIC_CURE, WATCH_CURE, say};
 use crate::loop_state::{LoopState, Timer};
 use crate::peer::Peer;
 use crate::stream::Stream;
@@ -28,6 +28,15 @@ use crate::token;
 
 /// How long accepting pauses after the system had no resources for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// After this many failures in a row accepting pauses, even if each of them concerns a single
+/// connection. The kernel may refuse before it takes a connection out of the backlog, and would do
+/// so for ever.
+const FAILURES: u32 = 64;
+/// The cure if a listening socket fails.
+const BROKEN_CURE: &str = "start it again, on a socket that no other process shuts down";
+/// A stop accepts at most this many connections of the backlog of an inherited socket. Its length
+/// is unknown, and this is the longest that Linux grants by default.
+const LONGEST_BACKLOG: u32 = 4096;
 /// After a turn of at least this many nanoseconds many connections may wait. A wasted `accept`
 /// costs little compared with such a turn, so that only the budget is the limit.
 const LONG_TURN: u64 = 100_000;
@@ -35,16 +44,16 @@ const LONG_TURN: u64 = 100_000;
 impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     /// The accept phase: takes the connections that other shards have handed over, then those that
     /// wait at the socket.
-    pub(super) fn accept_ready(&mut self, state: &mut LoopState) -> Result<(), Error> {
+    pub(super) fn accept_ready(&mut self, state: &mut LoopState) {
         state.begin_phase(Phase::Accept);
         self.take_arrivals(state);
         if self.acceptor_is_gone() {
-            self.begin_drain(state)?;
+            self.begin_drain(state);
         }
         let budget = state.options.accept_budget;
         let share =
             if state.took < LONG_TURN { self.accepting.quota() } else { budget }.min(budget);
-        if self.accept_some(state, share)? {
+        if self.accept_some(state, share) {
             self.accepting.full_rounds = self.accepting.full_rounds.saturating_add(1);
             if share == budget {
                 self.profile.counters.accept_budget_hits.add(1);
@@ -56,7 +65,8 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         if full && !self.accepting.full {
             self.profile.counters.connection_limit_hits.add(1);
             if self.gate.opens(Cause::ConnectionLimit, state.nanos()) {
-                log::warn!(
+                say!(
+                    Warn,
                     "listener \"{}\": the next client has to wait: max_connections is {}; raise \
                      max_connections, or set idle_timeout",
                     self.profile.name,
@@ -65,19 +75,22 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
             }
         }
         self.accepting.full = full;
-        Ok(())
+        if self.accepting.broken {
+            self.begin_drain(state);
+        }
     }
 
     pub(super) fn may_accept(&self) -> bool {
         self.accepting.ready
             && self.listening.as_ref().is_some_and(Listening::has_socket)
             && self.accepting.pause.is_none()
+            && !self.accepting.broken
             && self.admission.has_room()
     }
 
     /// Accepts at most `share` connections, with at most as many calls of `accept` as the budget
     /// allows. Returns whether only `share` or a budget stopped it.
-    pub(super) fn accept_some(&mut self, state: &mut LoopState, share: u32) -> Result<bool, Error> {
+    pub(super) fn accept_some(&mut self, state: &mut LoopState, share: u32) -> bool {
         let mut taken = 0;
         for _ in 0..state.options.accept_budget {
             if taken == share || !self.may_accept() {
@@ -89,15 +102,16 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
                 Ok((stream, peer_addr)) => {
                     self.assign(state, stream, peer_addr);
                     self.accepting.retried = false;
+                    self.accepting.failures = 0;
                     taken += 1;
                 }
-                Err(error) => self.accept_failed(state, error)?,
+                Err(error) => self.accept_failed(state, error),
             }
             if state.is_share_over(1) {
                 break;
             }
         }
-        Ok(self.may_accept())
+        self.may_accept()
     }
 
     /// Asks the kernel to announce the socket again if a connection still waits. If the kernel
@@ -110,45 +124,53 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         }
     }
 
-    pub(super) fn accept_failed(
-        &mut self,
-        state: &mut LoopState,
-        error: std::io::Error,
-    ) -> Result<(), Error> {
+    pub(super) fn accept_failed(&mut self, state: &mut LoopState, error: io::Error) {
         let fault = AcceptFault::from(&error);
         if fault == AcceptFault::Empty {
             self.accepting.ready = false;
+            self.accepting.failures = 0;
             self.accepting.full_rounds = self.accepting.full_rounds.saturating_sub(FULL_ROUNDS);
-            return Ok(());
+            return;
         }
         self.profile.counters.accept_errors.add(1);
         match fault {
             AcceptFault::Empty | AcceptFault::Connection => {
+                self.accepting.failures += 1;
                 if self.gate.opens(Cause::AcceptError, state.nanos()) {
                     let name = &self.profile.name;
-                    log::debug!("listener \"{name}\": a connection was lost in accept: {error}");
+                    say!(Debug, "listener \"{name}\": a connection was lost in accept: {error}");
+                }
+                if self.accepting.failures == FAILURES {
+                    self.pause_accepting(state, &error);
                 }
             }
-            AcceptFault::Resources => {
-                if self.gate.opens(Cause::AcceptPause, state.nanos()) {
-                    let name = &self.profile.name;
-                    log::warn!(
-                        "listener \"{name}\": cannot accept, next try in {ACCEPT_PAUSE:?}: \
-                         {error}; {}",
-                        acceptor::cure(&error)
-                    );
-                }
-                self.profile.counters.accept_pauses.add(1);
-                let timer = Timer::Accept { listener: self.profile.slot };
-                let pause = state.wheel.arm(state.now().after(ACCEPT_PAUSE), timer);
-                self.accepting.pause = Some(pause);
-            }
-            AcceptFault::Listener => {
-                let name = self.profile.name.to_string();
-                return Err(Error::Accept { name, source: error });
-            }
+            AcceptFault::Resources => self.pause_accepting(state, &error),
+            AcceptFault::Listener => self.socket_failed(error, BROKEN_CURE),
         }
-        Ok(())
+    }
+
+    fn pause_accepting(&mut self, state: &mut LoopState, error: &io::Error) {
+        self.accepting.failures = 0;
+        if self.gate.opens(Cause::AcceptPause, state.nanos()) {
+            let name = &self.profile.name;
+            say!(
+                Warn,
+                "listener \"{name}\": cannot accept, next try in {ACCEPT_PAUSE:?}: {error}; {}",
+                acceptor::cure(error)
+            );
+        }
+        self.profile.counters.accept_pauses.add(1);
+        let timer = Timer::Accept { listener: self.profile.slot };
+        let pause = state.wheel.arm(state.now().after(ACCEPT_PAUSE), timer);
+        self.accepting.pause = Some(pause);
+    }
+
+    /// The listening socket is of no use any more. It is said once. The caller begins the drain.
+    pub(super) fn socket_failed(&mut self, error: io::Error, cure: &str) {
+        self.accepting.broken = true;
+        self.profile.counters.listener_failures.add(1);
+        let error = self.profile.name_guard.status.fail(error);
+        say!(Error, "{error}; the listener stops, and its connections are drained; {cure}");
     }
 
     /// Finds the shard for a new connection, and gives the connection to that shard.
@@ -197,7 +219,8 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
             self.profile.counters.register_errors.add(1);
             if self.gate.opens(Cause::RegisterError, state.nanos()) {
                 let (name, peer) = (&self.profile.name, identity.peer_addr());
-                log::warn!(
+                say!(
+                    Warn,
                     "listener \"{name}\": peer {peer}: cannot watch it: {error}; {WATCH_CURE}"
                 );
             }
@@ -220,7 +243,8 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
                 self.profile.counters.panics.add(1);
                 if self.gate.opens(Cause::FactoryPanic, state.nanos()) {
                     let (name, peer) = (&self.profile.name, identity.peer_addr());
-                    log::error!(
+                    say!(
+                        Error,
                         "listener \"{name}\": peer {peer}: the factory panicked: {text}; \
                          {PANIC_CURE}"
                     );
@@ -244,14 +268,19 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     }
 
     /// Accepts the connections that have finished the handshake, so that they are served.
-    pub(super) fn accept_last(&mut self, state: &mut LoopState) -> Result<(), Error> {
+    ///
+    /// It ends whatever `accept` returns: a socket whose every `accept` fails is paused soon, and
+    /// clients that keep coming are left alone at last.
+    pub(super) fn accept_last(&mut self, state: &mut LoopState) {
         self.accepting.ready = true;
+        // A pause is worth one more try: there is none later.
+        self.end_pause(state);
+        let most = u64::from(self.profile.options.backlog.max(LONGEST_BACKLOG));
+        let first = self.profile.counters.accepted.get();
         loop {
-            let before = self.profile.counters.accepted.get();
-            let more = self.accept_some(state, state.options.accept_budget)?;
-            // A socket whose every `accept` fails must not hold up the drain for ever.
-            if !more || self.profile.counters.accepted.get() == before {
-                return Ok(());
+            let more = self.accept_some(state, state.options.accept_budget);
+            if !more || self.profile.counters.accepted.get() - first >= most {
+                return;
             }
         }
     }
@@ -264,9 +293,16 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         // The drop of `Listening` closes the admission as well.
         self.listening = None;
         self.accepting.ready = false;
-        if let Some(pause) = self.accepting.pause.take() {
+        self.end_pause(state);
+    }
+
+    /// Ends the pause in accepting before its time. Returns whether there was one.
+    pub(super) fn end_pause(&mut self, state: &mut LoopState) -> bool {
+        let pause = self.accepting.pause.take();
+        pause.is_some_and(|pause| {
             state.wheel.cancel(pause);
-        }
+            true
+        })
     }
 }
 
@@ -283,7 +319,7 @@ mod tests {
     use crate::acceptor::ListeningSocket;
     use crate::admission::Admission;
     use crate::clock::{Clock, ManualClock};
-    use crate::directory::{NameGuard, Shared};
+    use crate::directory::{Inbox, NameGuard, Shared};
     use crate::handle::Handle;
     use crate::handler::{Action, Context};
     use crate::listener_shared::ListenerShared;
@@ -311,19 +347,21 @@ mod tests {
 
     fn profile(notifier: Arc<Notifier>) -> ListenerShared<()> {
         let options = ListenerOptions::port(0);
-        let shared = Arc::new(Shared::new(Vec::new()));
+        let ends = (0..2).map(|_| Inbox::new(Notifier::new(|| {}))).collect();
+        let shared = Arc::new(Shared::new(ends));
+        let status = shared.reserve("test").unwrap();
         ListenerShared {
             name: "test".into(),
             shard: 1,
             slot: 0,
-            serial: 2,
+            serial: status.serial() + 1,
             framing: options.framing_in_force(),
             shape: options.framing_in_force().shape(),
             limits: ListenerShared::<()>::limits(&options),
             options,
             mailbox: Arc::new(Mailbox::new(2, 8, notifier, || ())),
             counters: Arc::default(),
-            name_guard: NameGuard { shared: Arc::clone(&shared), name: "test".into() },
+            name_guard: NameGuard { shared: Arc::clone(&shared), name: "test".into(), status },
             handle: Handle { shared },
         }
     }
@@ -387,7 +425,7 @@ mod tests {
         }
 
         fn accept(&mut self) {
-            self.listener.accept(&mut self.state).unwrap();
+            self.listener.accept(&mut self.state);
         }
     }
 
@@ -437,13 +475,13 @@ mod tests {
             let mut part = Part::new();
             assert_eq!(part.admission.enter(), 0);
             if stage == "in a drain" {
-                part.listener.drain(&mut part.state).unwrap();
+                part.listener.drain(&mut part.state);
             }
             part.listener.force();
             let stream = part.stream();
             part.hand_over(stream);
             if stage == "by a drain" {
-                part.listener.drain(&mut part.state).unwrap();
+                part.listener.drain(&mut part.state);
             } else {
                 part.accept();
             }

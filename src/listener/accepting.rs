@@ -16,6 +16,10 @@ pub(super) struct Accepting {
     /// A connection that ended during a pause has caused an early try, and nothing has been accepted
     /// since.
     pub(super) retried: bool,
+    /// Consecutive calls of `accept` that failed, since the last pause.
+    pub(super) failures: u32,
+    /// The listening socket has failed. The listener drains.
+    pub(super) broken: bool,
     /// Clients wait because the limit on connections is reached.
     pub(super) full: bool,
     /// Consecutive turns that filled their quota. The count falls by [`FULL_ROUNDS`] after a quota

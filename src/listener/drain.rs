@@ -3,7 +3,6 @@
 use super::Listener;
 use crate::acceptor::Acceptor;
 use crate::drain::Report;
-use crate::error::Error;
 use crate::handler::Handler;
 use crate::loop_state::{LoopState, Timer};
 use crate::peer::Marks;
@@ -11,21 +10,22 @@ use crate::peer::Marks;
 impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     /// Closes the listening socket, and marks every open connection for `Info::Shutdown`. A handler
     /// gets it as soon as everything that has arrived is delivered.
-    pub(super) fn begin_drain(&mut self, state: &mut LoopState) -> Result<(), Error> {
+    pub(super) fn begin_drain(&mut self, state: &mut LoopState) {
         if self.has_begun_to_drain() {
-            return Ok(());
+            return;
         }
+        self.profile.name_guard.status.set_draining();
         self.take_arrivals(state);
         let forced = self.is_forced();
-        // A broken listening socket is closed like any other. Its connections are drained.
-        let accepted = if forced { Ok(()) } else { self.accept_last(state) };
+        if !forced {
+            self.accept_last(state);
+        }
         self.stop_accepting(state);
         let draining = self.draining.get_or_insert_default();
         draining.since = Some(state.nanos());
         if forced {
             // Connections that were accepted after the others were forced are forced as well.
-            self.force_all();
-            return accepted;
+            return self.force_all();
         }
         let at = state.now().after(self.profile.options.drain_timeout);
         let timer = Timer::Drain { listener: self.profile.slot };
@@ -36,7 +36,6 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
                 self.lists.put(peer);
             }
         }
-        accepted
     }
 
     /// Decides the end of all connections at once: nothing is waited for.
@@ -89,7 +88,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
             self.drop_message(state, envelope.into_message());
         }
         if let Some(broadcast) = self.broadcast.take() {
-            broadcast.forget(|| ());
+            self.forget(state, broadcast, || ());
         }
     }
 }

@@ -3,12 +3,12 @@
 use super::Listener;
 use super::broadcast::Broadcast;
 use crate::acceptor::Acceptor;
-use crate::guard::{caught, guarded};
+use crate::guard::guarded;
 use crate::handler::Handler;
-use crate::logging::{Cause, PANIC_CURE};
 use crate::loop_state::LoopState;
 use crate::mailbox::Envelope;
 use crate::peer::Peer;
+use crate::sync::Arc;
 use crate::time_budget::Phase;
 
 /// At most this many consecutive broadcasts go through the slab together. A connection that gets
@@ -132,21 +132,26 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
                 return;
             }
         }
-        let done = Broadcast { said, next_key };
-        done.forget(|| self.profile.mailbox.delivered());
+        let mailbox = Arc::clone(&self.profile.mailbox);
+        self.forget(state, Broadcast { said, next_key }, || mailbox.delivered());
+    }
+
+    /// Drops the messages of a broadcast and calls `each` after each of them.
+    pub(super) fn forget(
+        &mut self,
+        state: &LoopState,
+        broadcast: Broadcast<H::Message>,
+        mut each: impl FnMut(),
+    ) {
+        for (message, _) in broadcast.said {
+            self.profile.drop_value("a message", message, &mut self.gate, state.nanos());
+            each();
+        }
     }
 
     pub(super) fn drop_message(&mut self, state: &LoopState, message: H::Message) {
         self.profile.counters.dropped_messages.add(1);
-        if let Err(text) = caught(|| drop(message)) {
-            self.profile.counters.panics.add(1);
-            if self.gate.opens(Cause::DroppedMessage, state.nanos()) {
-                let name = &self.profile.name;
-                log::error!(
-                    "listener \"{name}\": the drop of a message panicked: {text}; {PANIC_CURE}"
-                );
-            }
-        }
+        self.profile.drop_value("a message", message, &mut self.gate, state.nanos());
     }
 
     /// Delivers the message of a `send_after` whose time has come.

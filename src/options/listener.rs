@@ -133,6 +133,12 @@ impl ListenerOptions {
     /// listener, the other process turns the mode off and accepts the last client itself. The
     /// reactor then waits for the next client.
     ///
+    /// If the other process calls `shutdown` on the socket, no holder can accept any more. The
+    /// listener is then drained and closed as by a stop; see
+    /// [`ListenerHandle::failure`](crate::ListenerHandle::failure). A linger time that the other
+    /// process sets (`SO_LINGER`) is turned off for each accepted connection, because it would make
+    /// `close` block the reactor.
+    ///
     /// While another process holds the same socket, draining this listener refuses no client. The
     /// connections in the backlog are left to the other process.
     pub fn from_std(listener: TcpListener) -> Self {
@@ -313,6 +319,11 @@ impl ListenerOptions {
     /// The listener's framing with the listener's maximum.
     pub(crate) fn framing_in_force(&self) -> Framing {
         self.limit(self.framing.clone())
+    }
+
+    /// Takes the framing out, so that it can be dropped by itself.
+    pub(crate) fn take_framing(&mut self) -> Framing {
+        std::mem::take(&mut self.framing)
     }
 
     /// Sets the listener's maximum in a framing that has no maximum of its own.

@@ -1,13 +1,13 @@
 //! How a connection ends. Any code may decide the end; this module carries it out. The stages are
 //! in [`life`](crate::life).
 
+use super::dispatch::discard;
 use super::marks::Marks;
 use super::{Peer, Swept};
 use crate::connection::Flags;
-use crate::guard::guarded;
 use crate::handler::Handler;
 use crate::life::Stage;
-use crate::logging::{Cause, cure, resembles};
+use crate::logging::{Cause, cure, resembles, say};
 use crate::peer_cx::PeerCx;
 use crate::reason::CloseReason;
 use crate::stream::Stream;
@@ -46,7 +46,8 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         reason: CloseReason,
     ) {
         if !self.conn.has(Flags::HAD_PACKET) && cx.gate.opens(Cause::Nonsense, cx.state.nanos()) {
-            log::warn!(
+            say!(
+                Warn,
                 "listener \"{}\": peer {}: the first packet came to nothing: {reason}, and it \
                  looks like {}; {}",
                 cx.profile.name,
@@ -71,6 +72,10 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         self.cancel_timers(cx);
         self.terminate(cx, reason);
         let lost = self.conn.give_back(&mut cx.state.pool);
+        cx.count_drop_panics();
+        if let Some(framing) = self.conn.take_framing() {
+            discard(cx, framing);
+        }
         if self.conn.life().is_forced() {
             cx.discarded.add(lost);
         }
@@ -114,7 +119,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         let Some(first) = self.conn.first_timer() else { return };
         while let Some(removed) = cx.timers.pop(first) {
             cx.state.wheel.cancel(removed.wheel);
-            guarded(|| drop(removed.message));
+            cx.drop_value("a message", removed.message);
         }
     }
 }

@@ -11,9 +11,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::Peer;
 use crate::connection::Flags;
 use crate::framing::{Decode, Deframe, Enframe, Framing, Shape};
-use crate::guard::{drop_guarded, panic_text};
+use crate::guard::{Panics, drop_guarded, panic_text};
 use crate::handler::{Action, Context, Handler, Packet, PassThrough, Place};
-use crate::logging::{Cause, PANIC_CURE};
+use crate::logging::{Cause, PANIC_CURE, say};
 use crate::loop_state::{FLUSH_AT, LoopState};
 use crate::peer_cx::PeerCx;
 use crate::reason::{CloseReason, SendError};
@@ -142,6 +142,9 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             self.panicked(cx, payload);
             Verdict::Blocked
         });
+        if let Some((own, _)) = own {
+            discard(cx, own);
+        }
         Batch { consumed: progress.consumed, run, verdict }
     }
 
@@ -157,11 +160,11 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         counters.terminated.add(1);
         counters.closed[crate::stats::CloseKind::from(reason) as usize].add(1);
         let (name, identity) = (&cx.profile.name, &self.identity);
-        log::debug!("listener \"{name}\": peer {}: ended: {reason}", identity.peer_addr());
+        say!(Debug, "listener \"{name}\": peer {}: ended: {reason}", identity.peer_addr());
         if matches!(reason, CloseReason::WriteStalled | CloseReason::SlowReader)
             && cx.gate.opens(Cause::SlowPeer, cx.state.nanos())
         {
-            log::warn!("listener \"{name}\": peer {}: ended: {reason}", identity.peer_addr());
+            say!(Warn, "listener \"{name}\": peer {}: ended: {reason}", identity.peer_addr());
         }
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| handler.terminate(reason))) {
             self.panicked(cx, payload);
@@ -173,7 +176,8 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     fn panicked(&mut self, cx: &mut PeerCx<'_, H::Message>, payload: Box<dyn Any + Send>) {
         cx.profile.counters.panics.add(1);
         if cx.gate.opens(Cause::Panic, cx.state.nanos()) {
-            log::error!(
+            say!(
+                Error,
                 "listener \"{}\": peer {}: a callback panicked: {}; {PANIC_CURE}",
                 cx.profile.name,
                 self.identity.peer_addr(),
@@ -224,6 +228,17 @@ fn go_on<H: Handler>(
         verdict = stretch(handler, ctx, framing, shape, batch);
     }
     verdict
+}
+
+/// Drops a connection's own framing. If the handler has replaced it in this batch, this is the last
+/// reference to the user's framer, whose drop may panic.
+#[inline(never)]
+pub(super) fn discard<M>(cx: &mut PeerCx<'_, M>, framing: Framing) {
+    let mut panics = Panics::default();
+    framing.discard(&mut panics);
+    if panics.count > 0 {
+        cx.profile.drops_panicked("a framer", &panics, cx.gate, cx.state.nanos());
+    }
 }
 
 /// The tight loop. It is compiled once for each plain prefix and once for all other framings.

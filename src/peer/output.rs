@@ -105,6 +105,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
                 self.conn.sent(taken, cx.state.now(), &mut cx.state.pool);
             }
         }
+        cx.count_drop_panics();
         self.watch_water(cx);
     }
 

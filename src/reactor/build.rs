@@ -11,7 +11,7 @@ use crate::clock::{Clock, Nanos};
 use crate::directory::{Inbox, Shared};
 use crate::error::Error;
 use crate::handle::Handle;
-use crate::logging::LogGate;
+use crate::logging::{LogGate, say};
 use crate::loop_state::LoopState;
 use crate::mailbox::Notifier;
 use crate::options::ReactorOptions;
@@ -37,7 +37,7 @@ impl ReactorParts {
         let told = Once::new();
         let notifier = Notifier::new(move || {
             if let Err(error) = waker.wake() {
-                told.call_once(|| log::error!("reactor: cannot be woken: {error}"));
+                told.call_once(|| say!(Error, "reactor: cannot be woken: {error}"));
             }
         });
         Ok((Self { shard, poll, registry, options }, Inbox::new(notifier)))

@@ -3,9 +3,8 @@
 use super::stage::Stage;
 use super::{ListenerSlot, Reactor};
 use crate::directory::Command;
-use crate::drain::{DrainPart, Report};
+use crate::drain::DrainPart;
 use crate::identity::ConnectionId;
-use crate::logging::WATCH_CURE;
 use crate::phases::AnyListener;
 use crate::time_budget::Phase;
 
@@ -45,14 +44,8 @@ impl Reactor {
         let entry = self.listeners.vacant_entry();
         let slot = entry.key();
         let mut listener = make(u16::try_from(slot).unwrap_or(u16::MAX));
-        if let Err(error) = listener.register(&self.state) {
-            log::error!(
-                "listener \"{}\": stops, its socket cannot be watched: {error}; {WATCH_CURE}",
-                listener.name()
-            );
-            entry.insert(ListenerSlot::new(listener));
-            return self.drain_slot(slot);
-        }
+        // If the socket cannot be watched, the listener drains at once.
+        listener.register(&mut self.state);
         entry.insert(ListenerSlot::new(listener));
         let Some(shutdown) = &self.shutdown else { return };
         if shutdown.forced {
@@ -64,16 +57,17 @@ impl Reactor {
     }
 
     /// The listener part with this serial is about to drain. Its report goes to `part`.
-    fn expect_drain(&mut self, serial: u32, part: DrainPart) {
+    fn expect_drain(&mut self, serial: u64, part: DrainPart) {
         match self.slot_of(serial) {
             Some(slot) => self.listeners[slot].parts.push(part),
-            None => part.complete(&Report::default()),
+            // The listener part has ended before, and has left its report.
+            None => drop(part),
         }
     }
 
     /// Drains the part of a listener that accepts. The other parts then drain by themselves: they
     /// see that no more connections will be handed to them.
-    fn drain_listener(&mut self, serial: u32) {
+    fn drain_listener(&mut self, serial: u64) {
         if let Some(slot) = self.slot_of(serial) {
             self.drain_slot(slot);
         }
@@ -86,9 +80,6 @@ impl Reactor {
     }
 
     pub(super) fn drain_slot(&mut self, slot: usize) {
-        let listener = &mut self.listeners[slot].listener;
-        if let Err(error) = listener.drain(&mut self.state) {
-            log::error!("{error}");
-        }
+        self.listeners[slot].listener.drain(&mut self.state);
     }
 }

@@ -9,8 +9,9 @@ use super::stage::Stage;
 use super::{ListenerSlot, Reactor};
 use crate::drain::{DrainPart, Report};
 use crate::guard::caught;
-use crate::logging::PANIC_CURE;
+use crate::logging::{PANIC_CURE, say};
 use crate::loop_state::Timer;
+use crate::sync::Arc;
 use crate::time_budget::Phase;
 
 impl Reactor {
@@ -50,8 +51,7 @@ impl Reactor {
 
     /// Ends everything at once and makes `run` return, because another shard died.
     pub(super) fn abort(&mut self) {
-        self.terminate_all();
-        self.stopped = true;
+        self.end();
     }
 
     /// Drains the parts that accept. The other parts then drain by themselves.
@@ -68,7 +68,9 @@ impl Reactor {
     pub(super) fn finish_shutdown(&mut self) {
         let Some(shutdown) = self.shutdown.take() else { return };
         self.stopped = true;
+        // In this order: a handle that finds the reactor gone looks for the report.
         self.inbox().final_report.get_or_init(|| shutdown.report.clone());
+        self.inbox().set_gone();
         for part in shutdown.parts {
             part.complete(&shutdown.report);
         }
@@ -76,16 +78,10 @@ impl Reactor {
 
     /// Removes a drained listener. Its name is free before its report is sent.
     pub(super) fn evict(&mut self, slot: usize, report: Report) {
-        let ListenerSlot { mut listener, parts, .. } = self.listeners.remove(slot);
-        listener.retire(&mut self.state);
-        let name = listener.name().to_owned();
-        log::info!("listener \"{name}\": stopped: {report}");
-        // This drops the factory, which is code of the user and may panic.
-        if let Err(text) = caught(|| drop(listener)) {
-            log::error!(
-                "listener \"{name}\": the drop of the factory panicked: {text}; {PANIC_CURE}"
-            );
+        if let Some(listener) = self.listeners.get(slot) {
+            listener.listener.status().keep_report(self.shard, &report);
         }
+        let parts = self.remove(slot, &report);
         if let Some(shutdown) = &mut self.shutdown {
             shutdown.report.merge(&report);
         }
@@ -94,8 +90,29 @@ impl Reactor {
         }
     }
 
-    /// Ends all listeners and their connections at once.
-    pub(super) fn terminate_all(&mut self) {
+    /// Removes a listener. Returns the parts of drains that wait for it.
+    fn remove(&mut self, slot: usize, report: &Report) -> Vec<DrainPart> {
+        let ListenerSlot { mut listener, parts, .. } = self.listeners.remove(slot);
+        listener.retire(&mut self.state);
+        let (name, status) = (listener.name().to_owned(), Arc::clone(listener.status()));
+        say!(Info, "listener \"{name}\": stopped: {report}");
+        // This drops the factory, which is code of the user and may panic.
+        if let Err(text) = caught(|| drop(listener)) {
+            status.counters()[self.shard].panics.add(1);
+            say!(
+                Error,
+                "listener \"{name}\": the drop of the factory panicked: {text}; {PANIC_CURE}"
+            );
+        }
+        parts
+    }
+
+    /// Ends the reactor at once, with all listeners and connections. Drains that are not over find
+    /// that the reactor is gone.
+    pub(super) fn end(&mut self) {
+        self.stopped = true;
+        // This comes first: a thread that learns of an end then finds handles that know of it.
+        self.inbox().set_gone();
         self.state.begin_phase(Phase::Unbounded);
         let slots: Vec<usize> = self.listeners.iter().map(|(slot, _)| slot).collect();
         for slot in slots {
@@ -103,7 +120,8 @@ impl Reactor {
             listener.force();
             listener.sweep(&mut self.state);
             let report = listener.report();
-            self.evict(slot, report);
+            self.remove(slot, &report);
         }
+        self.shutdown = None;
     }
 }

@@ -1,19 +1,22 @@
 //! Turns with real sockets, and a clock that the test moves.
 
 use std::cell::Cell;
+use std::io;
 use std::net::TcpStream as Client;
 use std::rc::Rc;
 
-use mio::Events;
+use mio::{Events, Token};
 
 use super::build::ReactorParts;
 use super::*;
 use crate::clock::{Clock, ManualClock};
 use crate::directory::{Command, Shared};
 use crate::drain::Drain;
+use crate::endpoint::Endpoint;
 use crate::handler::{Action, Context, Info};
 use crate::options::ReactorOptions;
 use crate::poller::Registry;
+use crate::status::ListenerState;
 use crate::sync::Arc;
 
 mod budgets;
@@ -94,7 +97,7 @@ impl ByHand {
     /// Both clients send these bytes.
     fn send(&mut self, bytes: &[u8]) {
         for client in &mut self.clients {
-            std::io::copy(&mut &*bytes, client).unwrap();
+            io::copy(&mut &*bytes, client).unwrap();
         }
     }
 }
@@ -188,4 +191,73 @@ fn a_reactor_can_be_woken_after_an_error_of_its_event_queue() {
     let mut woken = false;
     by_hand.reactor.poller.each(|token, _| woken |= token == token::WAKER);
     assert!(woken, "it sleeps on");
+}
+
+/// A listening socket that the kernel refuses to watch.
+struct Unwatchable;
+
+impl Acceptor for Unwatchable {
+    type Stream = mio::net::TcpStream;
+
+    fn accept(&mut self, _: &ListenerOptions) -> io::Result<(Self::Stream, Endpoint)> {
+        panic!("it announces nothing")
+    }
+
+    fn register(&mut self, _: &Registry, _: Token) -> io::Result<()> {
+        Err(ErrorKind::OutOfMemory.into())
+    }
+
+    fn rearm(&mut self, _: &Registry, _: Token) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn deregister(&mut self, _: &Registry) -> io::Result<()> {
+        Err(ErrorKind::NotFound.into())
+    }
+}
+
+/// Goal: a listening socket that cannot be watched fails its listener alone. Method: such a socket;
+/// another listener is served.
+#[test]
+fn a_socket_that_cannot_be_watched_fails_its_listener() {
+    let mut by_hand = ByHand::new(ListenerOptions::port(0));
+    let listen = |options: &ListenerOptions| Ok((Some(Unwatchable), options.addr()));
+    let handle = by_hand.reactor.handle();
+    let prepared = handle.prepare("deaf", ListenerOptions::port(1), listen).unwrap();
+    let deaf = by_hand.reactor.serve(prepared, |_: &Accepted<'_>| Echo(Rc::default()));
+    by_hand.until(|_| deaf.state() == ListenerState::Ended);
+    assert!(matches!(deaf.failure(), Some(Error::Accept { name, .. }) if name == "deaf"));
+    assert_eq!(deaf.stats().listener_failures, 1);
+    by_hand.send(b"\x00\x02hi");
+    by_hand.until(|by_hand| by_hand.listener.stats().packets_in == 2);
+}
+
+/// Goal: if `run` returns an error, the reactor has ended, and its handles say so: nothing is taken
+/// that would never be done, and no wait is without end. Method: a batch of 0 events, which the
+/// system refuses; two drains that were asked for before, one of which the reactor knows of.
+#[test]
+fn after_an_error_of_run_the_reactor_has_ended() {
+    let mut by_hand = ByHand::new(ListenerOptions::port(0).drain_timeout(Duration::MAX));
+    by_hand.send(b"\x00");
+    by_hand.until(|by_hand| by_hand.listener.stats().bytes_in == 2);
+    let handle = by_hand.reactor.handle();
+    let known = by_hand.listener.stop().unwrap();
+    by_hand.turn();
+    by_hand.batches_of(0);
+    let unknown = handle.shutdown().unwrap();
+    let ran = by_hand.reactor.run();
+    assert!(matches!(ran, Err(Error::Poll { .. })), "{ran:?}");
+    assert!(by_hand.reactor.is_stopped());
+    for drain in [known, unknown] {
+        assert!(matches!(drain.wait(), Err(Error::Gone)));
+    }
+    assert_eq!(by_hand.listener.state(), ListenerState::Ended);
+    assert_eq!(by_hand.listener.stats().terminated, 2);
+    let options = || ListenerOptions::port(0);
+    let factory = |_: &Accepted<'_>| Echo(Rc::default());
+    assert!(matches!(by_hand.reactor.start_listener("new", options(), factory), Err(Error::Gone)));
+    assert!(matches!(handle.stop_listener("test"), Err(Error::Gone)));
+    assert!(matches!(handle.shutdown(), Err(Error::Gone)));
+    assert!(!handle.is_ready());
+    by_hand.reactor.run().unwrap();
 }

@@ -158,7 +158,7 @@ impl<H: Handler> Rig<H> {
         // here makes all that is due now happen in this turn.
         self.reactor.look_at_clock();
         let turned = self.reactor.turn(Some(Duration::ZERO));
-        turned.expect("the listening socket is sound");
+        turned.expect("a simulated poll does not fail");
     }
 
     fn is_busy(&self) -> bool {

@@ -92,9 +92,16 @@ fn only_peers_read_or_write_a_stream() {
 #[test]
 fn log_lines_have_one_form() {
     let files = sources(&["src"]);
-    let lines: usize = files.iter().map(|file| file.text.matches("log::").count()).sum();
+    let lines: usize = files.iter().map(|file| file.text.matches("say!(").count()).sum();
     assert!(lines > 20, "only {lines} lines are found");
     hold(&files, formless_logs);
+}
+
+#[test]
+fn every_line_is_logged_by_say() {
+    let files: Vec<Source> =
+        sources(&["src"]).into_iter().filter(|file| file.path != "src/logging.rs").collect();
+    hold(&files, unguarded_lines);
 }
 
 #[test]
@@ -138,6 +145,15 @@ fn the_readme_and_ci_name_the_same_test_command() {
 
 /// What is wrong with a file: line numbers from 1, and a text for each.
 type Findings = Vec<(usize, String)>;
+
+/// A logger is the user's code and may panic. `say!` guards it.
+fn unguarded_lines(text: &str) -> Findings {
+    find(text, |line| {
+        let logs = ["error!", "warn!", "info!", "debug!", "trace!", "log!"];
+        let found = logs.iter().find(|name| code(line).contains(&format!("log::{name}")))?;
+        Some(format!("logs by {found} and not by say!"))
+    })
+}
 
 /// The columns of a line in a doc comment are counted without its marker, so that code in it may be
 /// as wide as other code. A table's row cannot be broken.
@@ -192,15 +208,17 @@ fn formless_logs(text: &str) -> Findings {
     const SUBJECTS: [&str; 4] = ["listener \\\"", "reactor: ", "shard {shard}: ", "{error}"];
     const CURES: [&str; 4] = ["; ", "{reason}", "{warning}", "{refused}"];
     let mut found = Findings::new();
-    for level in ["error", "warn", "info", "debug", "trace"] {
-        for (at, call) in text.match_indices(&format!("log::{level}!(")) {
-            let line = string(text[at + call.len()..].trim_start());
+    for level in ["Error", "Warn", "Info", "Debug", "Trace"] {
+        for (at, call) in text.match_indices("say!(") {
+            let rest = text[at + call.len()..].trim_start();
+            let Some(rest) = rest.strip_prefix(level) else { continue };
+            let line = string(rest.trim_start_matches(',').trim_start());
             let has = |parts: &[&str]| parts.iter().any(|part| line.contains(part));
             let number = 1 + text[..at].matches('\n').count();
             if !SUBJECTS.iter().any(|subject| line.starts_with(subject)) {
                 found.push((number, String::from("the log line does not say what it is about")));
             }
-            if level == "warn" && !has(&CURES) {
+            if level == "Warn" && !has(&CURES) {
                 found.push((number, String::from("the warning names no cure")));
             }
         }
@@ -614,6 +632,16 @@ fn repeats_of_the_life_state_are_found() {
 }
 
 #[test]
+fn unguarded_lines_are_found() {
+    for bad in ["    log::error!(\"{error}\");", "if slow { log::log!(level, \"slow\") }"] {
+        assert_eq!(unguarded_lines(bad).len(), 1, "{bad}");
+    }
+    for good in ["say!(Warn, \"slow\");", "// log::warn! asks the logger", "log::max_level()"] {
+        assert_eq!(unguarded_lines(good), [], "{good}");
+    }
+}
+
+#[test]
 fn calls_of_streams_are_found() {
     for bad in [
         "let n = self.stream.read(&mut buffer)?;",
@@ -631,16 +659,16 @@ fn calls_of_streams_are_found() {
 #[test]
 fn a_log_line_without_subject_or_cure_is_found() {
     for bad in [
-        "log::warn!(\"{name}: {peer} is slow; raise max_queued\");",
-        "log::warn!(\"listener \\\"{name}\\\": peer {peer}: is slow\");",
-        "log::error!(\n    \"cannot wake: {error}\"\n);",
-        "log::info!(\"{}\", text);",
+        "say!(Warn, \"{name}: {peer} is slow; raise max_queued\");",
+        "say!(Warn, \"listener \\\"{name}\\\": peer {peer}: is slow\");",
+        "say!(\n    Error, \"cannot wake: {error}\"\n);",
+        "say!(Info, \"{}\", text);",
     ] {
         assert_eq!(formless_logs(bad).len(), 1, "{bad}");
     }
     for good in [
-        "log::warn!(\n    \"listener \\\"{name}\\\": is slow; \\\n     raise it\",\n);",
-        "log::error!(\"reactor: cannot be woken: {error}\");",
+        "say!(\n    Warn, \"listener \\\"{name}\\\": is slow; \\\n     raise it\",\n);",
+        "say!(Error, \"reactor: cannot be woken: {error}\");",
     ] {
         assert_eq!(formless_logs(good), [], "{good}");
     }

@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use crate::bodies::{connection, framing, wheel};
+use crate::bodies::{connection, framing, handles, wheel};
 
-/// Seeded inputs for `connection`; `CONDOR_FUZZ_INPUTS` asks for another number.
+/// Seeded inputs for `connection` and for `handles`; `CONDOR_FUZZ_INPUTS` asks for another number.
 const INPUTS: u64 = 2_000;
 
 /// Runs `body` on every committed input of `target`, and prints the input that fails.
@@ -36,6 +36,11 @@ fn the_corpus_of_encode_holds() {
 #[test]
 fn the_corpus_of_wheel_holds() {
     replay("wheel", wheel::wheel_ops);
+}
+
+#[test]
+fn the_corpus_of_handles_holds() {
+    replay("handles", handles::handles);
 }
 
 #[test]
@@ -70,10 +75,8 @@ impl Random {
     }
 }
 
-/// Goal: a connection does what the model predicts. Method: operations drawn from seeds. A failure
-/// prints its seed, and `CONDOR_FUZZ_SEED` replays that one alone.
-#[test]
-fn seeded_operations_go_as_the_model_predicts() {
+/// Runs `body` on inputs drawn from seeds. A failure prints its seed.
+fn seeded(body: fn(&[u8])) {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let seeds = match number("CONDOR_FUZZ_SEED") {
         Some(seed) => seed..seed + 1,
@@ -81,8 +84,23 @@ fn seeded_operations_go_as_the_model_predicts() {
     };
     for seed in seeds {
         let input = Random(seed).bytes();
-        if std::panic::catch_unwind(|| connection::connection(&input)).is_err() {
+        if std::panic::catch_unwind(|| body(&input)).is_err() {
             panic!("CONDOR_FUZZ_SEED={seed} fails");
         }
     }
+}
+
+/// Goal: handles keep their promises at every time, in any order, on every thread. Method: calls drawn
+/// from seeds, on three threads and two reactors, one after the other and in bursts; a model of the
+/// promises. A failure prints its seed, and `CONDOR_FUZZ_SEED` replays that one alone.
+#[test]
+fn seeded_calls_of_handles_keep_their_promises() {
+    seeded(handles::handles);
+}
+
+/// Goal: a connection does what the model predicts. Method: operations drawn from seeds; a failure
+/// prints its seed, and `CONDOR_FUZZ_SEED` replays that one alone.
+#[test]
+fn seeded_operations_go_as_the_model_predicts() {
+    seeded(connection::connection);
 }

@@ -18,3 +18,5 @@ mod log_lines;
 mod output;
 mod packets;
 mod timeouts;
+#[cfg(panic = "unwind")]
+mod trust;

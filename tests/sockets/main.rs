@@ -25,6 +25,7 @@ mod drain;
 mod examples;
 mod fairness;
 mod half_close;
+mod handles;
 mod inherited;
 mod listeners;
 #[cfg(panic = "unwind")]

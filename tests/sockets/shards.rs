@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use condor::{
     Accepted, Action, Address, CloseKind, CloseReason, ConnectionId, Context, Endpoint, Error,
-    Handle, Handler, Info, ListenerHandle, ListenerOptions, MessageError, ReactorOptions, Report,
-    Shards,
+    Handle, Handler, Info, ListenerHandle, ListenerOptions, ListenerState, MessageError,
+    ReactorOptions, Report, Shards,
 };
 
 use crate::support::{
@@ -838,85 +838,56 @@ fn a_shard_that_dies_at_its_start_ends_run_before_anything_is_served() {
     assert!(handle.listeners().is_empty());
 }
 
-/// Goal: an acceptor that breaks ends all shards, on whichever shard it was. Method: the listening
-/// socket is shut down through a second descriptor.
+/// Goal: a listening socket that fails ends its own listener alone, on all shards, whichever shard
+/// accepts for it. Its connections are drained, and a stop that comes meanwhile gets the report of all.
+/// Method: the listening socket is shut down through a descriptor kept from before; a connection on
+/// each shard is in the middle of a packet.
 #[test]
-fn an_acceptor_that_breaks_ends_all_shards() {
-    for listeners in [1, 2] {
+fn a_listening_socket_that_fails_ends_its_listener_on_all_shards() {
+    for fails in ["first", "second"] {
         let shards = Shards::new(2).unwrap();
         let kept = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut all = Vec::new();
-        for name in ["first", "second"].into_iter().take(listeners) {
-            // The listener that is started last is the one that breaks. Acceptors are placed on the
-            // shards in turn.
-            let options = match name {
-                "second" => ListenerOptions::from_std(kept.try_clone().unwrap()),
-                _ if listeners == 1 => ListenerOptions::from_std(kept.try_clone().unwrap()),
-                _ => any_port(),
-            };
-            all.push(shards.start_listener(name, options, echo).unwrap());
-        }
+        // The acceptors take turns on the shards.
+        let [first, second] = ["first", "second"].map(|name| {
+            let inherited = || ListenerOptions::from_std(kept.try_clone().unwrap());
+            let options = if name == fails { inherited() } else { any_port() };
+            shards.start_listener(name, options.drain_timeout(PATIENCE), echo).unwrap()
+        });
+        let (broken, sound) = if fails == "first" { (first, second) } else { (second, first) };
         let handle = shards.handle();
         let running = thread::spawn(move || shards.run());
-        let mut clients: Vec<Client> =
-            all.iter().flat_map(|listener| served_clients(listener.local_addr(), 4)).collect();
+        let [mut ended, mut served] =
+            [&broken, &sound].map(|listener| served_clients(listener.local_addr(), 4));
+        ended.iter_mut().take(2).for_each(|client| client.raw(b"\x00\x04ha"));
+        until("half a packet", || broken.stats().bytes_in == 4 * 7 + 2 * 4);
         socket2::SockRef::from(&kept).shutdown(std::net::Shutdown::Both).unwrap();
-        until("the shards end", || running.is_finished());
-        let error = running.join().unwrap().unwrap_err();
-        let Error::Shard { shard, why } = &error else { panic!("{error:?}") };
-        assert_eq!(*shard, listeners - 1);
-        assert!(why.contains("broke"), "{why}");
-        clients.iter_mut().for_each(Client::expect_gone);
-        let stats = handle.stats();
-        assert_eq!((stats.made, stats.terminated), (4 * listeners as u64, stats.made));
-        assert_eq!(stats.open, 0);
-        assert!(matches!(handle.stop_listener("first"), Err(Error::UnknownName(_) | Error::Gone)));
+        until("it is noticed", || broken.state() == ListenerState::Draining);
+        assert!(matches!(broken.failure(), Some(Error::Accept { name, .. }) if name == fails));
+        ended.drain(2..).for_each(|mut client| client.expect_end());
+        let drain = broken.stop().unwrap();
+        for client in &mut ended {
+            client.raw(b"lf");
+            assert_eq!(client.receive(), b"half");
+            client.expect_end();
+        }
+        drop(ended);
+        let report = over(&drain);
+        assert_eq!((report.drained, report.forced), (4, 0));
+        until("it has ended", || broken.state() == ListenerState::Ended);
+        let failures: Vec<u64> =
+            broken.shard_stats().iter().map(|part| part.listener_failures).collect();
+        assert_eq!(failures.iter().sum::<u64>(), 1);
+
+        served.iter_mut().for_each(|client| assert_eq!(client.ask(b"hi"), b"hi"));
+        assert_eq!(sound.state(), ListenerState::Listening);
+        assert!(sound.failure().is_none());
+        assert!(matches!(broken.stop(), Err(Error::UnknownName(_))));
+        let again = handle.start_listener(fails, any_port(), echo).unwrap();
+        assert_eq!(Client::connect(again.local_addr()).ask(b"new"), b"new");
+        drop(served);
+        over(&handle.shutdown().unwrap());
+        running.join().unwrap().unwrap();
     }
-}
-
-/// A log that panics when a client connects to the listener `doomed` on shard 1.
-struct Log;
-
-impl log::Log for Log {
-    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        let text = record.args().to_string();
-        let here = thread::current().name() == Some("doomed/1");
-        assert!(!(here && text.ends_with(" connected")), "the log is broken");
-    }
-
-    fn flush(&self) {}
-}
-
-/// Goal: a panic in a shard's turn, outside of any callback, ends all shards. Handlers are
-/// terminated, and clients on the other shard are no longer served. Method: a log that panics on one
-/// shard. It runs in a separate process, because a process has one log.
-#[test]
-fn a_shard_that_panics_ends_all_shards() {
-    if !is_child() {
-        return passes(&mut child("shards::a_shard_that_panics_ends_all_shards"));
-    }
-    log::set_logger(&Log).unwrap();
-    log::set_max_level(log::LevelFilter::Debug);
-    let shards = Shards::new(2).unwrap();
-    let listener = shards.start_listener("doomed", any_port(), echo).unwrap();
-    let handle = shards.handle();
-    let running = thread::spawn(move || shards.run());
-    let mut sound = Client::connect(listener.local_addr());
-    assert_eq!(sound.ask(b"sound"), b"sound");
-    let mut doomed = Client::connect(listener.local_addr());
-    until("the shards end", || running.is_finished());
-    let error = running.join().unwrap().unwrap_err();
-    let Error::Shard { shard: 1, why } = &error else { panic!("{error:?}") };
-    assert!(why.contains("the log is broken"), "{why}");
-    sound.expect_gone();
-    doomed.expect_gone();
-    let stats = handle.stats();
-    assert_eq!((stats.made, stats.terminated), (2, 2));
-    assert!(matches!(handle.shutdown(), Err(Error::Gone)));
 }
 
 /// Goal: a thread that has shards and waits for their drain instead of running them gets an error,

@@ -1,7 +1,7 @@
 //! The one log of a test program. A line is logged on the thread that causes it, so each test
 //! collects the lines of its own thread, and none of other tests.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Once;
 
 use condor::Endpoint;
@@ -9,10 +9,13 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 
 thread_local!(static LINES: RefCell<Option<Vec<(Level, String)>>> = const { RefCell::new(None) });
 
+thread_local!(static PANICS: Cell<bool> = const { Cell::new(false) });
+
 struct Collector;
 
 impl Log for Collector {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        assert!(!PANICS.get(), "the logger panics");
         metadata.target().starts_with("condor") && LINES.with_borrow(Option::is_some)
     }
 
@@ -32,6 +35,12 @@ pub(crate) fn collect() {
     ONCE.call_once(|| log::set_logger(&Collector).unwrap());
     log::set_max_level(LevelFilter::Trace);
     LINES.set(Some(Vec::new()));
+}
+
+/// From now on the logger panics at every line of this thread, or no more.
+#[allow(dead_code, reason = "one of the programs uses it")]
+pub(crate) fn panic_in_the_logger(panics: bool) {
+    PANICS.set(panics);
 }
 
 /// The lines of this thread since the last call, without the starts and stops of the harness's own

@@ -26,7 +26,7 @@ def for_each(errors, prefix, expected):
 
 
 @for_each(
-    ("EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"),
+    ("EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "EACCES", "EPERM"),
     "accept",
     "listener pauses (at most 20 tries a second), others are served meanwhile, the queued are served later without a new SYN",
 )
@@ -67,9 +67,37 @@ def is_mere_look(call):
     return call.name == "epoll_wait" and call.arguments.endswith(", 0")
 
 
-@for_each(("EBADF", "EINVAL", "ENOTSOCK"), "accept", "the listener is broken: the server ends with an error that names it")
+@check("accept-fails-for-ever", "EACCES for every accept: pauses, and SIGTERM ends the server in time", needs=STRACE)
+def accept_fails_for_ever():
+    with Server() as server, Client(server) as client:
+        client.ask(b"before")
+        with Trace(server, "accept4", inject="accept4:error=EACCES:when=1+") as trace:
+            poke(server)
+            cpu = server.cpu_seconds()
+            for _ in range(10):
+                client.ask(b"served while accepting pauses")
+            cpu = server.cpu_seconds() - cpu
+            report = server.stop()
+        count = trace.expect_injected(2)
+        expect(count <= 40, f"{count} calls of accept4")
+        client.read_to_end()
+        return f"{count} failed accepts, {cpu:.2f} s CPU; {report}"
+
+
+@for_each(("EBADF", "EINVAL", "ENOTSOCK"), "accept", "the listener is drained and closed, a line names it, SIGTERM ends the server")
 def accept_is_broken(error):
-    expect_fatal("accept4", error)
+    with Server() as server, Client(server) as client:
+        client.ask(b"before")
+        with Trace(server, "accept4", inject=f"accept4:error={error}:when=1+") as trace:
+            poke(server)
+            client.read_to_end()
+            wait_until(lambda: "broke" in server.errors(), 5, "no line says that the listener broke")
+        expect(f"os error {ERROR_NUMBERS[error]}" in server.errors(), f"stderr does not name {error}: {server.errors()!r}")
+        expect(server.errors().count("broke") == 1, f"said more than once: {server.errors()!r}")
+        count = trace.expect_injected(1)
+        expect(count == 1, f"{count} calls of accept4")
+        client.close()
+        return f"{server.stop()}; {server.errors().strip()}"
 
 
 @for_each(("EBADF", "EINVAL"), "poll", "the server ends with a clear error, and does not spin")
