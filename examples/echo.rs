@@ -7,7 +7,8 @@
 //!
 //! Its handler is the one of Condor's own test suite. After it has sent back the packet
 //! `send_and_stop`, the connection closes. If a packet times out, the handler sends back the bytes
-//! that had arrived, with the length prefix, as one packet. The connection stays open.
+//! that had arrived, with the length prefix, as one packet. The connection stays open. With
+//! `--first-packet` it closes instead.
 //!
 //! The first SIGTERM or SIGINT drains, the second one ends all connections at once. If systemd or a
 //! parent process passes a listening socket (`LISTEN_FDS`), the server uses it instead of
@@ -31,7 +32,10 @@ use listenfd::ListenFd;
 #[path = "common/mod.rs"]
 mod common;
 
-struct Echo;
+struct Echo {
+    /// A timeout ends the connection.
+    strict: bool,
+}
 
 impl Handler for Echo {
     type Message = ();
@@ -45,7 +49,7 @@ impl Handler for Echo {
 
     fn handle_info<'a>(&'a mut self, info: Info<'a, ()>, _ctx: &mut Context<'_, ()>) -> Action<'a> {
         match info {
-            Info::Timeout(buffer) => Action::send(buffer),
+            Info::Timeout(buffer) if !self.strict => Action::send(buffer),
             other => other.default_action(),
         }
     }
@@ -85,6 +89,11 @@ struct Options {
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 10_000,
           value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
+    /// How long a connection may take to its first packet; a timeout then closes the connection
+    /// [default: for ever]
+    #[arg(long, value_name = "MILLISECONDS",
+          value_parser = clap::value_parser!(u64).range(1..))]
+    first_packet: Option<u64>,
     /// The most connections at once
     #[arg(long, value_name = "N", default_value_t = 100,
           value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
@@ -143,6 +152,9 @@ impl Options {
         if let Some(bytes) = self.max_packet {
             options = options.max_packet(bytes);
         }
+        if let Some(first) = self.first_packet {
+            options = options.first_packet_timeout(Duration::from_millis(first));
+        }
         if let Some(idle) = self.idle {
             options = options.idle_timeout(Duration::from_millis(idle));
         }
@@ -171,8 +183,9 @@ fn serve(options: &Options) -> Result<(), Error> {
     let work = Duration::from_micros(options.work);
     let shards = Shards::with_options(options.shards, reactor)?;
     let handle = shards.handle();
+    let strict = options.first_packet.is_some();
     let listener = match options.work {
-        0 => shards.start_listener("echo", options.listener()?, |_peer| Echo)?,
+        0 => shards.start_listener("echo", options.listener()?, move |_peer| Echo { strict })?,
         _ => shards.start_listener("echo", options.listener()?, move |_peer| Busy(work))?,
     };
     let drain = common::drain_on_signals(handle.clone())?;

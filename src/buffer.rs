@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes};
 
+use crate::framing::Notes;
 use crate::guard::Panics;
 use crate::wheel::Tick;
 
@@ -27,6 +28,8 @@ pub struct Buffer {
     pub(crate) scanned: usize,
     /// Bytes from the front that the next attempt to find a packet needs, if known.
     pub(crate) need: Option<usize>,
+    /// What a user's framer has noted about these bytes. It means nothing if `scanned` is zero.
+    pub(crate) notes: Notes,
 }
 
 impl Buffer {

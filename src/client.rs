@@ -37,7 +37,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 pub use self::error::ClientError;
-use crate::framing::{Decode, Framing};
+use crate::framing::{Decode, Framing, Partial};
 use crate::reason::FrameError;
 
 /// One connection to a server. It sends and receives packets.
@@ -72,8 +72,8 @@ pub struct Client {
     /// `input[start..]` has arrived and was not returned yet.
     input: Vec<u8>,
     start: usize,
-    /// Bytes of `input[start..]` that the framing has seen.
-    scanned: usize,
+    /// What the framing has found out about the packet at `start`.
+    partial: Partial,
     output: Vec<u8>,
     broken: bool,
     shut_down: bool,
@@ -167,7 +167,7 @@ impl Client {
             timeout: Self::DEFAULT_TIMEOUT,
             input: Vec::new(),
             start: 0,
-            scanned: 0,
+            partial: Partial::default(),
             output: Vec::new(),
             broken: false,
             shut_down: false,
@@ -183,7 +183,7 @@ impl Client {
     #[must_use]
     pub fn framing(mut self, framing: impl Into<Framing>) -> Self {
         self.framing = framing.into();
-        self.scanned = 0;
+        self.partial = Partial::default();
         // Bytes that the old framing refused may be a packet in the new one.
         self.end = self.end.filter(|end| matches!(end, End::Io(_)));
         self
@@ -285,7 +285,6 @@ impl Client {
             }
             self.input.drain(..self.start);
             self.start = 0;
-            self.scanned = self.input.len();
             let mut chunk = [0; Self::CHUNK];
             let timeout = |have| ClientError::Timeout { after: self.timeout, have };
             let left = deadline.left().ok_or_else(|| timeout(self.input.len()))?;
@@ -349,7 +348,7 @@ impl Client {
         if input.is_empty() {
             return Ok(None);
         }
-        let found = self.framing.decode(input, self.scanned)?;
+        let found = self.framing.resume(input, &mut self.partial)?;
         if !found.is_valid(input.len()) {
             return Err(ClientError::FramerBug);
         }
@@ -358,7 +357,6 @@ impl Client {
         };
         let packet = input[payload].to_vec();
         self.start += consumed;
-        self.scanned = 0;
         Ok(Some(packet))
     }
 
@@ -422,6 +420,8 @@ fn now() -> Instant {
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::thread::{self, JoinHandle};
 
     use super::*;
@@ -570,6 +570,51 @@ mod tests {
         fn encode(&self, _: &[u8], _: &mut Output<'_>) -> Result<(), FrameError> {
             Ok(())
         }
+    }
+
+    /// A packet up to a zero byte. Counts the bytes that it looks at.
+    struct UpToZero(Arc<AtomicUsize>);
+
+    impl Framer for UpToZero {
+        fn decode(&self, input: &[u8], _: usize) -> Result<Decode, FrameError> {
+            self.resume(input, &mut Partial::default())
+        }
+
+        fn resume(&self, input: &[u8], partial: &mut Partial) -> Result<Decode, FrameError> {
+            let looked = input.len() - partial.notes[0];
+            self.0.fetch_add(looked, Ordering::Relaxed);
+            partial.notes[0] = input.len();
+            Ok(match input.iter().skip(input.len() - looked).position(|byte| *byte == 0) {
+                None => Decode::Need(None),
+                Some(at) => {
+                    let end = input.len() - looked + at;
+                    Decode::Frame { payload: 0..end, consumed: end + 1 }
+                }
+            })
+        }
+
+        fn encode(&self, _: &[u8], _: &mut Output<'_>) -> Result<(), FrameError> {
+            Ok(())
+        }
+    }
+
+    /// Goal: a framer gets its notes back, and looks at no byte twice. Method: a packet that takes
+    /// many reads, then short packets, which begin without notes.
+    #[test]
+    fn a_framers_notes_come_back_with_their_packet() {
+        const LEN: usize = 64 * Client::CHUNK;
+        let looked = Arc::new(AtomicUsize::new(0));
+        let (client, done) = server(|mut stream| {
+            stream.write_all(&[vec![b'x'; LEN], b"\0two\0\0".to_vec()].concat()).unwrap();
+        });
+        let framing = Framing::custom(UpToZero(Arc::clone(&looked)));
+        let mut client = client.framing(framing.with_max(2 * LEN));
+        assert_eq!(client.receive().unwrap().len(), LEN);
+        assert_eq!(client.receive().unwrap(), b"two");
+        assert_eq!(client.receive().unwrap(), b"");
+        done.join().unwrap();
+        let looked = looked.load(Ordering::Relaxed);
+        assert!(looked < LEN + 100, "looked at {looked} bytes of {LEN}");
     }
 
     /// Goal: a wrong hint of a framer loses no packet, and a hint above the maximum announces a

@@ -21,6 +21,7 @@
 //! [`Framing::shape`] once per batch. So plain prefixes are compiled into the loop, and they do not
 //! pay for the other framings.
 
+use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
 
@@ -32,7 +33,8 @@ mod length_field;
 mod lines;
 mod prefix;
 
-pub use framer::{Decode, Deframe, Enframe, Framer, Output, Raw};
+pub(crate) use framer::Notes;
+pub use framer::{Decode, Deframe, Enframe, Framer, Output, Partial, Raw};
 pub use length_field::{FramingProblem, LengthField};
 pub use lines::Lines;
 pub use prefix::Prefix;
@@ -146,6 +148,20 @@ impl Framing {
             Side::Raw => Raw.decode(input, scanned),
             Side::Custom(custom) => custom.decode(input, scanned),
         }
+    }
+
+    /// As [`decode`](Self::decode), errors included, with what a [`Framer`] has noted about the same
+    /// packet. After [`Decode::Need`], pass `partial` to the next call, with the same bytes and more.
+    /// After a packet it is as new.
+    #[inline]
+    pub fn resume(&self, input: &[u8], partial: &mut Partial) -> Result<Decode, FrameError> {
+        let found = match &self.input {
+            Side::Custom(custom) => custom.resume(input, partial),
+            _ => self.decode(input, partial.scanned()),
+        };
+        let needs_more = matches!(found, Ok(Decode::Need(_)));
+        *partial = Partial::resumed(if needs_more { input.len() } else { 0 }, partial.notes);
+        found
     }
 
     /// Appends `payload` as one frame to `out`.
@@ -311,7 +327,14 @@ impl Side {
 
 impl Custom {
     fn decode(&self, input: &[u8], scanned: usize) -> Result<Decode, FrameError> {
-        let found = self.framer.decode(input, scanned)?;
+        self.checked(self.framer.decode(input, scanned)?, input)
+    }
+
+    fn resume(&self, input: &[u8], partial: &mut Partial) -> Result<Decode, FrameError> {
+        self.checked(self.framer.resume(input, partial)?, input)
+    }
+
+    fn checked(&self, found: Decode, input: &[u8]) -> Result<Decode, FrameError> {
         match found {
             Decode::Frame { consumed, .. } => self.within(consumed)?,
             Decode::Need(total) => self.within(total.unwrap_or(0).max(input.len()))?,
@@ -380,6 +403,28 @@ impl Deframe for &Framing {
     #[inline]
     fn next(&mut self, input: &[u8], scanned: usize) -> Result<Decode, FrameError> {
         self.decode(input, scanned)
+    }
+}
+
+/// A framing with the notes about the packet that it is asked about. See [`Partial`].
+#[derive(Debug, Copy, Clone)]
+pub(crate) struct Resuming<'a> {
+    pub(crate) framing: &'a Framing,
+    pub(crate) notes: &'a Cell<Notes>,
+}
+
+impl Deframe for Resuming<'_> {
+    const TRUSTED: bool = false;
+
+    #[inline]
+    fn next(&mut self, input: &[u8], scanned: usize) -> Result<Decode, FrameError> {
+        let Side::Custom(custom) = &self.framing.input else {
+            return self.framing.decode(input, scanned);
+        };
+        let mut partial = Partial::resumed(scanned, self.notes.get());
+        let found = custom.resume(input, &mut partial);
+        self.notes.set(partial.notes);
+        found
     }
 }
 

@@ -296,7 +296,8 @@ impl<M> ListenerHandle<M> {
         self.status.stats()
     }
 
-    /// This listener's counters, one snapshot for each shard.
+    /// This listener's counters, one snapshot for each shard. Each shard counts what it does: one
+    /// of them accepts for all, so only that one counts [`accepted`](Stats::accepted).
     pub fn shard_stats(&self) -> Vec<Stats> {
         self.status.counters().iter().map(|counters| counters.snapshot()).collect()
     }

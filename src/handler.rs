@@ -148,8 +148,10 @@ pub trait Handler: Sized + 'static {
 #[non_exhaustive]
 pub enum Info<'a, M> {
     /// A packet stayed incomplete for the
-    /// [packet timeout](crate::ListenerOptions::packet_timeout). The value holds the bytes of the
-    /// packet that have arrived, *with* its length prefix.
+    /// [packet timeout](crate::ListenerOptions::packet_timeout). Or no packet came within the time of
+    /// [`Context::expect_within`], or within the
+    /// [first-packet timeout](crate::ListenerOptions::first_packet_timeout). The value holds the
+    /// bytes of the packet that have arrived, *with* its length prefix. If none have, it is empty.
     ///
     /// The default ends the connection. If the handler continues instead, these bytes are dropped.
     /// The next byte that arrives then counts as the first byte of a header.

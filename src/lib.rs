@@ -226,7 +226,9 @@ mod text;
 pub use drain::{Drain, Report, SlowConnection};
 pub use endpoint::{Endpoint, EndpointError, UnixName};
 pub use error::{Error, OptionsError};
-pub use framing::{Decode, Framer, Framing, FramingProblem, LengthField, Lines, Output, Raw};
+pub use framing::{
+    Decode, Framer, Framing, FramingProblem, LengthField, Lines, Output, Partial, Raw,
+};
 pub use handle::{Handle, ListenerHandle};
 pub use handler::{Accepted, Action, Context, Handler, Info, Packet};
 pub use identity::ConnectionId;

@@ -68,6 +68,9 @@ impl<M> ListenerShared<M> {
         Limits {
             packet_timeout: options.packet_timeout,
             idle_timeout: options.idle_timeout,
+            silence_timeout: options.silence_timeout,
+            first_packet_timeout: options.first_packet_timeout,
+            time_the_idle: options.idle_timeout.or(options.silence_timeout).is_some(),
             write_stall_timeout: options.write_stall_timeout,
             write_high_water: options.write_high_water,
             write_low_water: options.write_low_water,

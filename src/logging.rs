@@ -66,7 +66,9 @@ impl LogGate {
 pub(crate) fn cure(reason: CloseReason) -> &'static str {
     match reason {
         CloseReason::PacketTooLarge { .. } => "check framing, or raise max_packet",
-        CloseReason::PacketTimeout => "check framing, or raise packet_timeout",
+        CloseReason::PacketTimeout => {
+            "check framing, or raise packet_timeout or first_packet_timeout"
+        }
         _ => "check framing",
     }
 }

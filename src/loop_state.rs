@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::buffer::Pool;
 use crate::clock::{Clock, Nanos};
+use crate::framing::Notes;
 use crate::loop_metrics::LoopMetrics;
 use crate::options::ReactorOptions;
 use crate::poller::Registry;
@@ -76,6 +77,9 @@ pub(crate) struct LoopState {
     /// Framed output of the connection that is being worked on. It belongs to that connection
     /// alone.
     pub(crate) out: Vec<u8>,
+    /// What a user's framer has noted about the partial packet of the connection that is being
+    /// worked on.
+    pub(crate) notes: Notes,
     pub(crate) pool: Pool,
     /// A [`Timer::Trim`] is in the wheel.
     trim_armed: bool,
@@ -106,6 +110,7 @@ impl LoopState {
             expiry_now: now,
             wheel: Wheel::new(),
             out: Vec::new(),
+            notes: Notes::default(),
             pool: Pool::default(),
             trim_armed: false,
             options,

@@ -67,6 +67,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     /// Ends the opening stage: stores the handler and calls its `init`.
     pub(crate) fn open(&mut self, handler: H, cx: &mut PeerCx<'_, H::Message>) {
         self.conn.advance(|life| life.open());
+        self.conn.start_clocks(cx.state.now(), &cx.profile.limits);
         self.handler = Some(handler);
         cx.profile.counters.made.add(1);
         say!(

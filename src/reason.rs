@@ -143,7 +143,7 @@ impl<M> MessageError<M> {
 /// - The peer or the network: [`PeerClosed`](Self::PeerClosed),
 ///   [`PeerClosedMidPacket`](Self::PeerClosedMidPacket), [`Reset`](Self::Reset), [`Io`](Self::Io).
 /// - A timeout: [`PacketTimeout`](Self::PacketTimeout), [`IdleTimeout`](Self::IdleTimeout),
-///   [`WriteStalled`](Self::WriteStalled).
+///   [`SilenceTimeout`](Self::SilenceTimeout), [`WriteStalled`](Self::WriteStalled).
 /// - A packet that was received: [`PacketTooLarge`](Self::PacketTooLarge),
 ///   [`BadFrame`](Self::BadFrame), [`FramerBug`](Self::FramerBug).
 /// - A packet to be sent: [`AnswerTooLarge`](Self::AnswerTooLarge), [`BadFrame`](Self::BadFrame),
@@ -156,7 +156,7 @@ impl<M> MessageError<M> {
 ///
 /// Queued output is still sent, for at most the
 /// [close timeout](crate::ListenerOptions::close_timeout). After `Reset`, `Io`, `SlowReader`,
-/// `WriteStalled` and `DrainForced` it is dropped.
+/// `SilenceTimeout`, `WriteStalled` and `DrainForced` it is dropped.
 #[derive(Debug, Copy, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum CloseReason {
@@ -181,12 +181,20 @@ pub enum CloseReason {
     #[error("input/output error: {0}")]
     Io(ErrorKind),
     /// A packet stayed incomplete for the
-    /// [packet timeout](crate::ListenerOptions::packet_timeout).
-    #[error("a packet was incomplete for packet_timeout")]
+    /// [packet timeout](crate::ListenerOptions::packet_timeout). Or no packet came within the
+    /// [first-packet timeout](crate::ListenerOptions::first_packet_timeout), or within the time of
+    /// [`expect_within`](crate::Context::expect_within).
+    #[error(
+        "no whole packet came in time, by packet_timeout, first_packet_timeout or expect_within"
+    )]
     PacketTimeout,
     /// The peer sent no byte for the [idle timeout](crate::ListenerOptions::idle_timeout).
     #[error("the peer sent no byte for idle_timeout")]
     IdleTimeout,
+    /// The peer sent no byte for the [silence timeout](crate::ListenerOptions::silence_timeout).
+    /// Output that it has not taken is dropped.
+    #[error("the peer sent no byte for silence_timeout")]
+    SilenceTimeout,
     /// Output was queued, and the peer took no byte of it for the
     /// [write-stall timeout](crate::ListenerOptions::write_stall_timeout).
     ///

@@ -82,7 +82,8 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Connections accepted.
+    /// Connections accepted. If there are several shards, one of them accepts for all, and counts
+    /// all connections here. The shard that serves a connection counts it in `open` and `made`.
     accepted,
     /// Connections that hold a slot now, lingering ones included.
     open,
@@ -100,6 +101,11 @@ counters! {
     bytes_out,
     /// Packet timeouts. Each counts, whether or not the handler ended the connection.
     packet_timeouts,
+    /// Times that no whole packet came within a
+    /// [`first_packet_timeout`](crate::ListenerOptions::first_packet_timeout) or an
+    /// [`expect_within`](crate::Context::expect_within). Each counts, whether or not the handler
+    /// ended the connection.
+    expect_timeouts,
     /// Packets refused with a `SendError`.
     refused_sends,
     /// Messages handed to `handle_info`, timers of `send_after` included.
@@ -183,6 +189,7 @@ close_kinds! {
     Io CloseReason::Io(_),
     PacketTimeout CloseReason::PacketTimeout,
     IdleTimeout CloseReason::IdleTimeout,
+    SilenceTimeout CloseReason::SilenceTimeout,
     WriteStalled CloseReason::WriteStalled,
     PacketTooLarge CloseReason::PacketTooLarge { .. },
     AnswerTooLarge CloseReason::AnswerTooLarge { .. },

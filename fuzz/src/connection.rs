@@ -62,6 +62,8 @@ pub(crate) struct Config {
     pub(crate) low: usize,
     pub(crate) packet_timeout: u64,
     pub(crate) idle_timeout: Option<u64>,
+    pub(crate) silence_timeout: Option<u64>,
+    pub(crate) first_packet_timeout: Option<u64>,
     pub(crate) stall_timeout: u64,
     pub(crate) close_timeout: u64,
     pub(crate) linger_timeout: u64,
@@ -91,6 +93,8 @@ impl Config {
             low,
             packet_timeout: [100, 10, 64, 3_000][usize::from(times & 3)],
             idle_timeout: (times & 16 != 0).then_some(130 + long),
+            silence_timeout: (times & 64 != 0).then_some(110 + long),
+            first_packet_timeout: (times & 128 != 0).then_some(90 + long),
             stall_timeout: 70 + long,
             close_timeout: 50 + long,
             linger_timeout: 40,
@@ -114,10 +118,13 @@ impl Config {
             .close_timeout(millis(self.close_timeout))
             .linger_timeout(millis(self.linger_timeout))
             .drain_timeout(millis(self.drain_timeout));
-        match self.idle_timeout {
-            Some(timeout) => options.idle_timeout(millis(timeout)),
+        let set = |options, timeout: Option<u64>, setter: fn(_, Duration) -> _| match timeout {
+            Some(timeout) => setter(options, millis(timeout)),
             None => options,
-        }
+        };
+        let options = set(options, self.idle_timeout, ListenerOptions::idle_timeout);
+        let options = set(options, self.silence_timeout, ListenerOptions::silence_timeout);
+        set(options, self.first_packet_timeout, ListenerOptions::first_packet_timeout)
     }
 }
 
@@ -195,6 +202,11 @@ impl Actor {
             Step::PacketTimeout(millis) => ctx.set_packet_timeout(Duration::from_millis(millis)),
             Step::IdleTimeout(millis) => ctx.set_idle_timeout(millis.map(Duration::from_millis)),
             Step::EndOutput => ctx.end_output(),
+            Step::ExpectWithin(millis) => ctx.expect_within(Duration::from_millis(millis)),
+            Step::ExpectNothing => ctx.expect_nothing(),
+            Step::SilenceTimeout(millis) => {
+                ctx.set_silence_timeout(millis.map(Duration::from_millis));
+            }
             Step::Echo | Step::Send { .. } => unreachable!("sends are done where the bytes are"),
         }
     }
@@ -206,6 +218,8 @@ impl Handler for Actor {
     fn init(&mut self, ctx: &mut Context<'_, Vec<u8>>) -> Action<'_> {
         if self.is_other {
             ctx.set_idle_timeout(None);
+            ctx.set_silence_timeout(None);
+            ctx.expect_nothing();
         }
         match self.init.take() {
             Some(bytes) => self.obey(&bytes, ctx),

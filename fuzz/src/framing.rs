@@ -4,7 +4,7 @@
 //! Plain tests call the same bodies.
 
 use condor::internals::{Deframe, Enframe, Prefix, Shape};
-use condor::{Decode, FrameError, Framer, Framing, LengthField, Lines, Output};
+use condor::{Decode, FrameError, Framer, Framing, LengthField, Lines, Output, Partial};
 
 /// Bytes that choose the framing and the cut.
 pub(crate) const CONFIG: usize = 12;
@@ -181,6 +181,69 @@ pub(crate) fn read<'a>(
     (packets, End::Waits { have: buffer.len() - start, want })
 }
 
+/// A framing that is asked with its notes, as a connection does it.
+#[derive(Copy, Clone)]
+pub(crate) struct Noting<'a>(pub(crate) &'a Framing, Partial);
+
+impl Deframe for Noting<'_> {
+    const TRUSTED: bool = false;
+
+    fn next(&mut self, input: &[u8], scanned: usize) -> Result<Decode, FrameError> {
+        assert_eq!(self.1.scanned(), scanned, "what was seen");
+        assert!(scanned > 0 || self.1 == Partial::default(), "notes about no byte");
+        self.0.resume(input, &mut self.1)
+    }
+}
+
+/// Values that nest: a byte below 128 and that many bytes, or 128 and a number of values, up to 7.
+/// It notes where the next value begins, and how many are left.
+pub(crate) struct Nested;
+
+impl Framer for Nested {
+    fn decode(&self, input: &[u8], _: usize) -> Result<Decode, FrameError> {
+        self.resume(input, &mut Partial::default())
+    }
+
+    fn resume(&self, input: &[u8], partial: &mut Partial) -> Result<Decode, FrameError> {
+        let [mut at, values, ..] = partial.notes;
+        let mut left = if at == 0 { 1 } else { values };
+        while left > 0 {
+            partial.notes = [at, left, 0, 0];
+            let Some(head) = input.get(at).copied().map(usize::from) else {
+                return Ok(Decode::Need(None));
+            };
+            let (end, more) = if head < 128 { (at + 1 + head, 0) } else { (at + 1, head % 8) };
+            if end > input.len() {
+                return Ok(Decode::Need(None));
+            }
+            (at, left) = (end, left - 1 + more);
+        }
+        Ok(Decode::Frame { payload: 0..at, consumed: at })
+    }
+
+    fn encode(&self, payload: &[u8], out: &mut Output<'_>) -> Result<(), FrameError> {
+        out.put(payload);
+        Ok(())
+    }
+}
+
+/// The end of the value at `at`, if it is whole.
+fn value(stream: &[u8], at: usize) -> Option<usize> {
+    match usize::from(*stream.get(at)?) {
+        len @ 0..128 => Some(at + 1 + len).filter(|end| *end <= stream.len()),
+        head => (0..head % 8).try_fold(at + 1, |at, _| value(stream, at)),
+    }
+}
+
+fn nested(stream: &[u8]) -> Story {
+    let (mut packets, mut left) = (Vec::new(), stream);
+    while let Some(end) = value(left, 0) {
+        packets.push(left[..end].to_vec());
+        left = &left[end..];
+    }
+    (packets, End::Waits { have: left.len(), want: None })
+}
+
 /// Asserts that `framer` decodes `stream` as expected: whole, cut at every place (only at `cut` if it
 /// is longer than 64 bytes), and in small pieces (if it has at most 1,024 bytes).
 pub(crate) fn every_cut(framer: impl Deframe + Copy, stream: &[u8], cut: usize, expected: &Story) {
@@ -266,6 +329,12 @@ pub fn framing(data: &[u8]) {
     let max = if config[1] & 1 == 0 { usize::from(config[9]) } else { usize::MAX };
     every_cut(&Framing::from(Lines::new(max)), stream, cut, &lines(stream, max));
     every_cut(&Framing::custom(ZeroEnded), stream, cut, &zero_ended(stream));
+    // A value as deep as the stream is long would overflow the stack of the naive decoder.
+    let shallow = &stream[..stream.len().min(2_000)];
+    let (framing, cut, expected) =
+        (Framing::custom(Nested), cut % (shallow.len() + 1), nested(shallow));
+    every_cut(&framing, shallow, cut, &expected);
+    every_cut(Noting(&framing, Partial::default()), shallow, cut, &expected);
 }
 
 /// A payload becomes a frame that decodes to the payload. If it is refused, no output is left.

@@ -3,5 +3,6 @@
 
 pub mod connection;
 pub mod framing;
+pub mod faulty_framers;
 pub mod handles;
 pub mod wheel;

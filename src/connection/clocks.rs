@@ -1,15 +1,18 @@
 //! The clocks of a connection: when it is due, and for what.
 //!
-//! An open connection has three clocks:
+//! An open connection has five clocks:
 //! - The packet clock limits the time of a partial packet.
+//! - The expectation limits the time until the next packet, if the handler or the listener has set
+//!   a limit.
 //! - The idle clock limits the time without bytes from the peer.
+//! - The silence clock does the same, and never stops.
 //! - The stall clock limits the time in which the kernel takes no queued output.
 //!
-//! Two of them are stopped at times. While reading is blocked, because the handler has paused it or
-//! because too much output is queued, the peer cannot finish a packet. So neither the packet clock
-//! nor the idle clock runs. While output is queued, the idle clock does not run either. A stopped
-//! clock holds a number of ticks instead of a moment: the packet clock the ticks left, the idle
-//! clock the ticks passed. A stage of closing has a deadline instead of clocks.
+//! Three of them are stopped at times. While reading is blocked, because the handler has paused it
+//! or because too much output is queued, the peer cannot finish a packet. So neither the packet
+//! clock nor the expectation nor the idle clock runs. While output is queued, the idle clock does
+//! not run either. A stopped clock holds a number of ticks instead of a moment: the idle clock the
+//! ticks passed, the others the ticks left. A stage of closing has a deadline instead of clocks.
 
 use std::time::Duration;
 
@@ -18,6 +21,62 @@ use super::{Connection, Flags};
 use crate::wheel::Tick;
 
 impl Connection {
+    /// Starts the clocks that a listener starts for each connection, at the end of its opening.
+    pub(crate) fn start_clocks(&mut self, now: Tick, limits: &Limits) {
+        if limits.silence_timeout.is_some() {
+            self.time_silence(now);
+        }
+        if let Some(timeout) = limits.first_packet_timeout {
+            self.expect_by(now.after(timeout));
+            self.cold().for_first_packet = true;
+        }
+    }
+
+    /// Expects a packet until `deadline`. It replaces an earlier expectation.
+    pub(crate) fn expect_by(&mut self, deadline: Tick) {
+        self.remove(Flags::EXPECTATION);
+        self.insert(Flags::EXPECTS);
+        self.cold().expected = deadline.0;
+    }
+
+    /// Expects nothing any more.
+    pub(crate) fn expect_nothing(&mut self) {
+        self.remove(Flags::EXPECTATION);
+    }
+
+    /// Restarts the idle clock and the silence clock, because bytes have arrived.
+    #[inline(always)]
+    pub(crate) fn bytes_came(&mut self, now: Tick) {
+        if self.has(Flags::IDLE_STOPPED.with(Flags::TIMES_SILENCE)) {
+            return self.bytes_came_to_other_clocks(now);
+        }
+        self.idle_clock = now.0;
+    }
+
+    #[inline(never)]
+    fn bytes_came_to_other_clocks(&mut self, now: Tick) {
+        self.idle_clock = if self.has(Flags::IDLE_STOPPED) { 0 } else { now.0 };
+        if self.has(Flags::TIMES_SILENCE) {
+            self.time_silence(now);
+        }
+    }
+
+    /// Starts the silence clock, or starts it again.
+    pub(crate) fn time_silence(&mut self, now: Tick) {
+        self.insert(Flags::TIMES_SILENCE);
+        self.cold().heard = now;
+    }
+
+    /// Sets the silence timeout. If there was none, the clock starts now.
+    pub(crate) fn set_silence_timeout(&mut self, timeout: Option<Duration>, now: Tick) {
+        self.timeouts().silence = Some(timeout);
+        if timeout.is_none() {
+            self.remove(Flags::TIMES_SILENCE);
+        } else if !self.has(Flags::TIMES_SILENCE) {
+            self.time_silence(now);
+        }
+    }
+
     /// Starts, stops and restarts the clocks after something happened at `now`.
     pub(crate) fn settle(&mut self, now: Tick, limits: &Limits) {
         if !self.life().is_open() {
@@ -32,7 +91,20 @@ impl Connection {
         }
         if self.has(Flags::PACKET_CLOCK) && blocked != self.has(Flags::PACKET_STOPPED) {
             self.toggle(Flags::PACKET_STOPPED);
-            self.clock = swap_packet_clock(self.clock, now, blocked);
+            self.clock = swap_deadline(self.clock, now, blocked);
+        }
+        if self.has(Flags::EXPECTS) && blocked != self.has(Flags::EXPECT_STOPPED) {
+            self.toggle(Flags::EXPECT_STOPPED);
+            let expected = &mut self.cold().expected;
+            *expected = swap_deadline(*expected, now, blocked);
+        }
+        if !self.has(Flags::EXPECTS)
+            && let Some(cold) = &mut self.cold
+            && std::mem::take(&mut cold.for_first_packet)
+            && cold.has_only_clocks()
+            && !self.has(Flags::TIMES_SILENCE)
+        {
+            self.cold = None;
         }
         let silent = blocked || self.output.is_some();
         if silent != self.has(Flags::IDLE_STOPPED) {
@@ -46,21 +118,25 @@ impl Connection {
         if !self.life().is_open() {
             return if self.life().is_ending() { Tick(self.clock) } else { Tick::NEVER };
         }
-        self.packet_deadline().min(self.idle_deadline(limits)).min(self.stall_deadline(limits))
+        let packet = self.packet_deadline().min(self.expected_deadline());
+        let bytes = self.idle_deadline(limits).min(self.silence_deadline(limits));
+        packet.min(bytes).min(self.stall_deadline(limits))
     }
 
-    /// What has run out at `now`, the packet clock first.
+    /// What has run out at `now`. The clocks of the peer's packets come first. An expectation takes
+    /// the partial packet along, so that both clocks make one event.
     pub(crate) fn due(&self, now: Tick, limits: &Limits) -> Option<Due> {
         if !self.life().is_open() {
             return (self.deadline(limits) <= now).then_some(Due::Close);
         }
-        if self.packet_deadline() <= now {
-            Some(Due::Packet)
-        } else if self.stall_deadline(limits) <= now {
-            Some(Due::Stall)
-        } else {
-            (self.idle_deadline(limits) <= now).then_some(Due::Idle)
-        }
+        let due = [
+            (self.expected_deadline(), Due::Expected),
+            (self.packet_deadline(), Due::Packet),
+            (self.stall_deadline(limits), Due::Stall),
+            (self.idle_deadline(limits), Due::Idle),
+            (self.silence_deadline(limits), Due::Silence),
+        ];
+        due.into_iter().find(|(deadline, _)| *deadline <= now).map(|(_, due)| due)
     }
 
     fn packet_timeout(&self, limits: &Limits) -> Duration {
@@ -69,6 +145,26 @@ impl Connection {
 
     fn idle_timeout(&self, limits: &Limits) -> Option<Duration> {
         self.own_timeouts().and_then(|own| own.idle).unwrap_or(limits.idle_timeout)
+    }
+
+    /// A peer that has ended its half sends nothing more, and is not silent.
+    fn silence_deadline(&self, limits: &Limits) -> Tick {
+        let own = self.own_timeouts().and_then(|own| own.silence);
+        match (&self.cold, own.unwrap_or(limits.silence_timeout)) {
+            (Some(cold), Some(timeout)) if !self.life().is_input_ended() => {
+                cold.heard.after(timeout)
+            }
+            _ => Tick::NEVER,
+        }
+    }
+
+    fn expected_deadline(&self) -> Tick {
+        match &self.cold {
+            Some(cold) if self.has(Flags::EXPECTS) && !self.has(Flags::EXPECT_STOPPED) => {
+                Tick(cold.expected)
+            }
+            _ => Tick::NEVER,
+        }
     }
 
     fn packet_deadline(&self) -> Tick {
@@ -91,9 +187,10 @@ impl Connection {
     }
 }
 
-/// Converts the packet clock's value. When the clock `stops`, a deadline becomes the ticks left.
-/// When it continues, the ticks left become a deadline. `Tick::NEVER` stays as it is.
-fn swap_packet_clock(clock: u64, now: Tick, stops: bool) -> u64 {
+/// Converts the value of a clock that can be stopped. When the clock `stops`, a deadline becomes
+/// the ticks left. When it continues, the ticks left become a deadline. `Tick::NEVER` stays as it
+/// is.
+fn swap_deadline(clock: u64, now: Tick, stops: bool) -> u64 {
     match (clock, stops) {
         (u64::MAX, _) => u64::MAX,
         (deadline, true) => deadline.saturating_sub(now.0),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::framing::Framing;
 use crate::reason::CloseReason;
 use crate::timers;
+use crate::wheel::Tick;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -14,13 +15,38 @@ pub(super) struct Cold {
     pub(super) timeouts: Option<Box<Timeouts>>,
     /// The close reason, if it is [`Ending::Other`](crate::life::Ending::Other).
     pub(super) reason: Option<Box<CloseReason>>,
+    /// If a silence timeout is in force: the tick of the peer's last byte, or of the moment when the
+    /// timeout was set.
+    pub(super) heard: Tick,
+    /// The deadline of the packet that is expected; the ticks left if its clock is stopped.
+    pub(super) expected: u64,
+    /// It was made to expect the first packet. Most connections never need it again.
+    pub(super) for_first_packet: bool,
     /// Head of the list of this connection's timers.
     pub(super) first_timer: u32,
 }
 
+impl Cold {
+    /// Whether it has nothing but an expectation and the time of the last byte.
+    pub(super) fn has_only_clocks(&self) -> bool {
+        self.framing.is_none()
+            && self.timeouts.is_none()
+            && self.reason.is_none()
+            && self.first_timer == timers::NONE
+    }
+}
+
 impl Default for Cold {
     fn default() -> Self {
-        Self { framing: None, timeouts: None, reason: None, first_timer: timers::NONE }
+        Self {
+            framing: None,
+            timeouts: None,
+            reason: None,
+            heard: Tick(0),
+            expected: 0,
+            for_first_packet: false,
+            first_timer: timers::NONE,
+        }
     }
 }
 
@@ -29,4 +55,5 @@ impl Default for Cold {
 pub(super) struct Timeouts {
     pub(super) packet: Option<Duration>,
     pub(super) idle: Option<Option<Duration>>,
+    pub(super) silence: Option<Option<Duration>>,
 }

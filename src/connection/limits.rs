@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
-/// The limits in force, named as in the options: three time limits, and two water marks in bytes.
+/// The limits in force, named as in the options: the time limits, and two water marks in bytes.
 #[derive(Debug, Copy, Clone)]
 pub(crate) struct Limits {
     pub(crate) packet_timeout: Duration,
     pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) silence_timeout: Option<Duration>,
+    pub(crate) first_packet_timeout: Option<Duration>,
+    /// Whether a clock runs for a connection that has nothing to do: the idle or the silence clock.
+    pub(crate) time_the_idle: bool,
     pub(crate) write_stall_timeout: Duration,
     pub(crate) write_high_water: usize,
     pub(crate) write_low_water: usize,
@@ -16,7 +20,10 @@ pub(crate) struct Limits {
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub(crate) enum Due {
     Packet,
+    /// A packet was expected by now.
+    Expected,
     Idle,
+    Silence,
     Stall,
     Close,
 }

@@ -20,9 +20,9 @@ pub enum Decode {
     },
     /// The packet is not whole yet.
     ///
-    /// `Some` is the length of the whole frame, in bytes from the start of the input; the input has
-    /// fewer. It is a hint that saves calls and copies. A wrong hint costs time, never a packet.
-    /// There is one exception: a hint above the maximum of
+    /// `Some` is the length of the whole frame, or the least that it can have, in bytes from the
+    /// start of the input; the input has fewer. It is a hint that saves calls and copies. A wrong
+    /// hint costs time, never a packet. There is one exception: a hint above the maximum of
     /// [`Framing::custom`](crate::Framing::custom) announces a frame that is too large.
     Need(Option<usize>),
 }
@@ -47,11 +47,45 @@ impl Decode {
     }
 }
 
+/// What a [`Framer`] remembers about a packet that is not whole yet.
+///
+/// `Partial::default()` is for a new packet: no byte was seen, and all notes are zeros.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Partial {
+    /// Numbers for the framer's own use, for example its place in the packet. Zeros for the first
+    /// bytes of each packet.
+    pub notes: [usize; 4],
+    scanned: usize,
+}
+
+/// The notes of a [`Partial`]. They are four numbers and not a type of the framer, so that no peer can
+/// make them grow.
+pub(crate) type Notes = [usize; 4];
+
+impl Partial {
+    /// Notes about the first `scanned` bytes of a packet. Notes about no byte are zeros.
+    #[inline]
+    pub(crate) fn resumed(scanned: usize, notes: Notes) -> Self {
+        if scanned == 0 { Self::default() } else { Self { notes, scanned } }
+    }
+
+    /// How many bytes of the input the last call has seen. It needed more. Zero for the first bytes
+    /// of each packet.
+    pub fn scanned(&self) -> usize {
+        self.scanned
+    }
+}
+
 /// Your own framing, for protocols that [`LengthField`](crate::LengthField) and
 /// [`Lines`](crate::Lines) cannot express.
 ///
-/// All connections of a listener share the framer. It has no state: its results depend on its
-/// arguments only. [`Framing::custom`](crate::Framing::custom) describes the limits that apply.
+/// All connections of a listener share the framer. Its results depend on its arguments only.
+/// [`Framing::custom`](crate::Framing::custom) describes the limits that apply.
+///
+/// A packet may come in many pieces, and the framer is called after each piece. If each call begins
+/// at the first byte again, a long packet in many small pieces costs the square of its length. So a
+/// framer that walks through its packets implements [`resume`](Self::resume), and notes its place in
+/// the [`Partial`].
 ///
 /// # Examples
 ///
@@ -97,6 +131,74 @@ impl Decode {
 /// assert_eq!(framing.decode(&wire, 0)?, Decode::Frame { payload: 2..7, consumed: 8 });
 /// # Ok::<(), FrameError>(())
 /// ```
+///
+/// Requests of Redis, such as `*2\r\n$3\r\nGET\r\n$1\r\nx\r\n`: an array of strings that have a
+/// length each. The framer notes where the next string begins, and how many strings are left. So it
+/// parses no string twice, however the network cuts the array.
+///
+/// ```
+/// use condor::{Decode, FrameError, Framer, Framing, Output, Partial};
+///
+/// struct Requests;
+///
+/// /// The number of a header such as `*2\r\n`, and where the header ends.
+/// fn header(input: &[u8], at: usize, kind: u8) -> Result<Option<(usize, usize)>, FrameError> {
+///     // A header has at most 12 bytes.
+///     let line = &input[at..input.len().min(at + 12)];
+///     let Some(end) = line.iter().position(|byte| *byte == b'\n') else {
+///         return if line.len() < 12 { Ok(None) } else { Err(FrameError::Bad("a long header")) };
+///     };
+///     let text = line[..end].strip_prefix(&[kind]).and_then(|line| line.strip_suffix(b"\r"));
+///     let digits = text.and_then(|text| std::str::from_utf8(text).ok());
+///     match digits.and_then(|digits| digits.parse().ok()) {
+///         Some(number) => Ok(Some((number, at + end + 1))),
+///         None => Err(FrameError::Bad("not a header")),
+///     }
+/// }
+///
+/// impl Framer for Requests {
+///     fn decode(&self, input: &[u8], _scanned: usize) -> Result<Decode, FrameError> {
+///         self.resume(input, &mut Partial::default())
+///     }
+///
+///     fn resume(&self, input: &[u8], partial: &mut Partial) -> Result<Decode, FrameError> {
+///         let [mut at, mut left, ..] = partial.notes;
+///         if at == 0 {
+///             let Some(found) = header(input, 0, b'*')? else { return Ok(Decode::Need(None)) };
+///             (left, at) = found;
+///         }
+///         while left > 0 {
+///             // After each whole string.
+///             (partial.notes[0], partial.notes[1]) = (at, left);
+///             let Some((len, start)) = header(input, at, b'$')? else {
+///                 return Ok(Decode::Need(None));
+///             };
+///             let end = start.saturating_add(len).saturating_add(2);
+///             if end > input.len() {
+///                 return Ok(Decode::Need(Some(end)));
+///             }
+///             (at, left) = (end, left - 1);
+///         }
+///         Ok(Decode::Frame { payload: 0..at, consumed: at })
+///     }
+///
+///     fn encode(&self, payload: &[u8], out: &mut Output<'_>) -> Result<(), FrameError> {
+///         out.put(payload);
+///         Ok(())
+///     }
+/// }
+///
+/// let framing = Framing::custom(Requests);
+/// let request = b"*2\r\n$3\r\nGET\r\n$1\r\nx\r\n";
+/// let whole = Decode::Frame { payload: 0..20, consumed: 20 };
+/// assert_eq!(framing.decode(request, 0)?, whole);
+///
+/// let mut partial = Partial::default();
+/// assert_eq!(framing.resume(&request[..15], &mut partial)?, Decode::Need(None));
+/// assert_eq!(partial.notes[..2], [13, 1], "one string is left, and begins at byte 13");
+/// assert_eq!(framing.resume(request, &mut partial)?, whole);
+/// # Ok::<(), FrameError>(())
+/// ```
 pub trait Framer: Send + Sync {
     /// Finds the first packet of `input`.
     ///
@@ -109,6 +211,20 @@ pub trait Framer: Send + Sync {
     /// Return [`FrameError::Bad`] for bytes that can never become a packet. The connection ends
     /// with [`CloseReason::BadFrame`](crate::CloseReason::BadFrame).
     fn decode(&self, input: &[u8], scanned: usize) -> Result<Decode, FrameError>;
+
+    /// Finds the first packet of `input`, with what the last call has noted about it. Connections
+    /// and clients call this method. The default calls [`decode`](Self::decode).
+    ///
+    /// If `input` is a packet that is not whole yet, the notes in `partial` are kept, and the next
+    /// call gets them, with the same bytes and more. For the first call of a packet they are zeros.
+    /// They may save time, but must not change a result: a caller may always pass zeros.
+    ///
+    /// # Errors
+    ///
+    /// As [`decode`](Self::decode).
+    fn resume(&self, input: &[u8], partial: &mut Partial) -> Result<Decode, FrameError> {
+        self.decode(input, partial.scanned())
+    }
 
     /// Appends `payload` as one frame to `out`.
     ///

@@ -34,7 +34,10 @@ use crate::timers::{TimerId, Timers};
 ///   [`resume_reading`](Self::resume_reading).
 /// - Change framing and timeouts: [`set_framing`](Self::set_framing),
 ///   [`set_packet_timeout`](Self::set_packet_timeout),
-///   [`set_idle_timeout`](Self::set_idle_timeout).
+///   [`set_idle_timeout`](Self::set_idle_timeout),
+///   [`set_silence_timeout`](Self::set_silence_timeout).
+/// - Wait for a packet: [`expect_within`](Self::expect_within),
+///   [`expect_nothing`](Self::expect_nothing).
 /// - Identify the connection: [`id`](Self::id), [`peer_addr`](Self::peer_addr),
 ///   [`local_addr`](Self::local_addr).
 /// - Control the reactor: [`handle`](Self::handle).
@@ -214,9 +217,83 @@ impl<M> Context<'_, M> {
         self.conn.set_idle_timeout(timeout);
     }
 
+    /// Changes the [silence timeout](crate::ListenerOptions::silence_timeout) at once. `None`: no
+    /// timeout. Zero: the connection ends.
+    ///
+    /// The time counts from the peer's last byte. If there was no silence timeout before, it counts
+    /// from this call.
+    pub fn set_silence_timeout(&mut self, timeout: Option<Duration>) {
+        self.conn.set_silence_timeout(timeout, self.state.now());
+    }
+
+    /// Expects a packet within `duration` from now. The next packet that is delivered after this
+    /// callback ends the expectation. If none is delivered in time, the handler gets
+    /// [`Info::Timeout`](super::Info::Timeout), once, with the bytes of the packet that have
+    /// arrived, often none. Its default action ends the connection with
+    /// [`CloseReason::PacketTimeout`](crate::CloseReason::PacketTimeout).
+    ///
+    /// A later call replaces the deadline, and [`expect_nothing`](Self::expect_nothing) removes it.
+    /// It stands still while the connection is not read, because reading is paused or output is
+    /// above the [high-water mark](crate::ListenerOptions::write_high_water). With `Duration::MAX`
+    /// it never comes. The [packet timeout](crate::ListenerOptions::packet_timeout) runs beside it.
+    ///
+    /// It works in every framing. Under [`Raw`](crate::Raw) each piece of bytes is a packet, so a
+    /// handler that takes pieces apart itself needs it against a peer that sends half of something:
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use condor::testing::Harness;
+    /// use condor::{Action, CloseReason, Context, Handler, ListenerOptions, Raw};
+    ///
+    /// /// Each request ends with a semicolon.
+    /// struct Requests {
+    ///     partial: Vec<u8>,
+    /// }
+    ///
+    /// impl Handler for Requests {
+    ///     type Message = ();
+    ///
+    ///     fn handle_packet<'a>(&'a mut self, bytes: &'a [u8], ctx: &mut Context<'_, ()>) -> Action<'a> {
+    ///         self.partial.extend(bytes);
+    ///         if let Some(end) = self.partial.iter().rposition(|byte| *byte == b';') {
+    ///             self.partial.drain(..=end);
+    ///         }
+    ///         if !self.partial.is_empty() {
+    ///             ctx.expect_within(Duration::from_secs(2));
+    ///         }
+    ///         Action::Continue
+    ///     }
+    /// }
+    ///
+    /// let options = ListenerOptions::port(5555).framing(Raw);
+    /// let harness = Harness::new(options, |_| Requests { partial: Vec::new() });
+    /// harness.receive("whole;");
+    /// harness.advance(Duration::from_secs(60));
+    /// harness.receive("half");
+    /// harness.advance(Duration::from_millis(1_999));
+    /// assert_eq!(harness.closed(), None);
+    /// harness.advance(Duration::from_millis(1));
+    /// assert_eq!(harness.closed(), Some(CloseReason::PacketTimeout));
+    /// ```
+    ///
+    /// A packet whose callback calls this is the last one of its batch. For each of many packets
+    /// that arrive together, a [`send_after`](Self::send_after) is cheaper.
+    pub fn expect_within(&mut self, duration: Duration) {
+        self.conn.expect_by(self.state.now().after(duration));
+        // The packets that follow end it, so they are a batch of their own.
+        self.conn.insert(Flags::RESTART_BATCH.with(Flags::EXPECT_IS_NEW));
+    }
+
+    /// Removes the deadline of [`expect_within`](Self::expect_within), or that of the
+    /// [first-packet timeout](crate::ListenerOptions::first_packet_timeout).
+    pub fn expect_nothing(&mut self) {
+        self.conn.expect_nothing();
+    }
+
     /// Stops reading until [`resume_reading`](Self::resume_reading). Until then no packet and no
-    /// end of stream is delivered. The packet timeout and the idle timeout stand still. Messages,
-    /// timers and a reset by the peer still arrive.
+    /// end of stream is delivered. The packet timeout, the idle timeout and the deadline of
+    /// [`expect_within`](Self::expect_within) stand still. Messages, timers and a reset by the peer
+    /// still arrive.
     ///
     /// A handler that pauses must resume. Otherwise the connection stays until its peer resets it,
     /// or until the drain deadline of its listener ends it.

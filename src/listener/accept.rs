@@ -68,7 +68,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
                 say!(
                     Warn,
                     "listener \"{}\": the next client has to wait: max_connections is {}; raise \
-                     max_connections, or set idle_timeout",
+                     max_connections, or set first_packet_timeout or idle_timeout",
                     self.profile.name,
                     self.profile.options.max_connections
                 );

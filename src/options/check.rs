@@ -52,6 +52,17 @@ pub enum OptionsWarning {
          packet_timeout"
     )]
     NoPacketTimeout,
+    /// The listener can be reached from other machines, and no timeout ends a connection that never
+    /// sends a byte. As many silent connections as [`max_connections`](ListenerOptions::max_connections)
+    /// lock all other clients out, for ever.
+    #[error(
+        "{max_connections} connections that send nothing lock all others out for ever; set \
+         first_packet_timeout, idle_timeout or silence_timeout"
+    )]
+    SilentPeers {
+        /// `max_connections`.
+        max_connections: usize,
+    },
 }
 
 debug_as_display!(OptionsWarning {
@@ -59,6 +70,7 @@ debug_as_display!(OptionsWarning {
     WorstCaseMemory { bytes, threshold },
     BacklogCut { backlog, somaxconn },
     NoPacketTimeout,
+    SilentPeers { max_connections },
 });
 
 /// Everything that [`ListenerOptions::check`] or
@@ -105,7 +117,9 @@ impl ListenerOptions {
             (self.backlog == 0, "backlog"),
             (self.delivers_nothing(), "max_packet"),
             (self.packet_timeout.is_zero(), "packet_timeout"),
+            (self.first_packet_timeout == Some(Duration::ZERO), "first_packet_timeout"),
             (self.idle_timeout == Some(Duration::ZERO), "idle_timeout"),
+            (self.silence_timeout == Some(Duration::ZERO), "silence_timeout"),
             (self.write_stall_timeout.is_zero(), "write_stall_timeout"),
             (self.close_timeout.is_zero(), "close_timeout"),
         ]));
@@ -149,6 +163,12 @@ impl ListenerOptions {
         }
         if self.packet_timeout == Duration::MAX {
             warnings.push(OptionsWarning::NoPacketTimeout);
+        }
+        let timeouts = [self.first_packet_timeout, self.idle_timeout, self.silence_timeout];
+        let endless = timeouts.into_iter().flatten().all(|timeout| timeout == Duration::MAX);
+        let reachable = self.addr().ip().is_some_and(|ip| !ip.to_canonical().is_loopback());
+        if endless && reachable {
+            warnings.push(OptionsWarning::SilentPeers { max_connections });
         }
         warnings
     }

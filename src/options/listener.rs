@@ -23,7 +23,9 @@ pub(crate) enum Origin {
 /// - Packets: [`framing`](Self::framing) (a length of two bytes), [`max_packet`](Self::max_packet)
 ///   (what the length can express, at most 1 MiB).
 /// - Peers that send too slowly: [`packet_timeout`](Self::packet_timeout) (10 s),
-///   [`idle_timeout`](Self::idle_timeout) (none), [`keepalive`](Self::keepalive) (none).
+///   [`first_packet_timeout`](Self::first_packet_timeout) (none),
+///   [`idle_timeout`](Self::idle_timeout) (none), [`silence_timeout`](Self::silence_timeout) (none),
+///   [`keepalive`](Self::keepalive) (none).
 /// - Peers that read too slowly: [`write_high_water`](Self::write_high_water) (64 KiB),
 ///   [`write_low_water`](Self::write_low_water) (32 KiB), [`max_queued`](Self::max_queued) (8 MiB),
 ///   [`write_stall_timeout`](Self::write_stall_timeout) (30 s).
@@ -61,7 +63,9 @@ pub struct ListenerOptions {
     pub(super) framing: Framing,
     pub(crate) max_packet: Option<usize>,
     pub(crate) packet_timeout: Duration,
+    pub(crate) first_packet_timeout: Option<Duration>,
     pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) silence_timeout: Option<Duration>,
     pub(crate) max_connections: usize,
     pub(crate) write_high_water: usize,
     pub(crate) write_low_water: usize,
@@ -97,7 +101,9 @@ impl ListenerOptions {
             framing: LengthField::U16.into(),
             max_packet: None,
             packet_timeout: Duration::from_secs(10),
+            first_packet_timeout: None,
             idle_timeout: None,
+            silence_timeout: None,
             max_connections: 100,
             write_high_water: 64 * 1024,
             write_low_water: 32 * 1024,
@@ -211,9 +217,62 @@ impl ListenerOptions {
     /// After this time the connection ends with
     /// [`CloseReason::IdleTimeout`](crate::CloseReason::IdleTimeout). The time counts from the
     /// peer's last byte. Messages and our own answers do not reset it. It stands still while output
-    /// is queued or reading is paused.
+    /// is queued or reading is paused. If it has to run then, too, use
+    /// [`silence_timeout`](Self::silence_timeout).
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.idle_timeout = Some(timeout);
+        self
+    }
+
+    /// The longest time in which a peer sends no byte, whatever else goes on. Default: no timeout.
+    /// More than zero.
+    ///
+    /// After this time the connection ends with
+    /// [`CloseReason::SilenceTimeout`](crate::CloseReason::SilenceTimeout), and queued output is
+    /// dropped. The time counts from the peer's last byte. Unlike the
+    /// [idle timeout](Self::idle_timeout) it does not stand still while output is queued or reading
+    /// is paused. Protocols with a keepalive need this: an MQTT client that sends nothing for one and
+    /// a half times its keepalive counts as gone, even if much output is queued for it. If each client
+    /// chooses the time, use
+    /// [`Context::set_silence_timeout`](crate::Context::set_silence_timeout).
+    ///
+    /// A peer is not silent while its bytes wait in the kernel because the connection is not read. A
+    /// peer that has shut down its sending half is not silent either.
+    pub fn silence_timeout(mut self, timeout: Duration) -> Self {
+        self.silence_timeout = Some(timeout);
+        self
+    }
+
+    /// The longest time from the accept of a connection to its first whole packet. Default: no
+    /// timeout, so connections that send nothing hold their slots of
+    /// [`max_connections`](Self::max_connections). More than zero.
+    ///
+    /// After this time the handler gets [`Info::Timeout`](crate::Info::Timeout) with the bytes that
+    /// have arrived, often none. It is an [`expect_within`](crate::Context::expect_within) before
+    /// `init`, so `init` may change it.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use condor::testing::Harness;
+    /// use condor::{Action, CloseReason, Context, Handler, ListenerOptions};
+    ///
+    /// # struct Echo;
+    /// # impl Handler for Echo {
+    /// #     type Message = ();
+    /// #     fn handle_packet<'a>(&'a mut self, packet: &'a [u8], _: &mut Context<'_, ()>) -> Action<'a> {
+    /// #         Action::send(packet)
+    /// #     }
+    /// # }
+    /// let options = ListenerOptions::port(5555).first_packet_timeout(Duration::from_secs(5));
+    /// let silent = Harness::new(options, |_| Echo);
+    /// let talks = silent.connect();
+    /// talks.packet(b"hello");
+    /// silent.advance(Duration::from_secs(5));
+    /// assert_eq!(silent.closed(), Some(CloseReason::PacketTimeout));
+    /// assert_eq!(talks.closed(), None);
+    /// ```
+    pub fn first_packet_timeout(mut self, timeout: Duration) -> Self {
+        self.first_packet_timeout = Some(timeout);
         self
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Peer;
 use super::marks::Marks;
-use crate::connection::Due;
+use crate::connection::{Due, Flags};
 use crate::handler::{Handler, Info};
 use crate::life::Cut;
 use crate::loop_state::Timer;
@@ -17,7 +17,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     /// Whether no clock runs for it as long as it is idle.
     #[inline]
     pub(super) fn needs_no_timer(&self, cx: &PeerCx<'_, H::Message>) -> bool {
-        self.timer.is_none() && cx.profile.limits.idle_timeout.is_none()
+        self.timer.is_none() && !cx.profile.limits.time_the_idle
     }
 
     /// Brings the entry in the wheel up to date. An entry that is too early stays: when it fires,
@@ -53,14 +53,22 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         match due {
             // The peer may have sent its bytes in time, and they are not read yet, or their event
             // is not. So the timeout is decided after the next read.
-            Some(Due::Packet | Due::Idle) if self.is_unread() || cx.state.more_events => {
+            Some(Due::Packet | Due::Expected | Due::Idle | Due::Silence)
+                if self.is_unread() || cx.state.more_events =>
+            {
                 let timer = Timer::Peer { listener: cx.profile.slot, key: self.identity.key };
                 let next = cx.state.expiry_now().after(Duration::from_millis(1));
                 self.timer = cx.state.wheel.arm(next, timer);
                 return;
             }
             Some(Due::Packet) => self.packet_timeout(cx),
+            Some(Due::Expected) => self.expectation_failed(cx),
             Some(Due::Idle) => self.close(cx, CloseReason::IdleTimeout),
+            // Reading is blocked, and its bytes wait in the kernel: it is not silent.
+            Some(Due::Silence) if self.is_marked(Marks::READABLE) => {
+                self.conn.time_silence(cx.state.now());
+            }
+            Some(Due::Silence) => self.close(cx, CloseReason::SilenceTimeout),
             Some(Due::Stall) if self.takes_output(cx) => {}
             Some(Due::Stall) => self.close(cx, CloseReason::WriteStalled),
             Some(Due::Close) => {
@@ -86,17 +94,34 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     }
 
     pub(super) fn is_unread(&self) -> bool {
-        self.is_marked(Marks::READABLE.with(Marks::QUEUED)) && !self.conn.is_blocked()
+        let unread = self.is_marked(Marks::READABLE.with(Marks::QUEUED));
+        (unread || self.conn.has(Flags::BACKLOG)) && !self.conn.is_blocked()
     }
 
     pub(super) fn packet_timeout(&mut self, cx: &mut PeerCx<'_, H::Message>) {
         cx.profile.counters.packet_timeouts.add(1);
-        let Some(partial) = self.conn.take_partial() else { return };
-        self.log_partial(cx, partial.as_slice(), CloseReason::PacketTimeout);
+        self.report_timeout(cx);
+    }
+
+    fn expectation_failed(&mut self, cx: &mut PeerCx<'_, H::Message>) {
+        cx.profile.counters.expect_timeouts.add(1);
+        self.conn.expect_nothing();
+        self.report_timeout(cx);
+    }
+
+    /// Takes the partial packet, if there is one, and tells the handler that it is too late.
+    fn report_timeout(&mut self, cx: &mut PeerCx<'_, H::Message>) {
+        let partial = self.conn.take_partial();
+        let bytes = partial.as_ref().map_or(&[] as &[u8], |partial| partial.as_slice());
+        if !bytes.is_empty() {
+            self.log_partial(cx, bytes, CloseReason::PacketTimeout);
+        }
         self.dispatch(cx, |handler, ctx| {
-            let action = handler.handle_info(Info::Timeout(partial.as_slice()), ctx);
+            let action = handler.handle_info(Info::Timeout(bytes), ctx);
             ctx.apply(action);
         });
-        cx.state.pool.give_buffer(partial);
+        if let Some(partial) = partial {
+            cx.state.pool.give_buffer(partial);
+        }
     }
 }

@@ -132,6 +132,7 @@ fn is_abrupt(reason: CloseReason) -> bool {
             | CloseReason::Io(_)
             | CloseReason::SlowReader
             | CloseReason::WriteStalled
+            | CloseReason::SilenceTimeout
             | CloseReason::DrainForced
     )
 }

@@ -5,12 +5,13 @@
 //! framed for earlier packets are still sent.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::Peer;
 use crate::connection::Flags;
-use crate::framing::{Decode, Deframe, Enframe, Framing, Shape};
+use crate::framing::{Decode, Deframe, Enframe, Framing, Resuming, Shape};
 use crate::guard::{Panics, drop_guarded, panic_text};
 use crate::handler::{Action, Context, Handler, Packet, PassThrough, Place};
 use crate::logging::{Cause, PANIC_CURE, say};
@@ -80,7 +81,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             Context::new(&mut self.conn, cx, &self.identity, &self.stream, PassThrough::default());
         let caught = catch_unwind(AssertUnwindSafe(|| call(handler, &mut ctx)));
         // Outside a batch, a new framing or a shared packet has no batch to end.
-        ctx.conn.remove(Flags::BATCH.with(Flags::RESTART_BATCH));
+        ctx.conn.remove(Flags::CALLBACK);
         ctx.profile.counters.packets_out.add(ctx.framed);
         if let Err(payload) = caught {
             self.panicked(cx, payload);
@@ -206,7 +207,7 @@ fn stretch<H: Handler>(
     match shape {
         Shape::U8(de, en) => pump(handler, ctx, de, en, en.covers(de), batch),
         Shape::U32(de, en) => pump(handler, ctx, de, en, en.covers(de), batch),
-        _ => pump(handler, ctx, &framing, framing, false, batch),
+        _ => pump_noting(handler, ctx, framing, batch),
     }
 }
 
@@ -324,6 +325,21 @@ fn has_time<M>(ctx: &mut Context<'_, M>, progress: &mut Progress<'_>) -> bool {
     }
     progress.until = progress.budget.min(progress.packets + ctx.state.packets_until_look());
     true
+}
+
+/// The loop for all framings but the plain prefixes, with the notes of a user's framer.
+#[inline(never)]
+fn pump_noting<H: Handler>(
+    handler: &mut H,
+    ctx: &mut Context<'_, H::Message>,
+    framing: &Framing,
+    progress: &mut Progress<'_>,
+) -> Verdict {
+    let notes = Cell::new(ctx.state.notes);
+    let deframe = Resuming { framing, notes: &notes };
+    let verdict = pump(handler, ctx, &deframe, framing, false, progress);
+    ctx.state.notes = notes.get();
+    verdict
 }
 
 /// Carries out the handler's answer to `packet`, which is at `place` in the input. Returns true if

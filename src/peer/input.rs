@@ -8,6 +8,7 @@ use super::marks::Marks;
 use crate::connection::Flags;
 use crate::handler::Handler;
 use crate::life::Cut;
+use crate::loop_state::LoopState;
 use crate::peer_cx::PeerCx;
 use crate::reason::CloseReason;
 use crate::stream::Stream;
@@ -48,7 +49,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
                 Ok(count) => {
                     cx.profile.counters.bytes_in.add(count as u64);
                     cx.state.has_read(count);
-                    self.conn.touch_idle(cx.state.now());
+                    self.conn.bytes_came(cx.state.now());
                     if SHORT_READ_DRAINS
                         && count < most
                         && !self.is_marked(Marks::READ_UNTIL_BLOCKED)
@@ -136,6 +137,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
                 return None;
             }
             let scanned = kept.scanned;
+            cx.state.notes = kept.notes;
             let (consumed, verdict) =
                 self.deliver_all(cx, kept.as_slice(), scanned, budget, fresh.is_empty());
             failed = consumed == 0;
@@ -144,6 +146,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
                 Verdict::Partial(need) => (kept.len(), need),
                 _ => (0, Some(0)),
             };
+            kept.notes = cx.state.notes;
             self.conn.put_back(kept, &mut cx.state.pool);
             if !matches!(verdict, Verdict::Partial(_)) {
                 self.keep(cx, fresh, verdict);
@@ -160,11 +163,11 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     /// they may hold whole packets: then they are the backlog.
     #[inline(never)]
     fn keep(&mut self, cx: &mut PeerCx<'_, H::Message>, rest: &[u8], verdict: Verdict) {
-        let pool = &mut cx.state.pool;
+        let LoopState { notes, pool, .. } = &mut *cx.state;
         match verdict {
-            Verdict::Partial(need) => self.conn.keep(rest, rest.len(), need, pool),
+            Verdict::Partial(need) => self.conn.keep(rest, rest.len(), need, notes, pool),
             _ => {
-                self.conn.keep(rest, 0, Some(0), pool);
+                self.conn.keep(rest, 0, Some(0), notes, pool);
                 if self.conn.input.is_some() {
                     self.conn.insert(Flags::BACKLOG);
                 }

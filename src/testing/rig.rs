@@ -278,6 +278,20 @@ mod tests {
         }
     }
 
+    /// Goal: after its first packet a connection is as cheap as without a first-packet timeout: it is
+    /// idle, and has no timer. Method: before and after the first packet.
+    #[test]
+    fn a_connection_comes_to_rest_after_its_first_packet() {
+        let options = ListenerOptions::port(5555).first_packet_timeout(Duration::from_secs(5));
+        let harness = Harness::new(options, |_| Told);
+        let id = harness.id().expect("it was accepted");
+        let is_idle = || harness.rig.borrow().peer(id).expect("it lives").is_idle();
+        assert!(!is_idle());
+        harness.packet("hello");
+        assert!(is_idle());
+        assert_eq!(harness.leftovers().deadlines, 0);
+    }
+
     /// Goal: a connection that only gets shared bytes is idle once they have left, like any other,
     /// and its events take the short path. Method: a message and a broadcast of each size, then a
     /// look at the flags; then a new framing, after which no flag may be set.

@@ -1,6 +1,7 @@
 //! Tests that need neither a clock nor a script. Each of them runs over scripted streams, in
 //! `scripted`, and over kernel sockets, in `sockets`. `crate::rig` drives them in both.
 
+pub(crate) mod framers;
 pub(crate) mod life;
 pub(crate) mod output;
 pub(crate) mod packets;

@@ -15,8 +15,9 @@ use allocation_counter::measure;
 use bytes::Bytes;
 use condor::testing::Harness;
 use condor::{
-    Accepted, Action, Address, CloseKind, CloseReason, Context, Endpoint, Framing, Handler, Info,
-    LengthField, Lines, ListenerOptions, Raw, Reactor, SendError, TimerId, UnixName,
+    Accepted, Action, Address, CloseKind, CloseReason, Context, Decode, Endpoint, FrameError,
+    Framer, Framing, Handler, Info, LengthField, Lines, ListenerOptions, Output, Partial, Raw,
+    Reactor, SendError, TimerId, UnixName,
 };
 use socket2::SockRef;
 
@@ -187,6 +188,70 @@ fn no_allocation_for_output_that_waits() {
     counts.sort_unstable();
     assert_eq!(counts[198], 0, "{counts:?}");
     drop(harness.sent());
+}
+
+/// Expects a packet after each packet, except after a long one.
+struct Expecting;
+
+impl Handler for Expecting {
+    type Message = ();
+
+    fn handle_packet<'a>(&'a mut self, packet: &'a [u8], ctx: &mut Context<'_, ()>) -> Action<'a> {
+        if packet.len() < 64 {
+            ctx.expect_within(Duration::from_secs(60));
+        }
+        Action::Continue
+    }
+}
+
+/// Nested lengths, whose place is noted: a number of strings, then each with its length.
+struct Nested;
+
+impl Framer for Nested {
+    fn decode(&self, input: &[u8], _: usize) -> Result<Decode, FrameError> {
+        self.resume(input, &mut Partial::default())
+    }
+
+    fn resume(&self, input: &[u8], partial: &mut Partial) -> Result<Decode, FrameError> {
+        let [mut at, left, ..] = partial.notes;
+        let Some(count) = input.first() else { return Ok(Decode::Need(None)) };
+        let mut left = if at == 0 { usize::from(*count) } else { left };
+        at = at.max(1);
+        while left > 0 {
+            partial.notes = [at, left, 0, 0];
+            match input.get(at).map(|len| at + 1 + usize::from(*len)) {
+                Some(end) if end <= input.len() => (at, left) = (end, left - 1),
+                end => return Ok(Decode::Need(end)),
+            }
+        }
+        Ok(Decode::Frame { payload: 0..at, consumed: at })
+    }
+
+    fn encode(&self, payload: &[u8], out: &mut Output<'_>) -> Result<(), FrameError> {
+        out.put(payload);
+        Ok(())
+    }
+}
+
+/// Goal: neither the silence clock nor an expected packet nor a framer's notes allocate per packet.
+/// Method: packets in three pieces, half of which are followed by an expectation.
+#[test]
+fn no_allocation_per_packet_that_is_expected_and_noted() {
+    let options = options().silence_timeout(secs(60)).first_packet_timeout(secs(60));
+    let harness = Harness::new(options.framing(Framing::custom(Nested)), |_| Expecting);
+    let short = [2, 3, 1, 1, 1, 3, 2, 2, 2];
+    let long = [&[2, 60][..], &[1; 60], &[3, 2, 2, 2]].concat();
+    let round = |harness: &Harness<Expecting>| {
+        for packet in [&short[..], &long] {
+            for piece in [&packet[..4], &packet[4..7], &packet[7..]] {
+                harness.receive(piece);
+            }
+        }
+    };
+    (0..200).for_each(|_| round(&harness));
+    let counts: Vec<u64> = (0..200).map(|_| measure(|| round(&harness)).count_total).collect();
+    assert_eq!(counts, [0; 200]);
+    assert_eq!(harness.stats().packets_in, 800);
 }
 
 /// Goal: an idle connection has no heap memory. Method: connections in slots that exist already,

@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use crate::bodies::{connection, framing, handles, wheel};
+use crate::bodies::{connection, faulty_framers, framing, handles, wheel};
 
-/// Seeded inputs for `connection` and for `handles`; `CONDOR_FUZZ_INPUTS` asks for another number.
+/// Seeded inputs for each body that has them; `CONDOR_FUZZ_INPUTS` asks for another number.
 const INPUTS: u64 = 2_000;
 
 /// Runs `body` on every committed input of `target`, and prints the input that fails.
@@ -44,6 +44,11 @@ fn the_corpus_of_handles_holds() {
 }
 
 #[test]
+fn the_corpus_of_faulty_framers_holds() {
+    replay("faulty_framers", faulty_framers::faulty_framers);
+}
+
+#[test]
 fn the_corpus_of_connection_holds() {
     replay("connection", connection::connection);
 }
@@ -66,13 +71,21 @@ impl Random {
         let byte = |random: u64| {
             let [kind, byte, ..] = random.to_le_bytes();
             match kind % 8 {
-                0..=3 => byte % 18,
+                0..=3 => byte % 21,
                 4 | 5 => byte % 64,
                 _ => byte,
             }
         };
         (0..len).map(|_| byte(self.next())).collect()
     }
+}
+
+/// Goal: a faulty framer ends at most its own connection. Method: programs of a framer and
+/// operations drawn from seeds. A failure prints its seed, and `CONDOR_FUZZ_SEED` replays that one
+/// alone.
+#[test]
+fn seeded_faults_of_framers_end_only_their_connection() {
+    seeded(faulty_framers::faulty_framers);
 }
 
 /// Runs `body` on inputs drawn from seeds. A failure prints its seed.

@@ -57,6 +57,8 @@ enum Request {
     Timers,
     /// Another framing from here on, in both directions.
     Reframe(bool),
+    /// A packet expected within an hour, or none. It replaces what was expected before.
+    Expect(bool),
     /// A last packet, then the end of the output. Later requests for the packet itself are still
     /// read.
     Half,
@@ -75,6 +77,7 @@ impl Request {
             19 => Self::Stop,
             20 => Self::Panic,
             21 => Self::Half,
+            22..25 => Self::Expect(random.one_in(2)),
             _ => {
                 let len = if random.one_in(8) { random.below(50_000) } else { random.below(20) };
                 Self::Echo(large(len))
@@ -92,6 +95,7 @@ impl Request {
             Self::Later(delay) => vec![b'a', *delay],
             Self::Timers => vec![b't'],
             Self::Reframe(wide) => vec![b'f', u8::from(*wide)],
+            Self::Expect(some) => vec![b'x', u8::from(*some)],
             Self::Half => vec![b'h'],
             Self::Stop => vec![b'.'],
             Self::Panic => vec![b'!'],
@@ -155,6 +159,7 @@ impl Plan {
                 Request::Several(count) => (0..=count).for_each(|number| answer(&[number])),
                 Request::Later(delay) => answer(&[delay; 3]),
                 Request::Timers => answer(b"timers"),
+                Request::Expect(some) => answer(&[u8::from(some)]),
                 Request::Reframe(wide) => {
                     current = framing(wide);
                     current.encode(b"reframed", &mut plan.gets).unwrap();
@@ -224,6 +229,14 @@ impl Handler for Node {
                 assert!(ctx.cancel(cancelled));
                 ctx.send_after(secs(3_600), Note::Answer(98));
                 Action::send("timers")
+            }
+            [b'x', some] => {
+                if *some == 1 {
+                    ctx.expect_within(secs(3_600));
+                } else {
+                    ctx.expect_nothing();
+                }
+                Action::send(&packet[1..])
             }
             [b'f', wide] => {
                 ctx.set_framing(framing(*wide == 1));
@@ -359,6 +372,8 @@ fn run(seed: u64) {
     let mut random = Random::new(seed);
     let count = 1 + random.below(8);
     let options = options().framing(framing(false)).max_connections(1 + random.below(10));
+    // They run out for none, and go with their connections.
+    let options = options.silence_timeout(secs(3_600)).first_packet_timeout(secs(3_600));
     let first =
         Harness::with(budgets(&mut random), options.linger_timeout(secs(5)), |_| Node::default());
     first.faults(faults(seed, &mut random));

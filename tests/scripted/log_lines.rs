@@ -187,11 +187,11 @@ fn the_connection_limit_has_one_line_a_second() {
 /// Something to warn of: what the line says, what its cure names, and how it is made to happen.
 type Warning = (&'static str, &'static [&'static str], fn());
 
-const WARNINGS: [Warning; 11] = [
+const WARNINGS: [Warning; 12] = [
     ("the first packet came to nothing: a packet of ", &["framing", "max_packet"], || {
         loud().receive([255; 4]);
     }),
-    ("the first packet came to nothing: a packet was incomplete", &["packet_timeout"], || {
+    ("the first packet came to nothing: no whole packet came in time", &["packet_timeout"], || {
         let harness = loud();
         harness.receive([0, 4]);
         harness.advance(Duration::from_secs(10));
@@ -235,6 +235,10 @@ const WARNINGS: [Warning; 11] = [
     }),
     ("backlog of 1000000000 is above ", &["net.core.somaxconn", "backlog"], || {
         drop(Harness::new(options().max_connections(2).backlog(1_000_000_000), Loud::make));
+    }),
+    ("5 connections that send nothing ", &["first_packet_timeout", "idle_timeout"], || {
+        let far = ListenerOptions::new(([0, 0, 0, 0], 5555));
+        drop(Harness::new(far.max_connections(5), Loud::make));
     }),
     ("packet_timeout is off: ", &["packet_timeout"], || {
         drop(Harness::new(options().packet_timeout(Duration::MAX), Loud::make));

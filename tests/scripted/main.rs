@@ -11,6 +11,7 @@ mod support;
 use support::over_script as rig;
 
 mod bookkeeping;
+mod clocks;
 mod faulty_network;
 mod life;
 #[cfg(panic = "unwind")]

@@ -39,7 +39,7 @@ fn every_example_explains_its_arguments() {
 #[test]
 fn zero_is_refused_where_it_means_nothing() {
     let options = ["--shards", "--max-connections", "--timeout", "--max-packet", "--idle"];
-    for option in [&options[..], &["--keepalive", "--stats"]].concat() {
+    for option in [&options[..], &["--keepalive", "--stats", "--first-packet"]].concat() {
         zero_is_refused("echo", &[], option);
     }
     zero_is_refused("metrics", &[], "--shards");
@@ -70,6 +70,27 @@ fn a_server_whose_output_is_closed_serves_on() {
     let end = echo.end();
     assert_eq!(end.code, Some(0));
     assert!(!end.err.contains("panicked"), "{end:?}");
+}
+
+/// Goal: with `--first-packet`, connections that send nothing or half a packet make room for others.
+/// Method: as many of them as `--max-connections`; the next client is served, and its connection stays.
+#[test]
+fn silent_clients_of_echo_make_room() {
+    let few = ["--listen", "127.0.0.1:0", "--max-connections", "20", "--first-packet", "200"];
+    let (echo, addr) = serving("echo", &few);
+    let mut silent: Vec<_> = (0..20).map(|_| TcpStream::connect(addr).unwrap()).collect();
+    for half in &mut silent[..10] {
+        half.write_all(b"\0\x05he").unwrap();
+    }
+    let mut client = Client::connect(addr).unwrap();
+    assert_eq!(client.request("hello").unwrap(), b"hello");
+    for peer in &mut silent {
+        assert_eq!(peer.read_to_end(&mut Vec::new()).unwrap(), 0, "no bytes are sent back");
+    }
+    assert_eq!(client.request("still here").unwrap(), b"still here");
+    drop(client);
+    echo.signal("INT");
+    assert_eq!(echo.end().code, Some(0));
 }
 
 /// Goal: after the first signal a client may finish; the second signal does not wait for it. Method:

@@ -297,6 +297,30 @@ fn options_are_checked_whole_before_anything_is_bound() {
     reactor.start_listener("odd", doubtful, |_| echo()).unwrap();
 }
 
+/// Goal: there is a warning if other machines can reach the listener and no timeout ends a silent
+/// connection. Method: addresses of each kind, with each timeout, and with a timeout of `MAX`.
+#[test]
+fn a_listener_that_silent_peers_can_fill_is_warned_of() {
+    let silent = OptionsWarning::SilentPeers { max_connections: 100 };
+    let warns = |options: &ListenerOptions| options.check().warnings.contains(&silent);
+    let on = |addr: &str| ListenerOptions::new(addr.parse::<SocketAddr>().unwrap());
+    for near in ["127.0.0.1:0", "127.3.2.1:0", "[::1]:0", "[::ffff:127.0.0.1]:0"] {
+        assert!(!warns(&on(near)), "{near}");
+    }
+    for far in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0", "[2001:db8::1]:0", "[::ffff:192.0.2.1]:0"] {
+        assert!(warns(&on(far)), "{far}");
+        let (some, never) = (Duration::from_secs(60), Duration::MAX);
+        assert!(!warns(&on(far).first_packet_timeout(some)), "{far}");
+        assert!(!warns(&on(far).idle_timeout(some)), "{far}");
+        assert!(!warns(&on(far).silence_timeout(some)), "{far}");
+        assert!(warns(&on(far).first_packet_timeout(never).idle_timeout(never)), "{far}");
+    }
+    let socket = TcpListener::bind("0.0.0.0:0").unwrap();
+    assert!(warns(&ListenerOptions::from_std(socket)), "inherited");
+    let text = silent.to_string();
+    assert!(text.contains("100 connections") && text.contains("first_packet_timeout"), "{text}");
+}
+
 /// Goal: a value that makes an option useless, or that would end everything at once, is refused with
 /// the option's name, the value and the limit. The nearest valid value is accepted. Method: each
 /// option of a listener, at and beyond its limits.
@@ -318,6 +342,8 @@ fn useless_values_of_a_listeners_options_are_refused() {
         (of().framing(Lines::new(0)), Zero("max_packet")),
         (of().packet_timeout(ZERO), Zero("packet_timeout")),
         (of().idle_timeout(ZERO), Zero("idle_timeout")),
+        (of().silence_timeout(ZERO), Zero("silence_timeout")),
+        (of().first_packet_timeout(ZERO), Zero("first_packet_timeout")),
         (of().write_stall_timeout(ZERO), Zero("write_stall_timeout")),
         (of().close_timeout(ZERO), Zero("close_timeout")),
         (of().keepalive(ZERO), keepalive(ZERO)),
@@ -347,7 +373,9 @@ fn useless_values_of_a_listeners_options_are_refused() {
         of().linger_timeout(ZERO).drain_timeout(ZERO).write_low_water(0).memory_warning(0),
         of().keepalive(secs(1)).mailbox_capacity(usize::MAX).max_queued(usize::MAX),
         of().keepalive(ListenerOptions::MAX_KEEPALIVE).backlog(u32::MAX),
+        of().silence_timeout(nano).first_packet_timeout(nano),
         of().packet_timeout(Duration::MAX).idle_timeout(Duration::MAX),
+        of().silence_timeout(Duration::MAX).first_packet_timeout(Duration::MAX),
         of().write_stall_timeout(Duration::MAX).close_timeout(Duration::MAX),
         of().linger_timeout(Duration::MAX).drain_timeout(Duration::MAX),
     ] {

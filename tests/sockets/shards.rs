@@ -62,7 +62,8 @@ fn is_refused(addr: impl Into<Endpoint>) -> bool {
 
 /// Goal: connections are spread evenly, and every shard serves its own. Method: 1,000 connections on
 /// 2 and on 3 shards, each with a request, and counters per shard. Then half of them leave, and new
-/// connections fill the gaps.
+/// connections fill the gaps. The shard that accepts counts all
+/// of them as accepted.
 #[test]
 fn shards_hold_as_many_connections_within_one() {
     rlimit::increase_nofile_limit(u64::MAX).unwrap();
@@ -86,6 +87,11 @@ fn shards_hold_as_many_connections_within_one() {
         until("they have left", || listener.stats().open == 500);
         let _more = served_clients(listener.local_addr(), 500);
         even(&open_by_shard(&listener));
+        let by_shard = listener.shard_stats();
+        let accepted: Vec<u64> = by_shard.iter().map(|stats| stats.accepted).collect();
+        assert_eq!((accepted[0], accepted.iter().sum()), (1_500, 1_500), "one shard accepts");
+        assert_eq!(by_shard.iter().map(|stats| stats.made).sum::<u64>(), 1_500);
+        assert!(by_shard.iter().all(|stats| stats.made > 0), "all of them serve");
     }
 }
 

@@ -87,6 +87,10 @@ fn ends_are_counted_by_their_reason() {
                     ctx.set_idle_timeout(Some(Duration::from_millis(20)));
                     Action::Continue
                 }
+                b"silent" => {
+                    ctx.set_silence_timeout(Some(Duration::from_millis(20)));
+                    Action::Continue
+                }
                 _ => Action::Continue,
             })
             .info(|info, _| match info {
@@ -100,6 +104,7 @@ fn ends_are_counted_by_their_reason() {
         (framed(b"large"), CloseKind::AnswerTooLarge),
         (framed(b"panic"), CloseKind::Panicked),
         (framed(b"idle"), CloseKind::IdleTimeout),
+        (framed(b"silent"), CloseKind::SilenceTimeout),
         (vec![0xff, 0xff], CloseKind::PacketTooLarge),
         (vec![0, 9, b'h'], CloseKind::PacketTimeout),
     ] {
@@ -113,12 +118,12 @@ fn ends_are_counted_by_their_reason() {
     assert_eq!(listener.stats().panics, 1);
     let mut forced = Client::connect(listener.local_addr());
     forced.send(b"stay");
-    until("the packet has arrived", || listener.stats().packets_in == 6);
+    until("the packet has arrived", || listener.stats().packets_in == 7);
     over(&listener.stop().unwrap());
     assert_eq!(listener.stats().closed(CloseKind::DrainForced), 1);
-    assert_eq!(listener.stats().closed_total(), 8);
+    assert_eq!(listener.stats().closed_total(), 9);
     let sum: u64 = CloseKind::ALL.iter().map(|kind| listener.stats().closed(*kind)).sum();
-    assert_eq!(sum, 8);
+    assert_eq!(sum, 9);
 }
 
 /// Goal: each budget that ends work early is counted in its own counter, and in no other. Method:

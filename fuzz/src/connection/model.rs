@@ -16,7 +16,7 @@ use super::{Config, Seen, Trace};
 /// Nanoseconds in a millisecond, which is a tick.
 pub(crate) const MILLI: u64 = 1_000_000;
 
-/// The clock of an incomplete packet.
+/// The clock of an incomplete packet, or of an expected one.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 enum PacketClock {
     Off,
@@ -133,8 +133,12 @@ pub(crate) struct Model {
     // ---- time, in ticks ----
     packet_timeout: u64,
     idle_timeout: Option<u64>,
+    silence_timeout: Option<u64>,
     packet_clock: PacketClock,
+    expected: PacketClock,
     idle_clock: IdleClock,
+    /// When the peer was heard last, if its silence counts.
+    heard: u64,
     progress: u64,
     close_at: Option<u64>,
     drain_at: Option<u64>,
@@ -189,8 +193,11 @@ impl Model {
             other: None,
             packet_timeout: config.packet_timeout,
             idle_timeout: config.idle_timeout,
+            silence_timeout: config.silence_timeout,
             packet_clock: PacketClock::Off,
+            expected: config.first_packet_timeout.map_or(PacketClock::Off, PacketClock::DueAt),
             idle_clock: IdleClock::Since(0),
+            heard: 0,
             progress: 0,
             close_at: None,
             drain_at: None,
@@ -460,6 +467,7 @@ impl Model {
                 IdleClock::Since(at) => *at = self.now.div_ceil(MILLI),
                 IdleClock::Passed(ticks) => *ticks = 0,
             }
+            self.heard = self.tick();
             self.input.extend(self.kernel.drain(..count));
             self.read_event |= !self.kernel.is_empty();
             self.readable = self.hint;
@@ -505,7 +513,7 @@ impl Model {
                 Cut::Packet { payload, consumed } => {
                     *budget -= 1;
                     self.input.drain(..consumed);
-                    self.packet_clock = PacketClock::Off;
+                    (self.packet_clock, self.expected) = (PacketClock::Off, PacketClock::Off);
                     if self.kind == Kind::Raw {
                         self.expect(Seen::Raw(payload));
                     } else {
@@ -675,6 +683,17 @@ impl Model {
             Step::PacketTimeout(millis) => self.packet_timeout = millis,
             Step::IdleTimeout(millis) => self.idle_timeout = millis,
             Step::EndOutput => self.end_output(),
+            Step::ExpectWithin(millis) => {
+                self.expected = PacketClock::DueAt(self.tick() + millis);
+                self.restart_batch = true;
+            }
+            Step::ExpectNothing => self.expected = PacketClock::Off,
+            Step::SilenceTimeout(millis) => {
+                if self.silence_timeout.is_none() {
+                    self.heard = self.tick();
+                }
+                self.silence_timeout = millis;
+            }
             Step::Echo | Step::Send { .. } => unreachable!("done by the caller"),
         }
     }
@@ -818,11 +837,13 @@ impl Model {
         } else if self.packet_clock == PacketClock::Off && !self.backlog {
             self.packet_clock = PacketClock::DueAt(now + self.packet_timeout);
         }
-        self.packet_clock = match (self.packet_clock, blocked) {
-            (PacketClock::DueAt(at), true) => PacketClock::Left(at.saturating_sub(now)),
-            (PacketClock::Left(ticks), false) => PacketClock::DueAt(now + ticks),
-            (clock, _) => clock,
-        };
+        for clock in [&mut self.packet_clock, &mut self.expected] {
+            *clock = match (*clock, blocked) {
+                (PacketClock::DueAt(at), true) => PacketClock::Left(at.saturating_sub(now)),
+                (PacketClock::Left(ticks), false) => PacketClock::DueAt(now + ticks),
+                (clock, _) => clock,
+            };
+        }
         self.idle_clock = match (self.idle_clock, blocked || self.queue > 0) {
             (IdleClock::Since(at), true) => IdleClock::Passed(now.saturating_sub(at)),
             (IdleClock::Passed(ticks), false) => IdleClock::Since(now.saturating_sub(ticks)),
@@ -838,11 +859,14 @@ impl Model {
         if self.closing.is_some() {
             return self.close_at;
         }
-        let packet = match self.packet_clock {
+        let [packet, expected] = [self.packet_clock, self.expected].map(|clock| match clock {
             PacketClock::DueAt(at) => Some(at),
             _ => None,
-        };
-        [packet, self.idle_deadline(), self.stall_deadline()].into_iter().flatten().min()
+        });
+        let silence =
+            self.silence_timeout.filter(|_| !self.eof).map(|timeout| self.heard + timeout);
+        let of_the_peer = [packet, expected, silence, self.idle_deadline()];
+        of_the_peer.into_iter().chain([self.stall_deadline()]).flatten().min()
     }
 
     fn idle_deadline(&self) -> Option<u64> {
@@ -898,8 +922,10 @@ impl Model {
 
     /// Returns false if the clock has to be judged after the next read.
     fn expire_own(&mut self, judged: u64) -> bool {
-        let unread = (self.readable || self.queued) && !self.blocked();
-        let packet = matches!(self.packet_clock, PacketClock::DueAt(at) if at <= judged);
+        let unread = (self.readable || self.queued || self.backlog) && !self.blocked();
+        let is_due = |clock| matches!(clock, PacketClock::DueAt(at) if at <= judged);
+        let expected = is_due(self.expected);
+        let packet = expected || is_due(self.packet_clock);
         if self.closing.is_some() {
             (self.close_due, self.close_at) = (true, None);
         } else if packet {
@@ -908,6 +934,9 @@ impl Model {
             }
             let partial = std::mem::take(&mut self.input);
             self.packet_clock = PacketClock::Off;
+            if expected {
+                self.expected = PacketClock::Off;
+            }
             self.call(|model| {
                 model.call_info(Seen::Timeout(partial));
                 let answered = if model.config.patient {
@@ -925,7 +954,14 @@ impl Model {
             if unread {
                 return false;
             }
-            self.close(CloseReason::IdleTimeout);
+            if self.idle_deadline().is_some_and(|at| at <= judged) {
+                self.close(CloseReason::IdleTimeout);
+            } else if self.readable {
+                // What it said has not been read: it is not silent.
+                self.heard = self.tick();
+            } else {
+                self.close(CloseReason::SilenceTimeout);
+            }
         }
         self.conclude();
         true
@@ -953,6 +989,7 @@ impl Model {
                 | CloseReason::Io(_)
                 | CloseReason::SlowReader
                 | CloseReason::WriteStalled
+                | CloseReason::SilenceTimeout
                 | CloseReason::DrainForced
         );
         let cut_short = self.broken || self.close_due || abrupt;

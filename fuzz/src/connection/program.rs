@@ -24,6 +24,9 @@ pub(crate) enum Step {
     PacketTimeout(u64),
     IdleTimeout(Option<u64>),
     EndOutput,
+    ExpectWithin(u64),
+    ExpectNothing,
+    SilenceTimeout(Option<u64>),
 }
 
 /// What a callback answers.
@@ -100,6 +103,9 @@ pub(crate) fn program(bytes: &[u8]) -> (Vec<Step>, Answer) {
             15 => return (steps, Answer::SendAndStop),
             16 => return (steps, Answer::Panic),
             17 => Step::EndOutput,
+            18 => Step::ExpectWithin(u64::from(byte()) * 3),
+            19 => Step::ExpectNothing,
+            20 => Step::SilenceTimeout(Some(u64::from(byte()) * 3).filter(|millis| *millis > 0)),
             _ => return (steps, Answer::Echo),
         };
         steps.push(step);
