@@ -194,7 +194,7 @@ def take_answers(poll, drippers, until):
 def never_reads():
     with Trial() as trial, Client(trial.server) as client:
         start = time.monotonic()
-        sent = push(client, frame(random.randbytes(32_000)) * 30, 1_000 * MEGABYTE, 60)
+        sent = push(client, frame(random.randbytes(32_000)) * 30, 1_000 * MEGABYTE, 80)
         seconds = time.monotonic() - start
         peak = trial.server.resident_peak_kib()
         expect(peak < MEMORY_KIB, f"{peak} KiB resident")

@@ -185,5 +185,7 @@ class Server:
         return [thread for thread in self.threads() if self._of_thread(thread, "wchan") in ("ep_poll", "do_epoll_wait")]
 
     def is_traced(self):
-        """Whether a tracer is attached to every thread."""
-        return all("TracerPid:\t0\n" not in self._of_thread(thread, "status") for thread in self.threads())
+        """Whether a tracer is attached to every thread. False if a thread ends meanwhile."""
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            return all("TracerPid:\t0\n" not in self._of_thread(thread, "status") for thread in self.threads())
+        return False

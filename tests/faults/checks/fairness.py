@@ -1,0 +1,205 @@
+"""Turns bounded in time: connections that take all they can get do not keep others waiting.
+
+Each check measures the server with its default turn budget, and then without a budget. It prints both results. If
+hogs do not keep others waiting without a budget, they were no hogs, and the check fails."""
+
+import contextlib
+import math
+import re
+import signal
+import time
+
+from kit.expect import Failure, check, expect
+from kit.real_time import NEEDS, SERVER, Bystander, Hogs, Reader
+from kit.server import Server
+from kit.trial import Trial
+
+HOGS = 98
+MANY_HOGS = 15_000
+# In microseconds: how long a hog's packet takes.
+WORK = 10
+# In milliseconds: the default turn budget, and the longest times allowed.
+TURN_BUDGET = 2
+NEWCOMER = 50
+COMMAND = 50
+TIMER = 120
+BESIDE_A_READER = 2
+# In megabytes a second: a slower reader is no fast one.
+READER_RATE = 200
+# In seconds: the drain timeouts, how much later a drain may be over, and how long to wait for one that is not bounded.
+DRAIN, ECHO_DRAIN = 2.0, 5.0
+GRACE, PATIENCE = 0.5, 6.0
+MEGABYTE = 1_000_000
+UNBOUNDED = ("--turn-budget", 0)
+
+
+def expect_within(allowed, millis, what):
+    """Fails if a time in milliseconds is longer than allowed."""
+    expect(millis <= allowed, f"{what}: {millis:.2f} ms, {allowed:.2f} ms allowed")
+
+
+def expect_bounded(alone, beside, without, newcomers):
+    """Checks requests beside hogs, with a budget and without, and newcomers. Returns them as text."""
+    allowed = 3 * TURN_BUDGET + alone.p99()
+    expect_within(allowed, beside.p99(), "99 % of requests beside hogs")
+    expect_within(NEWCOMER, newcomers.most(), "a newcomer's first answer")
+    expect(without.p99() > allowed, f"these are no hogs: without a budget {without}")
+    return f"{beside} (alone {alone}; without a budget {without}); newcomers at most {newcomers.most():.1f} ms"
+
+
+@check(
+    "hogs-98",
+    "98 connections pipeline without end, 10 µs a packet: another's p99 at most 3 turn budgets more than alone, newcomers answered in 50 ms",
+    needs=NEEDS,
+)
+def hogs_98():
+    options = ("--work", WORK, "--max-connections", HOGS + 10)
+    with Trial(*options, prefix=SERVER) as trial:
+        with Bystander(trial.server) as bystander:
+            alone = bystander.measure("requests", 1)
+            with Hogs(trial.server.address, HOGS) as hogs:
+                beside, newcomers = measure_beside(hogs, bystander)
+                trial.during()
+        seen = trial.finish()
+    told = expect_bounded(alone, beside, without_budget(HOGS, *options), newcomers)
+    return f"{told}; {seen}"
+
+
+@check(
+    "hogs-15000",
+    "the same beside 15,000 such connections, once each has had its first slice; a drain of at most 5 s is over in 5.5 s",
+    needs=NEEDS,
+)
+def hogs_15000():
+    options = ("--work", WORK, "--max-connections", MANY_HOGS + 10)
+    with Server(*options, prefix=SERVER) as server, Bystander(server) as bystander:
+        alone = bystander.measure("requests", 1)
+        with Hogs(server.address, MANY_HOGS) as hogs:
+            beside, newcomers = measure_beside(hogs, bystander)
+            seen = server.stop()
+        seconds = drain_seconds(server, MANY_HOGS)
+    told = expect_bounded(alone, beside, without_budget(MANY_HOGS, *options), newcomers)
+    return f"{told}; drain over after {seconds:.2f} s; {seen}"
+
+
+def measure_beside(hogs, bystander):
+    """Measures requests and newcomers, once each hog has had its first slice."""
+    hogs.wait_until_answered()
+    return bystander.measure("requests", 3), bystander.measure("newcomers", 20)
+
+
+def without_budget(hogs, *options):
+    """Measures requests beside hogs on a server without a turn budget."""
+    with Server(*options, *UNBOUNDED, prefix=SERVER) as server, Bystander(server) as bystander:
+        with Hogs(server.address, hogs):
+            return bystander.measure("requests", 3)
+
+
+def drain_seconds(server, hogs):
+    """Checks that the drain of `echo` has ended so many hogs. Returns the seconds until the last one ended."""
+    expect(f"forced={hogs} " in server.output(), f"the drain did not end {hogs} hogs: {server.output()!r}")
+    seconds = max(map(float, re.findall(r" after ([\d.]+)s: ", server.errors())))
+    expect(seconds <= ECHO_DRAIN + GRACE, f"the last hog ended {seconds:.2f} s after the beginning of the drain")
+    return seconds
+
+
+@check(
+    "hogs-other-listener",
+    "98 hogs on another listener of the same reactor: p99 and newcomers as above, and a handle's command is carried out in 50 ms",
+    needs=NEEDS,
+    program="crowded",
+)
+def hogs_other_listener():
+    with Trial(prefix=SERVER, program="crowded") as trial:
+        with Bystander(trial.server, calm_listener(trial.server)) as bystander:
+            alone = bystander.measure("requests", 1)
+            with Hogs(trial.server.address, HOGS) as hogs:
+                beside, newcomers = measure_beside(hogs, bystander)
+                commands = bystander.measure("commands", 20)
+                trial.during()
+        seen = trial.finish()
+    with Server(*UNBOUNDED, prefix=SERVER, program="crowded") as server:
+        with Bystander(server, calm_listener(server)) as bystander, Hogs(server.address, HOGS):
+            without = bystander.measure("requests", 3)
+    told = expect_bounded(alone, beside, without, newcomers)
+    expect_within(COMMAND, commands.most(), "a command")
+    return f"{told}, commands {commands.most():.1f} ms; {seen}"
+
+
+@check("hogs-timers", "a timer of 100 ms beside 98 hogs fires within 120 ms", needs=NEEDS, program="crowded")
+def hogs_timers():
+    with Trial(prefix=SERVER, program="crowded") as trial:
+        with Bystander(trial.server, calm_listener(trial.server)) as bystander:
+            with Hogs(trial.server.address, HOGS) as hogs:
+                hogs.wait_until_answered()
+                beside = bystander.measure("timers", 20)
+                trial.during()
+        seen = trial.finish()
+    with Server(*UNBOUNDED, prefix=SERVER, program="crowded") as server:
+        with Bystander(server, calm_listener(server)) as bystander, Hogs(server.address, HOGS):
+            without = bystander.measure("timers", 20)
+    expect_within(TIMER, beside.most(), "a timer of 100 ms")
+    expect(without.most() > TIMER, f"these are no hogs: without a budget {without}")
+    return f"{beside} (without a budget {without}); {seen}"
+
+
+@check("hogs-drain", "a drain of at most 2 s beside 98 hogs is over in 2.5 s", needs=NEEDS, program="crowded")
+def hogs_drain():
+    with Server(prefix=SERVER, program="crowded") as server, Hogs(server.address, HOGS) as hogs:
+        hogs.wait_until_answered()
+        seconds = seconds_to_end(server)
+        expect(seconds <= DRAIN + GRACE, f"{over_after(seconds)}, {DRAIN + GRACE} s allowed")
+        server.expect_no_panic()
+        seen = server.expect_all_terminated()
+    with Server(*UNBOUNDED, prefix=SERVER, program="crowded") as server, Hogs(server.address, HOGS):
+        time.sleep(0.5)
+        without = seconds_to_end(server)
+        expect(without > DRAIN + GRACE, f"these are no hogs: without a budget {over_after(without)}")
+    return f"{over_after(seconds)} (without a budget {over_after(without)}); {seen}"
+
+
+def seconds_to_end(server):
+    """Sends SIGTERM. Returns how long the server takes to end, infinite if it is still running after PATIENCE."""
+    start = time.monotonic()
+    server.signal(signal.SIGTERM)
+    with contextlib.suppress(Failure):
+        server.wait(PATIENCE)
+        return time.monotonic() - start
+    return math.inf
+
+
+def over_after(seconds):
+    """The text for a result of `seconds_to_end`."""
+    return f"not over after {PATIENCE:.0f} s" if math.isinf(seconds) else f"over after {seconds:.2f} s"
+
+
+def calm_listener(server):
+    """The address of the second listener of crowded.rs."""
+    found = re.search(r"^also listening on (.+):(\d+)$", server.output(), re.MULTILINE)
+    expect(found, f"no second address: {server.output()!r}")
+    return found[1], int(found[2])
+
+
+@check("fast-reader", "one connection reads echoes of 1 MB, 16 under way, as fast as it can: another's p99 is at most 2 ms", needs=NEEDS)
+def fast_reader():
+    with Server("--len", 4, "--max-packet", 2 * MEGABYTE, prefix=SERVER) as server:
+        return beside_a_reader(server, "packet")
+
+
+@check("reader-of-values", "the same with requests of 9 bytes, each answered with 1 MB", needs=NEEDS, program="crowded")
+def reader_of_values():
+    with Server("--len", 4, "--work", 0, prefix=SERVER, program="crowded") as server:
+        return beside_a_reader(server, "value")
+
+
+def beside_a_reader(server, request):
+    """Measures a client beside a fast reader, then stops the server."""
+    with Bystander(server, width=4) as bystander:
+        alone = bystander.measure("requests", 1)
+        with Reader(server.address, request) as reader:
+            start, before = time.monotonic(), reader.received()
+            beside = bystander.measure("requests", 3)
+            rate = (reader.received() - before) / (time.monotonic() - start) / MEGABYTE
+    expect_within(BESIDE_A_READER, beside.p99(), f"99 % of requests beside {rate:.0f} MB/s")
+    expect(rate > READER_RATE, f"only {rate:.0f} MB/s")
+    return f"{beside} (alone {alone}) beside {rate:.0f} MB/s; {server.stop()}"
