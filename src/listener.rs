@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use slab::Slab;
 
-use self::accepting::Accepting;
+use self::accepting::{ACCEPT_PAUSE, Accepting};
 use self::broadcast::Broadcast;
 use self::queues::Lists;
 use crate::acceptor::Acceptor;
@@ -189,10 +189,10 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         *generation = generation.wrapping_add(1);
         self.profile.counters.open.sub(1);
         self.admission.leave(self.profile.shard);
-        // A descriptor is free again, so the pause in accepting ends early. That happens once
-        // until a connection is accepted: frequent closes must not make a busy loop.
-        if !self.accepting.retried {
-            self.accepting.retried = self.end_pause(state);
+        // A descriptor is free again, so the pause in accepting ends early. That happens once in
+        // the time of a pause: frequent closes must not make a busy loop.
+        if state.now() >= self.accepting.early_try_from && self.end_pause(state) {
+            self.accepting.early_try_from = state.now().after(ACCEPT_PAUSE);
         }
     }
 }
@@ -273,7 +273,6 @@ impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
             Timer::User { index, .. } => self.user_timer(state, index),
             Timer::Accept { .. } => {
                 self.accepting.pause = None;
-                self.accepting.retried = false;
             }
             Timer::ShutdownDelay | Timer::Trim => {}
             Timer::Drain { .. } => {

@@ -45,7 +45,8 @@ pub(crate) const FLUSH_AT: usize = 256 * 1024;
 /// In bytes. The most output of one connection that one turn writes, and at most one answer more.
 const OUTPUT_BUDGET: usize = 256 * 1024;
 
-/// In bytes. Smaller reads and writes are not counted.
+/// In bytes. Smaller reads and writes take no time of their own: the budgets of packets and of output
+/// bound how many there are.
 const COUNTED_FROM: usize = 1024;
 
 /// See the module's documentation.
@@ -209,13 +210,12 @@ impl LoopState {
         self.time.spend(packets as usize);
     }
 
-    /// Counts bytes that the kernel has taken for the connection that is being worked on. Few bytes
-    /// do not count: the budget of packets bounds how often a few are written.
+    /// Counts bytes that the kernel has taken for the connection that is being worked on.
     #[inline]
     pub(crate) fn wrote(&mut self, bytes: usize) {
+        self.output_left = self.output_left.saturating_sub(bytes);
         if bytes >= COUNTED_FROM {
             self.time.spend_bytes(bytes);
-            self.output_left = self.output_left.saturating_sub(bytes);
         }
     }
 

@@ -54,7 +54,7 @@ const LISTS: usize = 386;
 const NIL: u32 = u32::MAX; // the end of a list
 
 /// A point in monotonic time, in wheel ticks of one millisecond since the reactor's start.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tick(pub u64);
 
 impl Tick {

@@ -12,7 +12,7 @@ use std::io;
 use std::time::Duration;
 
 use super::Listener;
-use super::accepting::FULL_ROUNDS;
+use super::accepting::{ACCEPT_PAUSE, FULL_ROUNDS};
 use crate::acceptor::{self, AcceptFault, Acceptor};
 use crate::admission::Listening;
 use crate::endpoint::Endpoint;
@@ -26,8 +26,6 @@ use crate::stream::Stream;
 use crate::time_budget::Phase;
 use crate::token;
 
-/// How long accepting pauses after the system had no resources for a connection.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// After this many failures in a row accepting pauses, even if each of them concerns a single
 /// connection. The kernel may refuse before it takes a connection out of the backlog, and would do
 /// so for ever.
@@ -101,7 +99,6 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
             match socket.accept(&self.profile.options) {
                 Ok((stream, peer_addr)) => {
                     self.assign(state, stream, peer_addr);
-                    self.accepting.retried = false;
                     self.accepting.failures = 0;
                     taken += 1;
                 }

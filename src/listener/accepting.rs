@@ -1,6 +1,11 @@
 //! How many connections to accept in one turn, and when to accept none.
 
-use crate::wheel::TimerKey;
+use std::time::Duration;
+
+use crate::wheel::{Tick, TimerKey};
+
+/// How long accepting pauses after the system had no resources for a connection.
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The quota grows fourfold after this many full rounds: consecutive turns that filled their quota.
 pub(super) const FULL_ROUNDS: u32 = 4;
@@ -13,9 +18,9 @@ pub(super) struct Accepting {
     pub(super) ready: bool,
     /// The timer that ends the pause after a lack of resources. `None` without a pause.
     pub(super) pause: Option<TimerKey>,
-    /// A connection that ended during a pause has caused an early try, and nothing has been accepted
-    /// since.
-    pub(super) retried: bool,
+    /// A connection that ends in a pause causes an early try, if the one before was at this time or
+    /// earlier.
+    pub(super) early_try_from: Tick,
     /// Consecutive calls of `accept` that failed, since the last pause.
     pub(super) failures: u32,
     /// The listening socket has failed. The listener drains.

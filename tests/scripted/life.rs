@@ -179,12 +179,13 @@ fn a_free_slot_allows_one_early_try_per_pause() {
     conclude(&harness);
 }
 
-/// Goal: each pause in accepting has its own early try. Method: two pauses; the first one ends early,
-/// because the early try succeeds.
+/// Goal: each pause in accepting has its own early try, if the one before is not recent. Method: two
+/// pauses, 100 ms apart; the first one ends early, because the early try succeeds.
 #[test]
 fn an_early_try_that_succeeds_leaves_the_next_pause_its_own() {
     let (harness, _) = echo(options());
     for _ in 0..2 {
+        harness.advance(ms(100));
         let other = harness.connect();
         harness.fail_next_accept(ErrorKind::OutOfMemory);
         let next = harness.connect();
