@@ -107,7 +107,8 @@ impl Member {
             // been called yet. Until the retry, the handler reads nothing: it cannot know whether
             // the next line is a name or text.
             ctx.pause_reading();
-            ctx.send_after(RETRY_DELAY, Note::RetryName(name.to_owned()));
+            // It is the only timer of this connection, so the maximum is not reached.
+            let _ = ctx.send_after(RETRY_DELAY, Note::RetryName(name.to_owned()));
             return Action::Continue;
         }
         self.join(name, ctx)

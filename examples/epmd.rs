@@ -171,7 +171,8 @@ impl Client {
         let creation = self.registry.borrow_mut().register(name, node);
         if creation.is_none() && !is_last_try {
             ctx.pause_reading();
-            ctx.send_after(RETRY_DELAY, TryAgain(request.to_vec()));
+            // It is the only timer of this connection, so the maximum is not reached.
+            let _ = ctx.send_after(RETRY_DELAY, TryAgain(request.to_vec()));
             return Action::Continue;
         }
         let failed = u8::from(creation.is_none());

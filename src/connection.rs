@@ -18,6 +18,7 @@ use crate::flags::flag_set;
 use crate::framing::{Framing, Notes};
 use crate::life::{Ending, Life};
 use crate::reason::CloseReason;
+use crate::timers::List;
 use crate::wheel::Tick;
 
 flag_set! {
@@ -197,14 +198,14 @@ impl Connection {
         self.cold.get_or_insert_default()
     }
 
-    /// The head of the list of this connection's timers. `None` if nothing has made the list.
-    pub(crate) fn first_timer(&mut self) -> Option<&mut u32> {
-        self.cold.as_mut().map(|cold| &mut cold.first_timer)
+    /// The list of this connection's timers. `None` if nothing has made it.
+    pub(crate) fn timers_if_any(&mut self) -> Option<&mut List> {
+        self.cold.as_mut().map(|cold| &mut cold.timers)
     }
 
-    /// The head of the list of this connection's timers. Makes the list if there is none.
-    pub(crate) fn timers(&mut self) -> &mut u32 {
-        &mut self.cold().first_timer
+    /// The list of this connection's timers. Makes it if there is none.
+    pub(crate) fn timers(&mut self) -> &mut List {
+        &mut self.cold().timers
     }
 
     // ---- in ----
@@ -236,8 +237,8 @@ impl Connection {
         if bytes.is_empty() && self.input.is_none() {
             return;
         }
-        let input = self.input.get_or_insert_with(|| pool.take_buffer());
-        input.append(bytes);
+        let input = self.input.get_or_insert_with(|| pool.take_buffer(bytes.len()));
+        input.append(bytes, pool);
         (input.scanned, input.need, input.notes) = (scanned, need, *notes);
     }
 

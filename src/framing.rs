@@ -37,7 +37,7 @@ pub(crate) use framer::Notes;
 pub use framer::{Decode, Deframe, Enframe, Framer, Output, Partial, Raw};
 pub use length_field::{FramingProblem, LengthField};
 pub use lines::Lines;
-pub use prefix::Prefix;
+pub use prefix::{Prefix, Shape};
 
 /// How a connection's bytes are cut into packets, in both directions. Cheap to clone.
 ///
@@ -203,11 +203,8 @@ impl Framing {
         }
     }
 
-    /// Bytes that `payload` takes as one frame. May append any bytes to `scratch`.
-    ///
-    /// # Errors
-    ///
-    /// As [`encode`](Self::encode).
+    /// Bytes that `payload` takes as one frame. May append any bytes to `scratch`. Fails as
+    /// [`encode`](Self::encode) does.
     pub(crate) fn framed_len(
         &self,
         payload: &[u8],
@@ -237,6 +234,14 @@ impl Framing {
     /// limit.
     pub fn max_frame_out(&self) -> Option<usize> {
         self.output.max().map(|max| max.saturating_add(self.output.overhead()))
+    }
+
+    /// The most bytes that are kept while a packet is incomplete. `None`: no packet is ever
+    /// incomplete. Without the exact length, as many bytes are added as wait already.
+    pub(crate) fn max_kept(&self) -> Option<usize> {
+        let frame = self.input.max()?.saturating_add(self.input.overhead());
+        let is_exact = matches!(self.input, Side::Field(_));
+        Some(if is_exact { frame } else { frame.saturating_mul(2) })
     }
 
     /// Checks that the framing can work. Listeners call this before they listen.
@@ -440,17 +445,4 @@ impl Enframe for Framing {
             known => known.overhead(),
         }
     }
-}
-
-/// The part of a [`Framing`] that the compiler can know: its input, then its output.
-#[derive(Debug, Copy, Clone)]
-pub enum Shape {
-    /// Plain one-byte prefixes.
-    U8(Prefix<1>, Prefix<1>),
-    /// Plain two-byte prefixes.
-    U16(Prefix<2>, Prefix<2>),
-    /// Plain four-byte prefixes.
-    U32(Prefix<4>, Prefix<4>),
-    /// Any other framing. The [`Framing`] itself decodes and encodes.
-    Other,
 }

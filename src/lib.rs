@@ -155,9 +155,11 @@
 //!   life             how far a connection has come, and each step it can take
 //!   timers           the handlers' own timers
 //!   buffer           bytes that wait
+//!   heap_top         makes glibc return freed memory to the system
 //!   framing          packets out of bytes, bytes out of packets
 //!   reason           why a connection ended, or why a packet or a message failed
 //!   wheel            many deadlines, one question: which are due?
+//!   pages            a slab that frees the memory of a burst
 //!   flags            sets of flags that cannot be mixed
 //!   guard            catches the panics of your code
 //!   text             keeps text that others wrote on one line
@@ -216,9 +218,11 @@ mod connection;
 mod life;
 mod timers;
 mod buffer;
+mod heap_top;
 mod framing;
 mod reason;
 mod wheel;
+mod pages;
 mod flags;
 mod guard;
 mod text;
@@ -236,7 +240,7 @@ pub use loop_metrics::{Histogram, LoopStats};
 pub use mailbox::Address;
 pub use options::{Findings, ListenerOptions, OptionsWarning, ReactorOptions};
 pub use reactor::Reactor;
-pub use reason::{CloseReason, FrameError, MessageError, SendError};
+pub use reason::{CloseReason, FrameError, MessageError, SendError, TimerError};
 pub use shards::Shards;
 pub use stats::{CloseKind, Stats};
 pub use status::ListenerState;

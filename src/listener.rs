@@ -16,12 +16,11 @@ mod broadcast;
 mod drain;
 mod messages;
 mod queues;
+mod trim;
 
 use std::any::Any;
 use std::collections::VecDeque;
 use std::time::Duration;
-
-use slab::Slab;
 
 use self::accepting::{ACCEPT_PAUSE, Accepting};
 use self::broadcast::Broadcast;
@@ -36,6 +35,7 @@ use crate::listener_shared::ListenerShared;
 use crate::logging::{LogGate, WATCH_CURE};
 use crate::loop_state::{LoopState, Timer};
 use crate::mailbox::Envelope;
+use crate::pages::Pages;
 use crate::peer::{Marks, Peer, Swept};
 use crate::peer_cx::{Discarded, PeerCx};
 use crate::phases::AnyListener;
@@ -64,7 +64,7 @@ struct Draining {
 
 /// The parts of a listener that are borrowed for work on its peers.
 type Lent<'a, H, A> = (
-    &'a mut Slab<Peer<H, <A as Acceptor>::Stream>>,
+    &'a mut Pages<Peer<H, <A as Acceptor>::Stream>>,
     &'a mut Lists,
     PeerCx<'a, <H as Handler>::Message>,
 );
@@ -77,12 +77,17 @@ pub(crate) struct Listener<H: Handler, A: Acceptor> {
     listening: Option<Listening<A>>,
     factory: Factory<H>,
     accepting: Accepting,
-    pub(crate) peers: Slab<Peer<H, A::Stream>>,
+    pub(crate) peers: Pages<Peer<H, A::Stream>>,
     /// One per slot ever used. It changes whenever the slot's owner changes.
     generations: Vec<u32>,
+    /// The generation of a slot that was not in use before. It is above each generation that a trim
+    /// has forgotten.
+    first_generation: u32,
     lists: Lists,
     pub(crate) timers: Timers<H::Message>,
     inbox: VecDeque<Envelope<H::Message>>,
+    /// The most messages that the inbox had at once since the last trim.
+    inbox_peak: usize,
     broadcast: Option<Broadcast<H::Message>>,
     /// The notifier has notified the reactor, and the mailbox has not been read since.
     notified: bool,
@@ -105,10 +110,12 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
             listening,
             factory,
             accepting: Accepting::default(),
-            peers: Slab::new(),
+            peers: Pages::new(),
             generations: Vec::new(),
+            first_generation: 0,
             lists: Lists::default(),
             inbox: VecDeque::new(),
+            inbox_peak: 0,
             broadcast: None,
             notified: false,
             gate: LogGate::default(),
@@ -316,8 +323,29 @@ impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
                 Swept::Waits => {}
             }
             if state.is_share_over(1) {
-                return;
+                break;
             }
+        }
+        self.ask_for_trim(state);
+    }
+
+    fn trim(&mut self, state: &mut LoopState) -> usize {
+        self.trim_memory(state)
+    }
+
+    fn timer_moved(&mut self, timer: Timer, entry: TimerKey) {
+        match timer {
+            Timer::Peer { key, .. } => {
+                if let Some(peer) = self.peers.get_mut(key as usize) {
+                    peer.timer_moved(entry);
+                }
+            }
+            Timer::User { index, .. } => self.timers.moved(index, entry),
+            Timer::Accept { .. } => self.accepting.pause = Some(entry),
+            Timer::Drain { .. } => {
+                self.draining.get_or_insert_default().deadline = Some(entry);
+            }
+            Timer::ShutdownDelay | Timer::Trim => {}
         }
     }
 

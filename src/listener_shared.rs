@@ -26,6 +26,8 @@ pub(crate) struct ListenerShared<M> {
     /// The shape of that framing, computed once.
     pub(crate) shape: Shape,
     pub(crate) limits: Limits,
+    /// See [`ListenerOptions::read_at_once`].
+    pub(crate) read_at_once: usize,
     pub(crate) mailbox: Arc<Mailbox<M>>,
     pub(crate) counters: Arc<Counters>,
     /// The handle of the reactor, for callbacks.

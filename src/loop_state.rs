@@ -14,7 +14,7 @@ use crate::options::ReactorOptions;
 use crate::poller::Registry;
 use crate::sync::Arc;
 use crate::time_budget::{FIRST_SLICE, Phase, SLICE, TimeBudget};
-use crate::wheel::{Tick, Wheel};
+use crate::wheel::{Tick, TimerKey, Wheel};
 
 /// What an entry of the wheel is for. An owner cancels its entries when it goes, so no generation
 /// is needed here.
@@ -30,9 +30,12 @@ pub(crate) enum Timer {
     Drain { listener: u16 },
     /// The `shutdown_delay` is over: the listening sockets close.
     ShutdownDelay,
-    /// The pool gives back memory that it has not needed lately.
+    /// Memory that was not needed lately goes back to the system.
     Trim,
 }
+
+/// `worst_case_memory` counts on it.
+const _: () = assert!(size_of::<Timer>() <= size_of::<u64>());
 
 /// Memory that is not needed for this long goes back to the system. A service with bursts every few
 /// seconds keeps the memory that its bursts need.
@@ -265,7 +268,7 @@ impl LoopState {
         self.clock.instant(self.now)
     }
 
-    /// Plans a trim of the pool, if the pool holds enough: a timer for a little is not worth it.
+    /// Plans a trim if there is enough memory to give back: a timer for a little is not worth it.
     #[inline]
     pub(crate) fn plan_trim(&mut self) {
         if !self.trim_armed && self.pool.wants_trim() {
@@ -274,15 +277,29 @@ impl LoopState {
         }
     }
 
-    /// The number of entries in the wheel, without the pool's own.
+    /// Asks for a trim if it is worth it for the wheel, or for `spare` bytes of a listener.
+    pub(crate) fn ask_for_trim(&mut self, spare: usize) {
+        self.pool.note_spare(spare + self.wheel.spare());
+    }
+
+    /// The number of entries in the wheel, without that of the trim.
     pub(crate) fn deadlines(&self) -> usize {
         self.wheel.len() - usize::from(self.trim_armed)
     }
 
-    /// Trims the pool, because the time planned for it has come.
-    pub(crate) fn trim(&mut self) {
+    /// Begins a trim, because the time planned for it has come. The listeners are trimmed next.
+    pub(crate) fn begin_trim(&mut self) {
         self.trim_armed = false;
+        self.wheel.unreserve();
+    }
+
+    /// Trims the wheel, then the pool, which returns to the system what all of them have freed.
+    /// Calls `moved` for each timer whose entry in the wheel has another key. The listeners still
+    /// have `spare` bytes for a later trim.
+    pub(crate) fn trim(&mut self, spare: usize, moved: impl FnMut(Timer, TimerKey)) {
+        self.wheel.trim(moved);
         self.pool.trim();
+        self.ask_for_trim(spare);
     }
 
     /// Empties `out`, and gives back the memory that one large answer took.
@@ -297,7 +314,6 @@ impl LoopState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::buffer::Buffer;
     use crate::clock::ManualClock;
 
     fn by_hand(hand: &ManualClock) -> LoopState {
@@ -338,18 +354,16 @@ mod tests {
         let mut state = by_hand(&hand);
         state.plan_trim();
         assert_eq!(state.wheel.len(), 0, "nothing to trim");
-        for _ in 0..4 {
-            let mut buffer: Box<Buffer> = Box::default();
-            buffer.append(&[7; Pool::TRIM_FROM / 4]);
-            state.pool.give_buffer(buffer);
-        }
+        let buffers = [(); 4].map(|()| state.pool.take_buffer(Pool::TRIM_FROM / 4));
+        buffers.into_iter().for_each(|buffer| state.pool.give_buffer(buffer));
         for left in [Pool::TRIM_FROM, 0] {
             state.plan_trim();
             state.plan_trim();
             assert_eq!(state.wheel.len(), 1, "one trim is planned");
             assert_eq!(fired(&mut state, &hand, TRIM_EVERY - tick), None);
             assert_eq!(fired(&mut state, &hand, tick), Some(Timer::Trim));
-            state.trim();
+            state.begin_trim();
+            state.trim(0, |_, _| ());
             assert_eq!(state.pool.held(), left);
         }
         state.plan_trim();

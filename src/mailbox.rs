@@ -135,6 +135,16 @@ pub(crate) struct Mailbox<M> {
 }
 
 impl<M> Mailbox<M> {
+    /// The most bytes of memory for the entries of a mailbox of this capacity: the queue that fills
+    /// and the queue that is read, each of which doubles as it grows.
+    pub(crate) const fn most_memory(capacity: usize) -> usize {
+        let entries = match capacity.checked_next_power_of_two() {
+            Some(entries) => entries,
+            None => usize::MAX,
+        };
+        entries.saturating_mul(2 * size_of::<Envelope<M>>())
+    }
+
     /// `refused` is called for every message that is refused because the mailbox is full.
     pub(crate) fn new(
         serial: u64,
@@ -176,6 +186,11 @@ impl<M> Mailbox<M> {
         let mut contents = self.contents();
         std::mem::swap(&mut contents.queue, into);
         self.taken.store(self.taken.load(Ordering::Relaxed) + into.len(), Ordering::Relaxed);
+    }
+
+    /// Frees the memory for more than `most` messages.
+    pub(crate) fn shrink(&self, most: usize) {
+        self.contents().queue.shrink_to(most);
     }
 
     /// One message that was taken has been delivered or dropped.

@@ -4,6 +4,7 @@
 //! [`ReactorOptions::check`] find every error in them, and every value that may be unintended.
 
 mod listener;
+mod memory;
 mod reactor;
 mod check;
 

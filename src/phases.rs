@@ -9,6 +9,7 @@ use crate::loop_state::{LoopState, Timer};
 use crate::poller::Readiness;
 use crate::status::Status;
 use crate::sync::Arc;
+use crate::wheel::TimerKey;
 
 /// A listener, independent of the handler's type. It has one method for each phase of the turn, and
 /// methods for commands.
@@ -23,6 +24,11 @@ pub(crate) trait AnyListener {
     fn expire(&mut self, state: &mut LoopState, timer: Timer);
     fn flush(&mut self, state: &mut LoopState);
     fn sweep(&mut self, state: &mut LoopState);
+    /// Frees memory that was not needed since the last trim. Returns how many bytes a later trim may
+    /// free.
+    fn trim(&mut self, state: &mut LoopState) -> usize;
+    /// Notes that the wheel's entry for `timer` has another key.
+    fn timer_moved(&mut self, timer: Timer, entry: TimerKey);
     /// Whether there is work that needs no event.
     fn is_busy(&self) -> bool;
 

@@ -13,6 +13,7 @@ mod commands;
 mod probe;
 mod shutdown;
 mod stage;
+mod trim;
 
 use std::fmt;
 use std::io::ErrorKind;
@@ -316,7 +317,7 @@ impl Reactor {
                     }
                 }
                 Timer::ShutdownDelay => self.delay_is_over(),
-                Timer::Trim => self.state.trim(),
+                Timer::Trim => self.trim(),
             }
             if self.state.is_share_over(1) {
                 break;

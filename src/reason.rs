@@ -135,6 +135,32 @@ impl<M> MessageError<M> {
     }
 }
 
+/// Why [`Context::send_after`](crate::Context::send_after) refused a timer. The error gives the
+/// message back, unchanged.
+#[derive(Copy, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TimerError<M> {
+    /// The connection has [`max_timers`](crate::ListenerOptions::max_timers) timers.
+    #[error("the connection has {max} timers, which is the maximum")]
+    Full {
+        /// The message that was refused.
+        message: M,
+        /// The maximum: `max_timers`.
+        max: usize,
+    },
+}
+
+debug_as_display!(TimerError<M> { Full { message, max }, });
+
+impl<M> TimerError<M> {
+    /// The message that was refused.
+    pub fn into_message(self) -> M {
+        match self {
+            Self::Full { message, .. } => message,
+        }
+    }
+}
+
 /// Why a connection ended. [`terminate`](crate::Handler::terminate) gets it, exactly once.
 ///
 /// By cause:

@@ -156,6 +156,7 @@ impl Handle {
                 shape: framing.shape(),
                 framing,
                 limits: ListenerShared::<M>::limits(&options),
+                read_at_once: options.read_at_once(),
                 options: options.clone(),
                 mailbox,
                 counters: Arc::clone(counters),

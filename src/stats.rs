@@ -108,6 +108,8 @@ counters! {
     expect_timeouts,
     /// Packets refused with a `SendError`.
     refused_sends,
+    /// Timers refused with a `TimerError`.
+    refused_timers,
     /// Messages handed to `handle_info`, timers of `send_after` included.
     messages,
     /// Messages dropped because their connection had ended when they arrived.

@@ -3,8 +3,7 @@
 //! The wheel holds the deadlines. This module holds the messages. It also keeps a list of timers
 //! per connection, so that the timers of a connection are removed when it ends.
 
-use slab::Slab;
-
+use crate::pages::Pages;
 use crate::wheel::{Tick, TimerKey};
 
 /// The id of a timer set with [`send_after`](crate::Context::send_after). Pass it to
@@ -21,7 +20,30 @@ pub struct TimerId {
 }
 
 /// The index of no timer: it ends a connection's list.
-pub(crate) const NONE: u32 = u32::MAX;
+const NONE: u32 = u32::MAX;
+
+/// The timers of one connection.
+#[derive(Debug)]
+pub(crate) struct List {
+    first: u32,
+    len: u32,
+}
+
+impl List {
+    pub(crate) fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+impl Default for List {
+    fn default() -> Self {
+        Self { first: NONE, len: 0 }
+    }
+}
 
 #[derive(Debug)]
 struct UserTimer<M> {
@@ -46,15 +68,18 @@ pub(crate) struct Removed<M> {
 /// All user timers of one listener's connections.
 #[derive(Debug)]
 pub(crate) struct Timers<M> {
-    entries: Slab<UserTimer<M>>,
+    entries: Pages<UserTimer<M>>,
     serial: u32,
     /// The serial of the listener's part.
     listener: u64,
 }
 
 impl<M> Timers<M> {
+    /// Bytes of memory for each timer.
+    pub(crate) const EACH: usize = Pages::<UserTimer<M>>::EACH;
+
     pub(crate) fn new(listener: u64) -> Self {
-        Self { entries: Slab::new(), serial: 0, listener }
+        Self { entries: Pages::new(), serial: 0, listener }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -66,23 +91,42 @@ impl<M> Timers<M> {
         index(self.entries.vacant_key())
     }
 
-    /// Adds a timer to the front of the list that begins at `first`.
+    /// Bytes that a [`trim`](Self::trim) may free.
+    pub(crate) fn spare(&self) -> usize {
+        self.entries.spare()
+    }
+
+    /// Frees the memory that was not needed since the last trim.
+    pub(crate) fn trim(&mut self) {
+        self.entries.trim();
+    }
+
+    /// Notes that the entry of the timer `index` in the wheel has another key.
+    pub(crate) fn moved(&mut self, index: u32, wheel: TimerKey) {
+        if let Some(entry) = self.entries.get_mut(index as usize) {
+            entry.wheel = wheel;
+        }
+    }
+
+    /// Adds a timer to the front of `list`.
     pub(crate) fn insert(
         &mut self,
         peer: u32,
-        first: &mut u32,
+        list: &mut List,
         at: Tick,
         wheel: TimerKey,
         message: M,
     ) -> TimerId {
         self.serial = self.serial.wrapping_add(1);
         let serial = self.serial;
-        let entry = UserTimer { message, at, wheel, peer, serial, previous: NONE, next: *first };
+        let entry =
+            UserTimer { message, at, wheel, peer, serial, previous: NONE, next: list.first };
         let index = index(self.entries.insert(entry));
-        if let Some(next) = self.entries.get_mut(*first as usize) {
+        if let Some(next) = self.entries.get_mut(list.first as usize) {
             next.previous = index;
         }
-        *first = index;
+        list.first = index;
+        list.len += 1;
         TimerId { index, serial, listener: self.listener }
     }
 
@@ -94,9 +138,9 @@ impl<M> Timers<M> {
             && id.listener == self.listener
     }
 
-    /// Removes the timer `id` from the list that begins at `first`.
-    pub(crate) fn remove(&mut self, id: TimerId, first: &mut u32) -> Removed<M> {
-        self.remove_at(id.index, first)
+    /// Removes the timer `id` from `list`.
+    pub(crate) fn remove(&mut self, id: TimerId, list: &mut List) -> Removed<M> {
+        self.remove_at(id.index, list)
     }
 
     /// The key of the connection that owns the timer `index`.
@@ -104,20 +148,21 @@ impl<M> Timers<M> {
         self.entries[index as usize].peer
     }
 
-    /// Removes the first timer of the list that begins at `first`.
-    pub(crate) fn pop(&mut self, first: &mut u32) -> Option<Removed<M>> {
-        (*first != NONE).then(|| self.remove_at(*first, first))
+    /// Removes the first timer of `list`.
+    pub(crate) fn pop(&mut self, list: &mut List) -> Option<Removed<M>> {
+        (list.first != NONE).then(|| self.remove_at(list.first, list))
     }
 
-    /// Removes the timer `index` from the list that begins at `first`.
-    pub(crate) fn remove_at(&mut self, index: u32, first: &mut u32) -> Removed<M> {
-        let entry = self.entries.remove(index as usize);
+    /// Removes the timer `index` from `list`.
+    pub(crate) fn remove_at(&mut self, index: u32, list: &mut List) -> Removed<M> {
+        let entry = self.entries.remove(index as usize).expect("the timer is armed");
+        list.len -= 1;
         if let Some(next) = self.entries.get_mut(entry.next as usize) {
             next.previous = entry.previous;
         }
         match self.entries.get_mut(entry.previous as usize) {
             Some(previous) => previous.next = entry.next,
-            None => *first = entry.next,
+            None => list.first = entry.next,
         }
         Removed { message: entry.message, at: entry.at, wheel: entry.wheel }
     }

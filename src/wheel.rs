@@ -22,7 +22,7 @@
 //! closer: at most five moves between `arm` and firing. A deadline more than 63 top-level slots
 //! away waits in the farthest slot. When the wheel reaches that slot, the timer is sorted again.
 //!
-//! A slot is a doubly linked list through one slab. So the cost of arming, cancelling and re-arming
+//! A slot is a doubly linked list through one vector. So the cost of arming, cancelling and re-arming
 //! does not depend on the number of timers. One bit per slot says whether its list is empty. So the
 //! search for the next slot reads six words and walks no list. If the clock leaps over hours, the
 //! wheel pays for the slots with timers, not for the time that passed.
@@ -32,15 +32,20 @@
 //! armed meanwhile for a later time go to other slots. The remaining timers of this slot are sorted
 //! before the wheel reaches those slots.
 //!
+//! The vector keeps the memory that its timers needed until [`Wheel::trim`] moves them to a shorter
+//! one. Then keys change, and the owners of the timers are told.
+//!
 //! **Invariants**, checked by [`Wheel::invariants`]:
 //!
-//! - Every slab entry is in exactly one list. A slot's bit is set if and only if its list has
-//!   entries.
+//! - Every armed entry is in exactly one list, every other entry in the list of free ones. A slot's
+//!   bit is set if and only if its list has entries.
 //! - A slot with entries lies ahead of `now`, except `draining`, whose first tick *is* `now`.
 //! - An entry's deadline is not before its slot's first tick. Below the top level it is not after
 //!   its slot's last tick. So the lowest level with entries holds the earliest slot.
 
-use slab::Slab;
+mod invariants;
+mod trim;
+
 use std::time::Duration;
 
 const LEVELS: usize = 6;
@@ -51,6 +56,8 @@ const SLOTS: u64 = 1 << DIGIT;
 const DUE: u16 = 384;
 const NEVER: u16 = 385;
 const LISTS: usize = 386;
+/// The slot of an entry that is free.
+const FREE: u16 = u16::MAX;
 const NIL: u32 = u32::MAX; // the end of a list
 
 /// A point in monotonic time, in wheel ticks of one millisecond since the reactor's start.
@@ -119,7 +126,14 @@ pub struct Wheel<T> {
     /// One bit per slot, one word per level. A bit is set while its slot has entries.
     occupied: [u64; LEVELS],
     lists: [List; LISTS],
-    entries: Slab<Entry<T>>,
+    entries: Vec<Entry<T>>,
+    /// The first free entry. The list goes on through `next`.
+    free: u32,
+    armed: usize,
+    /// The most timers that `expire` has found armed since the last trim.
+    peak: usize,
+    /// [`make_room`](Self::make_room) was called for this many timers.
+    reserved: usize,
 }
 
 impl<T: Copy> Default for Wheel<T> {
@@ -138,26 +152,24 @@ impl<T: Copy> Wheel<T> {
             draining: DUE,
             occupied: [0; LEVELS],
             lists: [List { head: NIL, tail: NIL }; LISTS],
-            entries: Slab::new(),
+            entries: Vec::new(),
+            free: NIL,
+            armed: 0,
+            peak: 0,
+            reserved: 0,
         }
-    }
-
-    /// Reserves memory for `timers` timers in total. Arming up to that many then allocates no
-    /// memory. Reserved memory that is not used is not resident.
-    pub fn make_room(&mut self, timers: usize) {
-        self.entries.reserve(timers.saturating_sub(self.entries.len()));
     }
 
     /// How many timers are armed, those for [`Tick::NEVER`] and those already due included.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.armed
     }
 
     /// Whether no timer is armed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.armed == 0
     }
 
     /// Arms a timer that fires once `expire` is given `at` or a later time.
@@ -170,10 +182,35 @@ impl<T: Copy> Wheel<T> {
     pub fn arm(&mut self, at: Tick, value: T) -> TimerKey {
         let slot = self.slot_for(at);
         let entry = Entry { deadline: at, prev: NIL, next: NIL, value, slot };
-        let key = u32::try_from(self.entries.insert(entry)).unwrap_or(NIL);
-        assert!(key != NIL, "the wheel is full");
+        let key = self.free;
+        let key = match self.entries.get_mut(key as usize) {
+            Some(free) => {
+                self.free = free.next;
+                *free = entry;
+                key
+            }
+            None => self.grow(entry),
+        };
+        self.armed += 1;
         self.link(key, slot);
         TimerKey(key)
+    }
+
+    #[inline(never)]
+    fn grow(&mut self, entry: Entry<T>) -> u32 {
+        let key = index(self.entries.len());
+        assert!(key != NIL, "the wheel is full");
+        self.entries.push(entry);
+        key
+    }
+
+    /// Notes that `key`, which is in no list any more, is free.
+    #[inline]
+    fn release(&mut self, key: u32) {
+        let entry = &mut self.entries[key as usize];
+        (entry.slot, entry.next) = (FREE, self.free);
+        self.free = key;
+        self.armed -= 1;
     }
 
     /// Disarms a timer and returns its value. The timer does not fire any more, even if it was due.
@@ -183,8 +220,9 @@ impl<T: Copy> Wheel<T> {
     /// If `key` is not armed.
     #[track_caller]
     pub fn cancel(&mut self, key: TimerKey) -> T {
-        let Some(entry) = self.entries.try_remove(key.0 as usize) else { not_armed(key) };
+        let Some(&entry) = self.armed(key) else { not_armed(key) };
         self.unlink(&entry);
+        self.release(key.0);
         entry.value
     }
 
@@ -196,7 +234,8 @@ impl<T: Copy> Wheel<T> {
     #[track_caller]
     pub fn rearm(&mut self, key: TimerKey, at: Tick) {
         let slot = self.slot_for(at);
-        let Some(entry) = self.entries.get_mut(key.0 as usize) else { not_armed(key) };
+        let entry = self.entries.get_mut(key.0 as usize).filter(|entry| entry.slot != FREE);
+        let Some(entry) = entry else { not_armed(key) };
         entry.deadline = at;
         // A deadline that moves a little often stays in its slot. Then no neighbour is touched.
         if entry.slot != slot {
@@ -214,14 +253,19 @@ impl<T: Copy> Wheel<T> {
     #[must_use]
     #[track_caller]
     pub fn deadline(&self, key: TimerKey) -> Tick {
-        let Some(entry) = self.entries.get(key.0 as usize) else { not_armed(key) };
+        let Some(entry) = self.armed(key) else { not_armed(key) };
         entry.deadline
     }
 
     /// The value of the timer `key`. `None` if it is not armed.
     #[must_use]
     pub fn get(&self, key: TimerKey) -> Option<T> {
-        self.entries.get(key.0 as usize).map(|entry| entry.value)
+        self.armed(key).map(|entry| entry.value)
+    }
+
+    #[inline]
+    fn armed(&self, key: TimerKey) -> Option<&Entry<T>> {
+        self.entries.get(key.0 as usize).filter(|entry| entry.slot != FREE)
     }
 
     /// The time at which `expire` next has work: to fire a timer, or to move far timers to finer
@@ -251,6 +295,7 @@ impl<T: Copy> Wheel<T> {
     /// before the latest one given counts as the latest one.
     pub fn expire(&mut self, now: Tick, budget: &mut usize) -> Option<T> {
         self.latest = self.latest.max(now.0);
+        self.peak = self.peak.max(self.armed);
         loop {
             let next = self.earliest().filter(|&(_, start)| start <= self.latest);
             let Some((slot, start)) = next else {
@@ -267,61 +312,10 @@ impl<T: Copy> Wheel<T> {
             let entry = self.entries[key as usize];
             self.unlink(&entry);
             if entry.deadline.0 <= self.now {
-                self.entries.remove(key as usize);
+                self.release(key);
                 return Some(entry.value);
             }
             self.link(key, self.slot_for(entry.deadline));
-        }
-    }
-
-    /// Checks every entry, list and bit. For tests: it takes time in proportion to `len`.
-    ///
-    /// # Panics
-    ///
-    /// If an invariant does not hold.
-    pub fn invariants(&self) {
-        assert!(self.now <= self.latest, "the wheel has turned past the clock");
-        let mut linked = 0;
-        for (slot, list) in (0u16..).zip(&self.lists) {
-            let level = usize::from(slot >> DIGIT);
-            if level < LEVELS {
-                let bit = self.occupied[level] >> (u64::from(slot) % SLOTS) & 1 == 1;
-                assert_eq!(bit, list.head != NIL, "slot {slot}: its bit contradicts its list");
-            }
-            let (mut prev, mut key) = (NIL, list.head);
-            while key != NIL {
-                let entry = &self.entries[key as usize];
-                assert_eq!((entry.slot, entry.prev), (slot, prev), "timer {key}: bad links");
-                self.check_place(slot, entry.deadline);
-                linked += 1;
-                assert!(linked <= self.len(), "slot {slot}: its list is a ring");
-                (prev, key) = (key, entry.next);
-            }
-            assert_eq!(list.tail, prev, "slot {slot}: the tail is not the last entry");
-        }
-        assert_eq!(linked, self.len(), "a timer is in no list");
-    }
-
-    fn check_place(&self, slot: u16, at: Tick) {
-        match slot {
-            DUE => assert!(at.0 <= self.now, "{at:?} is not due at {}", self.now),
-            NEVER => assert_eq!(at, Tick::NEVER),
-            _ => {
-                let shift = DIGIT * u32::from(slot >> DIGIT);
-                let here = self.now >> shift;
-                let ahead = u64::from(slot).wrapping_sub(here) % SLOTS;
-                let place = (slot, at, self.now);
-                assert!(at != Tick::NEVER, "a slot holds a timer that never fires: {place:?}");
-                assert!(here + ahead <= at.0 >> shift, "would fire late: {place:?}");
-                if shift < DIGIT * TOP {
-                    assert_eq!(here + ahead, at.0 >> shift, "would move in vain: {place:?}");
-                    assert_eq!(at.0 >> shift >> DIGIT, here >> DIGIT, "level too low: {place:?}");
-                }
-                if ahead == 0 {
-                    let start = (here << shift, slot);
-                    assert_eq!(start, (self.now, self.draining), "left behind: {place:?}");
-                }
-            }
         }
     }
 
@@ -349,7 +343,7 @@ impl<T: Copy> Wheel<T> {
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "level < 6 and index < 64")]
     fn earliest(&self) -> Option<(u16, u64)> {
-        if self.entries.is_empty() {
+        if self.is_empty() {
             return None;
         }
         if self.lists[usize::from(DUE)].head != NIL {
@@ -406,6 +400,10 @@ impl<T: Copy> Wheel<T> {
             *bits = if occupied { *bits | bit } else { *bits & !bit };
         }
     }
+}
+
+fn index(entry: usize) -> u32 {
+    u32::try_from(entry).unwrap_or(NIL)
 }
 
 #[cold]

@@ -75,8 +75,10 @@ impl Handler for Soaked {
             Some(&kind::LONG) => Action::send(self.long.clone()),
             Some(&kind::LATER) => {
                 let delay = Duration::from_millis(packet.len() as u64 % 50);
-                ctx.send_after(delay, Note::Answer(packet.to_vec()));
-                Action::Continue
+                match ctx.send_after(delay, Note::Answer(packet.to_vec())) {
+                    Ok(_) => Action::Continue,
+                    Err(_) => Action::stop(CloseReason::Custom("too many answers are due")),
+                }
             }
             Some(&kind::ELSEWHERE) => self.elsewhere(ctx, Note::Answer(packet.to_vec())),
             Some(&kind::IN_TURN) => {

@@ -191,7 +191,8 @@ impl Actor {
                 ctx.set_framing(kind.framing());
             }
             Step::After(delay, message) => {
-                self.timers.push(ctx.send_after(Duration::from_millis(delay), message));
+                // Refused at the maximum of timers.
+                self.timers.extend(ctx.send_after(Duration::from_millis(delay), message));
             }
             Step::Cancel(nth) => {
                 if let Some(at) = nth.checked_rem(self.timers.len()) {

@@ -190,7 +190,7 @@ impl Handler for Actor {
             [b'x', ..] => ctx.expect_within(Duration::from_millis(20)),
             [b'p', ..] => {
                 ctx.pause_reading();
-                ctx.send_after(Duration::from_millis(5), b'r');
+                let _ = ctx.send_after(Duration::from_millis(5), b'r');
             }
             _ => {}
         }

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use crate::framing::Framing;
 use crate::reason::CloseReason;
-use crate::timers;
+use crate::timers::List;
 use crate::wheel::Tick;
 
 /// See the module's documentation.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Cold {
     pub(super) framing: Option<Box<Framing>>,
     pub(super) timeouts: Option<Box<Timeouts>>,
@@ -22,8 +22,8 @@ pub(super) struct Cold {
     pub(super) expected: u64,
     /// It was made to expect the first packet. Most connections never need it again.
     pub(super) for_first_packet: bool,
-    /// Head of the list of this connection's timers.
-    pub(super) first_timer: u32,
+    /// The timers of the connection's handler.
+    pub(super) timers: List,
 }
 
 impl Cold {
@@ -32,21 +32,7 @@ impl Cold {
         self.framing.is_none()
             && self.timeouts.is_none()
             && self.reason.is_none()
-            && self.first_timer == timers::NONE
-    }
-}
-
-impl Default for Cold {
-    fn default() -> Self {
-        Self {
-            framing: None,
-            timeouts: None,
-            reason: None,
-            heard: Tick(0),
-            expected: 0,
-            for_first_packet: false,
-            first_timer: timers::NONE,
-        }
+            && self.timers.is_empty()
     }
 }
 

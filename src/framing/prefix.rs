@@ -97,3 +97,16 @@ impl<const WIDTH: usize> Enframe for Prefix<WIDTH> {
         Ok(())
     }
 }
+
+/// The part of a [`Framing`](super::Framing) that the compiler can know: its input, then its output.
+#[derive(Debug, Copy, Clone)]
+pub enum Shape {
+    /// Plain one-byte prefixes.
+    U8(Prefix<1>, Prefix<1>),
+    /// Plain two-byte prefixes.
+    U16(Prefix<2>, Prefix<2>),
+    /// Plain four-byte prefixes.
+    U32(Prefix<4>, Prefix<4>),
+    /// Any other framing. The [`Framing`](super::Framing) itself decodes and encodes.
+    Other,
+}

@@ -1,15 +1,15 @@
 //! What a callback may do before it returns an action.
 
+mod send;
+
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
-use super::action::{Action, Packet};
+use super::action::Packet;
 use super::pass_through::PassThrough;
 use crate::connection::{Connection, Flags};
 use crate::endpoint::Endpoint;
-use crate::framing::{Enframe, Framing, Shape};
+use crate::framing::Framing;
 use crate::guard::Panics;
 use crate::handle::Handle;
 use crate::identity::{ConnectionId, Identity};
@@ -17,7 +17,7 @@ use crate::listener_shared::ListenerShared;
 use crate::loop_state::{LoopState, Timer};
 use crate::mailbox::Address;
 use crate::peer_cx::PeerCx;
-use crate::reason::{FrameError, SendError};
+use crate::reason::{SendError, TimerError};
 use crate::stream::Stream;
 use crate::sync::Arc;
 use crate::timers::{TimerId, Timers};
@@ -53,7 +53,8 @@ use crate::timers::{TimerId, Timers};
 ///
 /// fn answer<'a>(packet: &'a [u8], ctx: &mut Context<'_, &'static str>) -> Action<'a> {
 ///     // After one second `handle_info` gets `Info::Message("expired")`.
-///     ctx.send_after(Duration::from_secs(1), "expired");
+///     let timer = ctx.send_after(Duration::from_secs(1), "expired");
+///     debug_assert!(timer.is_ok(), "a connection may have max_timers of them");
 ///     match ctx.send("the request was:") {
 ///         Ok(()) => Action::send(packet),
 ///         Err(error) => Action::stop(error.into()),
@@ -166,13 +167,23 @@ impl<M> Context<'_, M> {
     ///
     /// `delay` is rounded up to whole milliseconds. The message never arrives early. If the
     /// connection ends first, the message is dropped. With `Duration::MAX` it never arrives.
-    pub fn send_after(&mut self, delay: Duration, message: M) -> TimerId {
+    ///
+    /// # Errors
+    ///
+    /// [`TimerError::Full`]: the connection has
+    /// [`max_timers`](crate::ListenerOptions::max_timers) timers that have neither fired nor been
+    /// cancelled. The error gives the message back.
+    pub fn send_after(&mut self, delay: Duration, message: M) -> Result<TimerId, TimerError<M>> {
+        let (max, list) = (self.profile.options.max_timers, self.conn.timers());
+        if list.len() >= max {
+            self.profile.counters.refused_timers.add(1);
+            return Err(TimerError::Full { message, max });
+        }
         let at = self.state.now().after(delay);
         let index = self.timers.next_index();
         let timer = Timer::User { listener: self.profile.slot, index };
         let wheel = self.state.wheel.arm(at, timer);
-        let first = self.conn.timers();
-        self.timers.insert(self.identity.key, first, at, wheel, message)
+        Ok(self.timers.insert(self.identity.key, list, at, wheel, message))
     }
 
     /// Cancels a timer of this connection. Returns `false` if the timer has fired, was cancelled
@@ -183,6 +194,7 @@ impl<M> Context<'_, M> {
         }
         let removed = self.timers.remove(timer, self.conn.timers());
         self.state.wheel.cancel(removed.wheel);
+        self.state.ask_for_trim(self.timers.spare());
         true
     }
 
@@ -321,128 +333,6 @@ impl<M> Context<'_, M> {
     /// Bytes of output that the kernel has not taken yet, length prefixes included.
     pub fn queued_bytes(&self) -> usize {
         self.conn.queued() + self.state.out.len() + self.pass_through.len()
-    }
-
-    /// Copies the pass-through run into the output. Other output can then follow it.
-    pub(crate) fn end_pass_through(&mut self) {
-        if self.pass_through.len() > 0 {
-            self.framed += self.pass_through.copy_to(&mut self.state.out);
-        }
-    }
-
-    /// Applies the action of a callback. After the connection was ended it has no effect.
-    pub(crate) fn apply(&mut self, action: Action<'_>) {
-        match action {
-            Action::Continue => {}
-            Action::Send(packet) => self.answer(packet),
-            Action::Stop(reason) => self.conn.close(reason),
-            Action::SendAndStop(packet, reason) => {
-                self.answer(packet);
-                self.conn.close(reason);
-            }
-        }
-    }
-
-    fn answer(&mut self, packet: Packet<'_>) {
-        if let Err(error) = self.send(packet) {
-            self.conn.close(error.into());
-        }
-    }
-
-    fn frame(&mut self, packet: Packet<'_>) -> Result<(), SendError> {
-        if !self.conn.life().may_send() {
-            return Err(SendError::Closing);
-        }
-        let payload = packet.as_slice();
-        let queued = self.queued_bytes();
-        let max = self.profile.options.max_queued;
-        let room = max.saturating_sub(queued);
-        if payload.len() > room {
-            // The user's framer may make the frame shorter than the payload.
-            let framed = self.framed_len(payload)?;
-            if framed > room {
-                return Err(self.no_room(payload.len(), framed, queued, max));
-            }
-        }
-        self.end_pass_through();
-        self.conn.insert(Flags::NO_PASS_THROUGH);
-        let framing = self.conn.framing(&self.profile.framing);
-        let before = self.state.out.len();
-        match packet {
-            Packet::Shared(bytes)
-                if bytes.len() >= Self::SHARE_FROM
-                    && framing.encode_header(bytes.len(), &mut self.state.out)? =>
-            {
-                self.share(bytes, before, queued, max)?;
-            }
-            _ => {
-                let (packet, out) = (packet.as_slice(), &mut self.state.out);
-                match (&self.profile.shape, self.conn.own_framing()) {
-                    (Shape::U16(_, prefix), None) => prefix.frame(packet, out)?,
-                    _ => framing.frame(packet, out)?,
-                }
-                let framed = self.state.out.len() - before;
-                if queued + framed > max {
-                    self.state.out.truncate(before);
-                    return Err(self.no_room(packet.len(), framed, queued, max));
-                }
-            }
-        }
-        self.framed += 1;
-        Ok(())
-    }
-
-    /// Moves all framed output, this packet's header included, to the queue, and queues `bytes`
-    /// after it.
-    fn share(
-        &mut self,
-        bytes: Bytes,
-        before: usize,
-        queued: usize,
-        max: usize,
-    ) -> Result<(), SendError> {
-        let framed = self.state.out.len() - before + bytes.len();
-        if queued + framed > max {
-            self.state.out.truncate(before);
-            return Err(self.no_room(bytes.len(), framed, queued, max));
-        }
-        let now = self.state.now();
-        let queue = self.conn.queue(now, &mut self.state.pool);
-        queue.append(&self.state.out, &mut self.state.pool);
-        queue.append_shared(bytes);
-        self.state.clear_out();
-        // The batch ends here, for two reasons: its free space has changed, and the kernel has to
-        // be offered this output before more is queued.
-        self.conn.insert(Flags::RESTART_BATCH);
-        Ok(())
-    }
-
-    /// Bytes that `payload` would take in the queue. Called only if `payload` itself does not fit.
-    #[cold]
-    fn framed_len(&mut self, payload: &[u8]) -> Result<usize, FrameError> {
-        let before = self.state.out.len();
-        let framing = self.conn.framing(&self.profile.framing);
-        let framed = framing.framed_len(payload, &mut self.state.out);
-        self.state.out.truncate(before);
-        framed
-    }
-
-    /// Why a packet of `len` bytes, whose frame has `framed` bytes, was not queued.
-    ///
-    /// `Info::Writable` follows only if the frame fits an empty queue. Otherwise the handler would
-    /// try again at once, for ever.
-    #[cold]
-    fn no_room(&mut self, len: usize, framed: usize, queued: usize, max: usize) -> SendError {
-        if self.state.out.is_empty() {
-            // The refused packet may have grown the buffer. No other code frees that memory.
-            self.state.clear_out();
-        }
-        if framed > max {
-            let overhead = framed.saturating_sub(len);
-            return SendError::TooLarge { len, max: max.saturating_sub(overhead) };
-        }
-        self.conn.insert(Flags::OWES_WRITABLE);
-        SendError::Full { queued, max }
     }
 }
 

@@ -9,7 +9,6 @@
 //! - [`open`](Listener::open) gives it its handler.
 
 use std::io;
-use std::time::Duration;
 
 use super::Listener;
 use super::accepting::{ACCEPT_PAUSE, FULL_ROUNDS};
@@ -206,7 +205,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     ) {
         let slot = self.peers.vacant_key();
         if slot == self.generations.len() {
-            self.generations.push(0);
+            self.generations.push(self.first_generation);
             self.make_room(state);
         }
         let key = u32::try_from(slot).unwrap_or(u32::MAX);
@@ -256,7 +255,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     /// not be given back to the system. An entry that is not used takes no resident memory, unless
     /// its list moves to grow. So the first call reserves 4096 entries, or `max_connections` if
     /// that is less.
-    fn make_room(&mut self, state: &mut LoopState) {
+    pub(super) fn make_room(&mut self, state: &mut LoopState) {
         const FIRST: usize = 4096;
         let first = self.profile.options.max_connections.min(FIRST);
         let slots = self.generations.len().max(first);
@@ -355,6 +354,7 @@ mod tests {
             framing: options.framing_in_force(),
             shape: options.framing_in_force().shape(),
             limits: ListenerShared::<()>::limits(&options),
+            read_at_once: options.read_at_once(),
             options,
             mailbox: Arc::new(Mailbox::new(2, 8, notifier, || ())),
             counters: Arc::default(),

@@ -30,7 +30,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         let at = state.now().after(self.profile.options.drain_timeout);
         let timer = Timer::Drain { listener: self.profile.slot };
         draining.deadline = Some(state.wheel.arm(at, timer));
-        for (_, peer) in &mut self.peers {
+        for (_, peer) in self.peers.iter_mut() {
             if peer.conn.life().is_open() {
                 peer.marks.insert(Marks::DRAIN.with(Marks::READABLE));
                 self.lists.put(peer);
@@ -41,7 +41,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     /// Decides the end of all connections at once: nothing is waited for.
     pub(super) fn force_all(&mut self) {
         self.draining.get_or_insert_default().forced = true;
-        for (_, peer) in &mut self.peers {
+        for (_, peer) in self.peers.iter_mut() {
             peer.force();
             self.lists.put(peer);
         }

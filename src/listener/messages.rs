@@ -24,6 +24,8 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     pub(super) fn deliver_some(&mut self, state: &mut LoopState) {
         if self.notified && self.inbox.is_empty() {
             self.profile.mailbox.take(&mut self.inbox);
+            self.inbox_peak = self.inbox_peak.max(self.inbox.len());
+            self.ask_for_trim(state);
             self.notified = false;
         }
         state.begin_phase(Phase::Deliver);
@@ -96,25 +98,22 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         }
     }
 
-    /// Delivers the current broadcasts to some of their recipients. The bound on keys is read again
-    /// in each call, so that a connection that is accepted in between may get them or not.
+    /// Delivers the current broadcasts to some of their recipients. Slots without a connection cost
+    /// next to nothing, however many there were. A connection that is accepted in between may get
+    /// the broadcasts or not.
     fn broadcast_some(&mut self, state: &mut LoopState, budget: &mut u32) {
         let last = self.inbox.is_empty();
         let Some(Broadcast { said, mut next_key }) = self.broadcast.take() else { return };
-        let slots = self.generations.len();
         let (peers, lists, mut cx) = self.lend(state);
-        while (next_key as usize) < slots {
+        while let Some(key) = peers.next_key(next_key as usize) {
             // No connection gets a part of them in this turn and the rest in the next.
             if (*budget as usize) < said.len() {
                 *budget = 0;
                 self.broadcast = Some(Broadcast { said, next_key });
                 return;
             }
-            let key = next_key;
-            next_key += 1;
-            let Some(peer) = peers.get_mut(key as usize).filter(|peer| peer.listens()) else {
-                continue;
-            };
+            next_key = peers[key].identity.key + 1;
+            let Some(peer) = peers.get_mut(key).filter(|peer| peer.listens()) else { continue };
             for (message, clone) in &said {
                 if !peer.listens() {
                     break;
@@ -157,13 +156,14 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     /// Delivers the message of a `send_after` whose time has come.
     pub(super) fn user_timer(&mut self, state: &mut LoopState, index: u32) {
         let key = self.timers.owner(index);
-        let Some(first) = self.peers[key as usize].conn.first_timer() else { return };
-        let removed = self.timers.remove_at(index, first);
+        let Some(list) = self.peers[key as usize].conn.timers_if_any() else { return };
+        let removed = self.timers.remove_at(index, list);
         state.metrics.timer_lateness.record(state.expiry_now().0.saturating_sub(removed.at.0));
         if self.listens(key) {
             self.message(state, key, removed.message, false);
         } else {
             self.drop_message(state, removed.message);
         }
+        self.ask_for_trim(state);
     }
 }

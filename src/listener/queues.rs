@@ -2,9 +2,8 @@
 
 use std::collections::VecDeque;
 
-use slab::Slab;
-
 use crate::handler::Handler;
+use crate::pages::Pages;
 use crate::peer::{Marks, Peer};
 use crate::peer_cx::PeerCx;
 use crate::stream::Stream;
@@ -75,13 +74,26 @@ impl Lists {
     /// Checks what must hold between two phases: every marked peer is in the list of that mark. The
     /// list may have its key twice: an entry that an earlier owner of the slot left is harmless,
     /// and a search for it is expensive.
-    pub(super) fn invariants<H: Handler, S: Stream>(&self, peers: &Slab<Peer<H, S>>) {
-        for (_, peer) in peers {
+    pub(super) fn invariants<H: Handler, S: Stream>(&self, peers: &Pages<Peer<H, S>>) {
+        for (_, peer) in peers.iter() {
             let key = &peer.identity.key;
             let wants_work = self.new.contains(key) || self.old.contains(key);
             debug_assert!(!peer.is_marked(Marks::QUEUED) || wants_work);
             debug_assert!(!peer.is_marked(Marks::FLUSH) || self.flush.contains(key));
             debug_assert!(!peer.is_marked(Marks::SWEEP) || self.sweep.contains(key));
+        }
+    }
+
+    /// Bytes of memory that lists for `slots` slots do not need.
+    pub(super) fn spare(&self, slots: usize) -> usize {
+        let lists = [&self.new, &self.old, &self.flush, &self.sweep];
+        lists.map(|list| list.capacity().saturating_sub(slots) * size_of::<u32>()).iter().sum()
+    }
+
+    /// Frees the memory that lists for `slots` slots do not need.
+    pub(super) fn shrink(&mut self, slots: usize) {
+        for list in [&mut self.new, &mut self.old, &mut self.flush, &mut self.sweep] {
+            list.shrink_to(slots);
         }
     }
 

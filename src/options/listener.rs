@@ -75,6 +75,7 @@ pub struct ListenerOptions {
     pub(crate) linger_timeout: Duration,
     pub(crate) drain_timeout: Duration,
     pub(crate) mailbox_capacity: usize,
+    pub(crate) max_timers: usize,
     pub(crate) memory_warning: usize,
 }
 
@@ -113,7 +114,8 @@ impl ListenerOptions {
             linger_timeout: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(5),
             mailbox_capacity: 65_536,
-            memory_warning: 8 * 1024 * 1024 * 1024,
+            max_timers: 1_024,
+            memory_warning: 10 * 1024 * 1024 * 1024,
         }
     }
 
@@ -358,8 +360,20 @@ impl ListenerOptions {
         self
     }
 
+    /// The most timers of [`send_after`](crate::Context::send_after) that one connection has at the
+    /// same time. Default: 1,024. At least 1.
+    ///
+    /// A timer counts until it has fired or is cancelled, whatever its delay is. At the maximum,
+    /// `send_after` returns [`TimerError::Full`](crate::TimerError::Full), and
+    /// [`Stats::refused_timers`](crate::Stats::refused_timers) counts it. So a peer cannot make a
+    /// handler that sets a timer for each packet fill the memory.
+    pub fn max_timers(mut self, timers: usize) -> Self {
+        self.max_timers = timers;
+        self
+    }
+
     /// If [`worst_case_memory`](Self::worst_case_memory) is above this many bytes,
-    /// [`check`](Self::check) warns. Default: 8 GiB.
+    /// [`check`](Self::check) warns. Default: 10 GiB.
     pub fn memory_warning(mut self, bytes: usize) -> Self {
         self.memory_warning = bytes;
         self
@@ -391,15 +405,5 @@ impl ListenerOptions {
             Some(max) => framing.with_max(max),
             None => framing,
         }
-    }
-
-    /// The most memory in bytes that hostile peers can make this listener's connections hold:
-    /// `max_connections` x (2 x the largest packet + `max_queued`).
-    ///
-    /// A peer can send all but one byte of the largest packet. The buffer doubles as it grows,
-    /// hence the factor of 2.
-    pub fn worst_case_memory(&self) -> usize {
-        let input = self.framing_in_force().max_packet_in().unwrap_or(0).saturating_mul(2);
-        input.saturating_add(self.max_queued).saturating_mul(self.max_connections)
     }
 }

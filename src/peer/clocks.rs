@@ -41,6 +41,11 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         }
     }
 
+    /// Notes that its entry in the wheel has another key.
+    pub(crate) fn timer_moved(&mut self, entry: TimerKey) {
+        self.timer = entry;
+    }
+
     /// Handles the entry in the wheel, which has fired: something may be due.
     pub(crate) fn expire(&mut self, cx: &mut PeerCx<'_, H::Message>) {
         self.timer = TimerKey::NONE;

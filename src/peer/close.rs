@@ -116,8 +116,8 @@ impl<H: Handler, S: Stream> Peer<H, S> {
 
     /// Cancels the handler's own timers, because they end with it.
     fn cancel_timers(&mut self, cx: &mut PeerCx<'_, H::Message>) {
-        let Some(first) = self.conn.first_timer() else { return };
-        while let Some(removed) = cx.timers.pop(first) {
+        let Some(list) = self.conn.timers_if_any() else { return };
+        while let Some(removed) = cx.timers.pop(list) {
             cx.state.wheel.cancel(removed.wheel);
             cx.drop_value("a message", removed.message);
         }

@@ -18,15 +18,15 @@ use crate::stream::Stream;
 /// end, an error or an urgent byte.
 const SHORT_READ_DRAINS: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
-/// The most bytes that one call reads. They are delivered before the rest is read, and packets that
-/// are sent straight back leave at once. So the peer can continue in the meantime, and bytes that
-/// were copied in are still in a near cache when they are copied out.
-const READ_AT_ONCE: usize = 64 * 1024;
-
 impl<H: Handler, S: Stream> Peer<H, S> {
     /// Reads and delivers until the socket is drained or the read buffer is full: the buffer's size
     /// is the budget. Each read is stored after the one before, so that a packet that is in part in
     /// both is whole without a copy.
+    ///
+    /// One call reads at most `read_at_once` bytes. They are delivered before the rest is read, and
+    /// packets that are sent straight back leave at once. So the peer can continue in the meantime,
+    /// and bytes that were copied in are still in a near cache when they are copied out. No more
+    /// than these bytes have to be kept if delivery stops.
     pub(super) fn read(
         &mut self,
         cx: &mut PeerCx<'_, H::Message>,
@@ -36,7 +36,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         // Bytes that were read and not delivered are at `at..end`.
         let (mut at, mut end, mut verdict) = (0, 0, Verdict::Partial(None));
         while self.is_marked(Marks::READABLE) && self.conn.may_read() {
-            let most = READ_AT_ONCE.min(read.len() - end);
+            let most = cx.profile.read_at_once.min(read.len() - end);
             if most == 0 {
                 cx.profile.counters.read_budget_hits.add(1);
                 break;
@@ -130,7 +130,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             let missing =
                 if failed && is_hint { kept.missing_after_failure() } else { kept.missing() };
             let (now, later) = fresh.split_at(missing.min(fresh.len()));
-            kept.append(now);
+            kept.append(now, &mut cx.state.pool);
             fresh = later;
             if !is_hint && kept.need.is_some_and(|need| kept.len() < need) {
                 self.conn.put_back(kept, &mut cx.state.pool);

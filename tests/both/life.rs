@@ -100,7 +100,7 @@ impl Handler for Bystander {
         info: Info<'a, Option<Bomb>>,
         ctx: &mut Context<'_, Option<Bomb>>,
     ) -> Action<'a> {
-        ctx.send_after(secs(1), Some(Bomb));
+        let _ = ctx.send_after(secs(1), Some(Bomb));
         info.default_action()
     }
 

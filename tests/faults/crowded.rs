@@ -64,7 +64,7 @@ impl Handler for Calm {
     ) -> Action<'a> {
         match packet {
             b"timer" => {
-                ctx.send_after(TIMER, now());
+                ctx.send_after(TIMER, now()).expect("few timers");
                 Action::Continue
             }
             b"close" => match ctx.handle().close(ctx.id()) {

@@ -100,7 +100,7 @@ impl Handler for Panicky {
                 Err(error) => Action::send(error.to_string()),
             },
             b"panic in a timer" => {
-                ctx.send_after(Duration::from_millis(1), ());
+                let _ = ctx.send_after(Duration::from_millis(1), ());
                 Action::Continue
             }
             b"panic in terminate" => {

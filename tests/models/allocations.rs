@@ -17,7 +17,7 @@ use condor::testing::Harness;
 use condor::{
     Accepted, Action, Address, CloseKind, CloseReason, Context, Decode, Endpoint, FrameError,
     Framer, Framing, Handler, Info, LengthField, Lines, ListenerOptions, Output, Partial, Raw,
-    Reactor, SendError, TimerId, UnixName,
+    Reactor, ReactorOptions, SendError, TimerId, UnixName,
 };
 use socket2::SockRef;
 
@@ -39,7 +39,7 @@ impl Handler for Busy {
         if let Some(timer) = self.timer.take() {
             ctx.cancel(timer);
         }
-        self.timer = Some(ctx.send_after(Duration::from_secs(3_600), ()));
+        self.timer = Some(ctx.send_after(Duration::from_secs(3_600), ()).unwrap());
         Action::send(packet)
     }
 
@@ -61,7 +61,9 @@ struct Server {
 
 impl Server {
     fn new(clients: usize) -> Self {
-        let mut reactor = Reactor::new().unwrap();
+        // A connection that is cut short by time, because other processes run, keeps its input.
+        let untimed = ReactorOptions::new().turn_budget(Duration::ZERO);
+        let mut reactor = Reactor::with_options(untimed).unwrap();
         let addresses = Rc::new(RefCell::new(Vec::with_capacity(1_000)));
         let own = Rc::clone(&addresses);
         let options = ListenerOptions::port(0).max_connections(1_000);

@@ -10,4 +10,5 @@ mod allocations;
 mod endpoint_model;
 mod framing_model;
 mod fuzz_bodies;
+mod memory;
 mod wheel_model;

@@ -220,14 +220,14 @@ impl Handler for Node {
             }
             [b'a', delay] => {
                 ctx.pause_reading();
-                ctx.send_after(ms((*delay).into()), Note::Answer(*delay));
+                let _ = ctx.send_after(ms((*delay).into()), Note::Answer(*delay));
                 Action::Continue
             }
             [b't'] => {
-                let cancelled = ctx.send_after(ms(1), Note::Answer(99));
-                ctx.send_after(ms(2), Note::Nothing);
+                let cancelled = ctx.send_after(ms(1), Note::Answer(99)).expect("one of few");
+                let _ = ctx.send_after(ms(2), Note::Nothing);
                 assert!(ctx.cancel(cancelled));
-                ctx.send_after(secs(3_600), Note::Answer(98));
+                let _ = ctx.send_after(secs(3_600), Note::Answer(98));
                 Action::send("timers")
             }
             [b'x', some] => {

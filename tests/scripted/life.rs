@@ -272,7 +272,7 @@ fn after_the_end_was_decided_only_terminate_is_called() {
     let (harness, trace) = echo(options());
     harness.peer_stalls();
     harness.message(order("stop", |ctx| {
-        ctx.send_after(ms(1), note("timer"));
+        let _ = ctx.send_after(ms(1), note("timer"));
         assert_eq!(ctx.send("last"), Ok(()));
         Action::send_and_stop("words", CloseReason::Custom("first"))
     }));
@@ -299,7 +299,7 @@ fn a_drop_terminates_every_handler_once() {
     slow.receive(wire(&[b"x"]));
     let paused = idle.connect();
     paused.message(order("pause", |ctx| {
-        ctx.send_after(secs(1), note("timer"));
+        let _ = ctx.send_after(secs(1), note("timer"));
         ctx.pause_reading();
         Action::Continue
     }));
@@ -350,7 +350,7 @@ impl Handler for Clumsy {
     fn init(&mut self, ctx: &mut Context<'_, Option<Bomb>>) -> Action<'_> {
         self.panic_if_at(Where::Init);
         if self.at == Where::Timer {
-            ctx.send_after(ms(1), None);
+            let _ = ctx.send_after(ms(1), None);
         }
         Action::Continue
     }

@@ -62,7 +62,7 @@ fn output_keeps_its_order_whatever_it_comes_from() {
     harness.peer_stalls();
     harness.receive(wire(&[b"1"]));
     harness.message(order("2", |ctx| {
-        ctx.send_after(ms(5), order("4", |_| Action::send("4")));
+        let _ = ctx.send_after(ms(5), order("4", |_| Action::send("4")));
         Action::send("2")
     }));
     harness.peer_reads(4);
@@ -483,7 +483,7 @@ fn an_answer_that_fits_no_queue_is_too_large_in_every_callback() {
         ("message", |harness, by| harness.message(order("", move |ctx| act(by, ctx)))),
         ("timer", |harness, by| {
             harness.message(order("", move |ctx| {
-                ctx.send_after(ms(1), order("", move |ctx| act(by, ctx)));
+                let _ = ctx.send_after(ms(1), order("", move |ctx| act(by, ctx)));
                 Action::Continue
             }));
             harness.advance(ms(1));

@@ -1,5 +1,6 @@
 //! Time: the packet timeout, the idle timeout, and the timers of handlers. No test sleeps.
 
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use condor::{
@@ -7,8 +8,8 @@ use condor::{
 };
 
 use crate::both::{actor, echo};
-use crate::rig::{assert_clean, conclude, options};
-use crate::support::{Actor, Seen, ms, note, order, packet, secs, wire};
+use crate::rig::{Harness, assert_clean, conclude, options};
+use crate::support::{Actor, Seen, Trace, ms, note, order, packet, secs, wire};
 
 const TIMED_OUT: Seen = Seen::End(CloseReason::PacketTimeout);
 
@@ -361,8 +362,8 @@ fn a_timer_fires_on_time_however_far() {
         let (harness, trace) = echo(options());
         harness.advance(ms(5));
         harness.message(order("arm", move |ctx| {
-            ctx.send_after(Duration::MAX, note("never"));
-            ctx.send_after(ms(delay), note("fired"));
+            let _ = ctx.send_after(Duration::MAX, note("never"));
+            let _ = ctx.send_after(ms(delay), note("fired"));
             Action::Continue
         }));
         harness.advance(ms(delay - 1));
@@ -378,7 +379,7 @@ fn a_timer_fires_on_time_however_far() {
 fn a_timer_of_no_delay_fires_at_once() {
     let (harness, trace) = echo(options());
     harness.message(order("arm", |ctx| {
-        ctx.send_after(Duration::ZERO, note("fired"));
+        let _ = ctx.send_after(Duration::ZERO, note("fired"));
         Action::Continue
     }));
     assert_eq!(trace.read(), [Seen::Message("arm"), Seen::Message("fired")]);
@@ -392,15 +393,15 @@ fn a_timer_of_no_delay_fires_at_once() {
 fn a_cancelled_timer_does_not_fire() {
     let (harness, trace) = echo(options());
     harness.message(order("arm", |ctx| {
-        let first = ctx.send_after(ms(10), note("first"));
+        let first = ctx.send_after(ms(10), note("first")).ok().expect("one of few");
         assert!(ctx.cancel(first));
         assert!(!ctx.cancel(first), "it was cancelled before");
-        let second = ctx.send_after(ms(10), note("second"));
-        ctx.send_after(
+        let second = ctx.send_after(ms(10), note("second")).ok().expect("one of few");
+        let _ = ctx.send_after(
             ms(10),
             order("third", move |ctx| {
-                ctx.send_after(ms(10), note("fourth"));
-                ctx.send_after(ms(10), note("fifth"));
+                let _ = ctx.send_after(ms(10), note("fourth"));
+                let _ = ctx.send_after(ms(10), note("fifth"));
                 assert!(!ctx.cancel(second), "it has fired, and another timer has its place");
                 Action::send("survived")
             }),
@@ -415,13 +416,72 @@ fn a_cancelled_timer_does_not_fire() {
     conclude(&harness);
 }
 
+/// Goal: when the memory of a burst of timers goes back, all other timers and deadlines keep their
+/// time, and a timer keeps its id. Method: 50,000 timers that fire, around some that last: timers of
+/// a handler, half a packet, a drain. Each is due after the trims.
+#[test]
+fn timers_and_deadlines_survive_the_return_of_memory() {
+    let long = options().max_timers(100_000).packet_timeout(secs(40)).drain_timeout(secs(60));
+    let trace = Trace::default();
+    let own = trace.clone();
+    let harness = Harness::new(long, move |_| {
+        Actor::echo(&own).info(|info, _| match info {
+            Info::Shutdown => Action::Continue,
+            other => other.default_action(),
+        })
+    });
+    let (partial, (sender, receiver)) = (harness.connect(), channel());
+    harness.message(order("arm", move |ctx| {
+        for nth in 0..50_000 {
+            let _ = ctx.send_after(ms(1), order("", |_| Action::Continue));
+            if nth % 10_000 == 0 {
+                let delay = 30_000 + nth / 100;
+                let _ = ctx.send_after(ms(delay), note("fired"));
+                let id = ctx.send_after(ms(delay + 50), note("cancelled"));
+                sender.send(id.ok().expect("one of few")).unwrap();
+            }
+        }
+        Action::Continue
+    }));
+    let completed = harness.connect();
+    for peer in [&partial, &completed] {
+        peer.receive(b"\x00\x05he");
+    }
+    harness.drain();
+    harness.advance(ms(29_999));
+    let burst = trace.read();
+    assert!(!burst.contains(&Seen::Message("fired")), "too early");
+    assert_eq!(harness.leftovers().timers, 10);
+    harness.message(order("cancel", move |ctx| {
+        receiver.try_iter().for_each(|id| assert!(ctx.cancel(id)));
+        Action::Continue
+    }));
+    completed.receive(b"llo");
+    assert_eq!(trace.read(), [Seen::Message("cancel"), packet(b"hello"), Seen::Shutdown]);
+    assert_eq!(harness.leftovers().deadlines, 5 + 2, "of timers, of half a packet, of the drain");
+    for nth in 0..5 {
+        assert_eq!(trace.read(), [], "too early");
+        harness.advance(ms(1));
+        assert_eq!(trace.read(), [Seen::Message("fired")], "timer {nth}");
+        harness.advance(ms(99));
+    }
+    harness.advance(ms(39_999 - 30_499));
+    assert_eq!(partial.closed(), None);
+    harness.advance(ms(1));
+    assert_eq!(partial.closed(), Some(CloseReason::PacketTimeout));
+    harness.advance(ms(19_999));
+    assert_eq!(harness.closed(), None);
+    harness.advance(ms(1));
+    assert_eq!(harness.closed(), Some(CloseReason::DrainForced));
+}
+
 /// Goal: the timers of a connection end with it. Method: the connection ends, and the next owner of
 /// its slot waits for longer than the timer.
 #[test]
 fn a_dead_connections_timer_does_not_reach_the_next_owner_of_its_slot() {
     let (harness, trace) = echo(options());
     harness.message(order("arm", |ctx| {
-        ctx.send_after(secs(1), note("stale"));
+        let _ = ctx.send_after(secs(1), note("stale"));
         Action::Continue
     }));
     assert_eq!(harness.leftovers().timers, 1);
@@ -442,9 +502,9 @@ fn a_dead_connections_timer_does_not_reach_the_next_owner_of_its_slot() {
 fn a_hundred_thousand_timers_due_at_once_all_fire_and_starve_no_connection() {
     let fired = std::rc::Rc::new(std::cell::Cell::new(0u32));
     let count = std::rc::Rc::clone(&fired);
-    let harness = condor::testing::Harness::with(
+    let harness = Harness::with(
         ReactorOptions::new().timer_budget(1_000),
-        options(),
+        options().max_timers(100_000),
         move |_| Counting { fired: count.clone() },
     );
     let other = harness.connect();
@@ -478,7 +538,7 @@ impl condor::Handler for Counting {
     ) -> Action<'a> {
         let Some(count) = packet.first_chunk() else { return Action::send("served") };
         for _ in 0..u32::from_be_bytes(*count) {
-            ctx.send_after(secs(1), ());
+            let _ = ctx.send_after(secs(1), ());
         }
         Action::Continue
     }
@@ -504,7 +564,7 @@ impl condor::Handler for Counting {
 fn a_timer_that_rearms_itself_starves_no_connection() {
     fn again() -> crate::support::Do {
         order("again", |ctx| {
-            ctx.send_after(Duration::ZERO, again());
+            let _ = ctx.send_after(Duration::ZERO, again());
             Action::Continue
         })
     }
@@ -543,13 +603,13 @@ fn a_timer_of_no_delay_fires_in_the_turn_that_set_it() {
     for far in [false, true] {
         let (harness, trace) = actor(options(), |trace| {
             Actor::echo(trace).packet(|_, ctx| {
-                ctx.send_after(Duration::ZERO, note("now"));
+                let _ = ctx.send_after(Duration::ZERO, note("now"));
                 Action::Continue
             })
         });
         if far {
             harness.message(order("set", |ctx| {
-                ctx.send_after(secs(3_600), note("far"));
+                let _ = ctx.send_after(secs(3_600), note("far"));
                 Action::Continue
             }));
         }

@@ -272,7 +272,7 @@ fn a_timer_of_another_listener_is_not_cancelled() {
     for harness in [&one, &other] {
         let ids = Arc::clone(&ids);
         harness.message(order("set", move |ctx| {
-            ids.lock().unwrap().push(ctx.send_after(secs(1), note("fired")));
+            ids.lock().unwrap().push(ctx.send_after(secs(1), note("fired")).ok().unwrap());
             Action::Continue
         }));
     }

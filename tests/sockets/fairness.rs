@@ -174,7 +174,7 @@ fn timers_that_are_due_at_once_starve_no_connection() {
     const TIMERS: u64 = 100_000;
     let mut reactor = Reactor::with_options(ReactorOptions::default().timer_budget(1000)).unwrap();
     let listener = reactor
-        .start_listener("test", any_port(), |_| {
+        .start_listener("test", any_port().max_timers(100_000), |_| {
             Script::<u64>::new()
                 .packet(|packet, ctx| {
                     if packet != b"arm" {

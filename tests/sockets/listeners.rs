@@ -321,6 +321,29 @@ fn a_listener_that_silent_peers_can_fill_is_warned_of() {
     assert!(text.contains("100 connections") && text.contains("first_packet_timeout"), "{text}");
 }
 
+/// Goal: the worst case of a listener is told by what each limit adds, and is moderate by default.
+/// Method: the default against its largest part, the output; then each limit raised alone.
+#[test]
+fn the_worst_case_is_told_by_each_limit() {
+    let worst = |options: ListenerOptions| options.worst_case_memory();
+    let of = any_port;
+    let default = worst(of());
+    let output = 100 * 8 * 1024 * 1024;
+    assert!((output..output * 5 / 4).contains(&default), "{default} bytes by default");
+    let warnings = of().max_connections(1_000).check().warnings;
+    let is_memory = |warning: &_| matches!(warning, OptionsWarning::WorstCaseMemory { .. });
+    assert!(!warnings.iter().any(is_memory), "{warnings:?}");
+
+    // An entry of the mailbox is in two queues.
+    assert!(worst(of().mailbox_capacity(1 << 20)) > default + (1 << 20) * 2 * 64 - 65_536 * 200);
+    assert!(worst(of().max_timers(2_048)) > default + 100 * 1_024 * 100);
+    assert!(worst(of().max_queued(16 << 20)) > default + output);
+    let framing = LengthField::U32;
+    assert!(worst(of().framing(framing).max_packet(1 << 20)) > default + 100 * (1 << 20));
+    assert!(worst(of().max_packet(512)) < default, "input has its part");
+    assert!(worst(of().framing(Lines::new(1 << 20))) > worst(of().framing(framing)));
+}
+
 /// Goal: a value that makes an option useless, or that would end everything at once, is refused with
 /// the option's name, the value and the limit. The nearest valid value is accepted. Method: each
 /// option of a listener, at and beyond its limits.
@@ -334,6 +357,7 @@ fn useless_values_of_a_listeners_options_are_refused() {
     for (options, expected) in [
         (of().max_connections(0), Zero("max_connections")),
         (of().mailbox_capacity(0), Zero("mailbox_capacity")),
+        (of().max_timers(0), Zero("max_timers")),
         (of().backlog(0), Zero("backlog")),
         (of().max_packet(0), Zero("max_packet")),
         (of().framing(Raw).max_packet(0), Zero("max_packet")),
@@ -368,10 +392,11 @@ fn useless_values_of_a_listeners_options_are_refused() {
 
     let nano = Duration::from_nanos(1);
     for options in [
-        of().max_connections(1).mailbox_capacity(1).backlog(1).max_packet(1),
+        of().max_connections(1).mailbox_capacity(1).backlog(1).max_packet(1).max_timers(1),
         of().packet_timeout(nano).idle_timeout(nano).write_stall_timeout(nano).close_timeout(nano),
         of().linger_timeout(ZERO).drain_timeout(ZERO).write_low_water(0).memory_warning(0),
         of().keepalive(secs(1)).mailbox_capacity(usize::MAX).max_queued(usize::MAX),
+        of().max_timers(usize::MAX).max_connections(4_194_303),
         of().keepalive(ListenerOptions::MAX_KEEPALIVE).backlog(u32::MAX),
         of().silence_timeout(nano).first_packet_timeout(nano),
         of().packet_timeout(Duration::MAX).idle_timeout(Duration::MAX),

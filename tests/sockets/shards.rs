@@ -325,7 +325,7 @@ impl SeriesHandler {
             more |= *next < self.each;
         }
         if more && ctx.address().send(Series::Tick).is_err() {
-            ctx.send_after(Duration::from_millis(1), Series::Tick);
+            let _ = ctx.send_after(Duration::from_millis(1), Series::Tick);
         }
     }
 }

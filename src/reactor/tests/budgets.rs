@@ -43,7 +43,7 @@ impl Handler for Slow {
         match *packet {
             [b't', count, number] => {
                 for _ in 0..count {
-                    ctx.send_after(Duration::from_millis(10), number);
+                    let _ = ctx.send_after(Duration::from_millis(10), number);
                 }
             }
             [b'b', count] => return Action::send(vec![7; 100_000 * usize::from(count)]),

@@ -1,0 +1,39 @@
+//! What a listener gives back after a burst: memory for connections, timers and messages.
+
+use super::Listener;
+use crate::acceptor::Acceptor;
+use crate::handler::Handler;
+use crate::loop_state::LoopState;
+use crate::mailbox::Envelope;
+
+impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
+    /// Asks for a trim if this listener holds memory that may not be needed any more.
+    pub(super) fn ask_for_trim(&self, state: &mut LoopState) {
+        state.ask_for_trim(self.spare());
+    }
+
+    /// Bytes of memory that may not be needed any more.
+    fn spare(&self) -> usize {
+        let inbox = self.inbox.capacity() * size_of::<Envelope<H::Message>>();
+        let lists = self.lists.spare(self.peers.keys());
+        self.peers.spare() + self.timers.spare() + inbox + lists
+    }
+
+    /// Frees the memory that was not needed since the last trim. Returns how many bytes may be
+    /// freed by a later trim.
+    pub(super) fn trim_memory(&mut self, state: &mut LoopState) -> usize {
+        self.timers.trim();
+        self.peers.trim();
+        let kept = self.generations.len().min(self.peers.keys());
+        // The next owner of a forgotten slot gets a generation that the slot has never had.
+        let forgotten = self.generations.drain(kept..);
+        self.first_generation = forgotten.fold(self.first_generation, u32::max);
+        self.generations.shrink_to(2 * kept);
+        self.lists.shrink(kept);
+        self.make_room(state);
+        let messages = std::mem::take(&mut self.inbox_peak).max(self.inbox.len());
+        self.inbox.shrink_to(messages);
+        self.profile.mailbox.shrink(messages);
+        self.spare()
+    }
+}

@@ -1,0 +1,329 @@
+//! A slab in pages: values by key, in memory that goes back when it is not needed.
+//!
+//! ```text
+//!   key    0 .. 63     64 .. 127   128 .. 191   192 .. 255
+//!   page   |x x . x|   |. . . .|   (no memory)  |. x . .|
+//!   bits    1 1 0 1     0 0 0 0     0 0 0 0      0 1 0 0
+//! ```
+//!
+//! A key stays the same as long as its value lives. So values do not move between pages, and a page
+//! without values gives its memory back as a whole ([`Pages::trim`]). A new value gets the lowest
+//! vacant key. So the highest pages become empty first.
+//!
+//! A word of bits per page says which keys are in use. So a walk over all values costs one step for
+//! each 64 vacant keys.
+
+use std::ops::{Index, IndexMut};
+
+/// Keys of one page: one for each bit of a word.
+const PAGE: usize = u64::BITS as usize;
+
+#[derive(Debug)]
+struct Page<T> {
+    /// One bit per key.
+    used: u64,
+    /// One entry for each key that was in use since the page got its memory. Empty if the page has
+    /// no memory.
+    entries: Vec<Option<T>>,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Pages<T> {
+    /// The last page has memory.
+    pages: Vec<Page<T>>,
+    /// One bit per page: the page has a vacant key.
+    open: Vec<u64>,
+    /// No word of `open` before this one has a bit.
+    first_open: usize,
+    len: usize,
+    /// Pages that have memory and no value.
+    empty: usize,
+    /// The fewest such pages at any time since the last trim.
+    idle: usize,
+}
+
+impl<T> Pages<T> {
+    /// The most pages that one trim moves: 4 MiB, which takes about a millisecond.
+    const MOVED_AT_ONCE: usize = (4 << 20) / (PAGE * size_of::<Option<T>>()) + 1;
+    /// Bytes of memory for each value, in a page that is full.
+    pub(crate) const EACH: usize = size_of::<Option<T>>() + 2 * size_of::<Page<T>>() / PAGE;
+
+    pub(crate) fn new() -> Self {
+        let (pages, open) = (Vec::new(), Vec::new());
+        Self { pages, open, first_open: 0, len: 0, empty: 0, idle: 0 }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The number of keys in all pages. Every key in use is below it.
+    pub(crate) fn keys(&self) -> usize {
+        self.pages.len() * PAGE
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, key: usize) -> Option<&T> {
+        self.pages.get(key / PAGE)?.entries.get(key % PAGE)?.as_ref()
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, key: usize) -> Option<&mut T> {
+        self.pages.get_mut(key / PAGE)?.entries.get_mut(key % PAGE)?.as_mut()
+    }
+
+    /// The key that the next [`insert`](Self::insert) uses: the lowest one that is vacant.
+    pub(crate) fn vacant_key(&self) -> usize {
+        let Some(page) = self.open_page() else { return self.keys() };
+        page * PAGE + self.pages[page].used.trailing_ones() as usize
+    }
+
+    fn open_page(&self) -> Option<usize> {
+        let words = self.open.get(self.first_open..)?;
+        let (word, bits) = (self.first_open..).zip(words).find(|(_, bits)| **bits != 0)?;
+        Some(word * PAGE + bits.trailing_zeros() as usize)
+    }
+
+    pub(crate) fn insert(&mut self, value: T) -> usize {
+        let key = self.vacant_key();
+        let (page, at) = (key / PAGE, key % PAGE);
+        if page == self.pages.len() {
+            self.pages.push(Page { used: 0, entries: Vec::new() });
+            self.set_open(page, true);
+        }
+        self.first_open = page / PAGE;
+        let Page { used, entries } = &mut self.pages[page];
+        if entries.is_empty() && page > 0 {
+            // The first page grows as it needs, because most slabs stay small.
+            entries.reserve_exact(PAGE);
+        } else if *used == 0 && !entries.is_empty() {
+            self.empty -= 1;
+            self.idle = self.idle.min(self.empty);
+        }
+        *used |= 1 << at;
+        match entries.get_mut(at) {
+            Some(entry) => *entry = Some(value),
+            None => entries.push(Some(value)),
+        }
+        if *used == u64::MAX {
+            self.set_open(page, false);
+        }
+        self.len += 1;
+        key
+    }
+
+    /// Removes the value of `key`. `None` if there is none.
+    pub(crate) fn remove(&mut self, key: usize) -> Option<T> {
+        let (page, at) = (key / PAGE, key % PAGE);
+        let Page { used, entries } = self.pages.get_mut(page)?;
+        let value = entries.get_mut(at)?.take()?;
+        if *used == u64::MAX {
+            self.open[page / PAGE] |= 1 << (page % PAGE);
+        }
+        self.first_open = self.first_open.min(page / PAGE);
+        *used &= !(1 << at);
+        self.empty += usize::from(*used == 0);
+        self.len -= 1;
+        Some(value)
+    }
+
+    fn set_open(&mut self, page: usize, open: bool) {
+        let word = page / PAGE;
+        if word == self.open.len() {
+            self.open.push(0);
+        }
+        let bit = 1 << (page % PAGE);
+        self.open[word] = if open { self.open[word] | bit } else { self.open[word] & !bit };
+    }
+
+    /// The lowest key in use that is not below `from`.
+    pub(crate) fn next_key(&self, from: usize) -> Option<usize> {
+        let first = from / PAGE;
+        let mut mask = u64::MAX << (from % PAGE);
+        for (page, Page { used, .. }) in (first..).zip(self.pages.get(first..)?) {
+            let used = used & std::mem::replace(&mut mask, u64::MAX);
+            if used != 0 {
+                return Some(page * PAGE + used.trailing_zeros() as usize);
+            }
+        }
+        None
+    }
+
+    /// All values with their keys, the lowest key first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, &T)> + Clone {
+        (0..).step_by(PAGE).zip(&self.pages).flat_map(|(first, page)| {
+            (first..).zip(&page.entries).filter_map(|(key, entry)| Some((key, entry.as_ref()?)))
+        })
+    }
+
+    /// As [`iter`](Self::iter).
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (usize, &mut T)> {
+        (0..).step_by(PAGE).zip(&mut self.pages).flat_map(|(first, page)| {
+            (first..).zip(&mut page.entries).filter_map(|(key, entry)| Some((key, entry.as_mut()?)))
+        })
+    }
+
+    /// Bytes that a [`trim`](Self::trim), now or later, may free.
+    #[inline]
+    pub(crate) fn spare(&self) -> usize {
+        self.empty * PAGE * size_of::<Option<T>>()
+    }
+
+    /// Frees as many empty pages as were not needed since the last trim, the highest first.
+    ///
+    /// The pages above the lowest of them then move into the memory that became free. An allocator
+    /// such as glibc's returns memory to the system only from the top of its heap, and they may lie
+    /// there.
+    pub(crate) fn trim(&mut self) {
+        let mut spare = std::mem::take(&mut self.idle);
+        let mut lowest = self.pages.len();
+        while spare > 0 && lowest > 0 {
+            lowest -= 1;
+            let page = &mut self.pages[lowest];
+            if page.used == 0 && !page.entries.is_empty() {
+                page.entries = Vec::new();
+                spare -= 1;
+                self.empty -= 1;
+            }
+        }
+        self.idle = self.empty;
+        self.forget_pages();
+        let above = self.pages.iter_mut().skip(lowest).filter(|page| page.used != 0);
+        for Page { entries, .. } in above.take(Self::MOVED_AT_ONCE) {
+            let mut moved = Vec::with_capacity(PAGE);
+            moved.append(entries);
+            *entries = moved;
+        }
+    }
+
+    /// Drops the pages without memory at the end.
+    fn forget_pages(&mut self) {
+        let last = self.pages.iter().rposition(|page| !page.entries.is_empty());
+        let pages = last.map_or(0, |last| last + 1);
+        if pages == self.pages.len() {
+            return;
+        }
+        self.pages.truncate(pages);
+        self.pages.shrink_to(2 * pages);
+        self.open.truncate(pages.div_ceil(PAGE));
+        if let Some(word) = self.open.last_mut()
+            && !pages.is_multiple_of(PAGE)
+        {
+            *word &= !(u64::MAX << (pages % PAGE));
+        }
+        self.first_open = self.first_open.min(self.open.len());
+    }
+}
+
+impl<T> Index<usize> for Pages<T> {
+    type Output = T;
+
+    fn index(&self, key: usize) -> &T {
+        let Some(value) = self.get(key) else { vacant(key) };
+        value
+    }
+}
+
+impl<T> IndexMut<usize> for Pages<T> {
+    fn index_mut(&mut self, key: usize) -> &mut T {
+        let Some(value) = self.get_mut(key) else { vacant(key) };
+        value
+    }
+}
+
+#[cold]
+#[track_caller]
+fn vacant(key: usize) -> ! {
+    panic!("key {key} has no value")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// Goal: the slab agrees with a map, and every new value gets the lowest vacant key. Method:
+    /// waves of insertions and removals, chosen by a generator of random numbers, with trims in
+    /// between.
+    #[test]
+    fn it_does_what_a_map_does() {
+        let (mut pages, mut map) = (Pages::new(), BTreeMap::new());
+        let mut seed = 7_u64;
+        let mut random = move |below: usize| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            usize::try_from(seed >> 33).unwrap() % below
+        };
+        let (waves, rounds) = if cfg!(miri) { (4, 200) } else { (20, 1_000) };
+        for wave in 0..waves {
+            for value in 0..rounds {
+                if random(10) < if wave % 2 == 0 { 8 } else { 2 } {
+                    let lowest = (0..).find(|key| !map.contains_key(key)).unwrap();
+                    assert_eq!(pages.vacant_key(), lowest);
+                    assert_eq!(pages.insert(value), lowest);
+                    assert_eq!(map.insert(lowest, value), None);
+                } else if let Some((&key, _)) = map.iter().nth(random(map.len().max(1))) {
+                    assert_eq!(pages.remove(key), map.remove(&key));
+                    assert_eq!(pages.remove(key), None);
+                }
+            }
+            pages.trim();
+            pages.trim();
+            assert_eq!(pages.spare(), 0);
+            assert_eq!(pages.len(), map.len());
+            assert!(pages.iter().eq(map.iter().map(|(key, value)| (*key, value))));
+            let steps = std::iter::successors(pages.next_key(0), |key| pages.next_key(key + 1));
+            assert!(steps.eq(map.keys().copied()));
+            assert!(map.keys().all(|key| pages.get(*key) == map.get(key)));
+        }
+    }
+
+    /// Goal: keys that are vacant cost a walk nothing once the pages are trimmed, and at most a step
+    /// for each 64 of them before. Method: 9,400 values come and go beside one that stays; the walk
+    /// takes one step for each page.
+    #[test]
+    fn vacant_keys_cost_no_walk_for_ever() {
+        let mut pages = Pages::new();
+        (0..=9_400).for_each(|key| assert_eq!(pages.insert(key), key));
+        (1..=9_400).for_each(|key| assert_eq!(pages.remove(key), Some(key)));
+        assert_eq!((pages.next_key(0), pages.next_key(1)), (Some(0), None));
+        assert_eq!(pages.pages.len(), 147);
+        pages.trim();
+        pages.trim();
+        assert_eq!((pages.next_key(0), pages.next_key(1)), (Some(0), None));
+        assert_eq!(pages.pages.len(), 1);
+    }
+
+    /// Goal: what a burst needed is freed by the second trim, although one late value of the burst
+    /// lives on; what is always in use stays. Method: a burst beside one value, trims, and a
+    /// second burst that reaches half as far.
+    #[test]
+    fn a_trim_frees_the_pages_of_a_burst() {
+        let mut pages = Pages::new();
+        let keys: Vec<usize> = (0..100 * PAGE).map(|_| pages.insert([7; 100])).collect();
+        let last = *keys.last().unwrap();
+        for key in keys {
+            assert!(key == last || pages.remove(key).is_some());
+        }
+        let page = PAGE * size_of::<Option<[i32; 100]>>();
+        assert_eq!(pages.spare(), 99 * page);
+        pages.trim();
+        assert_eq!(pages.spare(), 99 * page, "they were in use since the last trim");
+        (0..50 * PAGE).for_each(|key| assert_eq!(pages.insert([7; 100]), key));
+        (0..50 * PAGE).for_each(|key| assert_eq!(pages.remove(key), Some([7; 100])));
+        pages.trim();
+        assert_eq!(pages.spare(), 50 * page, "half were in use since the last trim");
+        pages.trim();
+        assert_eq!((pages.spare(), pages.get(last)), (0, Some(&[7; 100])));
+        assert_eq!((pages.next_key(0), pages.vacant_key()), (Some(last), 0));
+        assert_eq!(pages.remove(last), Some([7; 100]));
+        pages.trim();
+        pages.trim();
+        assert_eq!((pages.spare(), pages.keys()), (0, 0));
+    }
+}
