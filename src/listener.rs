@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use self::accepting::{ACCEPT_PAUSE, Accepting};
 use self::broadcast::Broadcast;
-use self::queues::Lists;
+use self::queues::{Keys, Lists};
 use crate::acceptor::Acceptor;
 use crate::admission::{Admission, Listening};
 use crate::clock::Nanos;
@@ -152,11 +152,11 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         state: &mut LoopState,
         read: &mut [u8],
         count: usize,
-        list: impl Fn(&mut Lists) -> &mut VecDeque<u32>,
+        list: impl Fn(&mut Lists) -> &mut Keys,
     ) {
         let (peers, lists, mut cx) = self.lend(state);
         for _ in 0..count {
-            let Some(key) = list(lists).pop_front() else { return };
+            let Some(key) = list(lists).pop() else { return };
             // An entry that an earlier owner of the slot left has no mark.
             let Some(peer) = peers.get_mut(key as usize) else { continue };
             if !peer.is_marked(Marks::QUEUED) {
@@ -168,6 +168,44 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
                 return;
             }
         }
+    }
+
+    /// Writes the output of the peers in the list of those with fresh output.
+    #[inline(never)]
+    fn flush_listed(&mut self, state: &mut LoopState) {
+        state.begin_phase(Phase::Flush);
+        let (peers, lists, mut cx) = self.lend(state);
+        // The loop adds no peer: after `flush` the queue is empty, refused by the kernel, or cut.
+        while let Some(key) = lists.flush.pop() {
+            let Some(peer) = peers.get_mut(key as usize) else { continue };
+            peer.marks.remove(Marks::FLUSH);
+            peer.flush(&mut cx);
+            peer.update_timers(&mut cx);
+            lists.requeue(peer, &mut cx);
+            if cx.state.is_share_over(1) {
+                return;
+            }
+        }
+    }
+
+    /// Takes a step of closing for the peers in the list of those that end.
+    #[inline(never)]
+    fn sweep_listed(&mut self, state: &mut LoopState) {
+        state.begin_phase(Phase::Sweep);
+        // The loop adds no peer: `terminate` cannot end another connection.
+        while let Some(key) = self.lists.sweep.pop() {
+            let (peers, lists, mut cx) = self.lend(state);
+            let Some(peer) = peers.get_mut(key as usize) else { continue };
+            match peer.sweep(&mut cx) {
+                Swept::Gone => self.remove(state, key),
+                Swept::Waits if peer.wants_work() => lists.run(peer, false),
+                Swept::Waits => {}
+            }
+            if state.is_share_over(1) {
+                break;
+            }
+        }
+        self.ask_for_trim(state);
     }
 
     /// Adds a connection that has ended to the report of the drain, if there is one, and frees its
@@ -290,43 +328,15 @@ impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
     }
 
     fn flush(&mut self, state: &mut LoopState) {
-        if self.lists.flush.is_empty() {
-            return;
-        }
-        state.begin_phase(Phase::Flush);
-        let (peers, lists, mut cx) = self.lend(state);
-        // The loop adds no peer: after `flush` the queue is empty, refused by the kernel, or cut.
-        while let Some(key) = lists.flush.pop_front() {
-            let Some(peer) = peers.get_mut(key as usize) else { continue };
-            peer.marks.remove(Marks::FLUSH);
-            peer.flush(&mut cx);
-            peer.update_timers(&mut cx);
-            lists.requeue(peer, &mut cx);
-            if cx.state.is_share_over(1) {
-                return;
-            }
+        if !self.lists.flush.is_empty() {
+            self.flush_listed(state);
         }
     }
 
     fn sweep(&mut self, state: &mut LoopState) {
-        if self.lists.sweep.is_empty() {
-            return;
+        if !self.lists.sweep.is_empty() {
+            self.sweep_listed(state);
         }
-        state.begin_phase(Phase::Sweep);
-        // The loop adds no peer: `terminate` cannot end another connection.
-        while let Some(key) = self.lists.sweep.pop_front() {
-            let (peers, lists, mut cx) = self.lend(state);
-            let Some(peer) = peers.get_mut(key as usize) else { continue };
-            match peer.sweep(&mut cx) {
-                Swept::Gone => self.remove(state, key),
-                Swept::Waits if peer.wants_work() => lists.run(peer, false),
-                Swept::Waits => {}
-            }
-            if state.is_share_over(1) {
-                break;
-            }
-        }
-        self.ask_for_trim(state);
     }
 
     fn trim(&mut self, state: &mut LoopState) -> usize {

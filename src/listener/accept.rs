@@ -41,6 +41,7 @@ const LONG_TURN: u64 = 100_000;
 impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     /// The accept phase: takes the connections that other shards have handed over, then those that
     /// wait at the socket.
+    #[inline(never)]
     pub(super) fn accept_ready(&mut self, state: &mut LoopState) {
         state.begin_phase(Phase::Accept);
         self.take_arrivals(state);

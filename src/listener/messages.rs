@@ -21,6 +21,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     }
 
     /// Delivers at most as many messages as the budget of one turn allows.
+    #[inline(never)]
     pub(super) fn deliver_some(&mut self, state: &mut LoopState) {
         if self.notified && self.inbox.is_empty() {
             self.profile.mailbox.take(&mut self.inbox);

@@ -1,7 +1,8 @@
 //! The lists of a listener's peers: peers to work on, peers to flush, peers to sweep.
 
-use std::collections::VecDeque;
+mod keys;
 
+pub(super) use self::keys::Keys;
 use crate::handler::Handler;
 use crate::pages::Pages;
 use crate::peer::{Marks, Peer};
@@ -17,10 +18,10 @@ use crate::stream::Stream;
 /// list. So a peer with one packet does not wait for peers with thousands.
 #[derive(Debug, Default)]
 pub(super) struct Lists {
-    pub(super) new: VecDeque<u32>,
-    pub(super) old: VecDeque<u32>,
-    pub(super) flush: VecDeque<u32>,
-    pub(super) sweep: VecDeque<u32>,
+    pub(super) new: Keys,
+    pub(super) old: Keys,
+    pub(super) flush: Keys,
+    pub(super) sweep: Keys,
 }
 
 impl Lists {
@@ -64,7 +65,7 @@ impl Lists {
 
     pub(super) fn are_empty(&self) -> bool {
         // Without a branch for each list: this is asked in every turn.
-        self.new.len() | self.old.len() | self.flush.len() | self.sweep.len() == 0
+        self.new.is_empty() & self.old.is_empty() & self.flush.is_empty() & self.sweep.is_empty()
     }
 
     pub(super) fn want_work(&self) -> bool {
@@ -77,10 +78,10 @@ impl Lists {
     pub(super) fn invariants<H: Handler, S: Stream>(&self, peers: &Pages<Peer<H, S>>) {
         for (_, peer) in peers.iter() {
             let key = &peer.identity.key;
-            let wants_work = self.new.contains(key) || self.old.contains(key);
+            let wants_work = self.new.contains(*key) || self.old.contains(*key);
             debug_assert!(!peer.is_marked(Marks::QUEUED) || wants_work);
-            debug_assert!(!peer.is_marked(Marks::FLUSH) || self.flush.contains(key));
-            debug_assert!(!peer.is_marked(Marks::SWEEP) || self.sweep.contains(key));
+            debug_assert!(!peer.is_marked(Marks::FLUSH) || self.flush.contains(*key));
+            debug_assert!(!peer.is_marked(Marks::SWEEP) || self.sweep.contains(*key));
         }
     }
 
@@ -100,15 +101,15 @@ impl Lists {
     /// Reserves memory, so that no list grows while at most `slots` slots are in use.
     pub(super) fn make_room(&mut self, slots: usize) {
         for list in [&mut self.new, &mut self.old, &mut self.flush, &mut self.sweep] {
-            list.reserve(slots.saturating_sub(list.len()));
+            list.reserve(slots);
         }
     }
 }
 
 #[inline]
-fn push<H: Handler, S: Stream>(list: &mut VecDeque<u32>, peer: &mut Peer<H, S>, mark: Marks) {
+fn push<H: Handler, S: Stream>(list: &mut Keys, peer: &mut Peer<H, S>, mark: Marks) {
     if !peer.is_marked(mark) {
         peer.marks.insert(mark);
-        list.push_back(peer.identity.key);
+        list.push(peer.identity.key);
     }
 }
