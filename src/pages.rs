@@ -72,7 +72,7 @@ impl<T> Pages<T> {
         self.pages.get(key / PAGE)?.entries.get(key % PAGE)?.as_ref()
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn get_mut(&mut self, key: usize) -> Option<&mut T> {
         self.pages.get_mut(key / PAGE)?.entries.get_mut(key % PAGE)?.as_mut()
     }

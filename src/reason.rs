@@ -305,6 +305,15 @@ impl From<SendError> for CloseReason {
     }
 }
 
+impl<M> From<TimerError<M>> for CloseReason {
+    /// The reason of the end if a handler cannot go on without a timer.
+    fn from(error: TimerError<M>) -> Self {
+        match error {
+            TimerError::Full { .. } => Self::Custom("too many timers"),
+        }
+    }
+}
+
 impl From<FrameError> for SendError {
     fn from(error: FrameError) -> Self {
         match error {

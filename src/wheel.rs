@@ -130,7 +130,7 @@ pub struct Wheel<T> {
     /// The first free entry. The list goes on through `next`.
     free: u32,
     armed: usize,
-    /// The most timers that `expire` has found armed since the last trim.
+    /// The most timers that [`spare`](Self::spare) has found armed since the last trim.
     peak: usize,
     /// [`make_room`](Self::make_room) was called for this many timers.
     reserved: usize,
@@ -295,7 +295,6 @@ impl<T: Copy> Wheel<T> {
     /// before the latest one given counts as the latest one.
     pub fn expire(&mut self, now: Tick, budget: &mut usize) -> Option<T> {
         self.latest = self.latest.max(now.0);
-        self.peak = self.peak.max(self.armed);
         loop {
             let next = self.earliest().filter(|&(_, start)| start <= self.latest);
             let Some((slot, start)) = next else {

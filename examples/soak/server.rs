@@ -77,7 +77,7 @@ impl Handler for Soaked {
                 let delay = Duration::from_millis(packet.len() as u64 % 50);
                 match ctx.send_after(delay, Note::Answer(packet.to_vec())) {
                     Ok(_) => Action::Continue,
-                    Err(_) => Action::stop(CloseReason::Custom("too many answers are due")),
+                    Err(error) => Action::stop(error.into()),
                 }
             }
             Some(&kind::ELSEWHERE) => self.elsewhere(ctx, Note::Answer(packet.to_vec())),

@@ -53,8 +53,9 @@ use crate::timers::{TimerId, Timers};
 ///
 /// fn answer<'a>(packet: &'a [u8], ctx: &mut Context<'_, &'static str>) -> Action<'a> {
 ///     // After one second `handle_info` gets `Info::Message("expired")`.
-///     let timer = ctx.send_after(Duration::from_secs(1), "expired");
-///     debug_assert!(timer.is_ok(), "a connection may have max_timers of them");
+///     if let Err(error) = ctx.send_after(Duration::from_secs(1), "expired") {
+///         return Action::stop(error.into());
+///     }
 ///     match ctx.send("the request was:") {
 ///         Ok(()) => Action::send(packet),
 ///         Err(error) => Action::stop(error.into()),

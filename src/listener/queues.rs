@@ -88,20 +88,20 @@ impl Lists {
     /// Bytes of memory that lists for `slots` slots do not need.
     pub(super) fn spare(&self, slots: usize) -> usize {
         let lists = [&self.new, &self.old, &self.flush, &self.sweep];
-        lists.map(|list| list.capacity().saturating_sub(slots) * size_of::<u32>()).iter().sum()
+        lists.map(|list| list.spare(slots)).iter().sum()
     }
 
     /// Frees the memory that lists for `slots` slots do not need.
     pub(super) fn shrink(&mut self, slots: usize) {
         for list in [&mut self.new, &mut self.old, &mut self.flush, &mut self.sweep] {
-            list.shrink_to(slots);
+            list.shrink(slots);
         }
     }
 
     /// Reserves memory, so that no list grows while at most `slots` slots are in use.
     pub(super) fn make_room(&mut self, slots: usize) {
         for list in [&mut self.new, &mut self.old, &mut self.flush, &mut self.sweep] {
-            list.reserve(slots);
+            list.make_room(slots);
         }
     }
 }

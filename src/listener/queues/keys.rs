@@ -46,19 +46,25 @@ impl Keys {
         self.keys[self.first..].contains(&key)
     }
 
-    /// Reserves memory for `count` keys in all.
-    pub(crate) fn reserve(&mut self, count: usize) {
-        self.keys.reserve(count.saturating_sub(self.keys.len()));
+    /// Keys that there is memory for, so that `count` of them never move the list to another place:
+    /// the taken ones before them have a place, too.
+    fn places(count: usize) -> usize {
+        2 * count + Self::MOVED_FROM
+    }
+
+    /// Reserves memory, so that the list does not grow while it has at most `count` keys.
+    pub(crate) fn make_room(&mut self, count: usize) {
+        self.keys.reserve(Self::places(count).saturating_sub(self.keys.len()));
     }
 
     /// Gives back memory beyond that for `count` keys.
-    pub(crate) fn shrink_to(&mut self, count: usize) {
-        self.keys.shrink_to(count);
+    pub(crate) fn shrink(&mut self, count: usize) {
+        self.keys.shrink_to(Self::places(count));
     }
 
-    /// The number of keys that there is memory for.
-    pub(crate) fn capacity(&self) -> usize {
-        self.keys.capacity()
+    /// Bytes of memory beyond that for `count` keys.
+    pub(crate) fn spare(&self, count: usize) -> usize {
+        self.keys.capacity().saturating_sub(Self::places(count)) * size_of::<u32>()
     }
 }
 
@@ -73,6 +79,8 @@ mod tests {
     #[test]
     fn keys_come_out_in_order_and_leave_no_memory() {
         let (mut keys, mut model) = (Keys::default(), VecDeque::new());
+        keys.make_room(500);
+        let capacity = keys.keys.capacity();
         let mut random = 1_u32;
         for step in 0..100_000_u32 {
             random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -86,7 +94,9 @@ mod tests {
             assert_eq!((keys.len(), keys.is_empty()), (model.len(), model.is_empty()));
             assert!(keys.contains(step) == model.contains(&step));
         }
-        assert!(keys.capacity() <= 4 * 512, "{} keys", keys.capacity());
+        assert_eq!(keys.keys.capacity(), capacity, "it did not grow");
+        assert_eq!(keys.spare(500), 0);
+        keys.shrink(0);
         while let Some(key) = model.pop_front() {
             assert_eq!(keys.pop(), Some(key));
         }
