@@ -244,11 +244,11 @@ mod tests {
 
             let longest = ListenerOptions::MAX_KEEPALIVE;
             for silent in [Duration::from_secs(1), Duration::from_secs(77), longest] {
-                let told = accepted(&options.clone().nodelay(false).keepalive(silent));
-                let told = SockRef::from(&told);
-                assert!(!told.tcp_nodelay().unwrap());
-                assert!(told.keepalive().unwrap());
-                assert_eq!(told.tcp_keepalive_time().unwrap(), silent);
+                let socket = accepted(&options.clone().nodelay(false).keepalive(silent));
+                let socket = SockRef::from(&socket);
+                assert!(!socket.tcp_nodelay().unwrap());
+                assert!(socket.keepalive().unwrap());
+                assert_eq!(socket.tcp_keepalive_time().unwrap(), silent);
             }
         }
     }

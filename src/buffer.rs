@@ -580,7 +580,7 @@ mod tests {
     /// Goal: a trim frees the memory of a burst, keeps the memory that is always in use, and is not
     /// wanted for a few bytes. Method: a burst of buffers, then one at a time between trims.
     #[test]
-    fn a_trim_gives_back_what_nobody_needed_since_the_last() {
+    fn a_trim_frees_what_was_not_needed_since_the_last_trim() {
         let mut pool = Pool::default();
         pool.give_buffer(filled(Pool::TRIM_FROM / 8));
         assert!(!pool.wants_trim(), "a little may stay");

@@ -653,7 +653,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_there_is_told_with_the_address() {
+    fn a_refused_connect_names_the_address() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
         drop(listener);

@@ -125,9 +125,9 @@ impl Connection {
     #[inline(always)]
     pub(crate) fn advance<T>(&mut self, step: impl FnOnce(&mut Life) -> T) -> T {
         let mut life = self.life();
-        let told = step(&mut life);
+        let result = step(&mut life);
         self.word = self.word & !Life::HALF | life.bits();
-        told
+        result
     }
 
     #[inline(always)]

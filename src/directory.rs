@@ -320,7 +320,7 @@ mod tests {
         let (drain, mut parts) = Drain::new(Arc::new(Threads::new(1)));
         let part = parts.pop().unwrap();
         let task = OnceLock::new();
-        let told = thread::scope(|scope| {
+        let result = thread::scope(|scope| {
             let mut commands = lock(&end.commands);
             let sender = scope.spawn(|| {
                 task.get_or_init(|| std::fs::canonicalize("/proc/thread-self").unwrap());
@@ -341,7 +341,7 @@ mod tests {
             drop(commands);
             sender.join().unwrap()
         });
-        assert!(matches!(told, Err(Error::Gone)), "{told:?}");
+        assert!(matches!(result, Err(Error::Gone)), "{result:?}");
         assert!(end.next_command().is_none(), "it was left to a reactor that is gone");
         assert!(matches!(drain.wait(), Err(Error::Gone)));
     }

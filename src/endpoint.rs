@@ -59,8 +59,8 @@ impl Endpoint {
     /// The IP address and the port. An error for a Unix socket.
     pub(crate) fn expect_inet(&self) -> io::Result<SocketAddr> {
         self.as_inet().ok_or_else(|| {
-            let told = format!("{self} is a Unix socket, and an IP address with a port is needed");
-            io::Error::new(ErrorKind::InvalidInput, told)
+            let text = format!("{self} is a Unix socket, and an IP address with a port is needed");
+            io::Error::new(ErrorKind::InvalidInput, text)
         })
     }
 
@@ -224,7 +224,7 @@ impl UnixName {
     ///
     /// [`EndpointError::TooLong`] for a name of more than [`MAX`](Self::MAX) bytes.
     pub fn from_abstract_name(name: impl AsRef<[u8]>) -> Result<Self, EndpointError> {
-        Self::told(None, Some(name.as_ref())).limited()
+        Self::from_parts(None, Some(name.as_ref())).limited()
     }
 
     /// The path, if the name is a path.
@@ -249,7 +249,7 @@ impl UnixName {
     }
 
     /// A name that the kernel reports. It is not checked.
-    pub(crate) fn told(path: Option<&Path>, abstract_name: Option<&[u8]>) -> Self {
+    pub(crate) fn from_parts(path: Option<&Path>, abstract_name: Option<&[u8]>) -> Self {
         let name = path.map(|path| path.as_os_str().as_bytes().into());
         Self(name.or_else(|| Some([b"\0", abstract_name?].concat().into())))
     }
@@ -280,7 +280,7 @@ impl From<net::SocketAddr> for UnixName {
         let abstract_name = std::os::android::net::SocketAddrExt::as_abstract_name(&addr);
         #[cfg(not(any(target_os = "linux", target_os = "android")))]
         let abstract_name = None;
-        Self::told(addr.as_pathname(), abstract_name)
+        Self::from_parts(addr.as_pathname(), abstract_name)
     }
 }
 
@@ -473,7 +473,7 @@ mod tests {
         let is_expected = "127.0.0.1:5555, [::1]:5555, unix:/path or unix:@name is expected";
         let too_long = format!("a Unix socket's name of {} bytes is above {max}", max + 1);
         let no_escape = r"begins neither \\ nor \xNN";
-        for (text, told) in [
+        for (name, expected) in [
             ("", format!("\"\" is no endpoint: {is_expected}")),
             ("localhost:80", format!("\"localhost:80\" is no endpoint: {is_expected}")),
             ("127.0.0.1", format!("\"127.0.0.1\" is no endpoint: {is_expected}")),
@@ -495,14 +495,14 @@ mod tests {
             (r"unix:/\x4ü", format!(r#""unix:/\x4ü" has a backslash at byte 6 that {no_escape}"#)),
             (r"unix:@\\\y", format!(r#""unix:@\\\y" has a backslash at byte 8 that {no_escape}"#)),
         ] {
-            let error = text.parse::<Endpoint>().expect_err(text);
-            assert_eq!(error.to_string(), told);
-            assert_eq!(format!("{error:?}"), told);
+            let error = name.parse::<Endpoint>().expect_err(name);
+            assert_eq!(error.to_string(), expected);
+            assert_eq!(format!("{error:?}"), expected);
         }
         assert_eq!(UnixName::from_pathname(""), Err(EndpointError::Empty));
         assert!(matches!(UnixName::from_pathname("\0a"), Err(EndpointError::Nul { at: 0, .. })));
-        let told = UnixName::from_abstract_name(vec![0; max + 1]);
-        assert!(matches!(told, Err(EndpointError::TooLong { len, .. }) if len == max + 1));
+        let result = UnixName::from_abstract_name(vec![0; max + 1]);
+        assert!(matches!(result, Err(EndpointError::TooLong { len, .. }) if len == max + 1));
     }
 
     /// Goal: a TCP endpoint can be used as its address, and a Unix socket's endpoint cannot.
@@ -522,8 +522,8 @@ mod tests {
         assert_ne!(unix, addr);
         assert_ne!(addr, unix);
         let error = std::net::TcpStream::connect(&unix).unwrap_err();
-        let told = r"unix:/run/a\x0ab is a Unix socket, and an IP address with a port is needed";
-        assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::InvalidInput, told));
+        let text = r"unix:/run/a\x0ab is a Unix socket, and an IP address with a port is needed";
+        assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::InvalidInput, text));
     }
 
     /// Goal: an IPv4 client of an IPv6 socket is shown as IPv4. Every other address stays as it is.
@@ -540,7 +540,7 @@ mod tests {
     /// Goal: the name that the kernel reports for a Unix socket is kept unchanged, whether it comes
     /// through `std` or through `socket2`. Method: sockets of each kind, and the longest names.
     #[test]
-    fn what_the_kernel_tells_is_told() {
+    fn names_from_the_kernel_are_kept() {
         let folder = std::env::temp_dir().join(format!("condor-endpoint-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let path = folder.join("a\\b\n");
@@ -568,8 +568,8 @@ mod tests {
             };
             let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
             socket.bind(&SockAddr::unix(OsStr::from_bytes(&own)).unwrap()).unwrap();
-            let told = SockRef::from(&socket).local_addr().unwrap();
-            let by_socket = UnixName::told(told.as_pathname(), told.as_abstract_namespace());
+            let addr = SockRef::from(&socket).local_addr().unwrap();
+            let by_socket = UnixName::from_parts(addr.as_pathname(), addr.as_abstract_namespace());
             let by_std = UnixListener::from(std::os::fd::OwnedFd::from(socket)).local_addr();
             assert_eq!(by_socket, UnixName::from(by_std.unwrap()));
             assert_eq!(by_socket.0.as_deref(), Some(own.as_slice()));

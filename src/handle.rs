@@ -88,23 +88,23 @@ impl Handle {
         };
         let acceptor = status.acceptor();
         let (drain, parts) = Drain::new(Arc::clone(&self.shared.threads));
-        let mut told = Ok(());
+        let mut reached = Ok(());
         for ((shard, part), serial) in parts.into_iter().enumerate().zip(status.serial()..) {
             // A part that has drained already, by itself or in a shutdown, has left its report. If
             // the reactor is gone, the drop of the part reports it.
             let part = part.or(status.report(shard));
             let sent = self.shared.inboxes[shard].command(Command::ExpectDrain { serial, part });
             if shard == acceptor {
-                told = sent;
+                reached = sent;
             }
         }
         // When the part that accepts drains, the others drain, too. By now each of them knows where
         // its report goes.
         let serial = status.serial() + acceptor as u64;
-        let told =
-            told.and_then(|()| self.shared.inboxes[acceptor].command(Command::Drain { serial }));
+        let reached =
+            reached.and_then(|()| self.shared.inboxes[acceptor].command(Command::Drain { serial }));
         if status.report(acceptor).get().is_none() {
-            told?;
+            reached?;
         }
         Ok(drain)
     }
@@ -261,7 +261,7 @@ impl<M> ListenerHandle<M> {
         match (last.post(Envelope::All { message, clone }), full) {
             (Ok(()) | Err(MessageError::Gone(_)), Some(back)) => Err(MessageError::Full(back)),
             (Err(MessageError::Gone(_)), None) if reached => Ok(()),
-            (told, _) => told,
+            (first, _) => first,
         }
     }
 
@@ -366,13 +366,13 @@ mod tests {
                     Found::Gone => drop(mailbox.close()),
                 }
             }
-            let told = prepared.handle.broadcast(7);
+            let result = prepared.handle.broadcast(7);
             if found.contains(&Found::Full) {
-                assert!(matches!(told, Err(MessageError::Full(7))), "{told:?} of {found:?}");
+                assert!(matches!(result, Err(MessageError::Full(7))), "{result:?} of {found:?}");
             } else if found.contains(&Found::Room) {
-                assert!(told.is_ok(), "{told:?} of {found:?}");
+                assert!(result.is_ok(), "{result:?} of {found:?}");
             } else {
-                assert!(matches!(told, Err(MessageError::Gone(7))), "{told:?} of {found:?}");
+                assert!(matches!(result, Err(MessageError::Gone(7))), "{result:?} of {found:?}");
             }
             for (mailbox, found) in mailboxes.iter().zip(found) {
                 let mut envelopes = VecDeque::new();

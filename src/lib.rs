@@ -138,7 +138,7 @@
 //!   options          every limit, with its unit, its default and its check
 //!   token            the 64 bits that the kernel stores with each socket
 //!   system           what the system allows this process
-//!   status           what handles are told of one listener, also after its end
+//!   status           what handles report of one listener, also after its end
 //!   drain            waits for a drain, and reports its result
 //!   mailbox          messages from any thread, and how they wake the reactor
 //!   loop_metrics     histograms of the turns

@@ -41,7 +41,7 @@ pub(crate) trait AnyListener {
     /// Whether this part is the one that accepts for all shards.
     fn accepts(&self) -> bool;
     fn name(&self) -> &str;
-    /// What handles are told of the listener.
+    /// What handles report of the listener.
     fn status(&self) -> &Arc<Status>;
     /// Decides the end of the connection with this id, if it still exists.
     fn close(&mut self, state: &mut LoopState, id: ConnectionId);

@@ -155,7 +155,7 @@ impl Shards {
         shared.threads.disown();
         let label = self.label();
         let may_serve = Arc::new(OnceLock::new());
-        let (tell, told) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         let mut threads = Vec::new();
         let mut outcome = Ok(());
         for (shard, parts) in std::mem::take(&mut self.reactors).into_iter().enumerate() {
@@ -165,7 +165,7 @@ impl Shards {
                 shared: Arc::clone(&shared),
                 hook: Arc::clone(&self.on_thread_start),
                 may_serve: Arc::clone(&may_serve),
-                tell: tell.clone(),
+                sender: sender.clone(),
             };
             let named = thread::Builder::new().name(thread_name(&label, shard));
             match named.spawn(move || job.run()) {
@@ -177,9 +177,9 @@ impl Shards {
                 }
             }
         }
-        drop(tell);
+        drop(sender);
         let mut ready = 0;
-        for (shard, news) in told {
+        for (shard, news) in receiver {
             match news {
                 News::Ready => {
                     ready += 1;
@@ -255,19 +255,19 @@ struct Job {
     /// Set to true when all shards are ready, or to false when one has failed. So either all of
     /// them serve or none.
     may_serve: Arc<OnceLock<bool>>,
-    tell: mpsc::Sender<(usize, News)>,
+    sender: mpsc::Sender<(usize, News)>,
 }
 
 impl Job {
     fn run(self) {
-        let Self { shard, parts, shared, hook, may_serve, tell } = self;
+        let Self { shard, parts, shared, hook, may_serve, sender } = self;
         // Comes before the hook, so that the hook cannot block in a wait for its own reactor
         // either.
         shared.threads.bind_thread(shard);
         let ran = caught(|| {
             hook(shard);
             // This fails only if `run` itself has gone.
-            let _ = tell.send((shard, News::Ready));
+            let _ = sender.send((shard, News::Ready));
             if *may_serve.wait() { parts.grow(shared).run() } else { Ok(()) }
         });
         let why = match ran {
@@ -275,7 +275,7 @@ impl Job {
             Ok(Err(error)) => error.to_string(),
             Err(text) => format!("it panicked: {text}"),
         };
-        let _ = tell.send((shard, News::Died(why)));
+        let _ = sender.send((shard, News::Died(why)));
     }
 }
 

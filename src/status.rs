@@ -1,4 +1,4 @@
-//! What handles are told of one listener, while it runs and afterwards.
+//! What handles report of one listener, while it runs and afterwards.
 
 use std::io;
 use std::sync::OnceLock;

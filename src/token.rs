@@ -64,7 +64,7 @@ mod tests {
     /// Goal: no two targets share a token. Method: every target becomes a token and a target again,
     /// at the ends of each range.
     #[test]
-    fn tokens_are_told_apart() {
+    fn tokens_are_distinguished() {
         assert_eq!(target(WAKER), Target::Waker);
         for listener in [0, 1, 1022] {
             assert_eq!(target(acceptor(listener)), Target::Acceptor { listener });

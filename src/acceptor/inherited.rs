@@ -63,8 +63,8 @@ pub(super) fn check(listener: &net::TcpListener) -> io::Result<()> {
         }
     };
     what.map_or(Ok(()), |what| {
-        let told = format!("the inherited descriptor is {what}, not a listening TCP socket");
-        Err(io::Error::new(ErrorKind::InvalidInput, told))
+        let text = format!("the inherited descriptor is {what}, not a listening TCP socket");
+        Err(io::Error::new(ErrorKind::InvalidInput, text))
     })
 }
 
@@ -74,7 +74,7 @@ pub(super) fn endpoint(listener: &net::TcpListener) -> Option<Endpoint> {
     if let Some(addr) = addr.as_socket() {
         return Some(Endpoint::Inet(addr));
     }
-    let name = UnixName::told(addr.as_pathname(), addr.as_abstract_namespace());
+    let name = UnixName::from_parts(addr.as_pathname(), addr.as_abstract_namespace());
     (!name.is_unnamed()).then_some(Endpoint::Unix(name))
 }
 

@@ -392,10 +392,10 @@ mod tests {
             let notifiers = [&acceptor, &own].map(Arc::clone);
             let admission = Arc::new(Admission::new(notifiers, 0, 2));
             let (panics, ended) = (Rc::new(Cell::new(false)), Rc::default());
-            let (told, will) = (Rc::clone(&ended), Rc::clone(&panics));
+            let (record, will) = (Rc::clone(&ended), Rc::clone(&panics));
             let factory = Box::new(move |_: &Accepted<'_>| {
-                assert!(!will.get(), "the factory panics, as told to");
-                Guest(Rc::clone(&told))
+                assert!(!will.get(), "the factory panics, as record to");
+                Guest(Rc::clone(&record))
             });
             let poll = Poll::new().unwrap();
             let registry = Registry::System(poll.registry().try_clone().unwrap());

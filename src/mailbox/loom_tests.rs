@@ -70,7 +70,7 @@ fn model(body: impl Fn() + Sync + Send + 'static) {
 
 /// Goal: a message sent between `take` and sleep wakes the reactor, and messages arrive in order.
 #[test]
-fn one_sender_is_heard() {
+fn a_message_of_one_sender_arrives() {
     model(|| {
         let reactor = Sleeper::new();
         let mailbox = reactor.mailbox();
@@ -87,7 +87,7 @@ fn one_sender_is_heard() {
 /// Goal: with two senders, where one finds `notified` already set, no wake-up is lost and every
 /// message arrives once.
 #[test]
-fn two_senders_are_heard() {
+fn messages_of_two_senders_arrive() {
     model(|| {
         let reactor = Sleeper::new();
         let mailbox = reactor.mailbox();
@@ -130,7 +130,7 @@ fn a_closing_mailbox_loses_nothing() {
 
 /// Goal: an acceptor at the connection limit is woken when a connection of another shard ends.
 #[test]
-fn whoever_leaves_makes_room() {
+fn a_connection_that_ends_makes_room() {
     loom::model(|| {
         let (acceptor, other) = (Sleeper::new(), Sleeper::new());
         let notifiers = [&acceptor, &other].map(|reactor| Arc::clone(&reactor.notifier));
@@ -149,7 +149,7 @@ fn whoever_leaves_makes_room() {
 
 /// Goal: a shard receives the connections that are handed over to it, each once.
 #[test]
-fn whoever_is_handed_over_arrives() {
+fn a_connection_that_is_handed_over_arrives() {
     model(|| {
         let (acceptor, other) = (Sleeper::new(), Sleeper::new());
         let notifiers = [&acceptor, &other].map(|reactor| Arc::clone(&reactor.notifier));

@@ -34,10 +34,10 @@ impl ReactorParts {
         let poll = Poll::new().map_err(failed("make an event queue"))?;
         let waker = Waker::new(poll.registry(), token::WAKER).map_err(failed("make a waker"))?;
         let registry = poll.registry().try_clone().map_err(failed("share the event queue"))?;
-        let told = Once::new();
+        let logged = Once::new();
         let notifier = Notifier::new(move || {
             if let Err(error) = waker.wake() {
-                told.call_once(|| say!(Error, "reactor: cannot be woken: {error}"));
+                logged.call_once(|| say!(Error, "reactor: cannot be woken: {error}"));
             }
         });
         Ok((Self { shard, poll, registry, options }, Inbox::new(notifier)))

@@ -61,9 +61,9 @@ impl ByHand {
         let (clock, shared) = (Clock::manual(hand.clone()), Arc::new(Shared::new(vec![end])));
         let mut reactor = Reactor::assemble(shard, poller, registry, clock, own, shared);
         let timeouts = Rc::new(Cell::new(0));
-        let told = Rc::clone(&timeouts);
+        let count = Rc::clone(&timeouts);
         let listener =
-            reactor.start_listener("test", options, move |_| Echo(Rc::clone(&told))).unwrap();
+            reactor.start_listener("test", options, move |_| Echo(Rc::clone(&count))).unwrap();
         let connect = || Client::connect(listener.local_addr()).unwrap();
         let clients = [connect(), connect()];
         let mut by_hand = Self { reactor, hand, listener, clients, timeouts };
@@ -183,8 +183,8 @@ fn next_deadline_is_as_near_as_it_is() {
 fn a_reactor_can_be_woken_after_an_error_of_its_event_queue() {
     let mut by_hand = ByHand::new(ListenerOptions::port(0));
     by_hand.batches_of(0);
-    let told = by_hand.reactor.turn(NO_TIME);
-    assert!(matches!(told, Err(Error::Poll { .. })), "{told:?}");
+    let result = by_hand.reactor.turn(NO_TIME);
+    assert!(matches!(result, Err(Error::Poll { .. })), "{result:?}");
     drop(by_hand.reactor.handle().stop_listener("test").unwrap());
     by_hand.batches_of(8);
     by_hand.reactor.poller.poll(NO_TIME).unwrap();

@@ -324,7 +324,7 @@ fn a_listener_that_silent_peers_can_fill_is_warned_of() {
 /// Goal: the worst case of a listener is told by what each limit adds, and is moderate by default.
 /// Method: the default against its largest part, the output; then each limit raised alone.
 #[test]
-fn the_worst_case_is_told_by_each_limit() {
+fn the_worst_case_grows_with_each_limit() {
     let worst = |options: ListenerOptions| options.worst_case_memory();
     let of = any_port;
     let default = worst(of());
