@@ -22,7 +22,7 @@ use crate::stream::Stream;
 use crate::sync::Arc;
 use crate::timers::{TimerId, Timers};
 
-/// What a callback may do before it returns an [`Action`]. Each method except
+/// What a callback may do before it returns an [`Action`](super::Action). Each method except
 /// [`handle`](Self::handle) is about the callback's own connection.
 ///
 /// - Send more packets than the action does: [`send`](Self::send),
