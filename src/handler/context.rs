@@ -325,7 +325,7 @@ impl<M> Context<'_, M> {
     ///
     /// Packets, messages and timers still arrive. The connection ends when the peer ends its half,
     /// too, or for any other reason. From now on [`send`](Self::send) returns
-    /// [`SendError::Closing`], and an [`Action`] that sends ends the connection with
+    /// [`SendError::Closing`], and an [`Action`](super::Action) that sends ends the connection with
     /// [`CloseReason::Normal`](crate::CloseReason::Normal).
     pub fn end_output(&mut self) {
         self.conn.advance(|life| life.end_output());
