@@ -86,6 +86,7 @@ impl Buffer {
         {
             larger.bytes.extend_from_slice(self.as_slice());
             (larger.scanned, larger.need) = (self.scanned, self.need);
+            larger.notes = self.notes;
             return pool.give_buffer(std::mem::replace(self, larger));
         }
         self.bytes.drain(..std::mem::take(&mut self.start));
@@ -160,6 +161,8 @@ pub struct Queue {
     unused: usize,
     /// When the peer last took a byte, or when the queue began.
     pub(crate) progress: Tick,
+    /// When the queue was last offered to the kernel because of its clock, or when it began.
+    pub(crate) offered: Tick,
 }
 
 impl Queue {
@@ -489,6 +492,19 @@ mod tests {
     }
 
     /// Bytes of memory that a queue holds for output.
+    /// Goal: a partial packet that moves to a larger buffer keeps what is known of it. Method: a buffer
+    /// of the pool, which is larger.
+    #[test]
+    fn a_larger_buffer_keeps_what_is_known_of_its_bytes() {
+        let mut pool = Pool::default();
+        let larger = filled(2 * Buffer::LEAST);
+        pool.give_buffer(larger);
+        let mut buffer = filled(Buffer::LEAST - 6);
+        (buffer.scanned, buffer.need, buffer.notes) = (250, Some(300), [1, 2, 3, 4]);
+        buffer.append(&[7; 10], &mut pool);
+        assert_eq!((buffer.scanned, buffer.need, buffer.notes), (250, Some(300), [1, 2, 3, 4]));
+    }
+
     fn memory(queue: &Queue) -> usize {
         let held = |segment: &Segment| match segment {
             Segment::Copied(buffer) => buffer.capacity(),

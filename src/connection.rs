@@ -328,7 +328,7 @@ impl Connection {
     pub(crate) fn queue(&mut self, now: Tick, pool: &mut Pool) -> &mut Queue {
         self.output.get_or_insert_with(|| {
             let mut queue = pool.take_queue();
-            queue.progress = now;
+            (queue.progress, queue.offered) = (now, now);
             queue
         })
     }

@@ -107,6 +107,11 @@ impl Inbox {
         }
     }
 
+    /// The number of commands that wait.
+    pub(crate) fn commands(&self) -> usize {
+        lock(&self.commands).len()
+    }
+
     pub(crate) fn next_command(&self) -> Option<Command> {
         lock(&self.commands).pop_front()
     }

@@ -367,12 +367,15 @@ impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
             || self.acceptor_is_gone()
     }
 
-    fn wants_work(&self) -> bool {
-        self.lists.want_work()
-    }
-
-    fn wants_delivery(&self) -> bool {
-        self.has_messages()
+    fn has_work(&self, phase: Phase) -> bool {
+        match phase {
+            Phase::Accept => self.accepting.ready || self.admission.has_news(self.profile.shard),
+            Phase::Work => self.lists.want_work(),
+            Phase::Deliver => self.has_messages(),
+            Phase::Flush => !self.lists.flush.is_empty(),
+            Phase::Sweep => !self.lists.sweep.is_empty(),
+            Phase::Commands | Phase::Expire | Phase::Unbounded => false,
+        }
     }
 
     fn serial(&self) -> u64 {

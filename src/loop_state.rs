@@ -45,7 +45,8 @@ const TRIM_EVERY: Duration = Duration::from_secs(10);
 /// packets.
 pub(crate) const FLUSH_AT: usize = 256 * 1024;
 
-/// In bytes. The most output of one connection that one turn writes, and at most one answer more.
+/// In bytes. The most queued output of one connection that one turn writes. The answers to the packets
+/// of a turn, and to each message, may take this much as well, and the last one goes beyond it.
 const OUTPUT_BUDGET: usize = 256 * 1024;
 
 /// In bytes. Smaller reads and writes take no time of their own: the budgets of packets and of output
@@ -247,9 +248,11 @@ impl LoopState {
         self.clock.latest()
     }
 
-    /// How long this turn has taken so far, in nanoseconds.
-    pub(crate) fn since_began(&self) -> u64 {
-        self.clock.now().0 - self.began.0
+    /// Ends a turn. Returns how long it has taken, in nanoseconds.
+    pub(crate) fn end(&mut self) -> u64 {
+        let now = self.clock.now();
+        self.time.end_turn(now);
+        now.0 - self.began.0
     }
 
     pub(crate) fn nanos(&self) -> Nanos {

@@ -151,7 +151,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         if !self.conn.has_no_pending_state() {
             self.flush(cx);
             if !self.conn.life().is_open() {
-                return self.discard(read);
+                return self.discard(cx, read);
             }
             self.resume_backlog(cx, &mut budget);
         }

@@ -9,6 +9,7 @@ use crate::loop_state::{LoopState, Timer};
 use crate::poller::Readiness;
 use crate::status::Status;
 use crate::sync::Arc;
+use crate::time_budget::Phase;
 use crate::wheel::TimerKey;
 
 /// A listener, independent of the handler's type. It has one method for each phase of the turn, and
@@ -32,10 +33,8 @@ pub(crate) trait AnyListener {
     /// Whether there is work that needs no event.
     fn is_busy(&self) -> bool;
 
-    /// Whether [`work`](Self::work) has something to do.
-    fn wants_work(&self) -> bool;
-    /// Whether [`deliver`](Self::deliver) has something to do without a notification.
-    fn wants_delivery(&self) -> bool;
+    /// Whether a phase has something to do for it.
+    fn has_work(&self, phase: Phase) -> bool;
 
     fn serial(&self) -> u64;
     /// Whether this part is the one that accepts for all shards.

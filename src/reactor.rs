@@ -269,6 +269,7 @@ impl Reactor {
 
     fn accept(&mut self) {
         self.state.per_listener_timing = self.listeners.len() > 1;
+        self.share(|listener| listener.has_work(Phase::Accept));
         for (_, entry) in &mut self.listeners {
             entry.listener.accept(&mut self.state);
             entry.took = self.state.attribute_time();
@@ -277,12 +278,11 @@ impl Reactor {
     }
 
     fn work(&mut self) {
-        self.share(|listener| listener.wants_work());
+        self.share(|listener| listener.has_work(Phase::Work));
         for (_, entry) in &mut self.listeners {
             entry.listener.work(&mut self.state, &mut self.read);
             entry.took += self.state.attribute_time();
         }
-        self.state.expect_sharers(0);
         self.invariants();
     }
 
@@ -291,12 +291,11 @@ impl Reactor {
         if notified || self.more_commands {
             self.obey_commands();
         }
-        self.share(|listener| notified || listener.wants_delivery());
+        self.share(|listener| notified || listener.has_work(Phase::Deliver));
         for (_, entry) in &mut self.listeners {
             entry.listener.deliver(&mut self.state, notified);
             entry.took += self.state.attribute_time();
         }
-        self.state.expect_sharers(0);
         self.invariants();
     }
 
@@ -327,6 +326,7 @@ impl Reactor {
     }
 
     fn flush(&mut self) {
+        self.share(|listener| listener.has_work(Phase::Flush));
         for (_, entry) in &mut self.listeners {
             entry.listener.flush(&mut self.state);
         }
@@ -334,6 +334,7 @@ impl Reactor {
     }
 
     fn sweep(&mut self) {
+        self.share(|listener| listener.has_work(Phase::Sweep));
         let mut finished = Vec::new();
         for (slot, entry) in &mut self.listeners {
             entry.listener.sweep(&mut self.state);
@@ -356,7 +357,7 @@ impl Reactor {
         self.state.plan_trim();
         self.inbox().notifier.prepare_to_sleep();
         let slow = self.state.options.slow_turn;
-        let nanos = self.state.since_began();
+        let nanos = self.state.end();
         self.state.metrics.turn.record(nanos);
         self.state.took = nanos;
         let took = Duration::from_nanos(nanos);

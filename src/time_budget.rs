@@ -81,7 +81,10 @@ pub(crate) struct TimeBudget {
     stretch: usize,
     /// Units that take about [`LOOK_EVERY`].
     distance: usize,
+    /// The last look, or the beginning of the turn if that is later.
     looked: Nanos,
+    /// Nanoseconds of work since the last look that earlier turns have done.
+    carried: u64,
 }
 
 impl TimeBudget {
@@ -103,13 +106,19 @@ impl TimeBudget {
             stretch: distance,
             distance,
             looked: now,
+            carried: 0,
         }
     }
 
     pub(crate) fn begin_turn(&mut self, now: Nanos) {
         (self.turn_began, self.looked, self.phase_began) = (now, now, now);
-        (self.left, self.stretch) = (self.distance, self.distance);
         self.phase = Phase::Accept;
+    }
+
+    /// Ends a turn. Its units and its time count for the next look, so that many turns with a few
+    /// dear units each are looked at as one with many.
+    pub(crate) fn end_turn(&mut self, now: Nanos) {
+        self.carried += now.0.saturating_sub(self.looked.0);
     }
 
     /// From now on so many listeners share a phase, each from its call of
@@ -171,11 +180,11 @@ impl TimeBudget {
     /// Records a look at the clock, and decides how many units there are before the next one.
     pub(crate) fn look(&mut self, now: Nanos) {
         if self.stretch > 0 && self.budget > 0 {
-            let took = now.0.saturating_sub(self.looked.0).max(1);
+            let took = (now.0.saturating_sub(self.looked.0) + self.carried).max(1);
             let fitting = usize::try_from(self.stretch as u64 * LOOK_EVERY / took);
             self.distance = fitting.unwrap_or(MOST).clamp(1, MOST.min(self.distance * 2));
         }
-        (self.left, self.stretch) = (self.distance, self.distance);
+        (self.left, self.stretch, self.carried) = (self.distance, self.distance, 0);
         if self.seen != self.phase {
             (self.seen, self.phase_began) = (self.phase, self.looked);
         }
@@ -259,6 +268,29 @@ mod tests {
             budget.look(Nanos(now));
             assert_eq!(budget.left(), 100);
         }
+    }
+
+    /// Goal: many turns with a few dear units each end as soon as one with many would. Method: turns of
+    /// two units of a millisecond, with long waits between them.
+    #[test]
+    fn units_and_time_are_carried_to_the_next_turn() {
+        let mut budget = TimeBudget::new(BUDGET, Nanos(0));
+        let mut now = 0;
+        let mut looks = 0;
+        for _ in 0..100 {
+            now += 1_000_000_000;
+            budget.begin_turn(Nanos(now));
+            for _ in 0..2 {
+                now += 1_000_000;
+                if !budget.spends(1) {
+                    budget.look(Nanos(now));
+                    looks += 1;
+                }
+            }
+            budget.end_turn(Nanos(now));
+        }
+        assert_eq!(budget.distance, 1, "the waits do not count, and the units do");
+        assert!(looks > 2 * 60, "{looks} looks");
     }
 
     /// Whether the share is over at a look, `nanos` after the start of the clock.

@@ -120,7 +120,8 @@ impl Connection {
         }
         let packet = self.packet_deadline().min(self.expected_deadline());
         let bytes = self.idle_deadline(limits).min(self.silence_deadline(limits));
-        packet.min(bytes).min(self.stall_deadline(limits))
+        let output = self.offer_deadline(limits).min(self.stall_deadline(limits));
+        packet.min(bytes).min(output)
     }
 
     /// What has run out at `now`. The clocks of the peer's packets come first. An expectation takes
@@ -132,6 +133,7 @@ impl Connection {
         let due = [
             (self.expected_deadline(), Due::Expected),
             (self.packet_deadline(), Due::Packet),
+            (self.offer_deadline(limits), Due::Offer),
             (self.stall_deadline(limits), Due::Stall),
             (self.idle_deadline(limits), Due::Idle),
             (self.silence_deadline(limits), Due::Silence),
@@ -176,6 +178,20 @@ impl Connection {
         match self.idle_timeout(limits) {
             Some(timeout) if !self.has(Flags::IDLE_STOPPED) => Tick(self.idle_clock).after(timeout),
             _ => Tick::NEVER,
+        }
+    }
+
+    /// A queue that waits is offered to the kernel four times before the stall is decided. The kernel
+    /// announces space only after a third of a send buffer is free, and a buffer that has grown can
+    /// take minutes to get there: a peer that reads slowly would seem to read nothing.
+    fn offer_deadline(&self, limits: &Limits) -> Tick {
+        match &self.output {
+            Some(queue) => {
+                let next = queue.offered.max(queue.progress).after(limits.write_stall_timeout / 4);
+                // Not twice in a tick, so that the stall of a short timeout is decided.
+                next.max(Tick(queue.offered.0.saturating_add(1)))
+            }
+            None => Tick::NEVER,
         }
     }
 

@@ -24,6 +24,8 @@ pub(crate) enum Due {
     Expected,
     Idle,
     Silence,
+    /// The queue has waited for a while: it is offered to the kernel once more.
+    Offer,
     Stall,
     Close,
 }

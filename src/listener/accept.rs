@@ -257,11 +257,15 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     /// its list moves to grow. So the first call reserves 4096 entries, or `max_connections` if
     /// that is less.
     pub(super) fn make_room(&mut self, state: &mut LoopState) {
-        const FIRST: usize = 4096;
-        let first = self.profile.options.max_connections.min(FIRST);
-        let slots = self.generations.len().max(first);
+        let slots = self.reserved();
         state.wheel.make_room(slots);
         self.lists.make_room(slots);
+    }
+
+    /// The number of slots that memory is reserved for.
+    pub(super) fn reserved(&self) -> usize {
+        const FIRST: usize = 4096;
+        self.generations.len().max(self.profile.options.max_connections.min(FIRST))
     }
 
     /// Accepts the connections that have finished the handshake, so that they are served.

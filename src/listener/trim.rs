@@ -14,8 +14,10 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
 
     /// Bytes of memory that may not be needed any more.
     fn spare(&self) -> usize {
-        let inbox = self.inbox.capacity() * size_of::<Envelope<H::Message>>();
-        let lists = self.lists.spare(self.peers.keys());
+        // The inbox and the queue of the mailbox swap with each other.
+        let messages = self.inbox.capacity() + self.profile.mailbox.reserved();
+        let inbox = messages * size_of::<Envelope<H::Message>>();
+        let lists = self.lists.spare(self.reserved().max(self.peers.keys()));
         self.peers.spare() + self.timers.spare() + inbox + lists
     }
 
@@ -32,6 +34,8 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         self.lists.shrink(kept);
         self.make_room(state);
         let messages = std::mem::take(&mut self.inbox_peak).max(self.inbox.len());
+        // A queue that grows from another capacity would grow above the bound of the mailbox.
+        let messages = messages.checked_next_power_of_two().unwrap_or(messages);
         self.inbox.shrink_to(messages);
         self.profile.mailbox.shrink(messages);
         self.spare()

@@ -28,10 +28,11 @@ pub(crate) enum Origin {
 ///   [`keepalive`](Self::keepalive) (none).
 /// - Peers that read too slowly: [`write_high_water`](Self::write_high_water) (64 KiB),
 ///   [`write_low_water`](Self::write_low_water) (32 KiB), [`max_queued`](Self::max_queued) (8 MiB),
-///   [`write_stall_timeout`](Self::write_stall_timeout) (30 s).
+///   [`write_stall_timeout`](Self::write_stall_timeout) (60 s).
 /// - How much at once: [`max_connections`](Self::max_connections) (100),
 ///   [`mailbox_capacity`](Self::mailbox_capacity) (65,536 messages),
-///   [`memory_warning`](Self::memory_warning) (8 GiB).
+///   [`max_timers`](Self::max_timers) (1,024 of each connection),
+///   [`memory_warning`](Self::memory_warning) (10 GiB).
 /// - The end: [`close_timeout`](Self::close_timeout) (10 s),
 ///   [`linger_timeout`](Self::linger_timeout) (5 s), [`drain_timeout`](Self::drain_timeout) (5 s).
 /// - The sockets: [`backlog`](Self::backlog) (1,024 clients), [`nodelay`](Self::nodelay) (yes),

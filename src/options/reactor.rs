@@ -19,8 +19,8 @@ use crate::error::{Error, OptionsError};
 ///   [`message_budget`](Self::message_budget) (1,024 messages).
 /// - Work for the reactor: [`timer_budget`](Self::timer_budget) (4,096 timers),
 ///   [`events`](Self::events) (256 at first).
-/// - Time: [`slow_turn`](Self::slow_turn) (100 ms), [`busy_poll`](Self::busy_poll) (none),
-///   [`shutdown_delay`](Self::shutdown_delay) (none).
+/// - Time: [`turn_budget`](Self::turn_budget) (2 ms), [`slow_turn`](Self::slow_turn) (100 ms),
+///   [`busy_poll`](Self::busy_poll) (none), [`shutdown_delay`](Self::shutdown_delay) (none).
 ///
 /// Wrong values give no error in the setters. [`check`](Self::check) finds them, and a reactor is
 /// refused with [`Error::ReactorOptions`](crate::Error::ReactorOptions).

@@ -74,7 +74,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
                 self.conn.time_silence(cx.state.now());
             }
             Some(Due::Silence) => self.close(cx, CloseReason::SilenceTimeout),
-            Some(Due::Stall) if self.takes_output(cx) => {}
+            Some(Due::Offer) => self.offer(cx),
             Some(Due::Stall) => self.close(cx, CloseReason::WriteStalled),
             Some(Due::Close) => {
                 self.conn.advance(|life| life.cut(Cut::Late));
@@ -88,14 +88,13 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         self.update_timers(cx);
     }
 
-    /// Offers the queued output to the kernel once more. Returns whether the kernel has taken bytes.
-    /// It announces space only after a third of a send buffer is free, and a buffer that has grown
-    /// can take minutes to get there: a peer that reads slowly would seem to read nothing.
-    fn takes_output(&mut self, cx: &mut PeerCx<'_, H::Message>) -> bool {
-        let queued = self.conn.queued();
+    /// Offers the queued output to the kernel once more, although the kernel has announced no space.
+    fn offer(&mut self, cx: &mut PeerCx<'_, H::Message>) {
+        if let Some(queue) = &mut self.conn.output {
+            queue.offered = cx.state.now();
+        }
         self.marks.insert(Marks::WRITABLE);
         self.flush(cx);
-        self.conn.queued() < queued
     }
 
     pub(super) fn is_unread(&self) -> bool {

@@ -233,7 +233,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
 
     /// Reads bytes and drops them, because the kernel answers unread bytes with a reset when the
     /// socket is closed.
-    pub(super) fn discard(&mut self, read: &mut [u8]) {
+    pub(super) fn discard(&mut self, cx: &mut PeerCx<'_, H::Message>, read: &mut [u8]) {
         if self.is_marked(Marks::ERROR) {
             self.marks.remove(Marks::ERROR);
             if let Ok(Some(_)) = self.stream.take_error() {
@@ -247,7 +247,10 @@ impl<H: Handler, S: Stream> Peer<H, S> {
                     self.conn.advance(|life| life.end_input());
                     self.marks.remove(Marks::READABLE);
                 }
-                Ok(count) => room -= count,
+                Ok(count) => {
+                    cx.state.has_read(count);
+                    room -= count;
+                }
                 Err(error) => self.read_failed(&error),
             }
         }

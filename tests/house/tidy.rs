@@ -64,7 +64,10 @@ fn lines_fit_in_100_columns() {
 
 #[test]
 fn files_are_small() {
-    hold(&sources(&["src"]), |text| long_files(text, MAX_FILE_LINES));
+    let files: Vec<Source> =
+        sources(&["src"]).into_iter().filter(|file| !is_test(&file.path)).collect();
+    assert!(!files.is_empty());
+    hold(&files, |text| long_files(text, MAX_FILE_LINES));
 }
 
 #[test]
