@@ -195,6 +195,7 @@ impl<M> Context<'_, M> {
         }
         let removed = self.timers.remove(timer, self.conn.timers());
         self.state.wheel.cancel(removed.wheel);
+        self.drop_value(removed.message);
         self.state.ask_for_trim(self.timers.spare());
         true
     }
@@ -202,6 +203,13 @@ impl<M> Context<'_, M> {
     /// The time as this turn has read it. It costs no system call.
     pub fn now(&self) -> Instant {
         self.state.instant()
+    }
+
+    /// Drops a value of the user, whose drop may panic.
+    fn drop_value<T>(&self, value: T) {
+        let mut panics = Panics::default();
+        panics.drop(value);
+        self.profile.counters.panics.add(panics.count);
     }
 
     /// Changes the framing of this connection, in both directions.

@@ -1,6 +1,6 @@
 //! How a listener drains: what it closes, what it waits for, and what it reports.
 
-use super::Listener;
+use super::{Factory, Listener};
 use crate::acceptor::Acceptor;
 use crate::drain::Report;
 use crate::handler::Handler;
@@ -90,5 +90,10 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         if let Some(broadcast) = self.broadcast.take() {
             self.forget(state, broadcast, || ());
         }
+        // The factory goes before the counters are added to those of the listeners that have ended:
+        // its drop is code of the user, and a panic in it counts.
+        let none: Factory<H> = Box::new(|_| panic!("a listener that has ended makes no handler"));
+        let factory = std::mem::replace(&mut self.factory, none);
+        self.profile.drop_value("its factory", factory, &mut self.gate, state.nanos());
     }
 }

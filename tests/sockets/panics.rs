@@ -385,6 +385,7 @@ fn all_that_a_listener_owns_may_panic_at_its_end() {
         // The factory of a listener that was never adopted belongs to no listener yet.
         let factory = u64::from(end != "never adopted");
         assert_eq!(stats.panics, 2 + 2 + factory, "{end}");
+        assert_eq!(handle.stats().panics, stats.panics, "{end}");
         assert!(handle.listeners().is_empty(), "{end}");
     }
 }
@@ -409,8 +410,8 @@ fn owners_of_shared_bytes_may_panic_in_their_drop() {
 
     let (_server, listener) = Server::one(any_port(), |_| {
         Script::<()>::new().packet(|packet, ctx| {
-            let len = if packet == b"large" { 20_000 } else { 0 };
-            for _ in 0..len / 10_000 {
+            let len = if packet == b"large" { 20_000 } else { 100 };
+            for _ in 0..2 {
                 ctx.send(Bytes::from_owner(Owner(vec![7; len]))).unwrap();
             }
             Action::send(packet.to_vec())
@@ -418,9 +419,30 @@ fn owners_of_shared_bytes_may_panic_in_their_drop() {
     });
     let mut client = Client::connect(listener.local_addr());
     for round in 1..=3 {
-        client.send(b"large");
-        assert_eq!([client.receive(), client.receive()], [vec![7; 20_000], vec![7; 20_000]]);
-        assert_eq!(client.receive(), b"large");
-        until("they are dropped", || listener.stats().panics == 2 * round);
+        for (nth, (request, len)) in [("large", 20_000), ("small", 100)].into_iter().enumerate() {
+            client.send(request.as_bytes());
+            assert_eq!([client.receive(), client.receive()], [vec![7; len], vec![7; len]]);
+            assert_eq!(client.receive(), request.as_bytes());
+            let dropped = 4 * (round - 1) + 2 * (nth as u64 + 1);
+            until("they are dropped", || listener.stats().panics == dropped);
+        }
+    }
+}
+
+/// Goal: a message may panic in its drop when its timer is cancelled: the connection goes on. Method: a
+/// timer that is set and cancelled in one callback.
+#[test]
+fn a_message_may_panic_in_its_drop_when_its_timer_is_cancelled() {
+    let (_server, listener) = Server::one(any_port(), |_| {
+        Script::<Bomb>::new().packet(|packet, ctx| {
+            let timer = ctx.send_after(Duration::from_secs(60), Bomb(true)).ok().unwrap();
+            assert!(ctx.cancel(timer));
+            Action::send(packet.to_vec())
+        })
+    });
+    let mut client = Client::connect(listener.local_addr());
+    for round in 1..=3 {
+        assert_eq!(client.ask(b"hi"), b"hi");
+        assert_eq!(listener.stats().panics, round);
     }
 }

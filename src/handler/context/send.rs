@@ -35,7 +35,15 @@ impl<M> Context<'_, M> {
         }
     }
 
-    pub(super) fn frame(&mut self, packet: Packet<'_>) -> Result<(), SendError> {
+    pub(super) fn frame(&mut self, mut packet: Packet<'_>) -> Result<(), SendError> {
+        let framed = self.frame_packet(&mut packet);
+        if let Packet::Shared(bytes) = packet {
+            self.drop_value(bytes);
+        }
+        framed
+    }
+
+    fn frame_packet(&mut self, packet: &mut Packet<'_>) -> Result<(), SendError> {
         if !self.conn.life().may_send() {
             return Err(SendError::Closing);
         }
@@ -59,7 +67,7 @@ impl<M> Context<'_, M> {
                 if bytes.len() >= Self::SHARE_FROM
                     && framing.encode_header(bytes.len(), &mut self.state.out)? =>
             {
-                self.share(bytes, before, queued, max)?;
+                self.share(std::mem::take(bytes), before, queued, max)?;
             }
             _ => {
                 let (packet, out) = (packet.as_slice(), &mut self.state.out);
