@@ -344,12 +344,12 @@ fn commands_do_not_pile_up() {
     assert!(waiting < 20_000, "{waiting} commands wait");
 }
 
-/// Goal: after a burst an idle reactor has nothing more to trim, and sleeps. Method: two listeners that
+/// Goal: after a burst an idle reactor has nothing more to trim, and sleeps. Method: three listeners that
 /// have reserved memory for many connections; a trim that others ask for.
 #[test]
 fn an_idle_reactor_has_nothing_to_trim() {
-    let mut turns = Turns::new(ReactorOptions::new(), 2);
-    for listener in [0, 1] {
+    let mut turns = Turns::new(ReactorOptions::new(), 3);
+    for listener in [0, 1, 2] {
         turns.connect(listener);
     }
     turns.reactor.state.pool.note_spare(1 << 20);
