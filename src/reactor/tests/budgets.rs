@@ -344,8 +344,8 @@ fn commands_do_not_pile_up() {
     assert!(waiting < 20_000, "{waiting} commands wait");
 }
 
-/// Goal: after a burst an idle reactor has nothing more to trim, and sleeps. Method: three listeners that
-/// have reserved memory for many connections; a trim that others ask for.
+/// Goal: after a burst an idle reactor has nothing more to trim, and sleeps. Method: three listeners
+/// that have reserved memory for many connections; a trim that others ask for.
 #[test]
 fn an_idle_reactor_has_nothing_to_trim() {
     let mut turns = Turns::new(ReactorOptions::new(), 3);
