@@ -1,6 +1,6 @@
 //! What a peer reads from and writes to: a socket, or a script in tests.
 
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
 
 use mio::net::TcpStream;
@@ -17,6 +17,8 @@ pub(crate) trait Stream: Read + Write {
     fn local_addr(&self) -> io::Result<Endpoint>;
     /// The error that the kernel stores for a broken connection.
     fn take_error(&self) -> io::Result<Option<io::Error>>;
+    /// Whether a read would return bytes, an end or an error. It reads nothing.
+    fn is_readable(&self) -> bool;
     /// Registers the stream for events: bytes, ends and errors.
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()>;
     /// Registers the stream for writability, too.
@@ -34,6 +36,10 @@ impl Stream for TcpStream {
 
     fn take_error(&self) -> io::Result<Option<io::Error>> {
         Self::take_error(self)
+    }
+
+    fn is_readable(&self) -> bool {
+        !self.peek(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
     }
 
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {

@@ -69,8 +69,9 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             Some(Due::Packet) => self.packet_timeout(cx),
             Some(Due::Expected) => self.expectation_failed(cx),
             Some(Due::Idle) => self.close(cx, CloseReason::IdleTimeout),
-            // Reading is blocked, and its bytes wait in the kernel: it is not silent.
-            Some(Due::Silence) if self.is_marked(Marks::READABLE) => {
+            // Reading is blocked, and its bytes wait in the kernel: it is not silent. The mark says
+            // only that the kernel was not found empty.
+            Some(Due::Silence) if self.is_marked(Marks::READABLE) && self.stream.is_readable() => {
                 self.conn.time_silence(cx.state.now());
             }
             Some(Due::Silence) => self.close(cx, CloseReason::SilenceTimeout),

@@ -310,6 +310,11 @@ impl Stream for ScriptedStream {
         Ok(self.0.borrow_mut().error.take().map(io::Error::from))
     }
 
+    fn is_readable(&self) -> bool {
+        let script = self.0.borrow();
+        !script.arrived.is_empty() || script.ended || script.dead || script.error.is_some()
+    }
+
     fn register(&mut self, _: &Registry, token: Token) -> io::Result<()> {
         self.0.borrow_mut().watch(token);
         Ok(())

@@ -230,6 +230,28 @@ fn the_silence_timeout_can_be_changed_at_once() {
     conclude(&harness);
 }
 
+/// Goal: a blocked peer that says nothing is silent, also if a drain or an event has marked it as
+/// readable. Method: a handler that has paused reading; a drain, or an event without a cause.
+#[test]
+fn a_peer_that_is_only_marked_as_readable_is_silent() {
+    for drains in [true, false] {
+        let (harness, trace) = echo(options().silence_timeout(secs(3)).drain_timeout(secs(60)));
+        harness.message(pause());
+        if drains {
+            harness.drain();
+        } else {
+            harness.disturb();
+        }
+        trace.read();
+        harness.advance(ms(2_999));
+        assert_eq!(trace.read(), []);
+        harness.advance(ms(1));
+        assert_eq!(trace.read(), [SILENT], "{drains}");
+        harness.advance(secs(10));
+        assert_clean(&harness);
+    }
+}
+
 /// Goal: the clocks run during a drain, too. Method: a handler that continues after `Info::Shutdown`;
 /// a silence timeout, or an expected packet.
 #[test]
