@@ -956,7 +956,7 @@ impl Model {
             }
             if self.idle_deadline().is_some_and(|at| at <= judged) {
                 self.close(CloseReason::IdleTimeout);
-            } else if self.readable {
+            } else if self.readable && (!self.kernel.is_empty() || self.ended) {
                 // What it said has not been read: it is not silent.
                 self.heard = self.tick();
             } else {
