@@ -62,15 +62,15 @@ impl Acceptor for ListeningSocket {
     }
 
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        registry.register(&mut self.socket, token, Interest::READABLE)
+        registry.with(|system| system.register(&mut self.socket, token, Interest::READABLE))
     }
 
     fn rearm(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        registry.reregister(&mut self.socket, token, Interest::READABLE)
+        registry.with(|system| system.reregister(&mut self.socket, token, Interest::READABLE))
     }
 
     fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
-        registry.deregister(&mut self.socket)
+        registry.with(|system| system.deregister(&mut self.socket))
     }
 }
 

@@ -219,8 +219,12 @@ impl Shared {
 
     /// Makes the listener visible to other callers, once every part is on its way to its reactor.
     /// Later commands to the listener then arrive after the part.
-    pub(crate) fn publish(&self, name: &str, addr: Endpoint) {
-        if let Some(entry) = lock(&self.directory).entries.get_mut(name) {
+    ///
+    /// The listener may have ended by now, and another one may be starting under its name.
+    pub(crate) fn publish(&self, status: &Arc<Status>, addr: Endpoint) {
+        if let Some(entry) = lock(&self.directory).entries.get_mut(status.name())
+            && Arc::ptr_eq(&entry.status, status)
+        {
             entry.addr = Some(addr);
         }
     }
@@ -312,6 +316,21 @@ mod tests {
 
     use super::*;
     use crate::drain::Drain;
+
+    /// Goal: a listener that has ended before its start is complete does not show the next one of its
+    /// name, which is still starting. Method: the steps of both starts, in that order.
+    #[test]
+    fn a_start_shows_only_its_own_listener() {
+        let shared = Shared::new(vec![Inbox::new(Notifier::new(|| {}))]);
+        let ended = shared.reserve("name").unwrap();
+        shared.release("name", &ended);
+        let starting = shared.reserve("name").unwrap();
+        let addr = Endpoint::from(([127, 0, 0, 1], 7));
+        shared.publish(&ended, addr.clone());
+        assert!(shared.begin_stop("name", None).is_none(), "it has not started");
+        shared.publish(&starting, addr);
+        assert!(shared.begin_stop("name", None).is_some());
+    }
 
     /// Goal: no command is left behind when its reactor ends. A sender checks that the reactor still
     /// runs, and then stores its command. If the reactor ends in between, the sender drops the

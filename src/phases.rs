@@ -51,7 +51,8 @@ pub(crate) trait AnyListener {
     fn finished(&self) -> Option<Report>;
     /// The report of the drain so far.
     fn report(&self) -> Report;
-    /// Refuses all messages from now on, and drops those that are not delivered.
+    /// Refuses all messages from now on. Drops those that are not delivered, and the factory: these
+    /// drops are code of the user, and may panic.
     fn retire(&mut self, state: &mut LoopState);
     /// Checks what must hold between two phases, in debug builds.
     fn invariants(&self);

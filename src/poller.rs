@@ -8,8 +8,8 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
-use mio::event::{Event, Source};
-use mio::{Events, Interest, Poll, Token};
+use mio::event::Event;
+use mio::{Events, Poll, Token};
 
 use crate::flags::flag_set;
 use crate::options::ReactorOptions;
@@ -68,33 +68,13 @@ pub(crate) enum Registry {
 }
 
 impl Registry {
-    pub(crate) fn register(
+    /// Makes a call of the system's registry. A simulated network has none, and nothing fails there.
+    pub(crate) fn with(
         &self,
-        source: &mut impl Source,
-        token: Token,
-        interest: Interest,
+        call: impl FnOnce(&mio::Registry) -> io::Result<()>,
     ) -> io::Result<()> {
         match self {
-            Self::System(registry) => registry.register(source, token, interest),
-            Self::Simulated => Ok(()),
-        }
-    }
-
-    pub(crate) fn reregister(
-        &self,
-        source: &mut impl Source,
-        token: Token,
-        interest: Interest,
-    ) -> io::Result<()> {
-        match self {
-            Self::System(registry) => registry.reregister(source, token, interest),
-            Self::Simulated => Ok(()),
-        }
-    }
-
-    pub(crate) fn deregister(&self, source: &mut impl Source) -> io::Result<()> {
-        match self {
-            Self::System(registry) => registry.deregister(source),
+            Self::System(registry) => call(registry),
             Self::Simulated => Ok(()),
         }
     }

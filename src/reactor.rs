@@ -146,7 +146,7 @@ impl Reactor {
         if let Some(part) = parts.pop() {
             self.adopt(|slot| part.into_listener::<H>(slot, Box::new(factory)));
         }
-        self.handle.shared.publish(handle.name(), handle.local_addr());
+        self.handle.shared.publish(&handle.status, handle.local_addr());
         handle
     }
 

@@ -75,7 +75,7 @@ impl Handle {
             let make = move |slot| part.into_listener::<H>(slot, Box::new(factory));
             inbox.command(Command::Adopt(Box::new(make)))?;
         }
-        self.shared.publish(&handle.name, handle.addr.clone());
+        self.shared.publish(&handle.status, handle.addr.clone());
         Ok(handle)
     }
 

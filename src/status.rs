@@ -58,6 +58,10 @@ impl Status {
         }
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     pub(crate) fn serial(&self) -> u64 {
         self.serial
     }

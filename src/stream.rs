@@ -43,11 +43,11 @@ impl Stream for TcpStream {
     }
 
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        registry.register(self, token, READING)
+        registry.with(|system| system.register(self, token, READING))
     }
 
     fn watch_writable(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        registry.reregister(self, token, READING.add(Interest::WRITABLE))
+        registry.with(|system| system.reregister(self, token, READING.add(Interest::WRITABLE)))
     }
 }
 

@@ -40,7 +40,7 @@ impl Reactor {
             Command::Drain { serial } => self.drain_listener(serial),
             Command::AnnounceShutdown(part) => self.announce_shutdown(part),
             Command::BeginShutdown => self.begin_shutdown(),
-            Command::Abort => self.abort(),
+            Command::Abort => self.end(),
             Command::Close(id) => self.close(id),
         }
     }

@@ -8,10 +8,8 @@
 use super::stage::Stage;
 use super::{ListenerSlot, Reactor};
 use crate::drain::{DrainPart, Report};
-use crate::guard::caught;
-use crate::logging::{PANIC_CURE, say};
+use crate::logging::say;
 use crate::loop_state::Timer;
-use crate::sync::Arc;
 use crate::time_budget::Phase;
 
 impl Reactor {
@@ -47,11 +45,6 @@ impl Reactor {
             shutdown.stage = Stage::Draining;
             self.drain_acceptors();
         }
-    }
-
-    /// Ends everything at once and makes `run` return, because another shard died.
-    pub(super) fn abort(&mut self) {
-        self.end();
     }
 
     /// Drains the parts that accept. The other parts then drain by themselves.
@@ -94,16 +87,7 @@ impl Reactor {
     fn remove(&mut self, slot: usize, report: &Report) -> Vec<DrainPart> {
         let ListenerSlot { mut listener, parts, .. } = self.listeners.remove(slot);
         listener.retire(&mut self.state);
-        let (name, status) = (listener.name().to_owned(), Arc::clone(listener.status()));
-        say!(Info, "listener \"{name}\": stopped: {report}");
-        // This drops the factory, which is code of the user and may panic.
-        if let Err(text) = caught(|| drop(listener)) {
-            status.counters()[self.shard].panics.add(1);
-            say!(
-                Error,
-                "listener \"{name}\": the drop of the factory panicked: {text}; {PANIC_CURE}"
-            );
-        }
+        say!(Info, "listener \"{}\": stopped: {report}", listener.name());
         parts
     }
 

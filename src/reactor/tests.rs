@@ -20,6 +20,8 @@ use crate::status::ListenerState;
 use crate::sync::Arc;
 
 mod budgets;
+mod output;
+mod turns;
 
 const NO_TIME: Option<Duration> = Some(Duration::ZERO);
 

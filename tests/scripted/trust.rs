@@ -11,7 +11,7 @@ use condor::{Action, CloseReason, ReactorOptions};
 use log::Level;
 
 use crate::both::echo;
-use crate::lines::{collect, complaints, panic_in_the_logger};
+use crate::lines::{PANICS, collect, complaints};
 use crate::rig::{assert_clean, conclude, options};
 use crate::support::{Actor, Seen, Trace, ms, note, order, secs};
 
@@ -90,7 +90,7 @@ fn owners_of_shared_bytes_that_panic_end_no_connection() {
 fn a_logger_that_panics_ends_nothing() {
     collect();
     let (first, trace) = echo(options());
-    panic_in_the_logger(true);
+    PANICS.set(true);
     let harness = first.connect();
     is_served(&harness);
     harness.message(order("panic", |_| panic!("in a callback")));
@@ -108,7 +108,7 @@ fn a_logger_that_panics_ends_nothing() {
     first.connect();
     assert_eq!(first.closed(), Some(CloseReason::Shutdown), "its listening socket has failed");
     first.advance(secs(100));
-    panic_in_the_logger(false);
+    PANICS.set(false);
     assert!(trace.read().contains(&Seen::Shutdown));
     assert_clean(&first);
     assert_eq!(first.stats().panics, 1, "the callback's");

@@ -9,7 +9,10 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 
 thread_local!(static LINES: RefCell<Option<Vec<(Level, String)>>> = const { RefCell::new(None) });
 
-thread_local!(static PANICS: Cell<bool> = const { Cell::new(false) });
+thread_local! {
+    /// Whether the logger panics at every line of this thread.
+    pub(crate) static PANICS: Cell<bool> = const { Cell::new(false) };
+}
 
 struct Collector;
 
@@ -35,12 +38,6 @@ pub(crate) fn collect() {
     ONCE.call_once(|| log::set_logger(&Collector).unwrap());
     log::set_max_level(LevelFilter::Trace);
     LINES.set(Some(Vec::new()));
-}
-
-/// From now on the logger panics at every line of this thread, or no more.
-#[allow(dead_code, reason = "one of the programs uses it")]
-pub(crate) fn panic_in_the_logger(panics: bool) {
-    PANICS.set(panics);
 }
 
 /// The lines of this thread since the last call, without the starts and stops of the harness's own

@@ -1,172 +1,8 @@
-//! Turns that are bounded in time and in bytes: callbacks move the clock.
+//! Turns that are bounded in time, and commands, trims and ends that take many turns.
 
-use std::cell::RefCell;
-use std::io::{Read, Write};
-
+use super::turns::{Call, Turns, count, micros};
 use super::*;
-use crate::handler::Packet;
-use crate::mailbox::Address;
 use crate::reason::CloseReason;
-
-/// What a handler was called for. The number is the packet's, the message's or the timer's byte.
-#[derive(Debug, Copy, Clone, PartialEq, Eq)]
-enum Call {
-    Packet(u8),
-    Message(u8),
-}
-
-/// What a test shares with its handlers.
-#[derive(Clone, Default)]
-struct Shop {
-    hand: ManualClock,
-    /// How far each callback moves the clock.
-    cost: Rc<Cell<Duration>>,
-    calls: Rc<RefCell<Vec<Call>>>,
-    addresses: Rc<RefCell<Vec<Address<u8>>>>,
-    ends: Rc<RefCell<Vec<CloseReason>>>,
-}
-
-/// A handler that needs time. A packet `[b't', n, number]` sets `n` timers. A packet `[b'b', n]` is
-/// answered with `n` times 100 kB. Other packets have no answer.
-struct Slow(Shop);
-
-impl Handler for Slow {
-    type Message = u8;
-
-    fn init(&mut self, ctx: &mut Context<'_, u8>) -> Action<'_> {
-        self.0.addresses.borrow_mut().push(ctx.address());
-        Action::Continue
-    }
-
-    fn handle_packet<'a>(&'a mut self, packet: &'a [u8], ctx: &mut Context<'_, u8>) -> Action<'a> {
-        self.0.hand.advance(self.0.cost.get());
-        match *packet {
-            [b't', count, number] => {
-                for _ in 0..count {
-                    let _ = ctx.send_after(Duration::from_millis(10), number);
-                }
-            }
-            [b'b', count] => return Action::send(vec![7; 100_000 * usize::from(count)]),
-            [b's', count] => {
-                for _ in 0..count {
-                    let piece = bytes::Bytes::from(vec![7; 100_000]);
-                    ctx.send(Packet::Shared(piece)).unwrap();
-                }
-            }
-            _ => self.0.calls.borrow_mut().push(Call::Packet(packet[0])),
-        }
-        Action::Continue
-    }
-
-    fn handle_info<'a>(&'a mut self, info: Info<'a, u8>, _: &mut Context<'_, u8>) -> Action<'a> {
-        match info {
-            Info::Message(number) => {
-                self.0.hand.advance(self.0.cost.get());
-                self.0.calls.borrow_mut().push(Call::Message(number));
-                Action::Continue
-            }
-            other => other.default_action(),
-        }
-    }
-
-    fn terminate(self, reason: CloseReason) {
-        self.0.hand.advance(self.0.cost.get());
-        self.0.ends.borrow_mut().push(reason);
-    }
-}
-
-/// A reactor with slow handlers, and its clients.
-struct Turns {
-    reactor: Reactor,
-    shop: Shop,
-    listeners: Vec<ListenerHandle<u8>>,
-    clients: Vec<Client>,
-}
-
-impl Turns {
-    fn new(options: ReactorOptions, listeners: usize) -> Self {
-        let (parts, end) = ReactorParts::new(0, options).unwrap();
-        let ReactorParts { shard, poll, registry, options } = parts;
-        let shop = Shop::default();
-        let (poller, registry) = (Poller::system(poll, options.events), Registry::System(registry));
-        let (clock, shared) = (Clock::manual(shop.hand.clone()), Arc::new(Shared::new(vec![end])));
-        let mut reactor = Reactor::assemble(shard, poller, registry, clock, options, shared);
-        let start = |nth: usize| {
-            let shop = shop.clone();
-            let options = ListenerOptions::port(0)
-                .framing(crate::framing::LengthField::new(4))
-                .max_packet(4 << 20)
-                .max_queued(64 << 20)
-                .write_high_water(32 << 20)
-                .max_connections(5_000);
-            reactor.start_listener(&nth.to_string(), options, move |_| Slow(shop.clone())).unwrap()
-        };
-        let listeners = (0..listeners).map(start).collect();
-        Self { reactor, shop, listeners, clients: Vec::new() }
-    }
-
-    fn with_cost(self, cost: Duration) -> Self {
-        self.shop.cost.set(cost);
-        self
-    }
-
-    /// Connects a client to a listener, and turns until it is served.
-    fn connect(&mut self, listener: usize) -> usize {
-        self.connect_with(listener, None)
-    }
-
-    /// As [`connect`](Self::connect), with a receive buffer of this size, which does not grow.
-    fn connect_with(&mut self, listener: usize, receive_buffer: Option<usize>) -> usize {
-        let addr = self.listeners[listener].local_addr().as_inet().unwrap();
-        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
-        let socket = socket.unwrap();
-        if let Some(bytes) = receive_buffer {
-            socket.set_recv_buffer_size(bytes).unwrap();
-        }
-        socket.connect(&addr.into()).unwrap();
-        self.clients.push(socket.into());
-        let made = self.clients.len() as u64;
-        self.until(|turns| turns.stats(|stats| stats.made) == made);
-        self.clients.len() - 1
-    }
-
-    fn stats(&self, of: impl Fn(crate::stats::Stats) -> u64) -> u64 {
-        self.listeners.iter().map(|listener| of(listener.stats())).sum()
-    }
-
-    fn send(&mut self, client: usize, packet: &[u8], times: usize) {
-        let length = u32::try_from(packet.len()).unwrap().to_be_bytes();
-        let bytes = [&length[..], packet].concat().repeat(times);
-        self.clients[client].write_all(&bytes).unwrap();
-    }
-
-    /// One turn. Returns how long it took, and its calls.
-    fn turn(&mut self) -> (Duration, Vec<Call>) {
-        let before = self.shop.hand.elapsed();
-        self.shop.calls.borrow_mut().clear();
-        self.reactor.turn(NO_TIME).unwrap();
-        (self.shop.hand.elapsed() - before, self.shop.calls.take())
-    }
-
-    #[track_caller]
-    fn until(&mut self, done: impl Fn(&Self) -> bool) {
-        for _ in 0..100_000 {
-            if done(self) {
-                return;
-            }
-            self.reactor.turn(NO_TIME).unwrap();
-        }
-        panic!("this does not happen");
-    }
-}
-
-fn micros(count: u64) -> Duration {
-    Duration::from_micros(count)
-}
-
-fn count(calls: &[Call], call: Call) -> usize {
-    calls.iter().filter(|made| **made == call).count()
-}
 
 /// Goal: a turn ends within its budget and the callbacks between two looks, however many packets
 /// wait, and no packet is lost. Method: 5,000 packets of 10 µs; the first look comes after 64 units.
@@ -287,9 +123,9 @@ fn messages_and_timers_end_in_time() {
     let (client, other) = (turns.connect(0), turns.connect(0));
     turns.send(client, b"t\xc8\x01", 1);
     turns.until(|turns| turns.stats(|stats| stats.packets_in) == 1);
-    turns.shop.cost.set(micros(200));
-    turns.shop.hand.advance(Duration::from_millis(20));
-    let address = turns.shop.addresses.borrow()[0].clone();
+    turns.probe.cost.set(micros(200));
+    turns.probe.hand.advance(Duration::from_millis(20));
+    let address = turns.probe.addresses.borrow()[0].clone();
     for _ in 0..300 {
         address.send(2).unwrap();
     }
@@ -313,7 +149,7 @@ fn messages_and_timers_end_in_time() {
 fn commands_have_a_budget() {
     let mut turns = Turns::new(ReactorOptions::new(), 1);
     turns.connect(0);
-    let id = turns.shop.addresses.borrow()[0].id();
+    let id = turns.probe.addresses.borrow()[0].id();
     let handle = turns.reactor.handle();
     for _ in 0..3_000 {
         handle.close(id).unwrap();
@@ -332,7 +168,7 @@ fn commands_have_a_budget() {
 fn commands_do_not_pile_up() {
     let mut turns = Turns::new(ReactorOptions::new(), 1);
     turns.connect(0);
-    let id = turns.shop.addresses.borrow()[0].id();
+    let id = turns.probe.addresses.borrow()[0].id();
     let handle = turns.reactor.handle();
     let close = |times: usize| (0..times).for_each(|_| handle.close(id).unwrap());
     close(100_000);
@@ -356,7 +192,7 @@ fn an_idle_reactor_has_nothing_to_trim() {
     turns.turn();
     assert!(turns.reactor.next_deadline().is_some(), "a trim is planned");
     for _ in 0..4 {
-        turns.shop.hand.advance(Duration::from_secs(11));
+        turns.probe.hand.advance(Duration::from_secs(11));
         turns.reactor.look_at_clock();
         turns.turn();
         turns.turn();
@@ -372,48 +208,16 @@ fn ends_take_many_turns_if_they_are_slow() {
     for _ in 0..150 {
         turns.connect(0);
     }
-    turns.shop.cost.set(micros(1_000));
+    turns.probe.cost.set(micros(1_000));
     turns.reactor.listeners[0].listener.force();
     let (first, _) = turns.turn();
     assert!(first <= micros(65_000), "{first:?}");
-    while turns.shop.ends.borrow().len() < 150 {
+    while turns.probe.ends.borrow().len() < 150 {
         assert!(turns.reactor.is_busy(), "ends wait, and no event comes for them");
         let (took, _) = turns.turn();
         assert!(took <= micros(3_000), "{took:?}");
     }
-    assert!(turns.shop.ends.borrow().iter().all(|end| *end == CloseReason::DrainForced));
-}
-
-/// Goal: one connection's output in a turn is bounded, and it all arrives. Method: answers of
-/// 100 kB and of 1 MB, copied and shared, to a client that takes all of them after each turn.
-#[test]
-fn the_output_of_a_turn_is_bounded() {
-    for (packet, largest) in [(b"b\x01", 100_004), (b"b\x0a", 1_000_004), (b"s\x0a", 100_004)] {
-        const BUDGET: u64 = 256 * 1024;
-        let mut turns = Turns::new(ReactorOptions::new(), 1);
-        let client = turns.connect(0);
-        turns.clients[client].set_nonblocking(true).unwrap();
-        turns.send(client, packet, 20);
-        let kilobytes = if packet[0] == b's' { 100 * 10 } else { 100 * u64::from(packet[1]) };
-        let pieces = if packet[0] == b's' { 10 } else { 1 };
-        let total = 20 * (1_000 * kilobytes + 4 * pieces);
-        let (mut sent, mut taken) = (0, 0);
-        let mut buffer = vec![0; 1 << 20];
-        let mut turns_taken = 0;
-        while taken < total {
-            turns.turn();
-            turns_taken += 1;
-            let now = turns.stats(|stats| stats.bytes_out);
-            assert!(now - sent <= BUDGET + largest, "{} bytes in a turn", now - sent);
-            sent = now;
-            while let Ok(count) = turns.clients[client].read(&mut buffer) {
-                taken += count as u64;
-            }
-        }
-        assert_eq!(taken, total);
-        assert!(turns_taken >= total / (BUDGET + largest));
-        assert!(turns.stats(|stats| stats.output_budget_hits) > 0 || packet[0] == b'b');
-    }
+    assert!(turns.probe.ends.borrow().iter().all(|end| *end == CloseReason::DrainForced));
 }
 
 /// Goal: after a full batch of events only what would be blamed on a peer is put off: a handler's
@@ -428,7 +232,7 @@ fn a_timer_fires_after_a_full_batch() {
     for client in clients {
         turns.send(client, b"x", 1);
     }
-    turns.shop.hand.advance(Duration::from_millis(20));
+    turns.probe.hand.advance(Duration::from_millis(20));
     if let Poller::System { events, .. } = &mut turns.reactor.poller {
         *events = Events::with_capacity(1);
     }
@@ -437,52 +241,4 @@ fn a_timer_fires_after_a_full_batch() {
     let (_, calls) = turns.turn();
     assert!(turns.reactor.state.more_events, "the batch was full");
     assert_eq!(count(&calls, Call::Message(5)), 1, "{calls:?}");
-}
-
-/// Goal: a peer that reads slowly is not taken for one that reads nothing, although the kernel
-/// announces no space; one that reads nothing is ended. Method: a queue that the kernel refuses; the
-/// client takes less than a third of the send buffer; the clock passes the stall timeout.
-#[test]
-fn a_stall_is_judged_by_asking_the_kernel() {
-    let mut turns = Turns::new(ReactorOptions::new(), 1);
-    let client = turns.connect_with(0, Some(16 * 1024));
-    turns.clients[client].set_nonblocking(true).unwrap();
-    turns.send(client, b"b\x28", 4);
-    let sent = |turns: &Turns| turns.stats(|stats| stats.bytes_out);
-    let mut settled = 0;
-    while settled < 50 {
-        let before = sent(&turns);
-        turns.turn();
-        settled = if sent(&turns) == before { settled + 1 } else { 0 };
-        std::thread::yield_now();
-    }
-    let stall = Duration::from_secs(60);
-    let mut buffer = vec![0; 64 * 1024];
-    let mut lived = 0;
-    for _ in 0..4 {
-        // Less than makes the kernel announce space.
-        let mut taken = 0;
-        while taken < 128 * 1024 {
-            match turns.clients[client].read(&mut buffer) {
-                Ok(count) => taken += count,
-                Err(_) => std::thread::yield_now(),
-            }
-        }
-        let before = sent(&turns);
-        turns.shop.hand.advance(stall / 4 + Duration::from_millis(2));
-        turns.reactor.look_at_clock();
-        turns.turn();
-        turns.turn();
-        lived += u32::from(sent(&turns) > before);
-        assert_eq!(*turns.shop.ends.borrow(), []);
-    }
-    assert_eq!(lived, 4, "bytes were taken each time");
-    // The network may still move bytes out of the kernel's buffer, a few times.
-    for _ in 0..50 {
-        turns.shop.hand.advance(stall + Duration::from_millis(2));
-        turns.reactor.look_at_clock();
-        turns.turn();
-        turns.turn();
-    }
-    assert_eq!(*turns.shop.ends.borrow(), [CloseReason::WriteStalled]);
 }
