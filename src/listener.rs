@@ -88,6 +88,8 @@ pub(crate) struct Listener<H: Handler, A: Acceptor> {
     inbox: VecDeque<Envelope<H::Message>>,
     /// The most messages that the inbox had at once since the last trim.
     inbox_peak: usize,
+    /// Messages that the queue in the mailbox had memory for when the inbox was swapped with it.
+    swapped: usize,
     broadcast: Option<Broadcast<H::Message>>,
     /// The notifier has notified the reactor, and the mailbox has not been read since.
     notified: bool,
@@ -116,6 +118,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
             lists: Lists::default(),
             inbox: VecDeque::new(),
             inbox_peak: 0,
+            swapped: 0,
             broadcast: None,
             notified: false,
             gate: LogGate::default(),
@@ -284,7 +287,7 @@ impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
     }
 
     fn accept(&mut self, state: &mut LoopState) {
-        if self.accepting.ready || self.admission.has_news(self.profile.shard) {
+        if self.wants_accept() {
             return self.accept_ready(state);
         }
         self.accepting.full_rounds = 0;
@@ -369,7 +372,7 @@ impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
 
     fn has_work(&self, phase: Phase) -> bool {
         match phase {
-            Phase::Accept => self.accepting.ready || self.admission.has_news(self.profile.shard),
+            Phase::Accept => self.wants_accept(),
             Phase::Work => self.lists.want_work(),
             Phase::Deliver => self.has_messages(),
             Phase::Flush => !self.lists.flush.is_empty(),

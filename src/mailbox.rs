@@ -193,11 +193,6 @@ impl<M> Mailbox<M> {
         self.contents().queue.shrink_to(most);
     }
 
-    /// Messages that the queue has memory for.
-    pub(crate) fn reserved(&self) -> usize {
-        self.contents().queue.capacity()
-    }
-
     /// One message that was taken has been delivered or dropped.
     pub(crate) fn delivered(&self) {
         self.taken.store(self.taken.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);

@@ -19,9 +19,9 @@ const MOST: usize = 512;
 /// The most units before the first look in the work on a connection. The units of the connection
 /// before it may have been far cheaper.
 const FIRST: usize = 64;
-/// A phase may use the time that earlier phases have left, and never less than this part of the
-/// budget.
-const LEAST: u64 = 8;
+/// The budget has so many parts. A phase may use the time that earlier phases have left, and never less
+/// than one part.
+const PARTS: u64 = 8;
 
 /// In nanoseconds: what a connection gets before the next one has its turn.
 pub(crate) const SLICE: u64 = 250_000;
@@ -44,7 +44,7 @@ pub(crate) enum Phase {
 }
 
 impl Phase {
-    /// The part of the budget, in eighths, that is used up when this phase ends.
+    /// How many parts of the budget are used up when this phase ends.
     const fn until(self) -> u64 {
         match self {
             Self::Accept => 1,
@@ -202,8 +202,8 @@ impl TimeBudget {
         if self.budget == 0 || self.phase == Phase::Unbounded {
             return false;
         }
-        let end = self.turn_began.0.saturating_add(self.budget / 8 * self.phase.until());
-        let end = end.max(self.phase_began.0.saturating_add(self.budget / LEAST));
+        let end = self.turn_began.0.saturating_add(self.budget / PARTS * self.phase.until());
+        let end = end.max(self.phase_began.0.saturating_add(self.budget / PARTS));
         if self.sharers == 0 {
             return now.0 >= end;
         }

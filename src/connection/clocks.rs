@@ -6,7 +6,8 @@
 //!   a limit.
 //! - The idle clock limits the time without bytes from the peer.
 //! - The silence clock does the same, and never stops.
-//! - The stall clock limits the time in which the kernel takes no queued output.
+//! - The stall clock limits the time in which the kernel takes no queued output. Before it runs out,
+//!   the queue is offered to the kernel a few times.
 //!
 //! Three of them are stopped at times. While reading is blocked, because the handler has paused it
 //! or because too much output is queued, the peer cannot finish a packet. So neither the packet

@@ -78,6 +78,12 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         }
     }
 
+    /// Whether the accept phase has something to do.
+    #[inline]
+    pub(super) fn wants_accept(&self) -> bool {
+        self.accepting.ready || self.admission.has_news(self.profile.shard)
+    }
+
     pub(super) fn may_accept(&self) -> bool {
         self.accepting.ready
             && self.listening.as_ref().is_some_and(Listening::has_socket)
@@ -398,7 +404,7 @@ mod tests {
             let (panics, ended) = (Rc::new(Cell::new(false)), Rc::default());
             let (record, will) = (Rc::clone(&ended), Rc::clone(&panics));
             let factory = Box::new(move |_: &Accepted<'_>| {
-                assert!(!will.get(), "the factory panics, as record to");
+                assert!(!will.get(), "the factory panics, as the test wants");
                 Guest(Rc::clone(&record))
             });
             let poll = Poll::new().unwrap();

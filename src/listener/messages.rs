@@ -24,6 +24,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     #[inline(never)]
     pub(super) fn deliver_some(&mut self, state: &mut LoopState) {
         if self.notified && self.inbox.is_empty() {
+            self.swapped = self.inbox.capacity();
             self.profile.mailbox.take(&mut self.inbox);
             self.inbox_peak = self.inbox_peak.max(self.inbox.len());
             self.ask_for_trim(state);

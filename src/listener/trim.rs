@@ -14,11 +14,10 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
 
     /// Bytes of memory that may not be needed any more.
     fn spare(&self) -> usize {
-        // The inbox and the queue of the mailbox swap with each other.
-        let messages = self.inbox.capacity() + self.profile.mailbox.reserved();
-        let inbox = messages * size_of::<Envelope<H::Message>>();
+        let messages = self.inbox.capacity() + self.swapped;
+        let queues = messages * size_of::<Envelope<H::Message>>();
         let lists = self.lists.spare(self.reserved().max(self.peers.keys()));
-        self.peers.spare() + self.timers.spare() + inbox + lists
+        self.peers.spare() + self.timers.spare() + queues + lists
     }
 
     /// Frees the memory that was not needed since the last trim. Returns how many bytes may be
@@ -38,6 +37,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         let messages = messages.checked_next_power_of_two().unwrap_or(messages);
         self.inbox.shrink_to(messages);
         self.profile.mailbox.shrink(messages);
+        self.swapped = self.swapped.min(messages);
         self.spare()
     }
 }

@@ -10,16 +10,17 @@ use crate::time_budget::Phase;
 
 /// The most commands of one turn, unless many wait.
 const COMMANDS: usize = 1024;
-/// A turn carries out at least this part of the commands that wait, whatever time that takes. So
-/// handlers cannot add them faster than they are carried out, and the list does not grow for ever.
-const LEAST: usize = 8;
+/// A turn carries out at least one of so many parts of the commands that wait, whatever time that
+/// takes. So handlers cannot add them faster than they are carried out, and the list does not grow
+/// for ever.
+const PARTS: usize = 8;
 
 impl Reactor {
     /// Carries out the commands that wait, or as many as one turn has time for.
     pub(super) fn obey_commands(&mut self) {
         self.state.begin_phase(Phase::Commands);
         self.more_commands = true;
-        let least = self.inbox().commands() / LEAST;
+        let least = self.inbox().commands() / PARTS;
         for done in 1.. {
             let Some(command) = self.inbox().next_command() else {
                 self.more_commands = false;
