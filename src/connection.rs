@@ -85,6 +85,8 @@ pub(crate) struct Connection {
     pub(crate) accepted_high: u32,
     /// - Open, while the packet clock runs: the tick at which the partial packet times out.
     /// - Open, while the packet clock is stopped: the ticks left.
+    /// - Half-closed, where no packet can be partial: the tick at which the kernel last took output,
+    ///   or of the half-close.
     /// - Closing and lingering: the tick at which the stage is cut.
     clock: u64,
     /// - Open, while the idle clock runs: the tick of the peer's last byte.
@@ -265,12 +267,20 @@ impl Connection {
         self.input.as_ref().map_or(0, |input| input.len())
     }
 
-    /// The close reason if the connection ends because its peer sends no more.
-    pub(crate) fn end_of_input(&self) -> CloseReason {
-        match &self.input {
-            None => CloseReason::PeerClosed,
-            Some(input) => CloseReason::PeerClosedMidPacket { have: input.len(), want: input.need },
+    /// The input has ended. Returns the close reason if the connection ends with it: in the middle
+    /// of a packet, or if the handler has ended its output. Otherwise the connection is half-closed.
+    pub(crate) fn half_close(&mut self, now: Tick) -> Option<CloseReason> {
+        if let Some(input) = &self.input {
+            let (have, want) = (input.len(), input.need);
+            return Some(CloseReason::PeerClosedMidPacket { have, want });
         }
+        if !self.life().may_send() {
+            return Some(CloseReason::PeerClosed);
+        }
+        self.remove(Flags::PACKET);
+        self.advance(|life| life.half_close());
+        self.clock = now.0;
+        None
     }
 
     // ---- framing and timeouts of its own ----
@@ -338,9 +348,17 @@ impl Connection {
         self.queue(now, pool).append(bytes, pool);
     }
 
+    /// Restarts the clock of a half-closed connection, because the kernel has taken output.
+    pub(crate) fn answered(&mut self, now: Tick) {
+        if self.life().is_open() && self.life().is_half_closed() {
+            self.clock = now.0;
+        }
+    }
+
     /// Removes `count` bytes from the queue, because the kernel has taken them, and restarts the
     /// stall clock.
     pub(crate) fn sent(&mut self, count: usize, now: Tick, pool: &mut Pool) {
+        self.answered(now);
         let Some(queue) = &mut self.output else { return };
         queue.consume(count, pool);
         queue.progress = now;

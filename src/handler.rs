@@ -114,6 +114,11 @@ pub trait Handler: Sized + 'static {
 /// An event of a connection that is not a packet. [`default_action`](Self::default_action) gives
 /// the usual answer to each.
 ///
+/// End your `match` with `other => other.default_action()`. An arm `_ => Action::Continue` costs
+/// more than it seems: a peer that has left would hold its slot for the whole
+/// [half-close timeout](crate::ListenerOptions::half_close_timeout), half a packet would hold its
+/// connection for ever, and a drain would take until its deadline.
+///
 /// # Examples
 ///
 /// A handler that sends its client each message that it gets from another thread:
@@ -169,16 +174,87 @@ pub enum Info<'a, M> {
     /// [`SendError::Full`](crate::SendError::Full), and it follows a queue above the
     /// [high-water mark](crate::ListenerOptions::write_high_water). The default continues.
     Writable,
+    /// The peer sends no more, and every packet that had arrived has been delivered. The peer has
+    /// closed the connection, or it has shut down its sending half and still reads: TCP does not
+    /// tell which.
+    ///
+    /// The default ends the connection. A handler that owes answers may continue, and it ends the
+    /// connection itself after the last one:
+    ///
+    /// ```
+    /// use condor::{Action, CloseReason, Context, Handler, Info};
+    ///
+    /// /// Workers answer its requests. Their answers come as messages.
+    /// #[derive(Default)]
+    /// struct Owing {
+    ///     requests: usize,
+    ///     ended: bool,
+    /// }
+    ///
+    /// impl Handler for Owing {
+    ///     type Message = String;
+    ///
+    ///     fn handle_packet<'a>(&'a mut self, _: &'a [u8], _: &mut Context<'_, String>) -> Action<'a> {
+    ///         self.requests += 1;
+    ///         Action::Continue
+    ///     }
+    ///
+    ///     fn handle_info<'a>(
+    ///         &'a mut self,
+    ///         info: Info<'a, String>,
+    ///         _ctx: &mut Context<'_, String>,
+    ///     ) -> Action<'a> {
+    ///         match info {
+    ///             Info::Message(answer) => {
+    ///                 self.requests -= 1;
+    ///                 if self.ended && self.requests == 0 {
+    ///                     return Action::send_and_stop(answer, CloseReason::PeerClosed);
+    ///                 }
+    ///                 Action::send(answer)
+    ///             }
+    ///             Info::EndOfInput { .. } if self.requests > 0 => {
+    ///                 self.ended = true;
+    ///                 Action::Continue
+    ///             }
+    ///             other => other.default_action(),
+    ///         }
+    ///     }
+    /// }
+    /// # let harness = condor::testing::Harness::of(Owing::default());
+    /// # harness.packet(b"?");
+    /// # harness.peer_closes();
+    /// # assert_eq!(harness.closed(), None);
+    /// # harness.message(String::from("!"));
+    /// # assert_eq!(harness.packets(), [b"!"]);
+    /// # assert_eq!(harness.closed(), Some(CloseReason::PeerClosed));
+    /// ```
+    ///
+    /// From then on no timeout of input runs: neither the packet timeout nor the idle timeout, the
+    /// silence timeout or the deadline of [`expect_within`](Context::expect_within). If no output
+    /// leaves for the [half-close timeout](crate::ListenerOptions::half_close_timeout), the
+    /// connection ends with [`CloseReason::HalfCloseTimeout`]. It also ends when the handler calls
+    /// [`end_output`](Context::end_output) and the queue is sent.
+    ///
+    /// It comes once. It waits while reading is paused, and while output is above the high-water
+    /// mark. It does not come after [`end_output`](Context::end_output), nor in the middle of a
+    /// packet: the connection ends then, with [`CloseReason::PeerClosed`] or
+    /// [`CloseReason::PeerClosedMidPacket`].
+    EndOfInput {
+        /// Whether the peer has said that it sends no more. It is always true over plain TCP.
+        clean: bool,
+    },
 }
 
 impl<M> Info<'_, M> {
     /// The action for an event that the handler does not treat itself. It stops with
-    /// [`CloseReason::PacketTimeout`] on `Timeout` and with [`CloseReason::Shutdown`] on
-    /// `Shutdown`. On `Message` and `Writable` it continues.
+    /// [`CloseReason::PacketTimeout`] on `Timeout`, with [`CloseReason::Shutdown`] on `Shutdown`,
+    /// and with [`CloseReason::PeerClosed`] on `EndOfInput`. On `Message` and `Writable` it
+    /// continues.
     pub fn default_action(&self) -> Action<'static> {
         match self {
             Self::Timeout(_) => Action::Stop(CloseReason::PacketTimeout),
             Self::Shutdown => Action::Stop(CloseReason::Shutdown),
+            Self::EndOfInput { .. } => Action::Stop(CloseReason::PeerClosed),
             Self::Message(_) | Self::Writable => Action::Continue,
         }
     }

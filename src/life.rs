@@ -19,6 +19,9 @@
 //! more. The *output* half ends when the handler asks for that: the queue is sent, then the
 //! stream's end. The connection ends with the second half.
 //!
+//! When the input has ended and all of it is delivered, the handler is told. If it goes on, the
+//! connection is *half-closed*: only output is left.
+//!
 //! The first close reason stays. A stage of closing can be *cut*: by its deadline, because the
 //! stream is broken, or by force.
 //!
@@ -100,6 +103,7 @@ impl Life {
     const LATE: u32 = 1 << 24;
     const BROKEN: u32 = 1 << 25;
     const FORCED: u32 = 1 << 26;
+    const INPUT_TOLD: u32 = 1 << 27;
 
     /// The half of a connection's word that holds a `Life`.
     pub(crate) const HALF: u32 = 0xffff_0000;
@@ -134,6 +138,12 @@ impl Life {
     #[inline]
     pub(crate) fn end_input(&mut self) {
         self.0 |= Self::INPUT_ENDED;
+    }
+
+    /// The handler is told that the input has ended. If it does not close, only output is left.
+    pub(crate) fn half_close(&mut self) {
+        debug_assert!(self.is_open() && self.is_input_ended());
+        self.0 |= Self::INPUT_TOLD;
     }
 
     /// The handler sends no more: the output half ends once the queue is sent.
@@ -238,6 +248,18 @@ impl Life {
         self.0 & Self::INPUT_ENDED != 0
     }
 
+    /// The handler was told that the input has ended. It may have closed since.
+    #[inline(always)]
+    pub(crate) fn is_half_closed(self) -> bool {
+        self.0 & Self::INPUT_TOLD != 0
+    }
+
+    /// The input has ended, and the handler does not know.
+    #[inline(always)]
+    pub(crate) fn owes_end_of_input(self) -> bool {
+        self.0 & (Self::INPUT_ENDED | Self::INPUT_TOLD) == Self::INPUT_ENDED
+    }
+
     pub(crate) fn output(self) -> OutputHalf {
         if self.0 & Self::OUTPUT_ENDED != 0 {
             OutputHalf::Ended
@@ -283,6 +305,7 @@ impl Life {
         debug_assert!(!self.is_open() || !self.is_cut(), "{self:?}");
         debug_assert!(!self.is_forced() || self.is_cut(), "{self:?}");
         debug_assert!(self.0 & Self::OUTPUT_ENDING == 0 || self.0 & Self::OUTPUT_ENDED == 0);
+        debug_assert!(!self.is_half_closed() || self.is_input_ended(), "{self:?}");
     }
 }
 
@@ -291,6 +314,7 @@ impl fmt::Debug for Life {
         f.debug_struct("Life")
             .field("stage", &self.stage())
             .field("input_ended", &self.is_input_ended())
+            .field("half_closed", &self.is_half_closed())
             .field("output", &self.output())
             .field("ending", &self.ending())
             .field("cut", &self.is_cut())
@@ -360,6 +384,20 @@ mod tests {
         life.close(Ending::Other);
         life.force();
         assert!(life.is_cut() && life.is_forced());
+    }
+
+    /// Goal: a handler is told once that the input has ended, and only after it has.
+    #[test]
+    fn the_end_of_input_is_owed_until_it_is_told() {
+        let mut life = opened();
+        assert!(!life.owes_end_of_input() && !life.is_half_closed());
+        life.end_input();
+        assert!(life.owes_end_of_input() && !life.is_half_closed());
+        life.half_close();
+        assert!(!life.owes_end_of_input() && life.is_half_closed() && life.may_send());
+        life.end_input();
+        assert!(!life.owes_end_of_input());
+        life.invariants();
     }
 
     /// Goal: each half ends by itself, in either order, and the output half only once.

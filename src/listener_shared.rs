@@ -72,6 +72,7 @@ impl<M> ListenerShared<M> {
             idle_timeout: options.idle_timeout,
             silence_timeout: options.silence_timeout,
             first_packet_timeout: options.first_packet_timeout,
+            half_close_timeout: options.half_close_timeout,
             time_the_idle: options.idle_timeout.or(options.silence_timeout).is_some(),
             write_stall_timeout: options.write_stall_timeout,
             write_high_water: options.write_high_water,

@@ -122,7 +122,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         }
         let unread = self.is_marked(Marks::READABLE)
             || self.conn.has(Flags::BACKLOG)
-            || self.conn.life().is_input_ended();
+            || self.conn.life().owes_end_of_input();
         let goodbye = self.is_marked(Marks::DRAIN) && self.can_announce_shutdown();
         let drained = self.conn.has(Flags::OWES_WRITABLE) && self.conn.output.is_none();
         (unread || goodbye) && !self.conn.is_blocked()
@@ -149,6 +149,10 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         cx.state.begin_slice();
         let mut budget = cx.state.options.packet_budget;
         if !self.conn.has_no_pending_state() {
+            if self.conn.life().is_input_ended() {
+                // Each later event announces the end once more, and so does a drain.
+                self.marks.remove(Marks::READABLE.with(Marks::READ_UNTIL_BLOCKED));
+            }
             self.flush(cx);
             if !self.conn.life().is_open() {
                 return self.discard(cx, read);
@@ -182,16 +186,18 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     }
 
     /// Runs after reading: handles the ends that reading does not report, and tells the handler
-    /// that the listener drains.
+    /// that the input has ended and that the listener drains.
     #[inline(never)]
     fn after_read(&mut self, cx: &mut PeerCx<'_, H::Message>) {
         if self.is_marked(Marks::ERROR) {
             self.check_socket_error();
         }
-        let waits = self.conn.is_blocked() || self.conn.has(Flags::BACKLOG);
-        if self.conn.life().is_input_ended() && !waits {
-            let reason = self.conn.end_of_input();
-            self.close(cx, reason);
+        if self.conn.life().owes_end_of_input() {
+            // Only then it is known whether output is above the high-water mark.
+            self.write_out(cx);
+            if !self.conn.is_blocked() && !self.conn.has(Flags::BACKLOG) {
+                self.end_input(cx);
+            }
         }
         if self.is_marked(Marks::DRAIN) && self.can_announce_shutdown() {
             self.marks.remove(Marks::DRAIN);
@@ -200,6 +206,18 @@ impl<H: Handler, S: Stream> Peer<H, S> {
                 ctx.apply(action);
             });
         }
+    }
+
+    /// The input has ended, and all of it is delivered.
+    fn end_input(&mut self, cx: &mut PeerCx<'_, H::Message>) {
+        if let Some(reason) = self.conn.half_close(cx.state.now()) {
+            return self.close(cx, reason);
+        }
+        cx.profile.counters.half_closed.add(1);
+        self.dispatch(cx, |handler, ctx| {
+            let action = handler.handle_info(Info::EndOfInput { clean: true }, ctx);
+            ctx.apply(action);
+        });
     }
 
     /// Whether messages are delivered to it.

@@ -169,7 +169,8 @@ impl<M> TimerError<M> {
 /// - The peer or the network: [`PeerClosed`](Self::PeerClosed),
 ///   [`PeerClosedMidPacket`](Self::PeerClosedMidPacket), [`Reset`](Self::Reset), [`Io`](Self::Io).
 /// - A timeout: [`PacketTimeout`](Self::PacketTimeout), [`IdleTimeout`](Self::IdleTimeout),
-///   [`SilenceTimeout`](Self::SilenceTimeout), [`WriteStalled`](Self::WriteStalled).
+///   [`SilenceTimeout`](Self::SilenceTimeout), [`WriteStalled`](Self::WriteStalled),
+///   [`HalfCloseTimeout`](Self::HalfCloseTimeout).
 /// - A packet that was received: [`PacketTooLarge`](Self::PacketTooLarge),
 ///   [`BadFrame`](Self::BadFrame), [`FramerBug`](Self::FramerBug).
 /// - A packet to be sent: [`AnswerTooLarge`](Self::AnswerTooLarge), [`BadFrame`](Self::BadFrame),
@@ -189,7 +190,9 @@ pub enum CloseReason {
     /// The handler stopped because its work was done.
     #[error("normal")]
     Normal,
-    /// The peer closed the connection, or shut down its sending half, between two packets.
+    /// The peer closed the connection, or shut down its sending half, between two packets. The
+    /// handler did not go on after [`Info::EndOfInput`](crate::Info::EndOfInput), or it ended its
+    /// own half, too.
     #[error("closed by the peer")]
     PeerClosed,
     /// The peer closed the connection, or shut down its sending half, inside a packet.
@@ -236,6 +239,10 @@ pub enum CloseReason {
          max_queued"
     )]
     WriteStalled,
+    /// The peer sends no more, and the handler went on to answer. Then the kernel took no byte of
+    /// output for the [half-close timeout](crate::ListenerOptions::half_close_timeout).
+    #[error("no answer left for half_close_timeout after the peer had ended its half")]
+    HalfCloseTimeout,
     /// The peer announced a packet above the maximum.
     #[error("a packet of {announced} bytes was announced, max_packet is {max}")]
     PacketTooLarge {

@@ -42,7 +42,8 @@ macro_rules! counters {
         ///
         /// [`ListenerHandle::stats`](crate::ListenerHandle::stats) returns the counters of one
         /// listener, [`Handle::stats`](crate::Handle::stats) the sum of all. They count from the
-        /// start of the listener. Only [`open`](Self::open) ever falls.
+        /// start of the listener. Only [`open`](Self::open) and [`half_closed`](Self::half_closed)
+        /// ever fall.
         #[derive(Debug, Clone, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Stats {
@@ -87,6 +88,9 @@ counters! {
     accepted,
     /// Connections that hold a slot now, lingering ones included.
     open,
+    /// Connections whose handler got [`Info::EndOfInput`](crate::Info::EndOfInput), and has not been
+    /// terminated.
+    half_closed,
     /// Handlers made by the factory.
     made,
     /// Handlers whose `terminate` has been called.
@@ -192,6 +196,7 @@ close_kinds! {
     PacketTimeout CloseReason::PacketTimeout,
     IdleTimeout CloseReason::IdleTimeout,
     SilenceTimeout CloseReason::SilenceTimeout,
+    HalfCloseTimeout CloseReason::HalfCloseTimeout,
     WriteStalled CloseReason::WriteStalled,
     PacketTooLarge CloseReason::PacketTooLarge { .. },
     AnswerTooLarge CloseReason::AnswerTooLarge { .. },

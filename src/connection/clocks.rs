@@ -1,6 +1,6 @@
 //! The clocks of a connection: when it is due, and for what.
 //!
-//! An open connection has five clocks:
+//! An open connection has six clocks:
 //! - The packet clock limits the time of a partial packet.
 //! - The expectation limits the time until the next packet, if the handler or the listener has set
 //!   a limit.
@@ -8,6 +8,8 @@
 //! - The silence clock does the same, and never stops.
 //! - The stall clock limits the time in which the kernel takes no queued output. Before it runs out,
 //!   the queue is offered to the kernel a few times.
+//! - The half-close clock limits the time in which no output leaves after the input has ended. Then
+//!   only it and the stall clock run.
 //!
 //! Three of them are stopped at times. While reading is blocked, because the handler has paused it
 //! or because too much output is queued, the peer cannot finish a packet. So neither the packet
@@ -122,7 +124,7 @@ impl Connection {
         let packet = self.packet_deadline().min(self.expected_deadline());
         let bytes = self.idle_deadline(limits).min(self.silence_deadline(limits));
         let output = self.offer_deadline(limits).min(self.stall_deadline(limits));
-        packet.min(bytes).min(output)
+        packet.min(bytes).min(output).min(self.half_close_deadline(limits))
     }
 
     /// What has run out at `now`. The clocks of the peer's packets come first. An expectation takes
@@ -136,6 +138,7 @@ impl Connection {
             (self.packet_deadline(), Due::Packet),
             (self.offer_deadline(limits), Due::Offer),
             (self.stall_deadline(limits), Due::Stall),
+            (self.half_close_deadline(limits), Due::HalfClose),
             (self.idle_deadline(limits), Due::Idle),
             (self.silence_deadline(limits), Due::Silence),
         ];
@@ -163,7 +166,11 @@ impl Connection {
 
     fn expected_deadline(&self) -> Tick {
         match &self.cold {
-            Some(cold) if self.has(Flags::EXPECTS) && !self.has(Flags::EXPECT_STOPPED) => {
+            Some(cold)
+                if self.has(Flags::EXPECTS)
+                    && !self.has(Flags::EXPECT_STOPPED)
+                    && !self.life().is_half_closed() =>
+            {
                 Tick(cold.expected)
             }
             _ => Tick::NEVER,
@@ -177,9 +184,18 @@ impl Connection {
 
     fn idle_deadline(&self, limits: &Limits) -> Tick {
         match self.idle_timeout(limits) {
-            Some(timeout) if !self.has(Flags::IDLE_STOPPED) => Tick(self.idle_clock).after(timeout),
+            Some(timeout) if !self.has(Flags::IDLE_STOPPED) && !self.life().is_half_closed() => {
+                Tick(self.idle_clock).after(timeout)
+            }
             _ => Tick::NEVER,
         }
+    }
+
+    fn half_close_deadline(&self, limits: &Limits) -> Tick {
+        if !self.life().is_half_closed() {
+            return Tick::NEVER;
+        }
+        Tick(self.clock).after(limits.half_close_timeout)
     }
 
     /// A queue that waits is offered to the kernel four times before the stall is decided. The kernel

@@ -12,6 +12,7 @@ pub(crate) struct Limits {
     /// Whether a clock runs for a connection that has nothing to do: the idle or the silence clock.
     pub(crate) time_the_idle: bool,
     pub(crate) write_stall_timeout: Duration,
+    pub(crate) half_close_timeout: Duration,
     pub(crate) write_high_water: usize,
     pub(crate) write_low_water: usize,
 }
@@ -27,5 +28,7 @@ pub(crate) enum Due {
     /// The queue has waited for a while: it is offered to the kernel once more.
     Offer,
     Stall,
+    /// The input has ended, and no answer has left for a while.
+    HalfClose,
     Close,
 }

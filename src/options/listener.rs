@@ -29,6 +29,7 @@ pub(crate) enum Origin {
 /// - Peers that read too slowly: [`write_high_water`](Self::write_high_water) (64 KiB),
 ///   [`write_low_water`](Self::write_low_water) (32 KiB), [`max_queued`](Self::max_queued) (8 MiB),
 ///   [`write_stall_timeout`](Self::write_stall_timeout) (60 s).
+/// - Peers that send no more: [`half_close_timeout`](Self::half_close_timeout) (30 s).
 /// - How much at once: [`max_connections`](Self::max_connections) (100),
 ///   [`mailbox_capacity`](Self::mailbox_capacity) (65,536 messages),
 ///   [`max_timers`](Self::max_timers) (1,024 of each connection),
@@ -72,6 +73,7 @@ pub struct ListenerOptions {
     pub(crate) write_low_water: usize,
     pub(crate) max_queued: usize,
     pub(crate) write_stall_timeout: Duration,
+    pub(crate) half_close_timeout: Duration,
     pub(crate) close_timeout: Duration,
     pub(crate) linger_timeout: Duration,
     pub(crate) drain_timeout: Duration,
@@ -111,6 +113,7 @@ impl ListenerOptions {
             write_low_water: 32 * 1024,
             max_queued: 8 * 1024 * 1024,
             write_stall_timeout: Duration::from_secs(60),
+            half_close_timeout: Duration::from_secs(30),
             close_timeout: Duration::from_secs(10),
             linger_timeout: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(5),
@@ -327,6 +330,18 @@ impl ListenerOptions {
     /// answers.
     pub fn write_stall_timeout(mut self, timeout: Duration) -> Self {
         self.write_stall_timeout = timeout;
+        self
+    }
+
+    /// The longest time without output after the peer has ended its half. Default: 30 s.
+    ///
+    /// It matters for handlers that go on after [`Info::EndOfInput`](crate::Info::EndOfInput). The
+    /// time counts from that event, and from each later byte of output that the kernel takes. Then
+    /// the connection ends with
+    /// [`CloseReason::HalfCloseTimeout`](crate::CloseReason::HalfCloseTimeout), and queued output is
+    /// still sent. `Duration::MAX`: no timeout. Zero: only what the handler answers at once is sent.
+    pub fn half_close_timeout(mut self, timeout: Duration) -> Self {
+        self.half_close_timeout = timeout;
         self
     }
 

@@ -77,6 +77,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             Some(Due::Silence) => self.close(cx, CloseReason::SilenceTimeout),
             Some(Due::Offer) => self.offer(cx),
             Some(Due::Stall) => self.close(cx, CloseReason::WriteStalled),
+            Some(Due::HalfClose) => self.half_close_expired(cx),
             Some(Due::Close) => {
                 self.conn.advance(|life| life.cut(Cut::Late));
                 // `sweep` does the rest. A new entry for this deadline would fire at once, again
@@ -96,6 +97,16 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         }
         self.marks.insert(Marks::WRITABLE);
         self.flush(cx);
+    }
+
+    /// No output has left for the half-close timeout. Queued output is offered once more first: if
+    /// the kernel takes a byte of it, the clock starts again.
+    fn half_close_expired(&mut self, cx: &mut PeerCx<'_, H::Message>) {
+        self.offer(cx);
+        let now = cx.state.expiry_now();
+        if self.conn.due(now, &cx.profile.limits) == Some(Due::HalfClose) {
+            self.close(cx, CloseReason::HalfCloseTimeout);
+        }
     }
 
     pub(super) fn is_unread(&self) -> bool {

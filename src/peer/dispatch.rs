@@ -160,6 +160,9 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         let counters = &cx.profile.counters;
         counters.terminated.add(1);
         counters.closed[crate::stats::CloseKind::from(reason) as usize].add(1);
+        if self.conn.life().is_half_closed() {
+            counters.half_closed.sub(1);
+        }
         let (name, identity) = (&cx.profile.name, &self.identity);
         say!(Debug, "listener \"{name}\": peer {}: ended: {reason}", identity.peer_addr());
         if matches!(reason, CloseReason::WriteStalled | CloseReason::SlowReader)

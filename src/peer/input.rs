@@ -85,7 +85,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
                 self.marks.remove(Marks::READABLE.with(Marks::READ_UNTIL_BLOCKED))
             }
             ErrorKind::Interrupted => {}
-            kind => self.fail(reason_of(kind)),
+            kind => self.fail(self.reason_of(kind)),
         }
     }
 
@@ -256,28 +256,31 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         }
     }
 
-    /// Handles an error that an event carried. If the connection is blocked, nothing is read, so
-    /// this asks the kernel for the error. If it is not blocked and input is left, the mark stays:
-    /// reading reports the error, but may stop before it gets there.
+    /// Handles an error that an event carried. If the connection is blocked or its input has ended,
+    /// nothing is read, so this asks the kernel for the error. If input is left to read, the mark
+    /// stays: reading reports the error, but may stop before it gets there.
     pub(super) fn check_socket_error(&mut self) {
         let unread = self.is_marked(Marks::READABLE) || self.conn.has(Flags::BACKLOG);
         if unread && !self.conn.is_blocked() {
             return;
         }
         self.marks.remove(Marks::ERROR);
+        let is_read = !self.conn.is_blocked() && !self.conn.life().is_input_ended();
         if self.conn.life().is_open()
-            && self.conn.is_blocked()
+            && !is_read
             && let Ok(Some(error)) = self.stream.take_error()
         {
-            self.fail(reason_of(error.kind()));
+            self.fail(self.reason_of(error.kind()));
         }
     }
-}
 
-/// The close reason for an error of the stream outside a write.
-pub(super) fn reason_of(kind: ErrorKind) -> CloseReason {
-    match kind {
-        ErrorKind::ConnectionReset => CloseReason::Reset,
-        kind => CloseReason::Io(kind),
+    /// The close reason for an error of the stream outside a write. After the end of input Linux
+    /// reports a reset with the error of a broken pipe.
+    pub(super) fn reason_of(&self, kind: ErrorKind) -> CloseReason {
+        match kind {
+            ErrorKind::ConnectionReset => CloseReason::Reset,
+            ErrorKind::BrokenPipe if self.conn.life().is_input_ended() => CloseReason::Reset,
+            kind => CloseReason::Io(kind),
+        }
     }
 }

@@ -10,7 +10,6 @@
 use std::io::{self, ErrorKind};
 
 use super::Peer;
-use super::input::reason_of;
 use super::marks::Marks;
 use crate::handler::{Handler, Info};
 use crate::life::OutputHalf;
@@ -38,6 +37,9 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         if self.conn.output.is_none() && self.is_marked(Marks::WRITABLE) {
             taken = self.write(&cx.state.out, cx.profile, &cx.state.registry);
             cx.state.wrote(taken);
+            if taken > 0 {
+                self.conn.answered(cx.state.now());
+            }
         }
         if taken < cx.state.out.len() && !self.conn.life().is_broken() {
             self.queue_out(cx, taken);
@@ -147,7 +149,12 @@ impl<H: Handler, S: Stream> Peer<H, S> {
                 }
                 refused => {
                     let kind = refused.err().map_or(ErrorKind::WriteZero, |error| error.kind());
-                    self.fail(CloseReason::Io(kind));
+                    let half_closed = self.conn.life().is_half_closed();
+                    self.fail(if half_closed {
+                        self.reason_of(kind)
+                    } else {
+                        CloseReason::Io(kind)
+                    });
                     return taken;
                 }
             }
@@ -185,10 +192,13 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         if !life.is_open() || life.output() != OutputHalf::Ending || self.conn.output.is_some() {
             return;
         }
+        if life.is_half_closed() {
+            return self.conn.close(CloseReason::PeerClosed);
+        }
         if let Err(error) = self.stream.shutdown_write() {
             // This error says only that the stream is broken. The kernel keeps the cause.
             let kept = self.stream.take_error().ok().flatten();
-            return self.fail(reason_of(kept.unwrap_or(error).kind()));
+            return self.fail(self.reason_of(kept.unwrap_or(error).kind()));
         }
         self.conn.advance(|life| life.output_ended());
     }

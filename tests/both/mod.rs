@@ -2,6 +2,7 @@
 //! `scripted`, and over kernel sockets, in `sockets`. `crate::rig` drives them in both.
 
 pub(crate) mod framers;
+pub(crate) mod half_close;
 pub(crate) mod life;
 pub(crate) mod output;
 pub(crate) mod packets;

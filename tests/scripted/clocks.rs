@@ -183,7 +183,8 @@ fn a_peer_that_ended_its_half_is_not_silent() {
     harness.advance(secs(100));
     assert_eq!(trace.read(), [packet(b"a"), packet(b"b")]);
     harness.peer_reads_all();
-    assert_eq!(trace.read(), [Seen::Writable, Seen::End(CloseReason::PeerClosed)]);
+    let end = Seen::End(CloseReason::PeerClosed);
+    assert_eq!(trace.read(), [Seen::Writable, Seen::EndOfInput, end]);
     assert_eq!(harness.packets().len(), 2);
     conclude(&harness);
 }

@@ -517,7 +517,10 @@ fn a_drain_waits_for_packets_and_forces_at_its_deadline() {
 #[test]
 fn a_handler_may_go_on_after_shutdown_until_the_deadline() {
     let (harness, trace) = actor(options().drain_timeout(secs(5)), |trace| {
-        Actor::echo(trace).info(|_, _| Action::send("in a minute"))
+        Actor::echo(trace).info(|info, _| match info {
+            Info::Shutdown => Action::send("in a minute"),
+            other => other.default_action(),
+        })
     });
     harness.drain();
     assert_eq!(harness.packets(), [b"in a minute"]);
@@ -633,9 +636,14 @@ impl Handler for HalfDone {
         Action::Continue
     }
 
-    fn handle_info<'a>(&'a mut self, _: Info<'a, ()>, ctx: &mut Context<'_, ()>) -> Action<'a> {
-        ctx.end_output();
-        Action::Continue
+    fn handle_info<'a>(&'a mut self, info: Info<'a, ()>, ctx: &mut Context<'_, ()>) -> Action<'a> {
+        match info {
+            Info::Message(()) | Info::Shutdown => {
+                ctx.end_output();
+                Action::Continue
+            }
+            other => other.default_action(),
+        }
     }
 }
 
@@ -803,7 +811,10 @@ impl Handler for Controls {
     }
 
     fn handle_info<'a>(&'a mut self, info: Info<'a, ()>, _: &mut Context<'_, ()>) -> Action<'a> {
-        if self.ignores_shutdown { Action::Continue } else { info.default_action() }
+        match info {
+            Info::Shutdown if self.ignores_shutdown => Action::Continue,
+            other => other.default_action(),
+        }
     }
 }
 

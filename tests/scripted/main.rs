@@ -13,6 +13,7 @@ use support::over_script as rig;
 mod bookkeeping;
 mod clocks;
 mod faulty_network;
+mod half_close;
 mod life;
 #[cfg(panic = "unwind")]
 mod log_lines;

@@ -328,7 +328,12 @@ fn a_send_past_max_queued_is_full_and_queues_nothing() {
             .write_high_water(69_000)
             .framing(LengthField::U32)
             .max_packet(60_000),
-        |trace| Actor::echo(trace).info(|_, _| Action::send("room")),
+        |trace| {
+            Actor::echo(trace).info(|info, _| match info {
+                Info::Writable => Action::send("room"),
+                other => other.default_action(),
+            })
+        },
     );
     harness.peer_stalls();
     harness.message(order("fill", |ctx| {
@@ -496,10 +501,14 @@ fn an_answer_that_fits_no_queue_is_too_large_in_every_callback() {
                 true => act(by_action, ctx),
                 false => Action::Continue,
             };
+            let on_info = move |info: Info<'_, Do>, ctx: &mut Context<'_, Do>| match info {
+                Info::Shutdown => act(true, ctx),
+                other => other.default_action(),
+            };
             Actor::echo(trace)
                 .init(move |ctx| act(name == "init", ctx))
                 .packet(move |_, ctx| act(name == "packet", ctx))
-                .info(move |info, ctx| act(matches!(info, Info::Shutdown), ctx))
+                .info(on_info)
         });
         trigger(&harness, by_action);
         let end = CloseReason::AnswerTooLarge { len: TOO_MUCH, max: 70_000 };
@@ -681,7 +690,7 @@ fn timeouts_of_zero_to_linger_and_to_drain_are_none() {
     harness.advance(ms(0));
     assert!(harness.is_gone(), "it does not linger");
 
-    let (harness, _) = actor(none, |trace| Actor::echo(trace).info(|_, _| Action::Continue));
+    let (harness, _) = actor(none, Actor::stubborn);
     harness.drain();
     assert_eq!(harness.closed(), Some(CloseReason::DrainForced));
     assert_clean(&harness);
@@ -883,8 +892,9 @@ fn a_paused_connection_keeps_its_packets_and_its_end_back() {
         ctx.resume_reading();
         Action::send("answer")
     }));
-    let end = Seen::End(CloseReason::PeerClosed);
-    assert_eq!(trace.read(), [Seen::Message("resume"), packet(b"two"), packet(b"three"), end]);
+    let end = [Seen::EndOfInput, Seen::End(CloseReason::PeerClosed)];
+    let packets = [Seen::Message("resume"), packet(b"two"), packet(b"three")];
+    assert_eq!(trace.read(), [&packets[..], &end].concat());
     assert_eq!(harness.packets(), [b"hold" as &[u8], b"answer", b"two", b"three"]);
     conclude(&harness);
 }

@@ -1,7 +1,7 @@
 //! Packets: how the network may cut them, what a peer may announce, and what a framer may get wrong.
 
 use condor::testing::Harness;
-use condor::{Action, CloseReason, Framing, LengthField, Lines, Raw, ReactorOptions};
+use condor::{Action, CloseReason, Framing, Info, LengthField, Lines, Raw, ReactorOptions};
 
 use crate::both::packets::{Broken, Fault};
 use crate::both::{actor, echo};
@@ -133,7 +133,10 @@ fn nothing_is_read_while_packets_wait() {
 #[test]
 fn the_first_packet_is_timed_and_no_later_one() {
     let (harness, _) = actor(options().packet_timeout(secs(1)), |trace| {
-        Actor::echo(trace).info(|_, _| Action::Continue)
+        Actor::echo(trace).info(|info, _| match info {
+            Info::Timeout(_) => Action::Continue,
+            other => other.default_action(),
+        })
     });
     harness.advance(ms(10));
     assert_eq!(loop_stats(&harness).first_packet_micros.count(), 0);

@@ -96,8 +96,12 @@ fn an_idle_connection_has_no_deadline_and_no_buffer() {
 #[test]
 fn a_timeout_is_never_early_and_comes_once() {
     for start in [0, 1, 499_999, 999_999] {
-        let (harness, trace) =
-            actor(patient(), |trace| Actor::echo(trace).info(|_, _| Action::Continue));
+        let (harness, trace) = actor(patient(), |trace| {
+            Actor::echo(trace).info(|info, _| match info {
+                Info::Timeout(_) => Action::Continue,
+                other => other.default_action(),
+            })
+        });
         harness.advance(Duration::from_nanos(start));
         harness.receive([0]);
         harness.advance(secs(10) - Duration::from_nanos(1));
@@ -424,12 +428,7 @@ fn timers_and_deadlines_survive_the_return_of_memory() {
     let long = options().max_timers(100_000).packet_timeout(secs(40)).drain_timeout(secs(60));
     let trace = Trace::default();
     let own = trace.clone();
-    let harness = Harness::new(long, move |_| {
-        Actor::echo(&own).info(|info, _| match info {
-            Info::Shutdown => Action::Continue,
-            other => other.default_action(),
-        })
-    });
+    let harness = Harness::new(long, move |_| Actor::stubborn(&own));
     let (partial, (sender, receiver)) = (harness.connect(), channel());
     harness.message(order("arm", move |ctx| {
         for nth in 0..50_000 {

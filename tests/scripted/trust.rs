@@ -155,9 +155,7 @@ fn a_listener_whose_socket_fails_is_drained() {
 #[test]
 fn a_listener_whose_socket_failed_can_be_stopped_and_ends_by_its_deadline() {
     let trace = Trace::default();
-    let first = Harness::new(options().drain_timeout(secs(3)), move |_| {
-        Actor::echo(&trace).info(|_, _| Action::Continue)
-    });
+    let first = Harness::new(options().drain_timeout(secs(3)), move |_| Actor::stubborn(&trace));
     let leaves = first.connect();
     first.fail_next_accept(ErrorKind::InvalidInput);
     first.connect();

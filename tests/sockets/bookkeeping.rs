@@ -7,14 +7,21 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use condor::{
-    Action, Address, Info, ListenerHandle, ListenerOptions, MessageError, Reactor, ReactorOptions,
-    Report, Shards,
+    Action, Address, Context, Info, ListenerHandle, ListenerOptions, MessageError, Reactor,
+    ReactorOptions, Report, Shards,
 };
 
 use crate::support::{Client, Script, Server, drive, next, over, settle, until};
 
 fn any_port() -> ListenerOptions {
     ListenerOptions::port(0)
+}
+
+fn drop_message<M>(info: Info<'_, M>, _: &mut Context<'_, M>) -> Action<'static> {
+    match info {
+        Info::Message(_) => Action::Continue,
+        other => other.default_action(),
+    }
 }
 
 // ---- places in the mailbox ----
@@ -48,7 +55,7 @@ fn broadcasts_free_their_place_once_every_connection_has_them() {
     let budget = ReactorOptions::new().message_budget(3);
     let mut reactor = Reactor::with_options(budget).unwrap();
     let options = any_port().mailbox_capacity(3);
-    let factory = |_: &condor::Accepted<'_>| Script::<Fragile>::new().info(|_, _| Action::Continue);
+    let factory = |_: &condor::Accepted<'_>| Script::<Fragile>::new().info(drop_message);
     let listener = reactor.start_listener("test", options, factory).unwrap();
     let fill = |fragile: bool, when: &str| {
         for nth in 0..3 {
@@ -107,7 +114,7 @@ impl Drop for Sharp {
 #[test]
 fn a_broadcast_whose_drop_panics_frees_its_place() {
     let mut reactor = Reactor::new().unwrap();
-    let factory = |_: &condor::Accepted<'_>| Script::<Sharp>::new().info(|_, _| Action::Continue);
+    let factory = |_: &condor::Accepted<'_>| Script::<Sharp>::new().info(drop_message);
     let listener = reactor.start_listener("test", any_port().mailbox_capacity(1), factory).unwrap();
     let mut client = None;
     for open in [0, 1] {

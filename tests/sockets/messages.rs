@@ -368,7 +368,8 @@ fn nothing_is_delivered_after_the_end_was_decided() {
                 let _ = ctx.send_after(Duration::ZERO, 9);
                 Action::Continue
             })
-            .info(move |_, _| {
+            .info(move |info, _| {
+                let Info::Message(_) = info else { return info.default_action() };
                 seen.fetch_add(1, Ordering::SeqCst);
                 Action::send_and_stop("bye", CloseReason::Normal)
             })
@@ -477,9 +478,8 @@ fn no_wake_up_is_lost_between_delivery_and_sleep() {
     let (_server, listener) = Server::one(any_port(), move |_| {
         let answers = answers.clone();
         Script::<u32>::new().sends_address(&addresses).info(move |info, _| {
-            if let Info::Message(count) = info {
-                let _ = answers.send(count);
-            }
+            let Info::Message(count) = info else { return info.default_action() };
+            let _ = answers.send(count);
             Action::Continue
         })
     });

@@ -254,7 +254,10 @@ fn a_mailbox_that_ends_may_be_full_of_messages_that_panic() {
                 *own.borrow_mut() = Some(ctx.address());
                 Action::Continue
             })
-            .info(|_, _| Action::Continue)
+            .info(|info, _| match info {
+                Info::Message(_) => Action::Continue,
+                other => other.default_action(),
+            })
             .end(move |_| {
                 let address = kept.take().unwrap();
                 for _ in 0..3 {

@@ -14,6 +14,7 @@ pub(crate) enum Seen {
     Message(&'static str),
     Shutdown,
     Writable,
+    EndOfInput,
     End(CloseReason),
 }
 
@@ -76,6 +77,22 @@ impl Actor {
             effect(ctx)
         };
         Self { trace: Some((trace.clone(), on_message)), ..Self::new() }
+    }
+
+    /// Goes on in a drain.
+    pub(crate) fn stubborn(trace: &Trace) -> Self {
+        Self::echo(trace).info(|info, _| match info {
+            Info::Shutdown => Action::Continue,
+            other => other.default_action(),
+        })
+    }
+
+    /// Goes on after the end of input, as a handler does that owes answers.
+    pub(crate) fn owing(trace: &Trace) -> Self {
+        Self::echo(trace).info(|info, _| match info {
+            Info::EndOfInput { .. } => Action::Continue,
+            other => other.default_action(),
+        })
     }
 }
 
@@ -164,6 +181,10 @@ impl<M: Send + 'static> Handler for Script<M> {
             Info::Timeout(bytes) => self.record(|| Seen::Timeout(bytes.to_vec())),
             Info::Shutdown => self.record(|| Seen::Shutdown),
             Info::Writable => self.record(|| Seen::Writable),
+            Info::EndOfInput { clean } => {
+                assert!(clean, "plain TCP");
+                self.record(|| Seen::EndOfInput);
+            }
             _ => {}
         }
         match &mut self.info {

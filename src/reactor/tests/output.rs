@@ -43,10 +43,28 @@ fn the_output_of_a_turn_is_bounded() {
 /// client takes less than a third of the send buffer; the clock passes the stall timeout.
 #[test]
 fn a_stall_is_judged_by_asking_the_kernel() {
-    let mut turns = Turns::new(ReactorOptions::new(), 1);
+    is_judged_by_asking(Duration::from_secs(60), false, CloseReason::WriteStalled);
+}
+
+/// Goal: the same for a peer that has ended its half. Method: its timeout is shorter than the time to
+/// the next offer of the queue.
+#[test]
+fn a_half_closed_peer_is_given_up_only_after_asking_the_kernel() {
+    is_judged_by_asking(Duration::from_secs(30), true, CloseReason::HalfCloseTimeout);
+}
+
+fn is_judged_by_asking(timeout: Duration, half_closed: bool, reason: CloseReason) {
+    let mut turns = Turns::with(ReactorOptions::new(), 1, |options| match half_closed {
+        true => options.write_stall_timeout(Duration::from_secs(3_600)),
+        false => options,
+    });
+    turns.probe.owing.set(half_closed);
     let client = turns.connect_with(0, Some(16 * 1024));
     turns.clients[client].set_nonblocking(true).unwrap();
     turns.send(client, b"b\x28", 4);
+    if half_closed {
+        turns.clients[client].shutdown(std::net::Shutdown::Write).unwrap();
+    }
     let sent = |turns: &Turns| turns.stats(|stats| stats.bytes_out);
     let mut settled = 0;
     while settled < 50 {
@@ -55,7 +73,6 @@ fn a_stall_is_judged_by_asking_the_kernel() {
         settled = if sent(&turns) == before { settled + 1 } else { 0 };
         std::thread::yield_now();
     }
-    let stall = Duration::from_secs(60);
     let mut buffer = vec![0; 64 * 1024];
     let mut lived = 0;
     for _ in 0..4 {
@@ -68,7 +85,8 @@ fn a_stall_is_judged_by_asking_the_kernel() {
             }
         }
         let before = sent(&turns);
-        turns.probe.hand.advance(stall / 4 + Duration::from_millis(2));
+        let wait = if half_closed { timeout } else { timeout / 4 };
+        turns.probe.hand.advance(wait + Duration::from_millis(2));
         turns.reactor.look_at_clock();
         turns.turn();
         turns.turn();
@@ -78,10 +96,10 @@ fn a_stall_is_judged_by_asking_the_kernel() {
     assert_eq!(lived, 4, "bytes were taken each time");
     // The network may still move bytes out of the kernel's buffer, a few times.
     for _ in 0..50 {
-        turns.probe.hand.advance(stall + Duration::from_millis(2));
+        turns.probe.hand.advance(timeout + Duration::from_millis(2));
         turns.reactor.look_at_clock();
         turns.turn();
         turns.turn();
     }
-    assert_eq!(*turns.probe.ends.borrow(), [CloseReason::WriteStalled]);
+    assert_eq!(*turns.probe.ends.borrow(), [reason]);
 }

@@ -24,6 +24,8 @@ pub(super) struct Probe {
     pub(super) calls: Rc<RefCell<Vec<Call>>>,
     pub(super) addresses: Rc<RefCell<Vec<Address<u8>>>>,
     pub(super) ends: Rc<RefCell<Vec<CloseReason>>>,
+    /// The handlers go on after the end of input.
+    pub(super) owing: Rc<Cell<bool>>,
 }
 
 /// A handler that needs time. A packet `[b't', n, number]` sets `n` timers. A packet `[b'b', n]` is
@@ -65,6 +67,7 @@ impl Handler for Slow {
                 self.0.calls.borrow_mut().push(Call::Message(number));
                 Action::Continue
             }
+            Info::EndOfInput { .. } if self.0.owing.get() => Action::Continue,
             other => other.default_action(),
         }
     }
@@ -85,6 +88,15 @@ pub(super) struct Turns {
 
 impl Turns {
     pub(super) fn new(options: ReactorOptions, listeners: usize) -> Self {
+        Self::with(options, listeners, |options| options)
+    }
+
+    /// As [`new`](Self::new), with other options of the listeners.
+    pub(super) fn with(
+        options: ReactorOptions,
+        listeners: usize,
+        adjust: impl Fn(ListenerOptions) -> ListenerOptions,
+    ) -> Self {
         let (parts, end) = ReactorParts::new(0, options).unwrap();
         let ReactorParts { shard, poll, registry, options } = parts;
         let probe = Probe::default();
@@ -99,7 +111,8 @@ impl Turns {
                 .max_queued(64 << 20)
                 .write_high_water(32 << 20)
                 .max_connections(5_000);
-            reactor.start_listener(&nth.to_string(), options, move |_| Slow(probe.clone())).unwrap()
+            let factory = move |_: &Accepted<'_>| Slow(probe.clone());
+            reactor.start_listener(&nth.to_string(), adjust(options), factory).unwrap()
         };
         let listeners = (0..listeners).map(start).collect();
         Self { reactor, probe, listeners, clients: Vec::new() }
