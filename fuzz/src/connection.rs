@@ -47,6 +47,7 @@ pub(crate) enum Seen {
     Other(Vec<u8>),
     Shutdown,
     Drained,
+    EndOfInput,
     End(CloseReason),
 }
 
@@ -65,6 +66,7 @@ pub(crate) struct Config {
     pub(crate) silence_timeout: Option<u64>,
     pub(crate) first_packet_timeout: Option<u64>,
     pub(crate) stall_timeout: u64,
+    pub(crate) half_close_timeout: u64,
     pub(crate) close_timeout: u64,
     pub(crate) linger_timeout: u64,
     pub(crate) drain_timeout: u64,
@@ -75,6 +77,8 @@ pub(crate) struct Config {
     pub(crate) stubborn: bool,
     /// The handler ends its output in every `Info` that is not a message.
     pub(crate) parting: bool,
+    /// The handler continues after the end of input.
+    pub(crate) owing: bool,
 }
 
 impl Config {
@@ -96,6 +100,7 @@ impl Config {
             silence_timeout: (times & 64 != 0).then_some(110 + long),
             first_packet_timeout: (times & 128 != 0).then_some(90 + long),
             stall_timeout: 70 + long,
+            half_close_timeout: if sizes & 8 == 0 { 60 + long } else { 1_000 },
             close_timeout: 50 + long,
             linger_timeout: 40,
             drain_timeout: 500,
@@ -103,6 +108,7 @@ impl Config {
             patient: habits & 2 != 0,
             stubborn: habits & 4 != 0,
             parting: times & 32 != 0,
+            owing: sizes & 4 != 0,
         }
     }
 
@@ -115,6 +121,7 @@ impl Config {
             .write_low_water(self.low)
             .packet_timeout(millis(self.packet_timeout))
             .write_stall_timeout(millis(self.stall_timeout))
+            .half_close_timeout(millis(self.half_close_timeout))
             .close_timeout(millis(self.close_timeout))
             .linger_timeout(millis(self.linger_timeout))
             .drain_timeout(millis(self.drain_timeout));
@@ -281,6 +288,12 @@ impl Handler for Actor {
                 }
             }
             Info::Writable => self.note(Seen::Drained),
+            Info::EndOfInput { .. } => {
+                self.note(Seen::EndOfInput);
+                if self.config.owing {
+                    return Action::Continue;
+                }
+            }
             _ => {}
         }
         info.default_action()
@@ -301,6 +314,8 @@ struct Pair {
     model: Model,
     /// All bytes that the peer has received.
     got: Vec<u8>,
+    /// The output budget of a turn was used up. The model does not know it, so the run is over.
+    over: bool,
 }
 
 impl Pair {
@@ -321,7 +336,7 @@ impl Pair {
             model.init(&bytes);
         }
         model.run();
-        let mut pair = Self { harness, other: None, model, got: Vec::new() };
+        let mut pair = Self { harness, other: None, model, got: Vec::new(), over: false };
         pair.compare();
         pair
     }
@@ -329,6 +344,10 @@ impl Pair {
     /// Does the same to harness and model, and compares them.
     fn both(&mut self, real: impl FnOnce(&Harness<Actor>), model: impl FnOnce(&mut Model)) {
         real(&self.harness);
+        self.over |= self.harness.stats().output_budget_hits > 0;
+        if self.over {
+            return;
+        }
         model(&mut self.model);
         self.model.run();
         self.compare();
@@ -351,7 +370,8 @@ impl Pair {
     /// Time passes. At each deadline it compares one nanosecond before and at the deadline.
     fn advance(&mut self, nanos: u64) {
         let end = self.model.now + nanos;
-        while let Some(next) = self.model.next_deadline().filter(|next| *next <= end) {
+        while let Some(next) = self.model.next_deadline().filter(|next| *next <= end && !self.over)
+        {
             let before = next.saturating_sub(1).max(self.model.now);
             for at in [before, next] {
                 let step = Duration::from_nanos(at.saturating_sub(self.model.now));
@@ -507,6 +527,9 @@ impl Pair {
     fn finish(mut self) {
         self.both(Harness::drain, Model::drain);
         self.advance(2_000 * MILLI);
+        if self.over {
+            return;
+        }
         assert!(self.harness.is_gone(), "still there after the drain");
         assert_eq!(self.harness.leftovers(), Leftovers::default());
         let report = self.harness.report().expect("the drain is over");
@@ -514,6 +537,7 @@ impl Pair {
         let count = 1 + u64::from(self.other.is_some());
         let counts = (stats.accepted, stats.made, stats.terminated);
         assert_eq!(counts, (count, count, count), "{report:?}");
+        assert_eq!(stats.half_closed, 0);
     }
 }
 
@@ -539,9 +563,11 @@ pub fn connection(data: &[u8]) {
     let init = if habits & 8 != 0 { some(&mut data) } else { None };
     let mut pair = Pair::new(Config::read(*sizes, *times, *habits), init);
     for _ in 0..OPS_MAX {
-        if pair.operate(&mut data).is_none() {
+        if pair.operate(&mut data).is_none() || pair.over {
             break;
         }
     }
-    pair.finish();
+    if !pair.over {
+        pair.finish();
+    }
 }

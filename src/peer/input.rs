@@ -228,7 +228,13 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         if self.conn.is_blocked() {
             return Some(Verdict::Blocked);
         }
-        (cx.state.output_left() == 0).then_some(Verdict::Budget)
+        if cx.state.output_left() > 0 {
+            return None;
+        }
+        if !self.is_marked(Marks::OUTPUT_CUT) {
+            cx.profile.counters.output_budget_hits.add(1);
+        }
+        Some(Verdict::Budget)
     }
 
     /// Reads bytes and drops them, because the kernel answers unread bytes with a reset when the

@@ -91,6 +91,8 @@ pub(crate) struct Model {
     /// The peer sends no more; the reactor has read the end.
     ended: bool,
     eof: bool,
+    /// The handler knows of the end, and only output is left.
+    told: bool,
     /// The peer has reset the connection; no call has returned the error yet.
     dead: bool,
     reset_pending: bool,
@@ -140,6 +142,10 @@ pub(crate) struct Model {
     /// When the peer was heard last, if its silence counts.
     heard: u64,
     progress: u64,
+    /// When the queue was last offered although no space was announced, or when it began.
+    offered: u64,
+    /// When the kernel last took output of a half-closed connection.
+    answered: u64,
     close_at: Option<u64>,
     drain_at: Option<u64>,
     /// In the order in which they were armed.
@@ -164,6 +170,7 @@ impl Model {
             error: false,
             ended: false,
             eof: false,
+            told: false,
             dead: false,
             reset_pending: false,
             promised: Vec::new(),
@@ -199,6 +206,8 @@ impl Model {
             idle_clock: IdleClock::Since(0),
             heard: 0,
             progress: 0,
+            offered: 0,
+            answered: 0,
             close_at: None,
             drain_at: None,
             timers: BTreeMap::new(),
@@ -395,7 +404,7 @@ impl Model {
         if self.terminated {
             return self.readable && !self.gone;
         }
-        let unread = self.readable || self.backlog || self.eof;
+        let unread = self.readable || self.backlog || self.eof && !self.told;
         let owes_shutdown = self.owes_shutdown && self.may_announce_shutdown();
         let drained = self.owes_drained && self.queue == 0;
         (unread || owes_shutdown) && !self.blocked()
@@ -408,6 +417,9 @@ impl Model {
     }
 
     fn work(&mut self) {
+        if self.eof {
+            (self.readable, self.hint) = (false, false);
+        }
         self.flush();
         if self.closing.is_some() {
             return self.discard();
@@ -423,17 +435,16 @@ impl Model {
         self.read(&mut budget);
         // The announced error stays until all bytes that had arrived were read.
         let unread = !self.blocked() && (self.readable || self.backlog);
-        if !unread && std::mem::take(&mut self.error) && self.blocked() && self.reset_pending {
+        let is_read = !self.blocked() && !self.eof;
+        if !unread && std::mem::take(&mut self.error) && !is_read && self.reset_pending {
             self.reset_pending = false;
             self.fail(CloseReason::Reset);
         }
-        if self.eof && !self.backlog && !self.blocked() {
-            let reason = match (self.input.len(), self.cut()) {
-                (0, _) => CloseReason::PeerClosed,
-                (have, Cut::Partial { want }) => CloseReason::PeerClosedMidPacket { have, want },
-                _ => panic!("a packet was not delivered"),
-            };
-            self.close(reason);
+        if self.eof && !self.told {
+            self.write_out();
+            if !self.backlog && !self.blocked() {
+                self.end_input();
+            }
         }
         if self.owes_shutdown && self.may_announce_shutdown() {
             self.owes_shutdown = false;
@@ -444,6 +455,25 @@ impl Model {
         }
         self.write_out();
         self.settle();
+    }
+
+    /// The end of the input ends the connection, or the handler is told of it.
+    fn end_input(&mut self) {
+        match (self.input.len(), self.cut()) {
+            (0, _) if self.output != Output::Running => self.close(CloseReason::PeerClosed),
+            (0, _) => {
+                (self.told, self.answered) = (true, self.tick());
+                self.packet_clock = PacketClock::Off;
+                self.call_info(Seen::EndOfInput);
+                if !self.config.owing {
+                    self.close(CloseReason::PeerClosed);
+                }
+            }
+            (have, Cut::Partial { want }) => {
+                self.close(CloseReason::PeerClosedMidPacket { have, want });
+            }
+            _ => panic!("a packet was not delivered"),
+        }
     }
 
     // ---- in ----
@@ -734,7 +764,9 @@ impl Model {
         }
         if shared && len >= 16 * 1024 && !line {
             // Shared bytes are not copied. They go to the queue at once, after all earlier output.
-            self.progress = if self.queue == 0 { self.tick() } else { self.progress };
+            if self.queue == 0 {
+                self.begin_queue();
+            }
             self.queue = self.promised.len() - self.written;
             self.restart_batch = true;
         }
@@ -757,10 +789,21 @@ impl Model {
     fn enqueue(&mut self) {
         let waiting = self.promised.len() - self.written;
         if self.queue == 0 && waiting > 0 {
-            self.progress = self.tick();
+            self.begin_queue();
         }
         self.queue = waiting;
         self.watch_water();
+    }
+
+    fn begin_queue(&mut self) {
+        (self.progress, self.offered) = (self.tick(), self.tick());
+    }
+
+    /// Offers the queue although no space was announced.
+    fn offer(&mut self) {
+        (self.offered, self.writable) = (self.tick(), true);
+        self.flush();
+        self.settle();
     }
 
     fn flush(&mut self) {
@@ -787,7 +830,8 @@ impl Model {
             if self.dead {
                 let first = std::mem::take(&mut self.reset_pending);
                 let (reset, pipe) = (ErrorKind::ConnectionReset, ErrorKind::BrokenPipe);
-                self.fail(CloseReason::Io(if first { reset } else { pipe }));
+                let kind = if first { reset } else { pipe };
+                self.fail(if self.told { CloseReason::Reset } else { CloseReason::Io(kind) });
                 break;
             }
             let some = (count - taken).min(self.window);
@@ -802,6 +846,9 @@ impl Model {
             taken += some;
         }
         self.written += taken;
+        if taken > 0 {
+            self.answered = self.tick();
+        }
         taken
     }
 
@@ -822,7 +869,9 @@ impl Model {
 
     fn settle(&mut self) {
         if self.output == Output::Ending && self.closing.is_none() && self.queue == 0 {
-            if std::mem::take(&mut self.reset_pending) {
+            if self.told {
+                self.close(CloseReason::PeerClosed);
+            } else if std::mem::take(&mut self.reset_pending) {
                 self.fail(CloseReason::Reset);
             } else if self.dead {
                 self.fail(CloseReason::Io(ErrorKind::NotConnected));
@@ -859,6 +908,14 @@ impl Model {
         if self.closing.is_some() {
             return self.close_at;
         }
+        if self.told {
+            let half = self.half_close_deadline();
+            return half
+                .into_iter()
+                .chain(self.stall_deadline())
+                .chain(self.offer_deadline())
+                .min();
+        }
         let [packet, expected] = [self.packet_clock, self.expected].map(|clock| match clock {
             PacketClock::DueAt(at) => Some(at),
             _ => None,
@@ -866,7 +923,8 @@ impl Model {
         let silence =
             self.silence_timeout.filter(|_| !self.eof).map(|timeout| self.heard + timeout);
         let of_the_peer = [packet, expected, silence, self.idle_deadline()];
-        of_the_peer.into_iter().chain([self.stall_deadline()]).flatten().min()
+        let of_output = [self.stall_deadline(), self.offer_deadline()];
+        of_the_peer.into_iter().chain(of_output).flatten().min()
     }
 
     fn idle_deadline(&self) -> Option<u64> {
@@ -874,6 +932,15 @@ impl Model {
             IdleClock::Since(at) => self.idle_timeout.map(|timeout| at + timeout),
             IdleClock::Passed(_) => None,
         }
+    }
+
+    fn half_close_deadline(&self) -> Option<u64> {
+        self.told.then_some(self.answered + self.config.half_close_timeout)
+    }
+
+    fn offer_deadline(&self) -> Option<u64> {
+        let next = self.offered.max(self.progress) + self.config.stall_timeout.div_ceil(4);
+        (self.queue > 0).then_some(next.max(self.offered + 1))
     }
 
     fn stall_deadline(&self) -> Option<u64> {
@@ -923,7 +990,8 @@ impl Model {
     /// Returns false if the clock has to be judged after the next read.
     fn expire_own(&mut self, judged: u64) -> bool {
         let unread = (self.readable || self.queued || self.backlog) && !self.blocked();
-        let is_due = |clock| matches!(clock, PacketClock::DueAt(at) if at <= judged);
+        let told = self.told;
+        let is_due = |clock| !told && matches!(clock, PacketClock::DueAt(at) if at <= judged);
         let expected = is_due(self.expected);
         let packet = expected || is_due(self.packet_clock);
         if self.closing.is_some() {
@@ -948,8 +1016,15 @@ impl Model {
                     model.close(reason);
                 }
             });
+        } else if self.offer_deadline().is_some_and(|at| at <= judged) {
+            self.offer();
         } else if self.stall_deadline().is_some_and(|at| at <= judged) {
             self.close(CloseReason::WriteStalled);
+        } else if self.told {
+            self.offer();
+            if self.half_close_deadline().is_some_and(|at| at <= judged) {
+                self.close(CloseReason::HalfCloseTimeout);
+            }
         } else {
             if unread {
                 return false;
