@@ -7,6 +7,7 @@
 
 mod clocks;
 mod cold;
+mod end_of_input;
 mod limits;
 
 use std::time::Duration;
@@ -267,22 +268,6 @@ impl Connection {
         self.input.as_ref().map_or(0, |input| input.len())
     }
 
-    /// The input has ended. Returns the close reason if the connection ends with it: in the middle
-    /// of a packet, or if the handler has ended its output. Otherwise the connection is half-closed.
-    pub(crate) fn half_close(&mut self, now: Tick) -> Option<CloseReason> {
-        if let Some(input) = &self.input {
-            let (have, want) = (input.len(), input.need);
-            return Some(CloseReason::PeerClosedMidPacket { have, want });
-        }
-        if !self.life().may_send() {
-            return Some(CloseReason::PeerClosed);
-        }
-        self.remove(Flags::PACKET);
-        self.advance(|life| life.half_close());
-        self.clock = now.0;
-        None
-    }
-
     // ---- framing and timeouts of its own ----
 
     pub(crate) fn framing<'a>(&'a self, default: &'a Framing) -> &'a Framing {
@@ -346,13 +331,6 @@ impl Connection {
     /// Appends to the queue the output that the kernel has not taken.
     pub(crate) fn enqueue(&mut self, bytes: &[u8], now: Tick, pool: &mut Pool) {
         self.queue(now, pool).append(bytes, pool);
-    }
-
-    /// Restarts the clock of a half-closed connection, because the kernel has taken output.
-    pub(crate) fn answered(&mut self, now: Tick) {
-        if self.life().is_open() && self.life().is_half_closed() {
-            self.clock = now.0;
-        }
     }
 
     /// Removes `count` bytes from the queue, because the kernel has taken them, and restarts the

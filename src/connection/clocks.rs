@@ -191,13 +191,6 @@ impl Connection {
         }
     }
 
-    fn half_close_deadline(&self, limits: &Limits) -> Tick {
-        if !self.life().is_half_closed() {
-            return Tick::NEVER;
-        }
-        Tick(self.clock).after(limits.half_close_timeout)
-    }
-
     /// A queue that waits is offered to the kernel four times before the stall is decided. The kernel
     /// announces space only after a third of a send buffer is free, and a buffer that has grown can
     /// take minutes to get there: a peer that reads slowly would seem to read nothing.

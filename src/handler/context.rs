@@ -312,9 +312,9 @@ impl<M> Context<'_, M> {
     }
 
     /// Stops reading until [`resume_reading`](Self::resume_reading). Until then no packet and no
-    /// end of stream is delivered. The packet timeout, the idle timeout and the deadline of
-    /// [`expect_within`](Self::expect_within) stand still. Messages, timers and a reset by the peer
-    /// still arrive.
+    /// [end of input](super::Info::EndOfInput) is delivered. The packet timeout, the idle timeout
+    /// and the deadline of [`expect_within`](Self::expect_within) stand still. Messages, timers and
+    /// a reset by the peer still arrive.
     ///
     /// A handler that pauses must resume. Otherwise the connection stays until its peer resets it,
     /// or until the drain deadline of its listener ends it.

@@ -115,6 +115,16 @@ fn the_life_of_a_connection_is_one_type() {
 }
 
 #[test]
+fn every_handler_ends_with_the_default_action() {
+    let mut files = sources(&["src", "tests", "examples", "fuzz", "benches"]);
+    files.retain(|file| !file.path.starts_with("tests/house"));
+    let handlers: usize =
+        files.iter().map(|file| file.text.matches("fn handle_info").count()).sum();
+    assert!(handlers > 30, "only {handlers} handlers are found");
+    hold(&files, forgetful_handlers);
+}
+
+#[test]
 fn every_example_says_how_to_run_it() {
     let files: Vec<Source> =
         sources(&["examples"]).into_iter().filter(|file| example(&file.path).is_some()).collect();
@@ -255,6 +265,31 @@ fn life_elsewhere(text: &str) -> Findings {
             .find(|asked| code.contains(asked) && !code.contains("debug_assert"));
         carrier.or(asks).map(|found| format!("{found} says what `life` says"))
     })
+}
+
+/// Handlers of events that never take the default action: a peer that has left would hold its slot.
+/// A handler made of closures has `.info(..)`.
+fn forgetful_handlers(text: &str) -> Findings {
+    let mut findings = Findings::new();
+    for (start, open, close) in [("fn handle_info", '{', '}'), (".info(", '(', ')')] {
+        for (at, _) in text.match_indices(start) {
+            let from = &text[at..];
+            let head = from.find(open).unwrap_or(from.len());
+            let mut depth = 0;
+            let end = from[head..].find(|c: char| {
+                depth += i32::from(c == open) - i32::from(c == close);
+                depth == 0
+            });
+            let body = &from[head..head + end.unwrap_or(from.len() - head)];
+            let is_closure = open == '{' || body.contains('|');
+            let passes_on = ["default_action()", ".handle_info(info"];
+            if is_closure && !passes_on.iter().any(|call| body.contains(call)) {
+                let line = text[..at].matches('\n').count() + 1;
+                findings.push((line, String::from("it never takes the default action")));
+            }
+        }
+    }
+    findings
 }
 
 /// Calls of `Read` and `Write`. The calls of locks have no arguments, and are allowed.
@@ -631,6 +666,28 @@ fn repeats_of_the_life_state_are_found() {
         "let closing = life.stage();",
     ] {
         assert_eq!(life_elsewhere(good), [], "{good}");
+    }
+}
+
+#[test]
+fn forgetful_handlers_are_found() {
+    let (head, rest) =
+        ("fn handle_info(&mut self, info: Info) -> Action {", "}\nother.default_action()");
+    for bad in [
+        format!("{head} match info {{ _ => Action::Continue }} {rest}"),
+        format!("{head} Action::Continue {rest}"),
+        String::from("Actor::echo(trace).info(|_, _| Action::Continue)"),
+        String::from("Actor::echo(trace).info(move |info, _| act(info)).end(default_action())"),
+    ] {
+        assert_eq!(forgetful_handlers(&bad).len(), 1, "{bad}");
+    }
+    for good in [
+        format!("{head} match info {{ other => other.default_action() }} {rest}"),
+        format!("{head} self.inner.handle_info(info, ctx) {rest}"),
+        String::from("Script::new().info(|info, _| info.default_action())"),
+        String::from("Script::new().info(drop_message)"),
+    ] {
+        assert_eq!(forgetful_handlers(&good), [], "{good}");
     }
 }
 

@@ -62,6 +62,8 @@ enum Request {
     /// A last packet, then the end of the output. Later requests for the packet itself are still
     /// read.
     Half,
+    /// From now on others answer, after a while, and the end of input is no end.
+    Owe,
     Stop,
     Panic,
 }
@@ -78,6 +80,7 @@ impl Request {
             20 => Self::Panic,
             21 => Self::Half,
             22..25 => Self::Expect(random.one_in(2)),
+            25 => Self::Owe,
             _ => {
                 let len = if random.one_in(8) { random.below(50_000) } else { random.below(20) };
                 Self::Echo(large(len))
@@ -97,6 +100,7 @@ impl Request {
             Self::Reframe(wide) => vec![b'f', u8::from(*wide)],
             Self::Expect(some) => vec![b'x', u8::from(*some)],
             Self::Half => vec![b'h'],
+            Self::Owe => vec![b'o'],
             Self::Stop => vec![b'.'],
             Self::Panic => vec![b'!'],
         }
@@ -136,6 +140,8 @@ struct Plan {
     reason: Option<CloseReason>,
     /// The handler ends its output and still reads for a while.
     half: bool,
+    /// Answers come later than their requests, and perhaps after the end of input.
+    owing: bool,
 }
 
 impl Plan {
@@ -144,6 +150,9 @@ impl Plan {
         let mut current = framing(false);
         for _ in 0..random.below(40) {
             let request = Request::draw(random);
+            if plan.owing && !matches!(request, Request::Echo(_)) {
+                continue;
+            }
             current.encode(&request.to_packet(), &mut plan.sends).unwrap();
             if plan.reason.is_some() {
                 continue;
@@ -168,6 +177,10 @@ impl Plan {
                     answer(b"last word");
                     plan.half = true;
                 }
+                Request::Owe => {
+                    answer(b"later");
+                    plan.owing = true;
+                }
                 Request::Stop => {
                     answer(b"bye");
                     plan.reason = Some(CloseReason::Custom("asked"));
@@ -182,11 +195,15 @@ impl Plan {
 #[derive(Default)]
 struct Node {
     half: bool,
+    owing: bool,
+    owed: usize,
+    ended: bool,
 }
 
 #[derive(Debug, Clone)]
 enum Note {
     Answer(u8),
+    Owed(Vec<u8>),
     Nothing,
 }
 
@@ -200,6 +217,11 @@ impl Handler for Node {
     ) -> Action<'a> {
         match packet {
             [b'e', ..] if self.half => Action::Continue,
+            [b'e', bytes @ ..] if self.owing => {
+                self.owed += 1;
+                let _ = ctx.send_after(ms(2), Note::Owed(bytes.to_vec()));
+                Action::Continue
+            }
             [b'e', bytes @ ..] => Action::send(bytes),
             [b'l', shared, len @ ..] => {
                 let bytes = large(u32::from_be_bytes(len.try_into().unwrap()) as usize);
@@ -250,6 +272,11 @@ impl Handler for Node {
                 ctx.end_output();
                 Action::Continue
             }
+            [b'o'] if self.half => Action::send("too late"),
+            [b'o'] => {
+                self.owing = true;
+                Action::send("later")
+            }
             [b'.'] => Action::send_and_stop("bye", CloseReason::Custom("asked")),
             // A panic without its line on the terminal.
             _ => resume_unwind(Box::new("asked to panic")),
@@ -265,6 +292,17 @@ impl Handler for Node {
             Info::Message(Note::Answer(delay)) => {
                 ctx.resume_reading();
                 Action::send(vec![delay; 3])
+            }
+            Info::Message(Note::Owed(answer)) => {
+                self.owed -= 1;
+                if self.ended && self.owed == 0 {
+                    return Action::send_and_stop(answer, CloseReason::PeerClosed);
+                }
+                Action::send(answer)
+            }
+            Info::EndOfInput { .. } if self.owed > 0 => {
+                self.ended = true;
+                Action::Continue
             }
             other => other.default_action(),
         }

@@ -150,6 +150,34 @@ fn an_urgent_byte_neither_loses_packets_nor_spins() {
     assert_eq!(rest, [both, framed(b"again"), framed(b"last")].concat());
 }
 
+/// Goal: a reset after the end of input is a reset, although the kernel calls it a broken pipe.
+/// Method: a client that shuts down its sending half, then resets; a handler that goes on.
+#[test]
+fn the_kernels_broken_pipe_after_the_end_is_a_reset() {
+    let (ends, ended) = channel();
+    let (told, is_told) = channel();
+    let (_server, listener) = Server::one(any_port(), move |_| {
+        let told = told.clone();
+        Script::<()>::new()
+            .info(move |info, _| match info {
+                Info::EndOfInput { .. } => {
+                    told.send(()).unwrap();
+                    Action::Continue
+                }
+                other => other.default_action(),
+            })
+            .ends(&ends)
+    });
+    let mut client = Client::connect(listener.local_addr());
+    assert_eq!(client.ask(b"hi"), b"hi");
+    client.finish();
+    next(&is_told);
+    assert_eq!(listener.stats().half_closed, 1);
+    client.reset();
+    assert_eq!(next(&ended), CloseReason::Reset);
+    assert_eq!(listener.stats().half_closed, 0);
+}
+
 /// Goal: a reset ends its connection with `Reset`, wherever it hits, and no callback follows
 /// `terminate`. Method: a reset after whole packets that were not read yet, in the middle of a
 /// packet, and on an idle connection. The kernel may discard packets that it holds when the reset

@@ -15,6 +15,8 @@ use super::{Config, Seen, Trace};
 
 /// Nanoseconds in a millisecond, which is a tick.
 pub(crate) const MILLI: u64 = 1_000_000;
+/// The default of `max_timers`.
+const MAX_TIMERS: usize = 1_024;
 
 /// The clock of an incomplete packet, or of an expected one.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -700,6 +702,8 @@ impl Model {
                 self.packet_clock = PacketClock::Off;
                 self.backlog = true;
             }
+            // Refused at the maximum of timers.
+            Step::After(..) if self.timers.len() == MAX_TIMERS => {}
             Step::After(delay, message) => {
                 self.timers.insert(self.armed, (self.tick() + delay, message));
                 self.armed += 1;
