@@ -4,14 +4,19 @@
 mod action;
 mod context;
 mod pass_through;
+mod refusal;
 
 use std::fmt;
 
 pub use self::action::{Action, Packet};
 pub use self::context::Context;
 pub(crate) use self::pass_through::{PassThrough, Place};
+pub(crate) use self::refusal::Farewell;
+pub use self::refusal::{IntoHandler, Refusal};
 use crate::endpoint::Endpoint;
 use crate::identity::{ConnectionId, Identity};
+use crate::listener_shared::ListenerShared;
+use crate::mailbox::Address;
 use crate::reason::CloseReason;
 
 /// The code of one connection. A value of the implementing type is the connection's state.
@@ -42,7 +47,8 @@ use crate::reason::CloseReason;
 /// # The life of a connection
 ///
 /// 1. The listener accepts the connection. The factory given to
-///    [`start_listener`](crate::Reactor::start_listener) makes a handler from an [`Accepted`].
+///    [`start_listener`](crate::Reactor::start_listener) makes a handler from an [`Accepted`], or
+///    [refuses](Refusal) the connection, which then has no further steps.
 /// 2. The reactor calls [`init`](Self::init), once.
 /// 3. It calls [`handle_packet`](Self::handle_packet) for each packet, in order, and
 ///    [`handle_info`](Self::handle_info) for every other event.
@@ -260,14 +266,48 @@ impl<M> Info<'_, M> {
     }
 }
 
-/// A connection that was just accepted: what the factory knows when it makes the handler.
-pub struct Accepted<'a> {
+/// A connection that was just accepted: what the factory knows when it makes the handler. `M` is the
+/// handler's [`Message`](Handler::Message).
+///
+/// # Examples
+///
+/// A handler whose worker thread knows where to send its results:
+///
+/// ```
+/// use std::sync::mpsc::Sender;
+/// use condor::{Accepted, Address};
+/// # use condor::{Action, Context, Handler};
+/// # impl Handler for Lookup {
+/// #     type Message = String;
+/// #     fn handle_packet<'a>(&'a mut self, _: &'a [u8], _: &mut Context<'_, String>) -> Action<'a> {
+/// #         Action::Continue
+/// #     }
+/// # }
+///
+/// struct Lookup {
+///     jobs: Sender<(Address<String>, Vec<u8>)>,
+///     address: Address<String>,
+/// }
+///
+/// impl Lookup {
+///     fn new(peer: &Accepted<'_, String>, jobs: Sender<(Address<String>, Vec<u8>)>) -> Self {
+///         Self { jobs, address: peer.address() }
+///     }
+/// }
+/// # let (jobs, _) = std::sync::mpsc::channel();
+/// # let options = condor::ListenerOptions::port(5555);
+/// # let harness = condor::testing::Harness::new(options, move |peer| Lookup::new(peer, jobs.clone()));
+/// # harness.with_handler(|lookup| assert!(lookup.address.send(String::from("done")).is_ok()));
+/// # harness.with_handler(|lookup| drop(lookup.jobs.clone()));
+/// # harness.run();
+/// # assert_eq!(harness.stats().messages, 1);
+/// ```
+pub struct Accepted<'a, M = ()> {
     pub(crate) identity: &'a Identity,
-    pub(crate) id: ConnectionId,
-    pub(crate) listener: &'a str,
+    pub(crate) profile: &'a ListenerShared<M>,
 }
 
-impl Accepted<'_> {
+impl<M> Accepted<'_, M> {
     /// The peer's address. An IPv4 client of an IPv6 socket has its IPv4 address here.
     pub fn peer_addr(&self) -> Endpoint {
         self.identity.peer_addr()
@@ -275,21 +315,27 @@ impl Accepted<'_> {
 
     /// The connection's id.
     pub fn id(&self) -> ConnectionId {
-        self.id
+        self.profile.id_of(self.identity)
+    }
+
+    /// The address to which other threads send messages for this connection's handler. It is the same
+    /// as [`Context::address`].
+    pub fn address(&self) -> Address<M> {
+        self.profile.address_of(self.identity)
     }
 
     /// The name of the listener that accepted the connection.
     pub fn listener(&self) -> &str {
-        self.listener
+        &self.profile.name
     }
 }
 
-impl fmt::Debug for Accepted<'_> {
+impl<M> fmt::Debug for Accepted<'_, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Accepted")
             .field("peer_addr", &self.peer_addr())
-            .field("id", &self.id)
-            .field("listener", &self.listener)
+            .field("id", &self.id())
+            .field("listener", &self.listener())
             .finish()
     }
 }

@@ -29,7 +29,7 @@ use crate::acceptor::Acceptor;
 use crate::admission::{Admission, Listening};
 use crate::clock::Nanos;
 use crate::drain::{Report, SlowConnection};
-use crate::handler::{Accepted, Handler};
+use crate::handler::{Accepted, Handler, Refusal};
 use crate::identity::ConnectionId;
 use crate::listener_shared::ListenerShared;
 use crate::logging::{LogGate, WATCH_CURE};
@@ -49,7 +49,8 @@ use crate::token;
 use crate::wheel::TimerKey;
 
 /// Makes the handlers of a listener's part on one shard.
-pub(crate) type Factory<H> = Box<dyn FnMut(&Accepted<'_>) -> H>;
+pub(crate) type Factory<H> =
+    Box<dyn FnMut(&Accepted<'_, <H as Handler>::Message>) -> Result<H, Refusal>>;
 
 /// The state of a drain.
 #[derive(Debug, Default)]
@@ -215,7 +216,10 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     /// slot.
     fn remove(&mut self, state: &mut LoopState, key: u32) {
         let Some(peer) = self.peers.get(key as usize) else { return };
-        if let Some(draining) = &mut self.draining {
+        // A refused connection had no handler to drain.
+        if let Some(draining) = &mut self.draining
+            && !peer.is_marked(Marks::REFUSED)
+        {
             let slow = SlowConnection {
                 id: self.profile.id_of(&peer.identity),
                 peer_addr: peer.identity.peer_addr(),

@@ -8,7 +8,7 @@ use crate::guard::Panics;
 use crate::handle::Handle;
 use crate::identity::{ConnectionId, Identity};
 use crate::logging::{Cause, LogGate, PANIC_CURE, say};
-use crate::mailbox::Mailbox;
+use crate::mailbox::{Address, Mailbox};
 use crate::options::ListenerOptions;
 use crate::stats::Counters;
 use crate::sync::Arc;
@@ -39,6 +39,15 @@ impl<M> ListenerShared<M> {
     /// The name of the connection with this identity.
     pub(crate) fn id_of(&self, identity: &Identity) -> ConnectionId {
         ConnectionId { serial: self.serial, key: identity.key, generation: identity.generation }
+    }
+
+    /// Where messages for the connection with this identity go.
+    pub(crate) fn address_of(&self, identity: &Identity) -> Address<M> {
+        Address {
+            mailbox: Arc::clone(&self.mailbox),
+            key: identity.key,
+            generation: identity.generation,
+        }
     }
 
     /// Drops a value of the user's. A panic is counted, and logged.

@@ -31,6 +31,7 @@ pub(crate) use say;
 pub(crate) enum Cause {
     Panic,
     FactoryPanic,
+    Refused,
     AcceptPause,
     ConnectionLimit,
     AcceptError,

@@ -11,6 +11,7 @@ mod dispatch;
 mod input;
 mod marks;
 mod output;
+mod refuse;
 
 pub(crate) use self::marks::Marks;
 use crate::connection::{Connection, Flags};

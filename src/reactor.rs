@@ -30,7 +30,7 @@ use crate::drain::DrainPart;
 use crate::error::Error;
 use crate::guard::guarded;
 use crate::handle::{Handle, ListenerHandle};
-use crate::handler::{Accepted, Handler};
+use crate::handler::{Accepted, Handler, IntoHandler};
 use crate::logging::{Cause, LogGate, SLOW_TURN_CURE, say};
 use crate::loop_state::{LoopState, Timer};
 use crate::options::ListenerOptions;
@@ -108,8 +108,8 @@ pub struct Reactor {
 
 impl Reactor {
     /// Starts a listener, as `start_listener` of Erlang's Condor does. `factory` makes one handler
-    /// per connection. The factory and the handlers need not be `Send`, because they never leave
-    /// this thread.
+    /// per connection, or refuses the connection: see [`IntoHandler`]. The factory and the handlers
+    /// need not be `Send`, because they never leave this thread.
     ///
     /// # Errors
     ///
@@ -117,34 +117,41 @@ impl Reactor {
     /// [`Error::DuplicateName`], [`Error::AddressInUse`], [`Error::Permission`],
     /// [`Error::NotLocal`], [`Error::Listen`]. After an error, the name and the address are free
     /// again.
-    pub fn start_listener<H, F>(
+    pub fn start_listener<M, R, F>(
         &mut self,
         name: &str,
         options: ListenerOptions,
         factory: F,
-    ) -> Result<ListenerHandle<H::Message>, Error>
+    ) -> Result<ListenerHandle<M>, Error>
     where
-        H: Handler,
-        F: FnMut(&Accepted<'_>) -> H + 'static,
+        M: Send + 'static,
+        R: IntoHandler<Handler: Handler<Message = M>>,
+        F: FnMut(&Accepted<'_, M>) -> R + 'static,
     {
         debug_assert_eq!(
             self.handle.shared.inboxes.len(),
             1,
             "shards start theirs by their handle"
         );
-        let prepared = self.handle.prepare_tcp::<H::Message>(name, options)?;
+        let prepared = self.handle.prepare_tcp::<M>(name, options)?;
         Ok(self.serve(prepared, factory))
     }
 
     /// Adopts a listener whose socket listens already. Its factory stays on this thread.
-    pub(crate) fn serve<H: Handler, A: Acceptor + 'static>(
+    pub(crate) fn serve<M, R, A>(
         &mut self,
-        prepared: Prepared<H::Message, A>,
-        factory: impl FnMut(&Accepted<'_>) -> H + 'static,
-    ) -> ListenerHandle<H::Message> {
+        prepared: Prepared<M, A>,
+        mut factory: impl FnMut(&Accepted<'_, M>) -> R + 'static,
+    ) -> ListenerHandle<M>
+    where
+        M: Send + 'static,
+        R: IntoHandler<Handler: Handler<Message = M>>,
+        A: Acceptor + 'static,
+    {
         let Prepared { mut parts, handle } = prepared;
         if let Some(part) = parts.pop() {
-            self.adopt(|slot| part.into_listener::<H>(slot, Box::new(factory)));
+            let make = move |peer: &Accepted<'_, M>| factory(peer).into_handler();
+            self.adopt(|slot| part.into_listener::<R::Handler>(slot, Box::new(make)));
         }
         self.handle.shared.publish(&handle.status, handle.local_addr());
         handle

@@ -165,7 +165,8 @@ impl<M> TimerError<M> {
 ///
 /// By cause:
 ///
-/// - The handler: [`Normal`](Self::Normal), [`Custom`](Self::Custom), [`Panicked`](Self::Panicked).
+/// - The handler: [`Normal`](Self::Normal), [`Custom`](Self::Custom), [`Code`](Self::Code),
+///   [`Panicked`](Self::Panicked).
 /// - The peer or the network: [`PeerClosed`](Self::PeerClosed),
 ///   [`PeerClosedMidPacket`](Self::PeerClosedMidPacket), [`Reset`](Self::Reset), [`Io`](Self::Io).
 /// - A timeout: [`PacketTimeout`](Self::PacketTimeout), [`IdleTimeout`](Self::IdleTimeout),
@@ -178,8 +179,8 @@ impl<M> TimerError<M> {
 /// - The operator: [`Shutdown`](Self::Shutdown), [`DrainForced`](Self::DrainForced).
 ///
 /// If there are several reasons, the first stands. Later events do not change it. A handler may
-/// give any of these reasons in an [`Action`](crate::Action); [`Custom`](Self::Custom) is for its
-/// own. [`Stats::closed`](crate::Stats::closed) counts each kind of reason.
+/// give any of these reasons in an [`Action`](crate::Action); [`Custom`](Self::Custom) and
+/// [`Code`](Self::Code) are for its own. [`Stats::closed`](crate::Stats::closed) counts each kind of reason.
 ///
 /// Queued output is still sent, for at most the
 /// [close timeout](crate::ListenerOptions::close_timeout). After `Reset`, `Io`, `SlowReader`,
@@ -281,10 +282,18 @@ pub enum CloseReason {
     /// dropped.
     #[error("ended at the drain deadline")]
     DrainForced,
-    /// The handler's own reason.
+    /// The handler's own reason, as a text.
     #[error("{0}")]
     Custom(&'static str),
+    /// The handler's own reason, as a number. Only the handler knows what it means.
+    ///
+    /// [`Stats::closed`](crate::Stats::closed) counts all numbers together. The log has the number.
+    #[error("code {0}")]
+    Code(u32),
 }
+
+// Each callback moves one in its `Action`.
+const _: () = assert!(size_of::<CloseReason>() <= 24);
 
 fn wanted(want: &Option<usize>) -> String {
     want.map_or_else(|| String::from("an unknown number"), |want| want.to_string())

@@ -16,7 +16,7 @@ use crate::directory::Shared;
 use crate::error::Error;
 use crate::guard::caught;
 use crate::handle::{Handle, ListenerHandle};
-use crate::handler::{Accepted, Handler};
+use crate::handler::{Accepted, Handler, IntoHandler};
 use crate::logging::say;
 use crate::options::{ListenerOptions, ReactorOptions};
 use crate::reactor::build::ReactorParts;
@@ -118,15 +118,16 @@ impl Shards {
     /// # Errors
     ///
     /// As [`Reactor::start_listener`](crate::Reactor::start_listener).
-    pub fn start_listener<H, F>(
+    pub fn start_listener<M, R, F>(
         &self,
         name: &str,
         options: ListenerOptions,
         factory: F,
-    ) -> Result<ListenerHandle<H::Message>, Error>
+    ) -> Result<ListenerHandle<M>, Error>
     where
-        H: Handler,
-        F: FnMut(&Accepted<'_>) -> H + Clone + Send + 'static,
+        M: Send + 'static,
+        R: IntoHandler<Handler: Handler<Message = M>>,
+        F: FnMut(&Accepted<'_, M>) -> R + Clone + Send + 'static,
     {
         self.handle().start_listener(name, options, factory)
     }

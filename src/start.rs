@@ -12,7 +12,7 @@ use crate::directory::{Command, Inbox, NameGuard};
 use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::handle::{Handle, ListenerHandle};
-use crate::handler::{Accepted, Handler};
+use crate::handler::{Accepted, Handler, IntoHandler};
 use crate::listener::{Factory, Listener};
 use crate::listener_shared::ListenerShared;
 use crate::logging::say;
@@ -56,23 +56,27 @@ impl Handle {
     ///
     /// As [`Reactor::start_listener`](crate::Reactor::start_listener), and [`Error::Gone`] if the
     /// reactor is gone. After an error, the name and the address are free again.
-    pub fn start_listener<H, F>(
+    pub fn start_listener<M, R, F>(
         &self,
         name: &str,
         options: ListenerOptions,
         factory: F,
-    ) -> Result<ListenerHandle<H::Message>, Error>
+    ) -> Result<ListenerHandle<M>, Error>
     where
-        H: Handler,
-        F: FnMut(&Accepted<'_>) -> H + Clone + Send + 'static,
+        M: Send + 'static,
+        R: IntoHandler<Handler: Handler<Message = M>>,
+        F: FnMut(&Accepted<'_, M>) -> R + Clone + Send + 'static,
     {
-        let Prepared { parts, handle } = self.prepare_tcp::<H::Message>(name, options)?;
+        let Prepared { parts, handle } = self.prepare_tcp::<M>(name, options)?;
         // The part that accepts goes last, so the others are there for the first connection. If its
         // command fails, its [`Listening`] is dropped, and that ends the other parts.
         for part in parts {
             let inbox = &self.shared.inboxes[part.profile.shard];
-            let factory = factory.clone();
-            let make = move |slot| part.into_listener::<H>(slot, Box::new(factory));
+            let mut factory = factory.clone();
+            let make = move |slot| {
+                let make = move |peer: &Accepted<'_, M>| factory(peer).into_handler();
+                part.into_listener::<R::Handler>(slot, Box::new(make))
+            };
             inbox.command(Command::Adopt(Box::new(make)))?;
         }
         self.shared.publish(&handle.status, handle.addr.clone());

@@ -93,6 +93,8 @@ counters! {
     half_closed,
     /// Handlers made by the factory.
     made,
+    /// Connections that the factory refused with a [`Refusal`](crate::Refusal). They got no handler.
+    refused,
     /// Handlers whose `terminate` has been called.
     terminated,
     /// Packets handed to `handle_packet`.
@@ -207,6 +209,7 @@ close_kinds! {
     Shutdown CloseReason::Shutdown,
     DrainForced CloseReason::DrainForced,
     Custom CloseReason::Custom(_),
+    Code CloseReason::Code(_),
 }
 
 impl fmt::Display for CloseKind {

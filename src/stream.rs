@@ -2,9 +2,11 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
+use std::time::Duration;
 
 use mio::net::TcpStream;
 use mio::{Interest, Token};
+use socket2::SockRef;
 
 use crate::endpoint::Endpoint;
 use crate::poller::Registry;
@@ -13,6 +15,8 @@ use crate::poller::Registry;
 pub(crate) trait Stream: Read + Write {
     /// Tells the peer that no more bytes come.
     fn shutdown_write(&self) -> io::Result<()>;
+    /// Makes the drop of the stream a reset of the connection.
+    fn reset_on_drop(&self);
     /// The local endpoint.
     fn local_addr(&self) -> io::Result<Endpoint>;
     /// The error that the kernel stores for a broken connection.
@@ -28,6 +32,11 @@ pub(crate) trait Stream: Read + Write {
 impl Stream for TcpStream {
     fn shutdown_write(&self) -> io::Result<()> {
         self.shutdown(Shutdown::Write)
+    }
+
+    fn reset_on_drop(&self) {
+        // If the kernel refuses, the connection ends without a reset, which is no worse.
+        let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
     }
 
     fn local_addr(&self) -> io::Result<Endpoint> {

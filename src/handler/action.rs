@@ -95,6 +95,92 @@ impl From<Bytes> for Packet<'_> {
 /// shared. It may borrow from the handler or from the received packet. Packets that the same
 /// callback gave to [`Context::send`](super::Context::send) go first.
 ///
+/// # The `?` operator
+///
+/// A `Result` turns into an action: `Ok` is that action, and `Err` ends the connection with the
+/// reason that the error turns into. So a method of your own may use `?`, and
+/// [`handle_packet`](crate::Handler::handle_packet) calls it:
+///
+/// ```
+/// use std::time::Duration;
+/// use condor::{Action, CloseReason, Context, Handler};
+///
+/// /// Keeps one value of at most 100 bytes.
+/// struct Store {
+///     value: Vec<u8>,
+/// }
+///
+/// /// What a request may do wrong.
+/// enum Wrong {
+///     Verb(u8),
+///     Value,
+/// }
+///
+/// impl From<Wrong> for CloseReason {
+///     fn from(wrong: Wrong) -> Self {
+///         match wrong {
+///             Wrong::Verb(verb) => Self::Code(verb.into()),
+///             Wrong::Value => Self::Custom("the value is too long"),
+///         }
+///     }
+/// }
+///
+/// impl Store {
+///     fn answer<'a>(
+///         &'a mut self,
+///         request: &'a [u8],
+///         ctx: &mut Context<'_, ()>,
+///     ) -> Result<Action<'a>, CloseReason> {
+///         let (verb, rest) = request.split_first().ok_or(CloseReason::Custom("no verb"))?;
+///         match verb {
+///             b'G' => Ok(Action::send(&self.value)),
+///             b'P' => {
+///                 self.value = checked(rest)?.to_vec();   // `Wrong` turns into a `CloseReason`
+///                 ctx.send("stored")?;                    // and so does `SendError`,
+///                 ctx.send_after(Duration::from_secs(60), ())?;   // and `TimerError`
+///                 Ok(Action::Continue)
+///             }
+///             b'T' => {
+///                 let text = std::str::from_utf8(rest);
+///                 Ok(Action::send(text.map_err(|_| CloseReason::Custom("not UTF-8"))?))
+///             }
+///             other => Err(Wrong::Verb(*other).into()),
+///         }
+///     }
+/// }
+///
+/// fn checked(value: &[u8]) -> Result<&[u8], Wrong> {
+///     if value.len() <= 100 { Ok(value) } else { Err(Wrong::Value) }
+/// }
+///
+/// impl Handler for Store {
+///     type Message = ();
+///
+///     fn handle_packet<'a>(&'a mut self, packet: &'a [u8], ctx: &mut Context<'_, ()>) -> Action<'a> {
+///         self.answer(packet, ctx).into()
+///     }
+/// }
+/// # let store = || condor::testing::Harness::of(Store { value: Vec::new() });
+/// # let harness = store();
+/// # harness.packet("Pred");
+/// # harness.packet("G");
+/// # harness.packet("Tgreen");
+/// # assert_eq!(harness.packets(), [&b"stored"[..], b"red", b"green"]);
+/// # let ends = |packet: &[u8]| {
+/// #     let harness = store();
+/// #     harness.packet(packet);
+/// #     harness.closed().expect("it ends")
+/// # };
+/// # assert_eq!(ends(b"X"), CloseReason::Code(u32::from(b'X')));
+/// # assert_eq!(ends(b""), CloseReason::Custom("no verb"));
+/// # assert_eq!(ends(&[b'P'; 102]), CloseReason::Custom("the value is too long"));
+/// # assert_eq!(ends(b"T\xff"), CloseReason::Custom("not UTF-8"));
+/// ```
+///
+/// With `?`, a [`SendError::Full`](crate::SendError::Full) ends the connection with
+/// [`CloseReason::SlowReader`]. A handler that would rather wait for
+/// [`Info::Writable`](crate::Info::Writable) has to `match` it.
+///
 /// # Errors
 ///
 /// If the packet of an action cannot be sent, the connection ends, and the reason says why:
@@ -114,6 +200,14 @@ pub enum Action<'a> {
     Stop(CloseReason),
     /// Send this packet, then end the connection.
     SendAndStop(Packet<'a>, CloseReason),
+}
+
+impl<'a, E: Into<CloseReason>> From<Result<Self, E>> for Action<'a> {
+    /// `Ok` is the action itself. `Err` ends the connection after all queued output was sent, with
+    /// the reason that the error turns into.
+    fn from(result: Result<Self, E>) -> Self {
+        result.unwrap_or_else(|error| Self::Stop(error.into()))
+    }
 }
 
 impl<'a> Action<'a> {

@@ -19,7 +19,6 @@ use crate::mailbox::Address;
 use crate::peer_cx::PeerCx;
 use crate::reason::{SendError, TimerError};
 use crate::stream::Stream;
-use crate::sync::Arc;
 use crate::timers::{TimerId, Timers};
 
 /// What a callback may do before it returns an [`Action`](super::Action). Each method except
@@ -150,13 +149,14 @@ impl<M> Context<'_, M> {
         self.profile.id_of(self.identity)
     }
 
+    /// The name of the listener that accepted the connection.
+    pub fn listener(&self) -> &str {
+        &self.profile.name
+    }
+
     /// The address to which other threads send messages for this handler.
     pub fn address(&self) -> Address<M> {
-        Address {
-            mailbox: Arc::clone(&self.profile.mailbox),
-            key: self.identity.key,
-            generation: self.identity.generation,
-        }
+        self.profile.address_of(self.identity)
     }
 
     /// The reactor's handle. It starts and stops listeners, and shuts the reactor down.

@@ -16,11 +16,11 @@ use crate::acceptor::{self, AcceptFault, Acceptor};
 use crate::admission::Listening;
 use crate::endpoint::Endpoint;
 use crate::guard::caught;
-use crate::handler::{Accepted, Handler};
+use crate::handler::{Accepted, Handler, Refusal};
 use crate::identity::Identity;
 use crate::logging::{Cause, PANIC_CURE, WATCH_CURE, say};
 use crate::loop_state::{LoopState, Timer};
-use crate::peer::Peer;
+use crate::peer::{Peer, Swept};
 use crate::stream::Stream;
 use crate::time_budget::Phase;
 use crate::token;
@@ -238,10 +238,10 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     /// Ends the opening stage: makes the handler and calls its `init`.
     fn open(&mut self, state: &mut LoopState, key: u32) {
         let Some(Peer { identity, .. }) = self.peers.get(key as usize) else { return };
-        let id = self.profile.id_of(identity);
-        let accepted = Accepted { identity, id, listener: &self.profile.name };
+        let accepted = Accepted { identity, profile: &self.profile };
         match caught(|| (self.factory)(&accepted)) {
-            Ok(handler) => self.with_peer(state, key, |peer, cx| peer.open(handler, cx)),
+            Ok(Ok(handler)) => self.with_peer(state, key, |peer, cx| peer.open(handler, cx)),
+            Ok(Err(refusal)) => self.refuse(state, key, refusal),
             Err(text) => {
                 self.profile.counters.panics.add(1);
                 if self.gate.opens(Cause::FactoryPanic, state.nanos()) {
@@ -255,6 +255,16 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
                 self.free(state, key);
             }
         }
+    }
+
+    /// Ends a connection that the factory has refused. It keeps its slot only if it has to linger.
+    fn refuse(&mut self, state: &mut LoopState, key: u32, refusal: Refusal) {
+        let (peers, lists, mut cx) = self.lend(state);
+        let Some(peer) = peers.get_mut(key as usize) else { return };
+        if peer.refuse(&mut cx, refusal) == Swept::Gone {
+            return self.free(state, key);
+        }
+        lists.requeue(peer, &mut cx);
     }
 
     /// Reserves an entry in each list, and one in the wheel, for every slot. Long-lived memory must
@@ -405,7 +415,7 @@ mod tests {
             let (record, will) = (Rc::clone(&ended), Rc::clone(&panics));
             let factory = Box::new(move |_: &Accepted<'_>| {
                 assert!(!will.get(), "the factory panics, as the test wants");
-                Guest(Rc::clone(&record))
+                Ok(Guest(Rc::clone(&record)))
             });
             let poll = Poll::new().unwrap();
             let registry = Registry::System(poll.registry().try_clone().unwrap());

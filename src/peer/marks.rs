@@ -27,6 +27,8 @@ flag_set! {
         WRITE_INTEREST = 8,
         /// The turn's output budget was used up while the kernel had space for more.
         OUTPUT_CUT = 9,
+        /// The factory has refused the connection: it only lingers.
+        REFUSED = 10,
     }
 }
 

@@ -114,7 +114,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     /// Writes until all bytes are taken or the kernel refuses one: the kernel announces new space
     /// only after a refusal.
     #[inline]
-    fn write(
+    pub(super) fn write(
         &mut self,
         bytes: &[u8],
         profile: &ListenerShared<H::Message>,

@@ -13,7 +13,7 @@ use super::script::{Script, Shared};
 use crate::drain::Report;
 use crate::endpoint::Endpoint;
 use crate::framing::{Decode, Framing};
-use crate::handler::{Accepted, Handler};
+use crate::handler::{Accepted, Handler, IntoHandler};
 use crate::mailbox::Address;
 use crate::options::{ListenerOptions, ReactorOptions};
 use crate::poller::Readiness;
@@ -56,15 +56,15 @@ pub struct Harness<H: Handler> {
 }
 
 impl<H: Handler> Harness<H> {
-    /// Makes a listener with these options, and an accepted and initialised connection to it.
-    /// `factory` makes the handlers, as with [`start_listener`](crate::Reactor::start_listener).
+    /// Makes a listener with these options, and an accepted and initialised connection to it, unless
+    /// the factory [refuses](crate::Refusal) it. `factory` makes the handlers, as with [`start_listener`](crate::Reactor::start_listener).
     ///
     /// # Panics
     ///
     /// If the options are [refused](ListenerOptions::check).
-    pub fn new(
+    pub fn new<R: IntoHandler<Handler = H>>(
         options: ListenerOptions,
-        factory: impl FnMut(&Accepted<'_>) -> H + 'static,
+        factory: impl FnMut(&Accepted<'_, H::Message>) -> R + 'static,
     ) -> Self {
         Self::with(ReactorOptions::default(), options, factory)
     }
@@ -75,10 +75,10 @@ impl<H: Handler> Harness<H> {
     /// # Panics
     ///
     /// As [`new`](Self::new), and if the reactor's options are [refused](ReactorOptions::check).
-    pub fn with(
+    pub fn with<R: IntoHandler<Handler = H>>(
         reactor: ReactorOptions,
         options: ListenerOptions,
-        factory: impl FnMut(&Accepted<'_>) -> H + 'static,
+        factory: impl FnMut(&Accepted<'_, H::Message>) -> R + 'static,
     ) -> Self {
         let rig = Rc::new(RefCell::new(Rig::new(reactor, options, factory)));
         Self::join(&rig, None)

@@ -38,8 +38,9 @@ impl<H: Handler> Harness<H> {
         self.script.borrow().gone
     }
 
-    /// Whether the stream was dropped with unread bytes. A kernel then resets the connection, and
-    /// answers that the peer has not read may be lost.
+    /// Whether the stream was dropped with unread bytes, or reset by
+    /// [`Refusal::reset`](crate::Refusal::reset). A kernel then resets the connection, and answers
+    /// that the peer has not read may be lost.
     pub fn closed_with_unread_input(&self) -> bool {
         self.script.borrow().rude
     }

@@ -15,7 +15,7 @@ use crate::drain::{Drain, Report};
 use crate::endpoint::Endpoint;
 use crate::framing::Framing;
 use crate::handle::ListenerHandle;
-use crate::handler::{Accepted, Action, Context, Handler, Info};
+use crate::handler::{Accepted, Action, Context, Handler, Info, IntoHandler};
 use crate::identity::ConnectionId;
 use crate::listener::Listener;
 use crate::mailbox::Notifier;
@@ -110,10 +110,10 @@ pub(super) struct Rig<H: Handler> {
 }
 
 impl<H: Handler> Rig<H> {
-    pub(super) fn new(
+    pub(super) fn new<R: IntoHandler<Handler = H>>(
         reactor: ReactorOptions,
         options: ListenerOptions,
-        mut factory: impl FnMut(&Accepted<'_>) -> H + 'static,
+        mut factory: impl FnMut(&Accepted<'_, H::Message>) -> R + 'static,
     ) -> Self {
         let reactor = match reactor.checked() {
             Ok(options) => options,
@@ -135,10 +135,10 @@ impl<H: Handler> Rig<H> {
             Ok(prepared) => prepared,
             Err(error) => panic!("{error}"),
         };
-        let handle = reactor.serve(prepared, move |accepted: &Accepted<'_>| {
+        let handle = reactor.serve(prepared, move |accepted: &Accepted<'_, H::Message>| {
             let script = door.borrow_mut().entering.take().expect("a stream was accepted");
             script.borrow_mut().id = Some(accepted.id());
-            Observed { handler: factory(accepted), script }
+            factory(accepted).into_handler().map(|handler| Observed { handler, script })
         });
         Self { reactor, handle, hand, network, framing, drain: None, kind: Default::default() }
     }

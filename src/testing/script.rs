@@ -64,7 +64,7 @@ pub(super) struct Script {
     pub(super) finished: bool,
     /// The stream was dropped.
     pub(super) gone: bool,
-    /// The stream was dropped with unread bytes. A kernel resets the connection then.
+    /// The stream was dropped with unread bytes, or is to be reset. A kernel resets the connection.
     pub(super) rude: bool,
     /// Events not yet delivered.
     events: Readiness,
@@ -302,6 +302,10 @@ impl Stream for ScriptedStream {
         Ok(())
     }
 
+    fn reset_on_drop(&self) {
+        self.0.borrow_mut().rude = true;
+    }
+
     fn local_addr(&self) -> io::Result<Endpoint> {
         Ok(self.0.borrow().local_addr.clone())
     }
@@ -328,7 +332,7 @@ impl Stream for ScriptedStream {
 impl Drop for ScriptedStream {
     fn drop(&mut self) {
         let mut script = self.0.borrow_mut();
-        script.rude = !script.arrived.is_empty();
+        script.rude |= !script.arrived.is_empty();
         (script.finished, script.gone) = (true, true);
     }
 }
