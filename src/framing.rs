@@ -29,6 +29,7 @@ use crate::guard::Panics;
 use crate::reason::FrameError;
 
 mod framer;
+mod in_place;
 mod length_field;
 mod lines;
 mod prefix;

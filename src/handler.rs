@@ -9,7 +9,7 @@ mod refusal;
 use std::fmt;
 
 pub use self::action::{Action, Packet};
-pub use self::context::Context;
+pub use self::context::{Context, PacketWriter, Written};
 pub(crate) use self::pass_through::{PassThrough, Place};
 pub(crate) use self::refusal::Farewell;
 pub use self::refusal::{IntoHandler, Refusal};

@@ -234,7 +234,9 @@ pub use framing::{
     Decode, Framer, Framing, FramingProblem, LengthField, Lines, Output, Partial, Raw,
 };
 pub use handle::{Handle, ListenerHandle};
-pub use handler::{Accepted, Action, Context, Handler, Info, IntoHandler, Packet, Refusal};
+pub use handler::{
+    Accepted, Action, Context, Handler, Info, IntoHandler, Packet, PacketWriter, Refusal, Written,
+};
 pub use identity::ConnectionId;
 pub use loop_metrics::{Histogram, LoopStats};
 pub use mailbox::Address;

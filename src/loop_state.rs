@@ -82,6 +82,9 @@ pub(crate) struct LoopState {
     /// Framed output of the connection that is being worked on. It belongs to that connection
     /// alone.
     pub(crate) out: Vec<u8>,
+    /// A packet that is written piece by piece, for a framing that needs the whole of it. It is empty
+    /// between two packets.
+    pub(crate) draft: Vec<u8>,
     /// What a user's framer has noted about the partial packet of the connection that is being
     /// worked on.
     pub(crate) notes: Notes,
@@ -115,6 +118,7 @@ impl LoopState {
             expiry_now: now,
             wheel: Wheel::new(),
             out: Vec::new(),
+            draft: Vec::new(),
             notes: Notes::default(),
             pool: Pool::default(),
             trim_armed: false,
@@ -307,10 +311,21 @@ impl LoopState {
 
     /// Empties `out`, and gives back the memory that one large answer took.
     pub(crate) fn clear_out(&mut self) {
-        self.out.clear();
-        if self.out.capacity() > 4 * FLUSH_AT {
-            self.out.shrink_to(2 * FLUSH_AT);
-        }
+        clear(&mut self.out);
+    }
+
+    /// Keeps the memory of a draft for the next one.
+    pub(crate) fn put_draft_back(&mut self, mut draft: Vec<u8>) {
+        clear(&mut draft);
+        self.draft = draft;
+    }
+}
+
+#[inline]
+fn clear(output: &mut Vec<u8>) {
+    output.clear();
+    if output.capacity() > 4 * FLUSH_AT {
+        output.shrink_to(2 * FLUSH_AT);
     }
 }
 

@@ -128,11 +128,7 @@ impl Reactor {
         R: IntoHandler<Handler: Handler<Message = M>>,
         F: FnMut(&Accepted<'_, M>) -> R + 'static,
     {
-        debug_assert_eq!(
-            self.handle.shared.inboxes.len(),
-            1,
-            "shards start theirs by their handle"
-        );
+        debug_assert_eq!(self.handle.shared.inboxes.len(), 1, "shards start by their handle");
         let prepared = self.handle.prepare_tcp::<M>(name, options)?;
         Ok(self.serve(prepared, factory))
     }

@@ -302,27 +302,54 @@ impl LengthField {
         } else {
             (None, payload)
         };
-        let value = (rest.len() as u64).checked_add_signed(-i64::from(self.adjustment));
+        let field = self.field(len, rest.len())?;
+        match before {
+            Some(before) => out.extend_from_slice(before),
+            None if offset > 0 => out.resize(out.len() + offset, 0),
+            None => {}
+        }
+        out.extend_from_slice(&field[..usize::from(self.width)]);
+        out.extend_from_slice(rest);
+        Ok(())
+    }
+
+    /// The field's bytes, from the first one on, for a packet of `len` bytes with `rest` bytes after
+    /// the field.
+    #[inline]
+    fn field(&self, len: usize, rest: usize) -> Result<[u8; 8], FrameError> {
+        let value = (rest as u64).checked_add_signed(-i64::from(self.adjustment));
         let Some(value) = value else {
             return Err(FrameError::Bad(SHORT));
         };
         if value > self.field_max() {
             return Err(self.too_large(len));
         }
-        let (big, little) = (value.to_be_bytes(), value.to_le_bytes());
-        let width = usize::from(self.width);
-        let field = match (self.width, self.little_endian) {
-            (1..=4 | 8, false) => &big[8 - width..],
-            (1..=4 | 8, true) => &little[..width],
-            _ => return Err(FrameError::Bad(WIDTH)),
-        };
-        match before {
-            Some(before) => out.extend_from_slice(before),
-            None if offset > 0 => out.resize(out.len() + offset, 0),
-            None => {}
+        match (self.width, self.little_endian) {
+            (1..=4 | 8, false) => Ok((value << (64 - 8 * u32::from(self.width))).to_be_bytes()),
+            (1..=4 | 8, true) => Ok(value.to_le_bytes()),
+            _ => Err(FrameError::Bad(WIDTH)),
         }
-        out.extend_from_slice(field);
-        out.extend_from_slice(rest);
+    }
+
+    /// Appends what goes before a payload that is not known yet.
+    pub(super) fn begin(&self, out: &mut Vec<u8>) {
+        out.resize(out.len() + self.overhead(), 0);
+    }
+
+    /// Writes the field into `frame`, whose payload is now known. Fails as [`encode`](Self::encode)
+    /// does.
+    pub(super) fn fill_in(&self, frame: &mut [u8]) -> Result<(), FrameError> {
+        let header = self.header();
+        let Some(rest) = frame.len().checked_sub(header) else {
+            return Err(FrameError::Bad(NO_HEADER));
+        };
+        let len = if self.keep_header { frame.len() } else { rest };
+        if len > self.max {
+            return Err(self.too_large(len));
+        }
+        let field = self.field(len, rest)?;
+        let place = &mut frame[usize::from(self.offset)..header];
+        place.copy_from_slice(&field[..place.len()]);
         Ok(())
     }
 

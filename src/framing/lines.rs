@@ -60,6 +60,14 @@ impl Lines {
     }
 
     pub(super) fn append(self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), FrameError> {
+        self.check(payload)?;
+        out.extend_from_slice(payload);
+        out.push(b'\n');
+        Ok(())
+    }
+
+    /// Checks that `payload` is one line.
+    pub(super) fn check(self, payload: &[u8]) -> Result<(), FrameError> {
         let len = without_return(payload).len();
         if len > self.max {
             return Err(FrameError::TooLarge { len, max: self.max });
@@ -67,8 +75,6 @@ impl Lines {
         if payload.contains(&b'\n') {
             return Err(FrameError::Bad("a line cannot contain a line feed"));
         }
-        out.extend_from_slice(payload);
-        out.push(b'\n');
         Ok(())
     }
 

@@ -1,10 +1,12 @@
 //! What a callback may do before it returns an action.
 
 mod send;
+mod writer;
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
+pub use self::writer::{PacketWriter, Written};
 use super::action::Packet;
 use super::pass_through::PassThrough;
 use crate::connection::{Connection, Flags};
