@@ -124,6 +124,7 @@
 //!   start            starts a listener: checks its options, takes its name, listens
 //!   listener         one named listener: its connections, and which of them have work to do
 //!   peer             one connection: reads and writes its stream, calls its handler
+//!   typed            handlers of values: a codec between them and the packets
 //!   handler          the contract with your code: Handler, Context, Action, Info
 //!   peer_cx          what a peer borrows while it is worked on
 //!   listener_shared  what stays the same while a listener runs
@@ -186,6 +187,7 @@ mod reactor;
 mod start;
 mod listener;
 mod peer;
+mod typed;
 mod handler;
 mod peer_cx;
 mod listener_shared;
@@ -247,6 +249,7 @@ pub use shards::Shards;
 pub use stats::{CloseKind, Stats};
 pub use status::ListenerState;
 pub use timers::TimerId;
+pub use typed::{Codec, Typed, TypedAction, TypedHandler};
 
 /// Modules without a socket, for this crate's own tests, benches and fuzzers. They are not part of
 /// the API: anything in here may change in any release.
