@@ -131,7 +131,7 @@ impl View {
     fn call(&self, call: Call) -> Told {
         match call {
             Call::Start(name) => {
-                let factory = |_: &Accepted<'_>| Quiet;
+                let factory = |_: &Accepted<'_, _>| Quiet;
                 let options = ListenerOptions::port(1000);
                 self.handle
                     .start_listener(NAMES[name], options, factory)

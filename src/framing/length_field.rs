@@ -336,17 +336,18 @@ impl LengthField {
         out.resize(out.len() + self.overhead(), 0);
     }
 
-    /// Writes the field into `frame`, whose payload is now known. Fails as [`encode`](Self::encode)
+    /// Writes the field into `frame`, which [`begin`](Self::begin) began and whose payload is now
+    /// known. Fails as [`encode`](Self::encode)
     /// does.
     pub(super) fn fill_in(&self, frame: &mut [u8]) -> Result<(), FrameError> {
         let header = self.header();
-        let Some(rest) = frame.len().checked_sub(header) else {
-            return Err(FrameError::Bad(NO_HEADER));
-        };
-        let len = if self.keep_header { frame.len() } else { rest };
+        let len = frame.len() - self.overhead();
         if len > self.max {
             return Err(self.too_large(len));
         }
+        let Some(rest) = frame.len().checked_sub(header) else {
+            return Err(FrameError::Bad(NO_HEADER));
+        };
         let field = self.field(len, rest)?;
         let place = &mut frame[usize::from(self.offset)..header];
         place.copy_from_slice(&field[..place.len()]);

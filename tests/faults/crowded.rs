@@ -119,7 +119,7 @@ fn main() -> Result<(), Error> {
     };
     let work = Duration::from_micros(options.work);
     let value = Bytes::from(vec![0; VALUE]);
-    let make_busy = move |_: &Accepted<'_>| Busy { work, value: value.clone() };
+    let make_busy = move |_: &Accepted<'_, _>| Busy { work, value: value.clone() };
     let busy = reactor.start_listener("busy", listening(options.listen), make_busy)?;
     let any_port = SocketAddr::new(options.listen.ip(), 0);
     let calm = reactor.start_listener("calm", listening(any_port), |_| Calm)?;

@@ -292,7 +292,7 @@ fn a_peers_endpoint_allocates_nothing() {
     let unnamed = measure(|| drop(Endpoint::from(UnixName::unnamed()).clone()));
     assert_eq!(unnamed.count_total, 0);
 
-    let factory = |accepted: &Accepted<'_>| {
+    let factory = |accepted: &Accepted<'_, _>| {
         assert_eq!(accepted.peer_addr(), accepted.peer_addr());
         Curious
     };

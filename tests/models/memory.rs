@@ -426,7 +426,7 @@ impl Handler for Large {
 fn large() -> (Harness<Large>, Addresses) {
     let addresses = Addresses::default();
     let own = Rc::clone(&addresses);
-    let factory = move |_: &Accepted<'_>| Large { _state: [7; 512], addresses: Rc::clone(&own) };
+    let factory = move |_: &Accepted<'_, _>| Large { _state: [7; 512], addresses: Rc::clone(&own) };
     (Harness::new(options().max_connections(3_000), factory), addresses)
 }
 

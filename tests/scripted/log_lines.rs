@@ -34,7 +34,7 @@ struct Loud {
 }
 
 impl Loud {
-    fn make(peer: &Accepted<'_>) -> Self {
+    fn make(peer: &Accepted<'_, Bomb>) -> Self {
         assert_ne!(peer.peer_addr().to_string(), NO_HANDLER_FOR, "in the factory");
         Self { init_panics: false, panic_at_end: "" }
     }

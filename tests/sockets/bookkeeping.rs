@@ -55,7 +55,7 @@ fn broadcasts_free_their_place_once_every_connection_has_them() {
     let budget = ReactorOptions::new().message_budget(3);
     let mut reactor = Reactor::with_options(budget).unwrap();
     let options = any_port().mailbox_capacity(3);
-    let factory = |_: &condor::Accepted<'_>| Script::<Fragile>::new().info(drop_message);
+    let factory = |_: &condor::Accepted<'_, _>| Script::<Fragile>::new().info(drop_message);
     let listener = reactor.start_listener("test", options, factory).unwrap();
     let fill = |fragile: bool, when: &str| {
         for nth in 0..3 {
@@ -114,7 +114,7 @@ impl Drop for Sharp {
 #[test]
 fn a_broadcast_whose_drop_panics_frees_its_place() {
     let mut reactor = Reactor::new().unwrap();
-    let factory = |_: &condor::Accepted<'_>| Script::<Sharp>::new().info(drop_message);
+    let factory = |_: &condor::Accepted<'_, _>| Script::<Sharp>::new().info(drop_message);
     let listener = reactor.start_listener("test", any_port().mailbox_capacity(1), factory).unwrap();
     let mut client = None;
     for open in [0, 1] {
@@ -140,7 +140,7 @@ fn a_broadcast_reports_that_one_shard_was_full() {
     let (held, is_held) = channel();
     let (go, wait) = channel();
     let wait = Arc::new(Mutex::new(wait));
-    let factory = move |_: &condor::Accepted<'_>| {
+    let factory = move |_: &condor::Accepted<'_, _>| {
         let (wait, held) = (Arc::clone(&wait), held.clone());
         Script::<String>::new()
             .sends_address(&addresses)
@@ -189,7 +189,7 @@ fn a_broadcast_reports_that_one_shard_was_full() {
 #[test]
 fn factories_that_panic_keep_no_place_on_any_shard() {
     let calls = Arc::new(AtomicUsize::new(0));
-    let factory = move |_: &condor::Accepted<'_>| {
+    let factory = move |_: &condor::Accepted<'_, _>| {
         let call = calls.fetch_add(1, Ordering::SeqCst);
         assert!(call >= 12, "the factory panics as requested");
         Script::<()>::new()
@@ -218,7 +218,7 @@ fn factories_that_panic_keep_no_place_on_any_shard() {
 /// A listener whose handlers answer `flood` with this many bytes.
 fn flooding(reactor: &mut Reactor, name: &str, bytes: usize) -> ListenerHandle<()> {
     let options = any_port().drain_timeout(Duration::MAX).packet_timeout(Duration::MAX);
-    let factory = move |_: &condor::Accepted<'_>| {
+    let factory = move |_: &condor::Accepted<'_, _>| {
         Script::<()>::new().packet(move |packet, ctx| {
             if packet == b"flood" {
                 while ctx.queued_bytes() < bytes {
@@ -295,7 +295,7 @@ fn a_shard_that_has_shut_down_leaves_its_report() {
     let shards = Shards::new(2).unwrap();
     let count = Arc::new(AtomicUsize::new(0));
     let options = any_port().drain_timeout(Duration::MAX);
-    let factory = move |_: &condor::Accepted<'_>| {
+    let factory = move |_: &condor::Accepted<'_, _>| {
         let nth = count.fetch_add(1, Ordering::SeqCst);
         Script::<()>::new().info(move |info, _| match info {
             Info::Shutdown if nth == 0 => Action::Continue,

@@ -224,7 +224,7 @@ fn connections_left_at_the_deadline_are_forced_and_reported() {
 fn shutdown_drains_every_listener_and_ends_the_run() {
     let (server, addrs) = Server::start(|reactor| {
         ["a", "b"].map(|name| {
-            let factory = |_: &condor::Accepted<'_>| Script::<()>::new();
+            let factory = |_: &condor::Accepted<'_, _>| Script::<()>::new();
             reactor.start_listener(name, any_port(), factory).unwrap().local_addr()
         })
     });
@@ -278,7 +278,7 @@ fn a_listener_started_after_a_second_shutdown_is_forced_as_well() {
     let handle = reactor.handle();
     let drains = [handle.shutdown().unwrap(), handle.shutdown().unwrap()];
     let options = any_port().drain_timeout(Duration::MAX);
-    let factory = |_: &condor::Accepted<'_>| Script::<()>::new();
+    let factory = |_: &condor::Accepted<'_, _>| Script::<()>::new();
     let late = handle.start_listener("late", options, factory).unwrap();
     let client = TcpStream::connect(late.local_addr()).unwrap();
     for _ in 0..10 {

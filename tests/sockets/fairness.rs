@@ -100,7 +100,7 @@ fn a_connection_that_floods_is_read_one_budget_a_turn() {
 fn a_peer_that_lingers_is_read_one_budget_a_turn() {
     const BUFFER: usize = 4096;
     let mut reactor = Reactor::with_options(ReactorOptions::default().read_buffer(BUFFER)).unwrap();
-    let stops = |_: &condor::Accepted<'_>| {
+    let stops = |_: &condor::Accepted<'_, _>| {
         Script::<()>::new().packet(|_, _| Action::stop(CloseReason::Normal))
     };
     let listener = reactor.start_listener("test", any_port(), stops).unwrap();

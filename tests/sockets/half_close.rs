@@ -20,7 +20,7 @@ fn by_hand(
 ) -> (Reactor, ListenerHandle<()>, std::sync::mpsc::Receiver<CloseReason>) {
     let (ends, ended) = channel();
     let mut reactor = Reactor::new().unwrap();
-    let factory = move |_: &condor::Accepted<'_>| Script::<()>::new().ends(&ends);
+    let factory = move |_: &condor::Accepted<'_, _>| Script::<()>::new().ends(&ends);
     let listener = reactor.start_listener("test", options, factory).unwrap();
     (reactor, listener, ended)
 }

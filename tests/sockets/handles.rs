@@ -28,7 +28,7 @@ fn listener(
     options: ListenerOptions,
 ) -> (ListenerHandle<()>, std::sync::mpsc::Receiver<Address<()>>) {
     let (addresses, address) = channel();
-    let make = move |_: &Accepted<'_>| Script::new().sends_address(&addresses);
+    let make = move |_: &Accepted<'_, _>| Script::new().sends_address(&addresses);
     (reactor.start_listener("test", options, make).unwrap(), address)
 }
 
@@ -101,7 +101,7 @@ fn handles_of_a_reactor_that_has_shut_down_say_so() {
 fn handles_of_shards_that_have_shut_down_say_so() {
     let shards = Shards::new(2).unwrap();
     let (addresses, address) = channel();
-    let make = move |_: &Accepted<'_>| Script::new().sends_address(&addresses);
+    let make = move |_: &Accepted<'_, _>| Script::new().sends_address(&addresses);
     let listener = shards.start_listener("test", any_port(), make).unwrap();
     let handle = shards.handle();
     let running = thread::spawn(move || shards.run());
@@ -211,7 +211,7 @@ fn a_socket_that_its_giver_shuts_down_ends_its_listener_alone() {
         let sound = reactor.start_listener("sound", any_port(), echo).unwrap();
         let (ends, ended) = channel();
         let options = ListenerOptions::from_std(kept.try_clone().unwrap()).max_connections(2);
-        let make = move |_: &Accepted<'_>| Script::<()>::new().ends(&ends);
+        let make = move |_: &Accepted<'_, _>| Script::<()>::new().ends(&ends);
         let broken = reactor.start_listener("broken", options, make).unwrap();
         let count = match when {
             "idle" | "before the first turn" => 0,

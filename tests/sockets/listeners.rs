@@ -69,7 +69,7 @@ fn listeners_of_different_handlers_live_on_one_reactor() {
 #[test]
 fn listeners_start_before_run_from_threads_and_from_callbacks() {
     let (server, first) = Server::start(|reactor| {
-        let factory = |_: &condor::Accepted<'_>| {
+        let factory = |_: &condor::Accepted<'_, _>| {
             Script::<()>::new().packet(|_, ctx| {
                 let inner = ctx.handle().start_listener("inner", any_port(), |_| answering("in"));
                 Action::send(inner.unwrap().local_addr().to_string())

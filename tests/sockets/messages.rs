@@ -393,7 +393,7 @@ fn messages_to_the_same_reactor_are_queued() {
         // One for each reactor.
         thread_local!(static INSIDE: Cell<bool> = const { Cell::new(false) });
         let addresses = Arc::new(Mutex::new(Vec::<Address<String>>::new()));
-        let factory = move |_: &condor::Accepted<'_>| {
+        let factory = move |_: &condor::Accepted<'_, _>| {
             let [all, known] = [Arc::clone(&addresses), Arc::clone(&addresses)];
             Script::<String>::new()
                 .init(move |ctx| {

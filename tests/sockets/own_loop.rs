@@ -189,7 +189,7 @@ fn next_deadline_is_the_time_until_the_next_work() {
 #[test]
 fn after_a_burst_next_deadline_is_that_of_the_trim() {
     let mut reactor = Reactor::new().unwrap();
-    let silent = |_: &condor::Accepted<'_>| Script::<()>::new().packet(|_, _| Action::Continue);
+    let silent = |_: &condor::Accepted<'_, _>| Script::<()>::new().packet(|_, _| Action::Continue);
     let listener = reactor.start_listener("test", any_port(), silent).unwrap();
     let mut clients: Vec<Client> =
         (0..10).map(|_| Client::connect(listener.local_addr())).collect();

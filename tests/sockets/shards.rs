@@ -34,7 +34,7 @@ fn echo(_: &Accepted<'_>) -> Script<()> {
 fn sharded<H: Handler>(
     shards: usize,
     options: ListenerOptions,
-    factory: impl FnMut(&Accepted<'_>) -> H + Clone + Send + 'static,
+    factory: impl FnMut(&Accepted<'_, H::Message>) -> H + Clone + Send + 'static,
 ) -> (Server, ListenerHandle<H::Message>) {
     Server::sharded(shards, ReactorOptions::default(), move |starter| {
         starter.start_listener("test", options, factory).unwrap()
@@ -173,7 +173,7 @@ fn handlers_stay_on_their_named_thread() {
         hook.lock().unwrap().push((shard, thread::current().id()));
     });
     let seen = Arc::clone(&hooked);
-    let factory = move |_: &Accepted<'_>| {
+    let factory = move |_: &Accepted<'_, _>| {
         let here = thread::current().id();
         assert!(seen.lock().unwrap().iter().any(|(_, id)| *id == here), "the hook ran first");
         assert_eq!(seen.lock().unwrap().len(), 2, "on all shards");
@@ -758,7 +758,7 @@ fn what_was_acknowledged_before_the_stop_is_answered(shards: usize) {
         let (started, has_started) = channel();
         let (go, wait): (Vec<_>, Vec<_>) = (0..shards).map(|_| channel::<()>()).unzip();
         let waits = Arc::new(Mutex::new(wait));
-        let factory = move |_: &Accepted<'_>| {
+        let factory = move |_: &Accepted<'_, _>| {
             let (waits, started) = (Arc::clone(&waits), started.clone());
             Script::<()>::new().packet(move |packet, _| {
                 if packet == b"hold" {

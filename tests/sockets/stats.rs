@@ -238,7 +238,7 @@ fn crossings_and_timeouts_are_counted_each_time() {
 fn the_sum_keeps_listeners_that_have_ended() {
     let (server, listeners) = Server::start(|reactor| {
         ["one", "two"].map(|name| {
-            let factory = |_: &condor::Accepted<'_>| Script::<()>::new();
+            let factory = |_: &condor::Accepted<'_, _>| Script::<()>::new();
             reactor.start_listener(name, any_port(), factory).unwrap()
         })
     });

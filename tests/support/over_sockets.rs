@@ -223,19 +223,22 @@ pub(crate) struct Harness<H: Handler> {
 }
 
 impl<H: Handler> Harness<H> {
-    pub(crate) fn new(options: Options, factory: impl FnMut(&Accepted<'_>) -> H + 'static) -> Self {
+    pub(crate) fn new(
+        options: Options,
+        factory: impl FnMut(&Accepted<'_, H::Message>) -> H + 'static,
+    ) -> Self {
         Self::with(ReactorOptions::default(), options, factory)
     }
 
     pub(crate) fn with(
         reactor: ReactorOptions,
         options: Options,
-        mut factory: impl FnMut(&Accepted<'_>) -> H + 'static,
+        mut factory: impl FnMut(&Accepted<'_, H::Message>) -> H + 'static,
     ) -> Self {
         let mut reactor = Reactor::with_options(reactor).unwrap();
         let fates = Fates::default();
         let noted = Rc::clone(&fates);
-        let make = move |accepted: &Accepted<'_>| {
+        let make = move |accepted: &Accepted<'_, _>| {
             let (peer, id) = (inet(accepted.peer_addr()), accepted.id());
             noted.borrow_mut().insert(peer, Fate { id, address: None, reason: None });
             Noted { handler: factory(accepted), peer, fates: Rc::clone(&noted) }

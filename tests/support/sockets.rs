@@ -80,7 +80,7 @@ impl Starter {
         &mut self,
         name: &str,
         options: ListenerOptions,
-        factory: impl FnMut(&Accepted<'_>) -> H + Clone + Send + 'static,
+        factory: impl FnMut(&Accepted<'_, H::Message>) -> H + Clone + Send + 'static,
     ) -> Result<ListenerHandle<H::Message>, Error> {
         match self {
             Self::One(reactor) => reactor.start_listener(name, options, factory),
@@ -145,7 +145,7 @@ impl Server {
     /// One listener.
     pub(crate) fn one<H: Handler>(
         options: ListenerOptions,
-        factory: impl FnMut(&Accepted<'_>) -> H + Clone + Send + 'static,
+        factory: impl FnMut(&Accepted<'_, H::Message>) -> H + Clone + Send + 'static,
     ) -> (Self, ListenerHandle<H::Message>) {
         Self::start(move |reactor| reactor.start_listener("test", options, factory).unwrap())
     }
@@ -169,7 +169,7 @@ impl Server {
         let (go, wait) = channel();
         let (started, has_started) = channel();
         let wait = First::new(wait);
-        let factory = move |_: &Accepted<'_>| {
+        let factory = move |_: &Accepted<'_, _>| {
             let (wait, started) = (wait.take(), started.clone());
             Script::new().packet(move |packet, _| {
                 if let (Some(wait), b"block") = (&wait, packet) {

@@ -126,7 +126,13 @@ impl<M> Context<'_, M> {
     /// `Info::Writable` follows only if the frame fits an empty queue. Otherwise the handler would
     /// try again at once, for ever.
     #[cold]
-    pub(super) fn no_room(&mut self, len: usize, framed: usize, queued: usize, max: usize) -> SendError {
+    pub(super) fn no_room(
+        &mut self,
+        len: usize,
+        framed: usize,
+        queued: usize,
+        max: usize,
+    ) -> SendError {
         if self.state.out.is_empty() {
             // The refused packet may have grown the buffer. No other code frees that memory.
             self.state.clear_out();
