@@ -347,6 +347,14 @@ mod tests {
     use crate::reason::CloseReason;
     use crate::sync::Arc;
 
+    /// What a factory does.
+    #[derive(Debug, Copy, Clone, PartialEq, Eq)]
+    enum Behaviour {
+        Makes,
+        Panics,
+        Refuses,
+    }
+
     /// A handler that records the reason it was terminated for.
     struct Guest(Rc<RefCell<Vec<CloseReason>>>);
 
@@ -394,8 +402,8 @@ mod tests {
         acceptor: Arc<Notifier>,
         /// How often the first part was woken.
         woken: Arc<AtomicU32>,
-        /// Whether factories panic.
-        panics: Rc<Cell<bool>>,
+        /// What factories do.
+        factory: Rc<Cell<Behaviour>>,
         ended: Rc<RefCell<Vec<CloseReason>>>,
         door: std::net::TcpListener,
         clients: Vec<std::net::TcpStream>,
@@ -411,11 +419,12 @@ mod tests {
             let own = Arc::new(Notifier::new(|| {}));
             let notifiers = [&acceptor, &own].map(Arc::clone);
             let admission = Arc::new(Admission::new(notifiers, 0, 2));
-            let (panics, ended) = (Rc::new(Cell::new(false)), Rc::default());
-            let (record, will) = (Rc::clone(&ended), Rc::clone(&panics));
-            let factory = Box::new(move |_: &Accepted<'_>| {
-                assert!(!will.get(), "the factory panics, as the test wants");
-                Ok(Guest(Rc::clone(&record)))
+            let (behaviour, ended) = (Rc::new(Cell::new(Behaviour::Makes)), Rc::default());
+            let (record, will) = (Rc::clone(&ended), Rc::clone(&behaviour));
+            let factory = Box::new(move |_: &Accepted<'_>| match will.get() {
+                Behaviour::Makes => Ok(Guest(Rc::clone(&record))),
+                Behaviour::Panics => panic!("the factory panics, as the test wants"),
+                Behaviour::Refuses => Err(Refusal::close()),
             });
             let poll = Poll::new().unwrap();
             let registry = Registry::System(poll.registry().try_clone().unwrap());
@@ -424,7 +433,18 @@ mod tests {
             let listener = Listener::new(profile(own), Arc::clone(&admission), None, factory);
             let door = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             let clients = Vec::new();
-            Self { listener, state, poll, admission, acceptor, woken, panics, ended, door, clients }
+            Self {
+                listener,
+                state,
+                poll,
+                admission,
+                acceptor,
+                woken,
+                factory: behaviour,
+                ended,
+                door,
+                clients,
+            }
         }
 
         /// The server's end of a new connection.
@@ -447,16 +467,20 @@ mod tests {
         }
     }
 
-    /// Goal: a connection that cannot be registered, or whose handler cannot be made, keeps no
+    /// Goal: a connection that cannot be registered, or that gets no handler, keeps no
     /// place: neither in the listener nor in its shard, and the shard that accepts is notified.
     /// Method: one connection on the first shard; three that fail on the second, then one that does
     /// not.
     #[test]
     fn a_connection_that_comes_to_nothing_keeps_no_place() {
-        for cause in ["registration", "factory"] {
+        for cause in ["registration", "panic", "refusal"] {
             let mut part = Part::new();
             assert_eq!(part.admission.enter(), 0);
-            part.panics.set(cause == "factory");
+            part.factory.set(match cause {
+                "registration" => Behaviour::Makes,
+                "panic" => Behaviour::Panics,
+                _ => Behaviour::Refuses,
+            });
             for nth in 1..=3 {
                 let mut stream = part.stream();
                 if cause == "registration" {
@@ -472,10 +496,10 @@ mod tests {
                 assert!(part.acceptor.take());
                 assert!(part.admission.has_room());
                 let stats = part.listener.profile.counters.snapshot();
-                let failed = stats.register_errors.max(stats.panics);
+                let failed = stats.register_errors + stats.panics + stats.refused;
                 assert_eq!((failed, stats.made), (u64::from(nth), 0), "{cause}");
             }
-            part.panics.set(false);
+            part.factory.set(Behaviour::Makes);
             let stream = part.stream();
             part.hand_over(stream);
             part.accept();

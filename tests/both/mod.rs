@@ -6,6 +6,8 @@ pub(crate) mod half_close;
 pub(crate) mod life;
 pub(crate) mod output;
 pub(crate) mod packets;
+pub(crate) mod refusals;
+pub(crate) mod writing;
 
 use crate::rig::{Harness, Options};
 use crate::support::{Actor, Trace};

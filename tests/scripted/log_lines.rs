@@ -9,6 +9,7 @@ use std::time::Duration;
 use condor::testing::Harness;
 use condor::{
     Accepted, Action, CloseReason, Context, Endpoint, Handler, Info, LengthField, ListenerOptions,
+    Refusal,
 };
 use log::Level;
 
@@ -27,6 +28,9 @@ impl Drop for Bomb {
 /// Where the factory panics. The other clients of a harness come from 192.0.2.1.
 const NO_HANDLER_FOR: &str = "192.0.2.66:6";
 
+/// Whom the factory refuses.
+const REFUSED: &str = "192.0.2.67:7";
+
 /// Sends packets back, or does what a packet requests.
 struct Loud {
     init_panics: bool,
@@ -34,9 +38,13 @@ struct Loud {
 }
 
 impl Loud {
-    fn make(peer: &Accepted<'_, Bomb>) -> Self {
-        assert_ne!(peer.peer_addr().to_string(), NO_HANDLER_FOR, "in the factory");
-        Self { init_panics: false, panic_at_end: "" }
+    fn make(peer: &Accepted<'_, Bomb>) -> Result<Self, Refusal> {
+        let peer_addr = peer.peer_addr().to_string();
+        assert_ne!(peer_addr, NO_HANDLER_FOR, "in the factory");
+        if peer_addr == REFUSED {
+            return Err(Refusal::close().because("not on the list"));
+        }
+        Ok(Self { init_panics: false, panic_at_end: "" })
     }
 }
 
@@ -98,10 +106,13 @@ fn loud() -> Harness<Loud> {
 /// takes more than a few milliseconds.
 type Cause = (&'static str, Level, fn(&Harness<Loud>));
 
-const CAUSES: [Cause; 7] = [
+const CAUSES: [Cause; 8] = [
     ("a callback panicked: in a packet", Level::Error, |harness| harness.connect().packet("panic")),
     ("the factory panicked: ", Level::Error, |harness| {
         harness.connect_from(NO_HANDLER_FOR.parse::<Endpoint>().unwrap());
+    }),
+    ("refused by the factory: ", Level::Debug, |harness| {
+        harness.connect_from(REFUSED.parse::<Endpoint>().unwrap());
     }),
     ("the drop of a message panicked", Level::Error, |harness| {
         let client = harness.connect();

@@ -12,6 +12,7 @@ use support::over_script as rig;
 
 mod bookkeeping;
 mod clocks;
+mod contract;
 mod faulty_network;
 mod half_close;
 mod life;

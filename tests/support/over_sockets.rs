@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use condor::{
     Accepted, Action, Address, CloseReason, ConnectionId, Context, Decode, Drain, Framing, Handler,
-    Info, LengthField, ListenerHandle, ListenerOptions, Reactor, ReactorOptions, Report, Stats,
+    Info, IntoHandler, LengthField, ListenerHandle, ListenerOptions, Reactor, ReactorOptions,
+    Report, Stats,
 };
 
 use super::{PATIENCE, inet, now};
@@ -223,17 +224,17 @@ pub(crate) struct Harness<H: Handler> {
 }
 
 impl<H: Handler> Harness<H> {
-    pub(crate) fn new(
+    pub(crate) fn new<R: IntoHandler<Handler = H>>(
         options: Options,
-        factory: impl FnMut(&Accepted<'_, H::Message>) -> H + 'static,
+        factory: impl FnMut(&Accepted<'_, H::Message>) -> R + 'static,
     ) -> Self {
         Self::with(ReactorOptions::default(), options, factory)
     }
 
-    pub(crate) fn with(
+    pub(crate) fn with<R: IntoHandler<Handler = H>>(
         reactor: ReactorOptions,
         options: Options,
-        mut factory: impl FnMut(&Accepted<'_, H::Message>) -> H + 'static,
+        mut factory: impl FnMut(&Accepted<'_, H::Message>) -> R + 'static,
     ) -> Self {
         let mut reactor = Reactor::with_options(reactor).unwrap();
         let fates = Fates::default();
@@ -241,7 +242,8 @@ impl<H: Handler> Harness<H> {
         let make = move |accepted: &Accepted<'_, _>| {
             let (peer, id) = (inet(accepted.peer_addr()), accepted.id());
             noted.borrow_mut().insert(peer, Fate { id, address: None, reason: None });
-            Noted { handler: factory(accepted), peer, fates: Rc::clone(&noted) }
+            let fates = Rc::clone(&noted);
+            factory(accepted).into_handler().map(|handler| Noted { handler, peer, fates })
         };
         let listener = reactor.start_listener("test", options.listener, make).unwrap();
         Self::join(&Rc::new(RefCell::new(World {
