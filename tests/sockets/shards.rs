@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::collections::HashSet;
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,7 +15,7 @@ use std::time::Duration;
 use condor::{
     Accepted, Action, Address, CloseKind, CloseReason, ConnectionId, Context, Endpoint, Error,
     Handle, Handler, Info, ListenerHandle, ListenerOptions, ListenerState, MessageError,
-    ReactorOptions, Report, Shards,
+    ReactorOptions, Refusal, Report, Shards,
 };
 
 use crate::support::{
@@ -689,9 +690,7 @@ impl Pressure {
                 }
                 let packet = framed(&number.to_be_bytes());
                 // The connection may have ended; the reader finds that out.
-                if over.load(Ordering::SeqCst)
-                    || std::io::Write::write_all(&mut tx, &packet).is_err()
-                {
+                if over.load(Ordering::SeqCst) || Write::write_all(&mut tx, &packet).is_err() {
                     return;
                 }
                 count.fetch_add(1, Ordering::SeqCst);
@@ -1007,4 +1006,54 @@ fn shards_that_never_run_are_gone() {
     assert!(matches!(listener.broadcast(()), Err(MessageError::Gone(()))));
     assert!(is_refused(addr));
     assert!(handle.listeners().is_empty());
+}
+
+// ---- refusals ----
+
+/// Goal: connections that the factory refuses keep no place, on whichever shard they are, and all
+/// places are free afterwards. Method: a listener with four places on two shards. Clients in turn are
+/// served, closed, reset, and sent a last packet; then four clients are there at once.
+#[test]
+fn refused_connections_keep_no_place_on_any_shard() {
+    let (number, serves_all) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let (count, all) = (Arc::clone(&number), Arc::clone(&serves_all));
+    let options = any_port().max_connections(4).linger_timeout(Duration::from_millis(50));
+    let (_server, listener) = Server::sharded(2, ReactorOptions::default(), move |starter| {
+        let factory = move |_: &Accepted<'_>| {
+            if all.load(Ordering::SeqCst) {
+                return Ok(Script::<()>::new());
+            }
+            Err(match count.fetch_add(1, Ordering::SeqCst) % 4 {
+                0 => return Ok(Script::new()),
+                1 => Refusal::close(),
+                2 => Refusal::reset(),
+                _ => Refusal::send("busy"),
+            })
+        };
+        starter.start_listener("test", options, factory).unwrap()
+    });
+    let mut busy = 0;
+    for nth in 0..40 {
+        // Both fail if the reset is there already.
+        let Ok(stream) = TcpStream::connect(inet(listener.local_addr())) else {
+            assert_eq!(nth % 4, 2);
+            continue;
+        };
+        let mut client = Client::from(stream);
+        let _ = client.stream.write_all(&framed(b"hello"));
+        match nth % 4 {
+            0 => assert_eq!(client.receive(), b"hello"),
+            3 => {
+                assert_eq!(client.read_to_end(), framed(b"busy"));
+                busy += 1;
+            }
+            _ => client.expect_gone(),
+        }
+    }
+    until("every place is free", || listener.stats().open == 0);
+    let stats = listener.stats();
+    assert_eq!((stats.accepted, stats.made, stats.refused, busy), (40, 10, 30, 10));
+    assert!(listener.shard_stats().iter().all(|stats| stats.refused > 0), "both refuse");
+    serves_all.store(true, Ordering::SeqCst);
+    let _four = served_clients(listener.local_addr(), 4);
 }

@@ -7,7 +7,8 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use condor::{
-    Action, CloseKind, CloseReason, Info, LengthField, ListenerOptions, Reactor, SendError,
+    Accepted, Action, CloseKind, CloseReason, Info, LengthField, ListenerOptions, Reactor, Refusal,
+    SendError,
 };
 
 use crate::support::{Client, PATIENCE, Script, Server, drive, framed, next, settle, until};
@@ -386,4 +387,36 @@ fn a_reset_with_output_queued_ends_the_connection_once() {
     }
     let reset = |end: &CloseReason| matches!(end, CloseReason::Reset | CloseReason::Io(_));
     assert!(ends.borrow().iter().all(reset), "{ends:?}");
+}
+
+/// Goal: a last packet to a refused peer that reads nothing neither blocks the reactor nor stays in
+/// memory: the kernel takes what it has room for, and the slot is free after the linger timeout.
+/// Method: a packet larger than any send buffer, and another client that is served meanwhile.
+#[test]
+fn a_last_packet_that_a_refused_peer_does_not_take_is_dropped() {
+    const LEN: usize = 64 << 20;
+    let options = ListenerOptions::port(0)
+        .framing(LengthField::U32.max_packet(LEN))
+        .max_queued(LEN + 4)
+        .memory_warning(usize::MAX)
+        .linger_timeout(Duration::from_millis(50));
+    let mut refuses = true;
+    let (_server, listener) = Server::start(move |starter| {
+        let factory = move |_: &Accepted<'_>| match std::mem::take(&mut refuses) {
+            true => Err(Refusal::send(vec![7; LEN])),
+            false => Ok(Script::<()>::new()),
+        };
+        starter.start_listener("test", options, factory).unwrap()
+    });
+    let stuck = Client::with_small_window(listener.local_addr());
+    let mut next = Client::connect(listener.local_addr());
+    next.raw(b"\0\0\0\x05hello");
+    let mut answer = [0; 9];
+    next.stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"\0\0\0\x05hello");
+    until("the slot is free", || listener.stats().open == 1);
+    let stats = listener.stats();
+    assert_eq!((stats.refused, stats.made), (1, 1));
+    assert!(stats.bytes_out < LEN as u64, "{} bytes were sent", stats.bytes_out);
+    drop(stuck);
 }

@@ -11,8 +11,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use condor::{
-    Accepted, Action, CloseReason, Drain, Endpoint, Error, Handle, Handler, ListenerHandle,
-    ListenerOptions, Reactor, ReactorOptions, Report, Shards, Stats,
+    Accepted, Action, CloseReason, Drain, Endpoint, Error, Handle, Handler, IntoHandler,
+    ListenerHandle, ListenerOptions, Reactor, ReactorOptions, Report, Shards, Stats,
 };
 
 use super::script::Script;
@@ -76,12 +76,15 @@ impl Starter {
         }
     }
 
-    pub(crate) fn start_listener<H: Handler>(
+    pub(crate) fn start_listener<
+        M: Send + 'static,
+        R: IntoHandler<Handler: Handler<Message = M>>,
+    >(
         &mut self,
         name: &str,
         options: ListenerOptions,
-        factory: impl FnMut(&Accepted<'_, H::Message>) -> H + Clone + Send + 'static,
-    ) -> Result<ListenerHandle<H::Message>, Error> {
+        factory: impl FnMut(&Accepted<'_, M>) -> R + Clone + Send + 'static,
+    ) -> Result<ListenerHandle<M>, Error> {
         match self {
             Self::One(reactor) => reactor.start_listener(name, options, factory),
             Self::Many(shards) => shards.start_listener(name, options, factory),
