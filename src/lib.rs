@@ -49,6 +49,9 @@
 //! - **Slow peers.** If a peer does not take its answers, the reactor does not read from it until
 //!   it does. [`max_queued`](ListenerOptions::max_queued) bounds the output that waits for the
 //!   peer.
+//! - **Results.** A method of a handler may return a `Result`, and use `?`: the error ends the connection
+//!   with a reason. See [`Action`]. [`Typed`] decodes requests and encodes answers.
+//! - **Refusals.** A factory may refuse a connection: [`IntoHandler`], [`Refusal`].
 //! - **Messages.** [`Address`] sends a message to one connection, from any thread.
 //!   [`ListenerHandle::broadcast`] sends one to all connections of a listener. Mailboxes are
 //!   bounded.
@@ -96,7 +99,7 @@
 //! | error | a panic, a broken listening socket, a shard that died |
 //! | warn | a limit was reached, or an option may be a mistake; each line names the cure |
 //! | info | a listener starts or stops |
-//! | debug | each connection begins and ends, with its reason: these lines have no limit |
+//! | debug | each connection begins and ends, with its reason: these lines have no limit; a connection that a factory refuses: at most one a second |
 //!
 //! # Threads, and loops of your own
 //!

@@ -84,7 +84,8 @@ macro_rules! counters {
 
 counters! {
     /// Connections accepted. If there are several shards, one of them accepts for all, and counts
-    /// all connections here. The shard that serves a connection counts it in `open` and `made`.
+    /// all connections here. The shard that serves a connection counts it in `open`, and in `made` or
+    /// `refused`. The others had a factory that panicked, or could not be registered.
     accepted,
     /// Connections that hold a slot now, lingering ones included.
     open,

@@ -19,6 +19,15 @@ impl Framing {
         }
     }
 
+    /// The largest packet in bytes that is written into a buffer of its own first, because the framing
+    /// needs the whole of it. Zero if it is written straight into the output.
+    pub(crate) fn max_draft(&self) -> usize {
+        match &self.output {
+            Side::Custom(custom) => custom.max,
+            Side::Field(_) | Side::Lines(_) | Side::Raw => 0,
+        }
+    }
+
     /// Ends a frame that began at `from`. The bytes are then the same as those of
     /// [`encode`](Self::encode), and so are the errors. After an error the caller removes the frame.
     pub(crate) fn end(&self, out: &mut Vec<u8>, from: usize) -> Result<(), FrameError> {

@@ -26,8 +26,27 @@ use crate::timers::{TimerId, Timers};
 /// What a callback may do before it returns an [`Action`](super::Action). Each method except
 /// [`handle`](Self::handle) is about the callback's own connection.
 ///
-/// - Send more packets than the action does: [`send`](Self::send),
-///   [`queued_bytes`](Self::queued_bytes).
+/// # Which way to send
+///
+/// | What | How | What it costs |
+/// |---|---|---|
+/// | the answer | return [`Action::send`](super::Action::send) | one copy; none if the answer is the received packet |
+/// | more packets than one | [`send`](Self::send), before the action | one copy |
+/// | a packet made of values | [`send_with`](Self::send_with): a closure writes it | no buffer and no copy |
+/// | a packet whose parts are apart | [`send_parts`](Self::send_parts) | one copy of each part |
+/// | the same 16 KiB or more to many | [`Bytes`](super::Packet::Shared), in an action or in `send` | no copy, but a system call of its own |
+/// | a last packet | return [`Action::send_and_stop`](super::Action::send_and_stop) | as an answer |
+/// | to another connection | a message to its [`Address`]; its handler sends | an entry in a mailbox |
+/// | to all connections of a listener | [`ListenerHandle::broadcast`](crate::ListenerHandle::broadcast); each handler sends | an entry for each shard, a clone for each connection |
+/// | later | [`send_after`](Self::send_after), or a message from a thread to [`address`](Self::address) | a timer, or an entry in a mailbox |
+///
+/// All packets of one connection leave in the order in which they were sent. If the packet of an
+/// action cannot be sent, the connection ends. If `send`, `send_with` or `send_parts` cannot send, they
+/// return an error, and the handler decides.
+///
+/// # What else a callback may do
+///
+/// - Look at the output that waits: [`queued_bytes`](Self::queued_bytes).
 /// - End the output, and still receive: [`end_output`](Self::end_output).
 /// - Set timers: [`send_after`](Self::send_after), [`cancel`](Self::cancel), [`now`](Self::now).
 /// - Get messages from other threads: [`address`](Self::address).
@@ -40,7 +59,7 @@ use crate::timers::{TimerId, Timers};
 /// - Wait for a packet: [`expect_within`](Self::expect_within),
 ///   [`expect_nothing`](Self::expect_nothing).
 /// - Identify the connection: [`id`](Self::id), [`peer_addr`](Self::peer_addr),
-///   [`local_addr`](Self::local_addr).
+///   [`local_addr`](Self::local_addr), [`listener`](Self::listener).
 /// - Control the reactor: [`handle`](Self::handle).
 ///
 /// # Examples
@@ -126,6 +145,9 @@ impl<M> Context<'_, M> {
     ///   [`Info::Writable`](super::Info::Writable) follows when the queue has space.
     /// - [`SendError::BadFrame`]: the framer refused the packet.
     /// - [`SendError::Closing`]: the connection is ending, or its output half has ended.
+    ///
+    /// With `?`, in a method whose error is a [`CloseReason`](crate::CloseReason), each of these ends
+    /// the connection. See [`Action`](super::Action#the--operator).
     pub fn send<'p>(&mut self, packet: impl Into<Packet<'p>>) -> Result<(), SendError> {
         let sent = self.frame(packet.into());
         if sent.is_err() {
@@ -152,6 +174,31 @@ impl<M> Context<'_, M> {
     }
 
     /// The name of the listener that accepted the connection.
+    ///
+    /// ```
+    /// use condor::{Action, Context};
+    ///
+    /// /// One handler for two listeners. Only one of them may stop the server.
+    /// fn stop<'a>(ctx: &mut Context<'_, ()>) -> Action<'a> {
+    ///     if ctx.listener() != "admin" {
+    ///         return Action::send("not here");
+    ///     }
+    ///     match ctx.handle().shutdown() {
+    ///         Ok(_) => Action::send("stopping"),
+    ///         Err(_) => Action::send("it is gone"),
+    ///     }
+    /// }
+    /// # struct Stops;
+    /// # impl condor::Handler for Stops {
+    /// #     type Message = ();
+    /// #     fn handle_packet<'a>(&'a mut self, _: &'a [u8], ctx: &mut Context<'_, ()>) -> Action<'a> {
+    /// #         stop(ctx)
+    /// #     }
+    /// # }
+    /// # let harness = condor::testing::Harness::of(Stops);
+    /// # harness.packet("stop");
+    /// # assert_eq!(harness.packets(), [b"not here"]);
+    /// ```
     pub fn listener(&self) -> &str {
         &self.profile.name
     }

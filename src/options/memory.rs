@@ -54,6 +54,9 @@ impl ListenerOptions {
     /// - [`mailbox_capacity`](Self::mailbox_capacity) messages, in a queue that fills and in one that
     ///   is read
     /// - the output of the one callback that runs, while its buffer grows: 3 x `max_queued`
+    /// - with a [`Framer`](crate::Framer), the packet of the one closure that writes
+    ///   ([`Context::send_with`](crate::Context::send_with)), while its buffer grows: 3 x the largest
+    ///   packet
     /// - 8 MiB that the reactor keeps for the next connection
     ///
     /// A message counts as 64 bytes. If yours are larger, each timer and two entries of the mailbox
@@ -69,6 +72,7 @@ impl ListenerOptions {
             .saturating_mul(self.max_connections)
             .saturating_add(Mailbox::<Message>::most_memory(self.mailbox_capacity))
             .saturating_add(self.max_queued.saturating_mul(3))
+            .saturating_add(self.framing_in_force().max_draft().saturating_mul(3))
             .saturating_add(REACTOR)
     }
 

@@ -4,13 +4,13 @@ use std::fmt::{self, Display};
 use std::io::Write;
 
 use condor::{
-    Action, CloseReason, Context, Decode, FrameError, Framer, Framing, LengthField, Lines, Output,
-    PacketWriter, Raw, SendError,
+    Action, CloseReason, Context, Decode, FrameError, Framer, Framing, Handler, LengthField, Lines,
+    Output, PacketWriter, Raw, SendError,
 };
 
 use super::actor;
 use crate::rig::{Harness, conclude, options};
-use crate::support::{Actor, Do, Seen, order};
+use crate::support::{Actor, Do, order, wire};
 
 /// Puts the length behind the packet, and refuses packets of 13 bytes.
 struct Behind;
@@ -247,29 +247,36 @@ fn a_closure_cannot_write_more_than_max_queued() {
     conclude(&harness);
 }
 
-/// Goal: the answers of a handler that are its packets, unchanged, and packets that closures write
-/// keep their order, although the former are not copied.
+/// Sends each packet back. Before that, a packet that begins with `w` makes it write one more, and
+/// `wrong` makes it try.
+struct Between;
+
+impl Handler for Between {
+    type Message = ();
+
+    fn handle_packet<'a>(&'a mut self, packet: &'a [u8], ctx: &mut Context<'_, ()>) -> Action<'a> {
+        if packet == b"wrong" {
+            let sent = ctx.send_with(|out| {
+                out.put(b"lost");
+                Err::<(), _>(CloseReason::Normal)
+            });
+            assert_eq!(sent, Err(CloseReason::Normal));
+        } else if packet.starts_with(b"w") {
+            assert_eq!(ctx.send_with(|out| write!(out, "{} bytes", packet.len())), Ok(()));
+        }
+        Action::send(packet)
+    }
+}
+
+/// Goal: packets that are sent back unchanged, and packets that closures write, keep their order,
+/// although the former are not copied. Method: both kinds in one read, before and after each other.
 #[test]
 fn written_packets_keep_their_order_between_packets_sent_back() {
-    let (harness, trace) = actor(options(), |trace| {
-        Actor::echo(trace).packet(|packet, ctx| {
-            if packet == b"wrong" {
-                let sent = ctx.send_with(|out| {
-                    out.put(b"lost");
-                    Err::<(), _>(CloseReason::Normal)
-                });
-                assert_eq!(sent, Err(CloseReason::Normal));
-            } else {
-                assert_eq!(ctx.send_with(|out| write!(out, "{} bytes", packet.len())), Ok(()));
-            }
-            Action::send(packet.to_vec())
-        })
-    });
-    let requests: [&[u8]; 3] = [b"a", b"wrong", b"abc"];
-    harness.receive(requests.map(|packet| harness.framed(packet)).concat());
-    let expected: [&[u8]; 5] = [b"1 bytes", b"a", b"wrong", b"3 bytes", b"abc"];
+    let harness = Harness::of(Between);
+    harness.receive(wire(&[b"a", b"b", b"w", b"c", b"wrong", b"d", b"write"]));
+    let expected: [&[u8]; 9] =
+        [b"a", b"b", b"1 bytes", b"w", b"c", b"wrong", b"d", b"5 bytes", b"write"];
     assert_eq!(harness.packets(), expected);
-    assert_eq!(trace.read().len(), 3);
+    assert_eq!(harness.stats().packets_out, 9);
     conclude(&harness);
-    assert_eq!(trace.read(), [Seen::End(CloseReason::PeerClosed)]);
 }
