@@ -5,14 +5,16 @@ mod action;
 mod context;
 mod pass_through;
 mod refusal;
+mod writer;
 
 use std::fmt;
 
 pub use self::action::{Action, Packet};
-pub use self::context::{Context, PacketWriter, Written};
+pub use self::context::Context;
 pub(crate) use self::pass_through::{PassThrough, Place};
 pub(crate) use self::refusal::Farewell;
-pub use self::refusal::{IntoHandler, Refusal};
+pub use self::refusal::Refusal;
+pub use self::writer::{PacketWriter, Written};
 use crate::endpoint::Endpoint;
 use crate::identity::{ConnectionId, Identity};
 use crate::listener_shared::ListenerShared;
@@ -263,6 +265,81 @@ impl<M> Info<'_, M> {
             Self::EndOfInput { .. } => Action::Stop(CloseReason::PeerClosed),
             Self::Message(_) | Self::Writable => Action::Continue,
         }
+    }
+}
+
+/// What a factory may return: a handler, an `Option` of one, or a `Result` of one and a
+/// [`Refusal`]. `None` refuses the connection with [`Refusal::close`].
+///
+/// # Examples
+///
+/// Each of these is a factory:
+///
+/// ```
+/// use condor::{Accepted, ListenerOptions, Reactor, Refusal};
+/// # use condor::{Action, Context, Handler};
+/// # struct Echo;
+/// # impl Echo {
+/// #     fn new(_tenant: &str) -> Self {
+/// #         Self
+/// #     }
+/// # }
+/// # impl Handler for Echo {
+/// #     type Message = ();
+/// #     fn handle_packet<'a>(&'a mut self, packet: &'a [u8], _: &mut Context<'_, ()>) -> Action<'a> {
+/// #         Action::send(packet)
+/// #     }
+/// # }
+///
+/// fn is_local(peer: &Accepted<'_>) -> bool {
+///     peer.peer_addr().ip().is_some_and(|ip| ip.is_loopback())
+/// }
+///
+/// fn tenant(peer: &Accepted<'_>) -> Result<&'static str, Refusal> {
+///     if is_local(peer) { Ok("local") } else { Err(Refusal::send("unknown tenant")) }
+/// }
+///
+/// // `Echo` is a `Handler`.
+/// let mut reactor = Reactor::new()?;
+/// let port = || ListenerOptions::port(0);
+/// reactor.start_listener("all", port(), |_peer| Echo)?;
+/// reactor.start_listener("local", port(), |peer| is_local(peer).then(|| Echo))?;
+/// reactor.start_listener("tenants", port(), |peer| Ok(Echo::new(tenant(peer)?)))?;
+/// # Ok::<(), condor::Error>(())
+/// ```
+pub trait IntoHandler {
+    /// The handler of the connection.
+    type Handler: Handler;
+
+    /// The handler, or how the connection is refused.
+    ///
+    /// # Errors
+    ///
+    /// The [`Refusal`] of the factory.
+    fn into_handler(self) -> Result<Self::Handler, Refusal>;
+}
+
+impl<H: Handler> IntoHandler for H {
+    type Handler = H;
+
+    fn into_handler(self) -> Result<H, Refusal> {
+        Ok(self)
+    }
+}
+
+impl<H: Handler> IntoHandler for Option<H> {
+    type Handler = H;
+
+    fn into_handler(self) -> Result<H, Refusal> {
+        self.ok_or_else(Refusal::close)
+    }
+}
+
+impl<H: Handler> IntoHandler for Result<H, Refusal> {
+    type Handler = H;
+
+    fn into_handler(self) -> Self {
+        self
     }
 }
 

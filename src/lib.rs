@@ -49,8 +49,8 @@
 //! - **Slow peers.** If a peer does not take its answers, the reactor does not read from it until
 //!   it does. [`max_queued`](ListenerOptions::max_queued) bounds the output that waits for the
 //!   peer.
-//! - **Results.** A method of a handler may return a `Result`, and use `?`: the error ends the connection
-//!   with a reason. See [`Action`]. [`Typed`] decodes requests and encodes answers.
+//! - **Results.** A method of a handler may return a `Result`, and use `?`: the error ends the
+//!   connection with a reason. See [`Action`]. [`Typed`] decodes requests and encodes answers.
 //! - **Refusals.** A factory may refuse a connection: [`IntoHandler`], [`Refusal`].
 //! - **Messages.** [`Address`] sends a message to one connection, from any thread.
 //!   [`ListenerHandle::broadcast`] sends one to all connections of a listener. Mailboxes are

@@ -180,7 +180,8 @@ impl<M> TimerError<M> {
 ///
 /// If there are several reasons, the first stands. Later events do not change it. A handler may
 /// give any of these reasons in an [`Action`](crate::Action); [`Custom`](Self::Custom) and
-/// [`Code`](Self::Code) are for its own. [`Stats::closed`](crate::Stats::closed) counts each kind of reason.
+/// [`Code`](Self::Code) are for its own. [`Stats::closed`](crate::Stats::closed) counts each kind of
+/// reason.
 ///
 /// Queued output is still sent, for at most the
 /// [close timeout](crate::ListenerOptions::close_timeout). After `Reset`, `Io`, `SlowReader`,

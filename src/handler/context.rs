@@ -1,12 +1,11 @@
 //! What a callback may do before it returns an action.
 
 mod send;
-mod writer;
+mod send_with;
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
-pub use self::writer::{PacketWriter, Written};
 use super::action::Packet;
 use super::pass_through::PassThrough;
 use crate::connection::{Connection, Flags};

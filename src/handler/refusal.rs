@@ -1,86 +1,10 @@
-//! What a factory returns: a handler, or how a connection is refused.
+//! How a factory refuses a connection.
 
-use super::Handler;
 use super::action::Packet;
-
-/// What a factory may return: a handler, an `Option` of one, or a `Result` of one and a
-/// [`Refusal`]. `None` refuses the connection with [`Refusal::close`].
-///
-/// # Examples
-///
-/// Each of these is a factory:
-///
-/// ```
-/// use condor::{Accepted, ListenerOptions, Reactor, Refusal};
-/// # use condor::{Action, Context, Handler};
-/// # struct Echo;
-/// # impl Echo {
-/// #     fn new(_tenant: &str) -> Self {
-/// #         Self
-/// #     }
-/// # }
-/// # impl Handler for Echo {
-/// #     type Message = ();
-/// #     fn handle_packet<'a>(&'a mut self, packet: &'a [u8], _: &mut Context<'_, ()>) -> Action<'a> {
-/// #         Action::send(packet)
-/// #     }
-/// # }
-///
-/// fn is_local(peer: &Accepted<'_>) -> bool {
-///     peer.peer_addr().ip().is_some_and(|ip| ip.is_loopback())
-/// }
-///
-/// fn tenant(peer: &Accepted<'_>) -> Result<&'static str, Refusal> {
-///     if is_local(peer) { Ok("local") } else { Err(Refusal::send("unknown tenant")) }
-/// }
-///
-/// // `Echo` is a `Handler`.
-/// let mut reactor = Reactor::new()?;
-/// let port = || ListenerOptions::port(0);
-/// reactor.start_listener("all", port(), |_peer| Echo)?;
-/// reactor.start_listener("local", port(), |peer| is_local(peer).then(|| Echo))?;
-/// reactor.start_listener("tenants", port(), |peer| Ok(Echo::new(tenant(peer)?)))?;
-/// # Ok::<(), condor::Error>(())
-/// ```
-pub trait IntoHandler {
-    /// The handler of the connection.
-    type Handler: Handler;
-
-    /// The handler, or how the connection is refused.
-    ///
-    /// # Errors
-    ///
-    /// The [`Refusal`] of the factory.
-    fn into_handler(self) -> Result<Self::Handler, Refusal>;
-}
-
-impl<H: Handler> IntoHandler for H {
-    type Handler = H;
-
-    fn into_handler(self) -> Result<H, Refusal> {
-        Ok(self)
-    }
-}
-
-impl<H: Handler> IntoHandler for Option<H> {
-    type Handler = H;
-
-    fn into_handler(self) -> Result<H, Refusal> {
-        self.ok_or_else(Refusal::close)
-    }
-}
-
-impl<H: Handler> IntoHandler for Result<H, Refusal> {
-    type Handler = H;
-
-    fn into_handler(self) -> Self {
-        self
-    }
-}
 
 /// How a connection ends that the factory refuses.
 ///
-/// A refused connection gets no handler, so [`terminate`](Handler::terminate) is not called.
+/// A refused connection gets no handler, so [`terminate`](crate::Handler::terminate) is not called.
 /// [`Stats::refused`](crate::Stats::refused) counts it. The log has its reason, at level debug, at
 /// most once a second for each listener.
 ///

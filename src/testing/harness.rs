@@ -57,7 +57,8 @@ pub struct Harness<H: Handler> {
 
 impl<H: Handler> Harness<H> {
     /// Makes a listener with these options, and an accepted and initialised connection to it, unless
-    /// the factory [refuses](crate::Refusal) it. `factory` makes the handlers, as with [`start_listener`](crate::Reactor::start_listener).
+    /// the factory [refuses](crate::Refusal) it. `factory` makes the handlers, as with
+    /// [`start_listener`](crate::Reactor::start_listener).
     ///
     /// # Panics
     ///

@@ -295,7 +295,7 @@ fn no_allocation_per_packet_that_a_closure_writes() {
         let packet = harness.framed([1, 1, 7]);
         let round = |harness: &Harness<Writing>| harness.receive(&packet);
         (0..200).for_each(|_| round(&harness));
-        // The script keeps the bytes that the peer got. It reserves room for them here, by doubling.
+        // The script keeps the bytes that the peer got. It reserves room for them, by doubling.
         let mut counts: Vec<u64> =
             (0..100).map(|_| measure(|| round(&harness)).count_total).collect();
         counts.sort_unstable();

@@ -1,11 +1,9 @@
-//! Packets that a closure writes straight into the output, and packets in several parts.
-
-use std::fmt;
-use std::io::{self, ErrorKind};
+//! Sends packets that a closure writes straight into the output, and packets in several parts.
 
 use super::Context;
 use crate::connection::Flags;
 use crate::handler::action::Packet;
+use crate::handler::writer::{Draft, PacketWriter, Written};
 use crate::reason::SendError;
 
 impl<M> Context<'_, M> {
@@ -57,7 +55,11 @@ impl<M> Context<'_, M> {
     /// # struct Names;
     /// # impl Handler for Names {
     /// #     type Message = ();
-    /// #     fn handle_packet<'a>(&'a mut self, packet: &'a [u8], ctx: &mut Context<'_, ()>) -> Action<'a> {
+    /// #     fn handle_packet<'a>(
+    /// #         &'a mut self,
+    /// #         packet: &'a [u8],
+    /// #         ctx: &mut Context<'_, ()>,
+    /// #     ) -> Action<'a> {
     /// #         send_name(ctx, packet).map(|()| Action::Continue).into()
     /// #     }
     /// # }
@@ -95,7 +97,11 @@ impl<M> Context<'_, M> {
     /// # struct Pairs;
     /// # impl condor::Handler for Pairs {
     /// #     type Message = ();
-    /// #     fn handle_packet<'a>(&'a mut self, packet: &'a [u8], ctx: &mut Context<'_, ()>) -> Action<'a> {
+    /// #     fn handle_packet<'a>(
+    /// #         &'a mut self,
+    /// #         packet: &'a [u8],
+    /// #         ctx: &mut Context<'_, ()>,
+    /// #     ) -> Action<'a> {
     /// #         answer(ctx, packet, b"1").map(|()| Action::Continue).into()
     /// #     }
     /// # }
@@ -122,13 +128,13 @@ impl<M> Context<'_, M> {
         let Some(behind) = framing.begin(&mut self.state.out) else {
             // Its framer may make the frame shorter than the packet, so the queue is no limit.
             let draft = Draft { limit: most, ..Draft::default() };
-            return Ok(PacketWriter { bytes: &mut self.state.draft, draft });
+            return Ok(PacketWriter::new(&mut self.state.draft, draft));
         };
         let start = self.state.out.len();
         let overhead = start - before + behind;
         let limit = most.min(room.saturating_sub(overhead));
         let draft = Draft { in_place: true, before, start, overhead, limit, ..Draft::default() };
-        Ok(PacketWriter { bytes: &mut self.state.out, draft })
+        Ok(PacketWriter::new(&mut self.state.out, draft))
     }
 
     /// Ends a packet: completes its frame, or leaves nothing of it.
@@ -175,175 +181,5 @@ impl<M> Context<'_, M> {
         };
         self.state.put_draft_back(bytes);
         sent
-    }
-}
-
-/// What the closure of [`Context::send_with`] returns: nothing, or a `Result`.
-pub trait Written {
-    /// The error of [`Context::send_with`].
-    type Error: From<SendError>;
-
-    /// The closure's result.
-    ///
-    /// # Errors
-    ///
-    /// The closure's error.
-    fn into_result(self) -> Result<(), Self::Error>;
-}
-
-impl Written for () {
-    type Error = SendError;
-
-    fn into_result(self) -> Result<(), SendError> {
-        Ok(())
-    }
-}
-
-impl<E: From<SendError>> Written for Result<(), E> {
-    type Error = E;
-
-    fn into_result(self) -> Self {
-        self
-    }
-}
-
-/// How far a packet has come that a closure writes.
-#[derive(Debug, Default)]
-struct Draft {
-    /// It is written into the output. Else it is written into the second buffer.
-    in_place: bool,
-    /// Where its frame begins in the buffer.
-    before: usize,
-    /// Where its first byte is. What goes before it is filled in at the end.
-    start: usize,
-    /// Bytes that the frame has beyond the packet.
-    overhead: usize,
-    /// The most bytes that the writer takes.
-    limit: usize,
-    /// Bytes that the closure has tried to write. If these are more than `limit`, the packet is
-    /// refused.
-    wanted: usize,
-    /// A value could not be formatted.
-    has_failed: bool,
-    /// The closure has ended well, and the packet is in the buffer.
-    is_whole: bool,
-}
-
-impl Draft {
-    /// Checks what does not depend on the queue.
-    fn check(&self, max: Option<usize>) -> Result<(), SendError> {
-        match max {
-            Some(max) if self.wanted > max => Err(SendError::TooLarge { len: self.wanted, max }),
-            _ if self.has_failed => Err(SendError::BadFrame("a value could not be formatted")),
-            _ => Ok(()),
-        }
-    }
-
-    fn is_refused(&self) -> bool {
-        self.wanted > self.limit || self.has_failed
-    }
-}
-
-/// Writes the bytes of one packet. [`Context::send_with`] lends it to a closure.
-///
-/// It appends, and gives no access to earlier packets. Its methods return no error: if the packet
-/// becomes too long, the rest is dropped, and [`send_with`](Context::send_with) returns the error. As
-/// a [`Write`](std::io::Write) of `std::io` or `std::fmt` it returns an error at once, so that an
-/// encoder stops early.
-///
-/// `write!` works without an import, returns nothing, and needs no `?`.
-pub struct PacketWriter<'a> {
-    bytes: &'a mut Vec<u8>,
-    draft: Draft,
-}
-
-impl PacketWriter<'_> {
-    /// Appends `bytes`.
-    pub fn put(&mut self, bytes: &[u8]) {
-        self.draft.wanted = self.draft.wanted.saturating_add(bytes.len());
-        if self.draft.wanted <= self.draft.limit {
-            self.bytes.extend_from_slice(bytes);
-        }
-    }
-
-    /// Appends one byte.
-    pub fn put_u8(&mut self, number: u8) {
-        self.put(&[number]);
-    }
-
-    /// Appends two bytes, big-endian.
-    pub fn put_u16(&mut self, number: u16) {
-        self.put(&number.to_be_bytes());
-    }
-
-    /// Appends four bytes, big-endian.
-    pub fn put_u32(&mut self, number: u32) {
-        self.put(&number.to_be_bytes());
-    }
-
-    /// Appends eight bytes, big-endian.
-    pub fn put_u64(&mut self, number: u64) {
-        self.put(&number.to_be_bytes());
-    }
-
-    /// Appends formatted text. The macro `write!` calls it.
-    ///
-    /// If an implementation of `Display` fails, the packet is refused with [`SendError::BadFrame`].
-    pub fn write_fmt(&mut self, text: fmt::Arguments<'_>) {
-        if fmt::Write::write_fmt(self, text).is_err() && self.draft.wanted <= self.draft.limit {
-            self.draft.has_failed = true;
-        }
-    }
-
-    /// Bytes of the packet so far.
-    pub fn len(&self) -> usize {
-        self.bytes.len() - self.draft.start
-    }
-
-    /// Whether the packet has no bytes yet.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Keeps what was written if the closure has ended well and nothing was refused.
-    fn finish(mut self, is_ok: bool) -> Draft {
-        self.draft.is_whole = is_ok && !self.draft.is_refused();
-        let draft = std::mem::take(&mut self.draft);
-        (self.draft.before, self.draft.is_whole) = (draft.before, draft.is_whole);
-        draft
-    }
-}
-
-impl Drop for PacketWriter<'_> {
-    /// Runs also if the closure panics.
-    fn drop(&mut self) {
-        if !self.draft.is_whole {
-            self.bytes.truncate(self.draft.before);
-        }
-    }
-}
-
-impl io::Write for PacketWriter<'_> {
-    /// Takes all of `bytes`, or fails with [`ErrorKind::WriteZero`].
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.put(bytes);
-        if self.draft.is_refused() { Err(ErrorKind::WriteZero.into()) } else { Ok(bytes.len()) }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl fmt::Write for PacketWriter<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.put(text.as_bytes());
-        if self.draft.is_refused() { Err(fmt::Error) } else { Ok(()) }
-    }
-}
-
-impl fmt::Debug for PacketWriter<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PacketWriter").field("len", &self.len()).finish_non_exhaustive()
     }
 }
