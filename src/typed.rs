@@ -76,7 +76,7 @@ pub trait TypedHandler<C: Codec>: Sized + 'static {
 pub enum TypedAction<A> {
     /// Send nothing, and go on.
     Continue,
-    /// Send this answer, and go on.
+    /// Send this answer, and go on. If it cannot be encoded or sent, the connection ends.
     Send(A),
     /// End the connection after all queued output was sent.
     Stop(CloseReason),

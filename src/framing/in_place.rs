@@ -5,16 +5,17 @@ use crate::reason::FrameError;
 
 impl Framing {
     /// Begins a frame whose payload will be appended to `out`: appends what goes before it. Returns
-    /// how many bytes will go behind it. `None`, and appends nothing, if this framing needs the whole
-    /// payload at once.
-    pub(crate) fn begin(&self, out: &mut Vec<u8>) -> Option<usize> {
+    /// how many bytes will go behind it, and the most bytes that the payload may have. `None`, and
+    /// appends nothing, if this framing needs the whole payload at once.
+    pub(crate) fn begin(&self, out: &mut Vec<u8>) -> Option<(usize, usize)> {
         match &self.output {
             Side::Field(field) => {
                 field.begin(out);
-                Some(0)
+                Some((0, field.effective_max()))
             }
-            Side::Lines(_) => Some(1),
-            Side::Raw => Some(0),
+            // A carriage return at the end does not count.
+            Side::Lines(lines) => Some((1, lines.max().saturating_add(1))),
+            Side::Raw => Some((0, usize::MAX)),
             Side::Custom(_) => None,
         }
     }
@@ -69,7 +70,7 @@ mod tests {
                     let mut expected = b"before".to_vec();
                     let encoded = framing.encode(&payload, &mut expected);
                     let mut out = b"before".to_vec();
-                    let behind = framing.begin(&mut out).expect("in place");
+                    let (behind, most) = framing.begin(&mut out).expect("in place");
                     let start = out.len();
                     out.extend_from_slice(&payload);
                     let ended = framing.end(&mut out, 6);
@@ -77,6 +78,7 @@ mod tests {
                     if ended.is_ok() {
                         assert_eq!(out, expected, "{framing:?}, {len} bytes");
                         assert_eq!(out.len(), start + len + behind);
+                        assert!(len <= most);
                     }
                     *if ended.is_ok() { &mut framed } else { &mut refused } += 1;
                 }

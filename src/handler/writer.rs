@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{self, ErrorKind};
 
+use crate::framing::Framing;
 use crate::reason::SendError;
 
 /// What the closure of [`Context::send_with`](crate::Context::send_with) returns: nothing, or a
@@ -46,7 +47,9 @@ pub(super) struct Draft {
     pub(super) start: usize,
     /// Bytes that the frame has beyond the packet.
     pub(super) overhead: usize,
-    /// The most bytes that the writer takes.
+    /// The most bytes that the framing can express.
+    pub(super) most: usize,
+    /// The most bytes that the writer takes: fewer if the queue has no room for them.
     pub(super) limit: usize,
     /// Bytes that the closure has tried to write. If these are more than `limit`, the packet is
     /// refused.
@@ -59,12 +62,15 @@ pub(super) struct Draft {
 
 impl Draft {
     /// Checks what does not depend on the queue.
-    pub(super) fn check(&self, max: Option<usize>) -> Result<(), SendError> {
-        match max {
-            Some(max) if self.wanted > max => Err(SendError::TooLarge { len: self.wanted, max }),
-            _ if self.has_failed => Err(SendError::BadFrame("a value could not be formatted")),
-            _ => Ok(()),
+    pub(super) fn check(&self, framing: &Framing) -> Result<(), SendError> {
+        if self.wanted > self.most {
+            let max = framing.max_packet_out().unwrap_or(self.most);
+            return Err(SendError::TooLarge { len: self.wanted, max });
         }
+        if self.has_failed {
+            return Err(SendError::BadFrame("a value could not be formatted"));
+        }
+        Ok(())
     }
 
     fn is_refused(&self) -> bool {

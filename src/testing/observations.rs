@@ -20,7 +20,8 @@ impl<H: Handler> Harness<H> {
         self.script.borrow().id
     }
 
-    /// The reason that `terminate` got, once it was called.
+    /// The reason that `terminate` got, once it was called. A connection that the factory has
+    /// [refused](crate::Refusal) has none.
     pub fn closed(&self) -> Option<CloseReason> {
         self.script.borrow().reason
     }

@@ -223,7 +223,12 @@ fn a_packet_that_cannot_be_sent_is_refused_as_by_send() {
     tell(&harness, |ctx| {
         let refused = ctx.send_with(|out| write!(out, "two\nlines"));
         assert_eq!(refused, Err(SendError::BadFrame("a line cannot contain a line feed")));
+        let line = |len| [&vec![b'x'; len][..], b"\r"].concat();
+        let too_large = SendError::TooLarge { len: 202, max: 200 };
+        assert_eq!(ctx.send_with(|out| out.put(&line(201))), Err(too_large));
+        assert_eq!(ctx.send_parts(&[&line(200)]), Ok(()), "the carriage return does not count");
     });
+    assert_eq!(harness.sent().len(), 202);
     conclude(&harness);
 }
 

@@ -545,7 +545,16 @@ fn a_large_answer_leaves_no_large_memory() {
 }
 
 /// Sends a large packet, and then in the same callback another one that empties the output buffer.
-struct Hasty(bool);
+struct Hasty(Becomes);
+
+/// What becomes of a large packet.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+enum Becomes {
+    Refused,
+    RefusedOfAClosure,
+    ErrorOfAClosure,
+    Sent,
+}
 
 impl Handler for Hasty {
     type Message = ();
@@ -556,11 +565,23 @@ impl Handler for Hasty {
     }
 
     fn handle_packet<'a>(&'a mut self, _: &'a [u8], ctx: &mut Context<'_, ()>) -> Action<'a> {
-        if self.0 {
-            let refused = ctx.send(vec![b'x'; 3 * MAX / 4]);
+        let most = vec![b'x'; 3 * MAX / 4];
+        let refused = match self.0 {
+            Becomes::Refused => ctx.send(&most),
+            Becomes::RefusedOfAClosure => {
+                ctx.send_with(|out| most.chunks(1 << 16).for_each(|piece| out.put(piece)))
+            }
+            Becomes::ErrorOfAClosure => ctx.send_with(|out| {
+                out.put(&most[..MAX / 4]);
+                Err(SendError::TooLarge { len: 0, max: 0 })
+            }),
+            Becomes::Sent => Ok(()),
+        };
+        if refused.is_err() {
             assert!(matches!(refused, Err(SendError::TooLarge { .. })), "{refused:?}");
             return Action::Continue;
         }
+        drop(most);
         ctx.set_framing(Framing::split(LengthField::U32, Raw));
         assert_eq!(ctx.send(vec![b'x'; 3 * MAX / 4]), Ok(()));
         Action::send(Bytes::from_static(&[b'x'; 64 * 1024]))
@@ -571,16 +592,16 @@ impl Handler for Hasty {
 /// MiB of each, and nothing else afterwards.
 #[test]
 fn a_large_answer_leaves_no_large_memory_whatever_becomes_of_it() {
-    for refused in [true, false] {
+    for becomes in
+        [Becomes::Refused, Becomes::RefusedOfAClosure, Becomes::ErrorOfAClosure, Becomes::Sent]
+    {
+        let refused = becomes != Becomes::Sent;
         let max = if refused { MAX / 2 } else { 2 * MAX };
-        let harness = Harness::new(options().max_queued(max), move |_| Hasty(refused));
+        let harness = Harness::new(options().max_queued(max), move |_| Hasty(becomes));
         harness.packet(b"more");
         let sent = if refused { 0 } else { 3 * MAX / 4 + 64 * 1024 };
         assert_eq!(harness.sent().len(), sent);
         let held = -measure(|| drop(harness)).bytes_current;
-        assert!(
-            held <= (4 << 20) + (1 << 20) + 256 * 1024,
-            "{held} bytes held, refused: {refused}"
-        );
+        assert!(held <= (4 << 20) + (1 << 20) + 256 * 1024, "{held} bytes held, {becomes:?}");
     }
 }

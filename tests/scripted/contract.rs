@@ -1,11 +1,14 @@
 //! The contract with a handler: results as actions, its own reasons, its address, and typed handlers.
 
+use std::thread;
 use std::time::Duration;
 
-use condor::testing::Harness;
+use bytes::Bytes;
+use condor::testing::{Faults, Harness};
 use condor::{
-    Action, Address, CloseKind, CloseReason, Codec, Context, FrameError, Handler, Info,
-    ListenerOptions, PacketWriter, SendError, Typed, TypedAction, TypedHandler,
+    Action, Address, CloseKind, CloseReason, Codec, Context, Decode, FrameError, Framer, Framing,
+    Handler, Info, ListenerOptions, Output, PacketWriter, Refusal, SendError, Typed, TypedAction,
+    TypedHandler,
 };
 
 use crate::support::over_script::{assert_clean, conclude, options};
@@ -271,4 +274,90 @@ fn a_packet_of_a_closure_past_max_queued_is_full_and_writable_follows() {
     harness.peer_reads_all();
     assert_eq!(harness.packets(), [&[1; 60][..], b"writable"]);
     conclude(&harness);
+}
+
+/// Owns bytes, and panics when it is dropped.
+struct Owner;
+
+impl AsRef<[u8]> for Owner {
+    fn as_ref(&self) -> &[u8] {
+        b"owned"
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        assert!(thread::panicking(), "the drop of an owner, as requested");
+    }
+}
+
+/// Panics with each packet that it frames.
+struct Breaks;
+
+impl Framer for Breaks {
+    fn decode(&self, _: &[u8], _: usize) -> Result<Decode, FrameError> {
+        Ok(Decode::Need(None))
+    }
+
+    fn encode(&self, _: &[u8], out: &mut Output<'_>) -> Result<(), FrameError> {
+        out.put(b"half a frame");
+        panic!("the framer panics as requested");
+    }
+}
+
+/// Goal: code of the user's that panics in a refusal ends no more than the refused connection: the
+/// drop of its bytes, and the framer of its last packet. Nothing of a broken packet is sent.
+#[test]
+fn a_refusal_that_panics_ends_nothing_else() {
+    for (framing, sent) in [(Framing::raw(), &b"owned"[..]), (Framing::custom(Breaks), b"")] {
+        let mut count = 0;
+        let first = Harness::new(options().framing(framing), move |_| {
+            count += 1;
+            match count {
+                1 => Ok(Script::<()>::new()),
+                _ => Err(Refusal::send(Bytes::from_owner(Owner))),
+            }
+        });
+        let refused = first.connect();
+        assert_eq!(refused.sent(), sent);
+        assert!(refused.is_finished());
+        let (stats, panics) = (first.stats(), 1 + u64::from(sent.is_empty()));
+        assert_eq!((stats.refused, stats.panics, stats.made), (1, panics, 1));
+        refused.peer_closes();
+        assert!(refused.is_gone());
+        conclude(&first);
+    }
+}
+
+/// Goal: refusals leave nothing behind in a network whose calls fail, and no peer gets other bytes than
+/// the last packet. Method: 300 seeds. Connections are served, closed, reset, or sent a last packet.
+#[test]
+fn refusals_in_a_faulty_network_leave_nothing() {
+    for seed in 0..300 {
+        let mut count = seed;
+        let options = options().max_connections(3).linger_timeout(Duration::from_secs(5));
+        let first = Harness::new(options, move |_| {
+            count += 1;
+            match count % 4 {
+                0 => Ok(Script::<()>::new().packet(|_, _| Action::Continue)),
+                1 => Err(Refusal::close()),
+                2 => Err(Refusal::reset()),
+                _ => Err(Refusal::send("busy")),
+            }
+        });
+        first.faults(Faults::new(seed).short(0.5).would_block(0.2).reset(0.05).end(0.05));
+        let clients: Vec<_> = (0..8).map(|_| first.connect()).collect();
+        for client in &clients {
+            client.packet("request");
+        }
+        first.advance(Duration::from_secs(6));
+        clients.iter().chain([&first]).for_each(Harness::peer_closes);
+        first.advance(Duration::from_secs(6));
+        for client in &clients {
+            assert!(b"\0\x04busy".starts_with(&client.sent()), "seed {seed}");
+        }
+        let stats = first.stats();
+        assert_eq!((stats.accepted, stats.made + stats.refused), (9, 9), "seed {seed}");
+        assert_clean(&first);
+    }
 }

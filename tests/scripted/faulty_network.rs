@@ -229,7 +229,11 @@ impl Handler for Node {
             }
             [b's', count] => {
                 for number in 0..*count {
-                    if ctx.send(&[number]).is_err() {
+                    let sent = match number % 2 {
+                        0 => ctx.send(&[number]),
+                        _ => ctx.send_with(|out| out.put_u8(number)),
+                    };
+                    if sent.is_err() {
                         resume_unwind(Box::new("refused"));
                     }
                 }

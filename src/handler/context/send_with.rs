@@ -123,23 +123,28 @@ impl<M> Context<'_, M> {
         self.conn.insert(Flags::NO_PASS_THROUGH);
         let room = self.profile.options.max_queued.saturating_sub(self.queued_bytes());
         let framing = self.conn.framing(&self.profile.framing);
-        let most = framing.max_packet_out().unwrap_or(usize::MAX);
         let before = self.state.out.len();
-        let Some(behind) = framing.begin(&mut self.state.out) else {
+        let Some((behind, most)) = framing.begin(&mut self.state.out) else {
             // Its framer may make the frame shorter than the packet, so the queue is no limit.
-            let draft = Draft { limit: most, ..Draft::default() };
+            let limit = framing.max_draft();
+            let draft = Draft { most: limit, limit, ..Draft::default() };
             return Ok(PacketWriter::new(&mut self.state.draft, draft));
         };
         let start = self.state.out.len();
         let overhead = start - before + behind;
         let limit = most.min(room.saturating_sub(overhead));
-        let draft = Draft { in_place: true, before, start, overhead, limit, ..Draft::default() };
+        let draft =
+            Draft { in_place: true, before, start, overhead, most, limit, ..Draft::default() };
         Ok(PacketWriter::new(&mut self.state.out, draft))
     }
 
     /// Ends a packet: completes its frame, or leaves nothing of it.
     fn end_packet(&mut self, draft: &Draft) -> Result<(), SendError> {
         let sent = if draft.in_place { self.end_in_place(draft) } else { self.end_apart(draft) };
+        if self.state.out.is_empty() {
+            // What is not sent may have grown the buffer. No other code frees that memory.
+            self.state.clear_out();
+        }
         if sent.is_err() {
             self.profile.counters.refused_sends.add(1);
         }
@@ -150,7 +155,7 @@ impl<M> Context<'_, M> {
         let Draft { before, overhead, wanted, .. } = *draft;
         let max = self.profile.options.max_queued;
         let framing = self.conn.framing(&self.profile.framing);
-        draft.check(framing.max_packet_out())?;
+        draft.check(framing)?;
         if wanted > draft.limit {
             let framed = wanted.saturating_add(overhead);
             return Err(self.no_room(wanted, framed, self.queued_bytes(), max));
@@ -174,8 +179,7 @@ impl<M> Context<'_, M> {
 
     fn end_apart(&mut self, draft: &Draft) -> Result<(), SendError> {
         let bytes = std::mem::take(&mut self.state.draft);
-        let max = self.conn.framing(&self.profile.framing).max_packet_out();
-        let sent = match draft.check(max) {
+        let sent = match draft.check(self.conn.framing(&self.profile.framing)) {
             Ok(()) if draft.is_whole => self.frame_packet(&mut Packet::Borrowed(&bytes)),
             checked => checked,
         };
