@@ -572,7 +572,7 @@ impl Handler for Hasty {
                 ctx.send_with(|out| most.chunks(1 << 16).for_each(|piece| out.put(piece)))
             }
             Becomes::ErrorOfAClosure => ctx.send_with(|out| {
-                out.put(&most[..MAX / 4]);
+                out.put(&most[..MAX / 2 - 1]);
                 Err(SendError::TooLarge { len: 0, max: 0 })
             }),
             Becomes::Sent => Ok(()),

@@ -1017,7 +1017,7 @@ fn shards_that_never_run_are_gone() {
 fn refused_connections_keep_no_place_on_any_shard() {
     let (number, serves_all) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     let (count, all) = (Arc::clone(&number), Arc::clone(&serves_all));
-    let options = any_port().max_connections(4).linger_timeout(Duration::from_millis(50));
+    let options = any_port().max_connections(4);
     let (_server, listener) = Server::sharded(2, ReactorOptions::default(), move |starter| {
         let factory = move |_: &Accepted<'_>| {
             if all.load(Ordering::SeqCst) {
