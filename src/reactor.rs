@@ -137,7 +137,7 @@ impl Reactor {
     pub(crate) fn serve<M, R, A>(
         &mut self,
         prepared: Prepared<M, A>,
-        mut factory: impl FnMut(&Accepted<'_, M>) -> R + 'static,
+        factory: impl FnMut(&Accepted<'_, M>) -> R + 'static,
     ) -> ListenerHandle<M>
     where
         M: Send + 'static,
@@ -146,8 +146,7 @@ impl Reactor {
     {
         let Prepared { mut parts, handle } = prepared;
         if let Some(part) = parts.pop() {
-            let make = move |peer: &Accepted<'_, M>| factory(peer).into_handler();
-            self.adopt(|slot| part.into_listener::<R::Handler>(slot, Box::new(make)));
+            self.adopt(|slot| part.into_listener(slot, factory));
         }
         self.handle.shared.publish(&handle.status, handle.local_addr());
         handle

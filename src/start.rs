@@ -38,12 +38,13 @@ pub(crate) struct Part<M, A: Acceptor> {
 
 impl<M: Send + 'static, A: Acceptor + 'static> Part<M, A> {
     /// Makes a listener of the part, for the slot that its reactor has for it.
-    pub(crate) fn into_listener<H: Handler<Message = M>>(
+    pub(crate) fn into_listener<R: IntoHandler<Handler: Handler<Message = M>>>(
         mut self,
         slot: u16,
-        factory: Factory<H>,
+        mut factory: impl FnMut(&Accepted<'_, M>) -> R + 'static,
     ) -> Box<dyn AnyListener> {
         self.profile.slot = slot;
+        let factory: Factory<R::Handler> = Box::new(move |peer| factory(peer).into_handler());
         Box::new(Listener::new(self.profile, self.admission, self.listening, factory))
     }
 }
@@ -72,11 +73,8 @@ impl Handle {
         // command fails, its [`Listening`] is dropped, and that ends the other parts.
         for part in parts {
             let inbox = &self.shared.inboxes[part.profile.shard];
-            let mut factory = factory.clone();
-            let make = move |slot| {
-                let make = move |peer: &Accepted<'_, M>| factory(peer).into_handler();
-                part.into_listener::<R::Handler>(slot, Box::new(make))
-            };
+            let factory = factory.clone();
+            let make = move |slot| part.into_listener(slot, factory);
             inbox.command(Command::Adopt(Box::new(make)))?;
         }
         self.shared.publish(&handle.status, handle.addr.clone());
