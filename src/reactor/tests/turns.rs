@@ -111,7 +111,7 @@ impl Turns {
                 .max_queued(64 << 20)
                 .write_high_water(32 << 20)
                 .max_connections(5_000);
-            let factory = move |_: &Accepted<'_>| Slow(probe.clone());
+            let factory = move |_: &Accepted<'_, _>| Slow(probe.clone());
             reactor.start_listener(&nth.to_string(), adjust(options), factory).unwrap()
         };
         let listeners = (0..listeners).map(start).collect();
