@@ -54,14 +54,14 @@ pub trait TypedHandler<C: Codec>: Sized + 'static {
     ) -> TypedAction<C::Answer<'a>>;
 
     /// See [`Handler::handle_info`]. The default, and the last arm of a `match`, is
-    /// `TypedAction::default_of(&info)`.
+    /// `TypedAction::default_action(&info)`.
     fn handle_info<'a>(
         &'a mut self,
         info: Info<'a, Self::Message>,
         ctx: &mut Context<'_, Self::Message>,
     ) -> TypedAction<C::Answer<'a>> {
         let _ = ctx;
-        TypedAction::default_of(&info)
+        TypedAction::default_action(&info)
     }
 
     /// See [`Handler::terminate`].
@@ -86,7 +86,7 @@ pub enum TypedAction<A> {
 
 impl<A> TypedAction<A> {
     /// The usual answer to an event, as [`Info::default_action`] has it.
-    pub fn default_of<M>(info: &Info<'_, M>) -> Self {
+    pub fn default_action<M>(info: &Info<'_, M>) -> Self {
         match info.default_action() {
             Action::Stop(reason) | Action::SendAndStop(_, reason) => Self::Stop(reason),
             Action::Continue | Action::Send(_) => Self::Continue,

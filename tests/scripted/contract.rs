@@ -176,7 +176,7 @@ impl TypedHandler<Words> for Counter {
     ) -> TypedAction<(&'a str, usize)> {
         match info {
             Info::Message(text) => TypedAction::Send((text, 0)),
-            other => TypedAction::default_of(&other),
+            other => TypedAction::default_action(&other),
         }
     }
 }
