@@ -3,8 +3,12 @@
 //! What can fail, fails at once on the caller's thread. The rest goes to the reactor as a command.
 //! The start of a listener is in [`start`](crate::start).
 
+mod every;
+mod intake;
+
 use std::fmt;
 
+pub use self::every::Every;
 use crate::directory::{Command, Shared};
 use crate::drain::Drain;
 use crate::endpoint::Endpoint;
@@ -24,7 +28,10 @@ use crate::sync::Arc;
 ///
 /// - Listeners: [`start_listener`](Self::start_listener), [`stop_listener`](Self::stop_listener),
 ///   [`listeners`](Self::listeners).
-/// - One connection: [`close`](Self::close).
+/// - How many clients a listener takes: [`set_max_connections`](Self::set_max_connections),
+///   [`pause_accepting`](Self::pause_accepting), [`resume_accepting`](Self::resume_accepting).
+/// - One connection: [`close`](Self::close), [`adopt`](Self::adopt).
+/// - A timer of the reactor's own: [`every`](Self::every).
 /// - The end of the server: [`shutdown`](Self::shutdown), [`is_ready`](Self::is_ready).
 /// - Counters: [`stats`](Self::stats), [`loop_stats`](Self::loop_stats).
 ///

@@ -229,11 +229,11 @@ mod text;
 
 pub use drain::{Drain, Report, SlowConnection};
 pub use endpoint::{Endpoint, EndpointError, UnixName};
-pub use error::{Error, OptionsError};
+pub use error::{AdoptError, Error, OptionsError};
 pub use framing::{
     Decode, Framer, Framing, FramingProblem, LengthField, Lines, Output, Partial, Raw,
 };
-pub use handle::{Handle, ListenerHandle};
+pub use handle::{Every, Handle, ListenerHandle};
 pub use handler::{Accepted, Action, Context, Handler, Info, Packet};
 pub use identity::ConnectionId;
 pub use loop_metrics::{Histogram, LoopStats};

@@ -86,6 +86,9 @@ counters! {
     /// Connections accepted. If there are several shards, one of them accepts for all, and counts
     /// all connections here. The shard that serves a connection counts it in `open` and `made`.
     accepted,
+    /// Connections given to the listener by [`Handle::adopt`](crate::Handle::adopt). They are not
+    /// among the accepted ones. The shard that serves a connection counts it.
+    adopted,
     /// Connections that hold a slot now, lingering ones included.
     open,
     /// Connections whose handler got [`Info::EndOfInput`](crate::Info::EndOfInput), and has not been

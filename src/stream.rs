@@ -5,6 +5,7 @@ use std::net::Shutdown;
 
 use mio::net::TcpStream;
 use mio::{Interest, Token};
+use socket2::SockRef;
 
 use crate::endpoint::Endpoint;
 use crate::poller::Registry;
@@ -31,7 +32,9 @@ impl Stream for TcpStream {
     }
 
     fn local_addr(&self) -> io::Result<Endpoint> {
-        Self::local_addr(self).map(Endpoint::Inet)
+        // The socket of a Unix stream that was adopted has this type as well.
+        let addr = SockRef::from(self).local_addr()?;
+        Endpoint::from_kernel(&addr).ok_or_else(|| ErrorKind::Unsupported.into())
     }
 
     fn take_error(&self) -> io::Result<Option<io::Error>> {
