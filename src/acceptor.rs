@@ -26,8 +26,9 @@ pub(crate) trait Acceptor {
 
     /// Accepts the next connection, and sets its socket's options from `options`.
     fn accept(&mut self, options: &ListenerOptions) -> io::Result<(Self::Stream, Endpoint)>;
-    /// Sets the options of a connection that a handle gave to the listener, from `options`.
-    fn adjust(stream: &Self::Stream, options: &ListenerOptions);
+    /// Sets the options of a connection that a handle gave to the listener, from `options`. Simulated
+    /// streams have none.
+    fn adjust(_: &Self::Stream, _: &ListenerOptions) {}
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()>;
     /// Makes the kernel announce the socket again if a connection still waits, even if no new
     /// connection has arrived.
@@ -259,7 +260,7 @@ mod tests {
     /// The server's socket of a connection to a listener with these options.
     fn accepted(options: &ListenerOptions) -> TcpStream {
         let (mut listener, addr) = listen("test", options).unwrap();
-        let _client = std::net::TcpStream::connect(addr).unwrap();
+        let _client = net::TcpStream::connect(addr).unwrap();
         loop {
             match Acceptor::accept(&mut listener, options) {
                 Ok((socket, _)) => return socket,
@@ -274,7 +275,7 @@ mod tests {
     #[test]
     fn accepted_sockets_have_the_options_of_their_listener() {
         let given = || {
-            let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let socket = net::TcpListener::bind("127.0.0.1:0").unwrap();
             ListenerOptions::from_std(socket)
         };
         for options in [ListenerOptions::port(0), given()] {
@@ -313,7 +314,7 @@ mod tests {
     /// the server's sockets.
     #[test]
     fn a_linger_time_of_another_holder_is_not_inherited() {
-        let kept = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let kept = net::TcpListener::bind("127.0.0.1:0").unwrap();
         let linger = Some(Duration::from_secs(60));
         SockRef::from(&kept).set_linger(linger).unwrap();
         let options = ListenerOptions::from_std(kept.try_clone().unwrap());

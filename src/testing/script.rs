@@ -372,8 +372,6 @@ impl Acceptor for ScriptedAcceptor {
         Ok((ScriptedStream(script), peer_addr))
     }
 
-    fn adjust(_: &ScriptedStream, _: &ListenerOptions) {}
-
     fn register(&mut self, _: &Registry, token: Token) -> io::Result<()> {
         let mut door = self.0.borrow_mut();
         door.token = Some(token);
