@@ -257,6 +257,11 @@ impl LoopState {
         now.0 - self.began.0
     }
 
+    /// When this turn began.
+    pub(crate) fn began(&self) -> Nanos {
+        self.began
+    }
+
     pub(crate) fn nanos(&self) -> Nanos {
         self.now
     }

@@ -370,7 +370,6 @@ impl Reactor {
         if took > self.state.options.slow_turn {
             self.say_slow(took);
         }
-        self.timers.took = Duration::ZERO;
     }
 
     /// Checks what must hold between two phases. Debug builds call it after each phase.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use slab::Slab;
 
 use super::Reactor;
+use crate::clock::Nanos;
 use crate::error::Error;
 use crate::guard::caught;
 use crate::handle::Every;
@@ -18,8 +19,8 @@ use crate::wheel::{Tick, TimerKey};
 #[derive(Default)]
 pub(super) struct Timers {
     list: Slab<Periodic>,
-    /// How long their calls took in this turn.
-    pub(super) took: Duration,
+    /// The turn of the latest call, by its beginning, and how long the calls took in it.
+    took: Option<(Nanos, Duration)>,
 }
 
 /// One timer.
@@ -36,6 +37,11 @@ struct Periodic {
 }
 
 impl Timers {
+    /// How long their calls took in the turn that began at `turn`.
+    pub(super) fn took_in(&self, turn: Nanos) -> Duration {
+        self.took.filter(|(when, _)| *when == turn).map_or(Duration::ZERO, |(_, took)| took)
+    }
+
     pub(super) fn moved(&mut self, index: u32, entry: TimerKey) {
         if let Some(timer) = self.list.get_mut(index as usize) {
             timer.entry = entry;
@@ -144,7 +150,9 @@ impl Reactor {
         timer.entry = self.state.wheel.arm(timer.next, Timer::Every { index });
         let from = self.state.present();
         let called = caught(|| (timer.call)());
-        self.timers.took += from.elapsed_at(self.state.present());
+        let turn = self.state.began();
+        let took = self.timers.took_in(turn) + from.elapsed_at(self.state.present());
+        self.timers.took = Some((turn, took));
         // No listener is charged with this time.
         self.state.attribute_time();
         if let Err(text) = called {

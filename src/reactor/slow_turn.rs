@@ -13,7 +13,7 @@ impl Reactor {
             return;
         }
         let slow = self.state.options.slow_turn;
-        if self.timers.took > took / 2 {
+        if self.timers.took_in(self.state.began()) > took / 2 {
             say!(
                 Warn,
                 "reactor: a turn took {took:?}, most of it in calls of `every`: slow_turn is \
