@@ -33,12 +33,13 @@ use crate::text::Line;
 /// By what returns it:
 ///
 /// - Making a reactor: [`ReactorOptions`](Self::ReactorOptions), [`Poll`](Self::Poll).
-/// - Starting a listener, or changing its limit: [`Options`](Self::Options), [`BadName`](Self::BadName),
+/// - Starting a listener: [`Options`](Self::Options), [`BadName`](Self::BadName),
 ///   [`DuplicateName`](Self::DuplicateName), [`AddressInUse`](Self::AddressInUse),
 ///   [`Permission`](Self::Permission), [`NotLocal`](Self::NotLocal), [`Listen`](Self::Listen),
 ///   [`TooManyListeners`](Self::TooManyListeners).
 /// - Running a reactor or shards: [`Accept`](Self::Accept), [`Poll`](Self::Poll),
 ///   [`Shard`](Self::Shard).
+/// - Changing the limit of a listener: [`Options`](Self::Options).
 /// - Adopting a connection: [`Adopt`](Self::Adopt), [`Full`](Self::Full), in an [`AdoptError`].
 /// - Starting a timer: [`ZeroPeriod`](Self::ZeroPeriod).
 /// - Any other call of a handle: [`UnknownName`](Self::UnknownName), [`Gone`](Self::Gone).

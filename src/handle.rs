@@ -3,12 +3,11 @@
 //! What can fail, fails at once on the caller's thread. The rest goes to the reactor as a command.
 //! The start of a listener is in [`start`](crate::start).
 
-mod every;
 mod intake;
+mod timers;
 
 use std::fmt;
 
-pub use self::every::Every;
 use crate::directory::{Command, Shared};
 use crate::drain::Drain;
 use crate::endpoint::Endpoint;
@@ -185,8 +184,8 @@ impl Handle {
     }
 }
 
-/// A listener that was started: its address, its state, its counters, and broadcasts to all of its
-/// connections.
+/// A listener that was started: its address, its state, its limit, its counters, and broadcasts to
+/// all of its connections.
 ///
 /// [`Reactor::start_listener`](crate::Reactor::start_listener) returns it. It can be cloned and
 /// sent to other threads. A drop of it does not stop the listener. It stays the handle of this one

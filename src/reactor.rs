@@ -15,6 +15,7 @@ mod probe;
 mod shutdown;
 mod slow_turn;
 mod stage;
+mod timers;
 mod trim;
 
 use std::fmt;
@@ -24,8 +25,8 @@ use std::time::Duration;
 
 use slab::Slab;
 
-use self::every::Timers;
 use self::stage::Shutdown;
+use self::timers::Timers;
 use crate::acceptor::Acceptor;
 use crate::clock::Nanos;
 use crate::directory::Inbox;

@@ -133,7 +133,9 @@ counters! {
     /// handler.
     register_errors,
     /// Panics of your code: in callbacks and factories, in clones of messages, and in drops of
-    /// messages, framers and owners of shared bytes.
+    /// messages, framers and owners of shared bytes. Those in calls of
+    /// [`every`](crate::Handle::every) belong to no listener: only
+    /// [`Handle::stats`](crate::Handle::stats) counts them.
     panics,
     /// Turns in which the accept budget was used up.
     accept_budget_hits,

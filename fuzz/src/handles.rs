@@ -201,6 +201,13 @@ impl View {
             Call::Wait(which) => {
                 self.drains[which].wait().map_or_else(error, |report| Told::Report(Some(report)))
             }
+            _ => self.change(call),
+        }
+    }
+
+    /// The calls that change how many clients a listener takes, and those about timers.
+    fn change(&self, call: Call) -> Told {
+        match call {
             Call::Change(name, change) => {
                 let (handle, name) = (&self.handle, NAMES[name]);
                 let changed = match change {
@@ -243,6 +250,7 @@ impl View {
                 drop(timer.lock().unwrap_or_else(PoisonError::into_inner).take());
                 Told::Done
             }
+            other => panic!("{other:?} is another call"),
         }
     }
 }
@@ -464,6 +472,14 @@ impl Node {
             (Call::Wait(which), Told::Gone) => {
                 assert_eq!((Of::Nothing, None), self.drains[which], "{call:?}");
             }
+            (call, told) => self.expect_changed(call, told),
+        }
+    }
+
+    /// The same for the calls of [`View::change`].
+    fn expect_changed(&mut self, call: Call, told: Told) {
+        let alive = self.is_alive();
+        match (call, told) {
             (Call::Change(name, change), told) => {
                 self.expect_change(self.current(name), change, told);
             }
@@ -630,13 +646,13 @@ impl Node {
     }
 
     /// Time passes.
-    fn advance(&mut self, millis: u32) {
+    fn advance(&mut self, periods: u32) {
         self.settle();
         let Some(first) = self.peers.first() else { return };
-        first.advance(PERIOD * millis);
+        first.advance(PERIOD * periods);
         if self.is_alive() {
             for timer in self.timers.iter_mut().filter(|timer| timer.lives) {
-                timer.expected += millis;
+                timer.expected += periods;
             }
         }
         self.check();
@@ -916,7 +932,7 @@ pub fn handles(data: &[u8]) {
         node.view.foreign = foreign;
         match choices.below(18) {
             0 | 1 => node.settle(),
-            16 | 17 => node.advance(choices.below(20) as u32),
+            16 | 17 => node.advance(u32::try_from(choices.below(20)).unwrap_or_default()),
             2 => node.connect(&mut ids),
             3 => {
                 let which = choices.below(CONNECTIONS_MAX);

@@ -319,3 +319,51 @@ impl<M> ListenerHandle<M> {
         self.reactor.hand_over(&self.name, Some(&self.status), fd)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::directory::{Inbox, Shared};
+    use crate::mailbox::Notifier;
+    use crate::options::ListenerOptions;
+
+    type Change = fn(&Handle, &str) -> Result<(), Error>;
+
+    /// Goal: a reactor that sleeps learns of a new limit and of the end of a pause at once. Method: two
+    /// reactors that sleep, each with the accepting part of one listener; wake-ups are counted.
+    #[test]
+    fn a_change_wakes_the_part_that_accepts() {
+        let woken = [(); 2].map(|()| Arc::new(AtomicUsize::new(0)));
+        let ends = woken.each_ref().map(|woken| {
+            let woken = Arc::clone(woken);
+            Inbox::new(Notifier::new(move || {
+                woken.fetch_add(1, Ordering::SeqCst);
+            }))
+        });
+        let handle = Handle { shared: Arc::new(Shared::new(ends.into())) };
+        let listeners = ["first", "second"].map(|name| {
+            let prepared = handle.prepare_tcp::<()>(name, ListenerOptions::port(0)).unwrap();
+            handle.shared.publish(&prepared.handle.status, prepared.handle.local_addr());
+            prepared
+        });
+        let changes: [Change; 3] = [
+            |handle, name| handle.set_max_connections(name, 7),
+            Handle::pause_accepting,
+            Handle::resume_accepting,
+        ];
+        for change in changes {
+            for (at, listener) in listeners.iter().enumerate() {
+                for inbox in &handle.shared.inboxes {
+                    inbox.notifier.take();
+                    assert!(inbox.notifier.prepare_to_sleep());
+                }
+                change(&handle, listener.handle.name()).unwrap();
+                let found = woken.each_ref().map(|woken| woken.swap(0, Ordering::SeqCst));
+                assert_eq!(found, [usize::from(at == 0), usize::from(at == 1)]);
+            }
+        }
+        assert_eq!(listeners[0].handle.max_connections(), 7);
+    }
+}

@@ -1,10 +1,10 @@
 //! The way of a connection from the listening socket to a handler in a slot, and the reactions to
 //! errors of `accept`.
 //!
-//! A connection takes five steps:
+//! A connection takes five steps. One that a handle gives to the listener begins at the third:
 //! - [`accept_some`](Listener::accept_some) takes it from the socket.
 //! - [`assign`](Listener::assign) finds the shard that has the fewest connections.
-//! - [`take_arrivals`](Listener::take_arrivals) receives it on another shard.
+//! - [`take_arrivals`](Listener::take_arrivals) receives it on the shard where it lives.
 //! - [`admit`](Listener::admit) gives it a slot and registers it for events.
 //! - [`open`](Listener::open) gives it its handler.
 

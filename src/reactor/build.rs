@@ -7,7 +7,7 @@ use mio::{Poll, Waker};
 use slab::Slab;
 
 use super::Reactor;
-use super::every::Timers;
+use super::timers::Timers;
 use crate::clock::{Clock, Nanos};
 use crate::directory::{Inbox, Shared};
 use crate::error::Error;

@@ -108,6 +108,8 @@ fn the_two_pauses_do_not_end_each_other() {
     first.fail_next_accept(ErrorKind::OutOfMemory);
     let next = first.connect();
     handle.pause_accepting(NAME).unwrap();
+    first.advance(secs(1));
+    assert!(!next.is_accepted());
     other.peer_closes();
     first.advance(secs(10));
     assert!(!next.is_accepted());
