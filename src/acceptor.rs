@@ -1,16 +1,19 @@
 //! The listening socket: how it is opened, and what its errors mean.
 
+mod descriptor;
 mod inherited;
 
 use std::io::{self, ErrorKind};
+use std::net;
+use std::os::fd::{AsFd, OwnedFd};
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Token};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
+use self::descriptor::{Descriptor, TCP, UNIX};
 use self::inherited::Probe;
-
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, UnixName};
 use crate::error::Error;
 use crate::logging::say;
 use crate::options::{ListenerOptions, Origin};
@@ -23,6 +26,9 @@ pub(crate) trait Acceptor {
 
     /// Accepts the next connection, and sets its socket's options from `options`.
     fn accept(&mut self, options: &ListenerOptions) -> io::Result<(Self::Stream, Endpoint)>;
+    /// Sets the options of a connection that a handle gave to the listener, from `options`. Simulated
+    /// streams have none.
+    fn adjust(_: &Self::Stream, _: &ListenerOptions) {}
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()>;
     /// Makes the kernel announce the socket again if a connection still waits, even if no new
     /// connection has arrived.
@@ -59,6 +65,16 @@ impl Acceptor for ListeningSocket {
             drop(configure(&SockRef::from(&stream), options));
         }
         Ok((stream, Endpoint::Inet(peer_addr)))
+    }
+
+    fn adjust(stream: &TcpStream, options: &ListenerOptions) {
+        let socket = SockRef::from(stream);
+        // A linger time would make `close` block the reactor. An error means that the stream is
+        // broken already.
+        let _ = socket.set_linger(None);
+        // A Unix stream has none of these options. For TCP, the start of the listener has warned of
+        // what the system refuses.
+        drop(configure(&socket, options));
     }
 
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
@@ -156,7 +172,7 @@ pub(crate) fn listen(
             }
         }),
         Origin::Inherited(listener) => inherit(listener, options, warn)
-            .map_err(|source| Error::Listen { name, addr: inherited::endpoint(listener), source }),
+            .map_err(|source| Error::Listen { name, addr: bound(listener), source }),
     }
 }
 
@@ -181,7 +197,7 @@ fn bind(
 }
 
 fn inherit(
-    listener: &std::net::TcpListener,
+    listener: &net::TcpListener,
     options: &ListenerOptions,
     warn: impl Fn(Vec<String>),
 ) -> io::Result<(ListeningSocket, Endpoint)> {
@@ -192,6 +208,32 @@ fn inherit(
     warn(configure(&SockRef::from(&listener), options));
     let addr = Endpoint::Inet(listener.local_addr()?);
     Ok((ListeningSocket { socket: TcpListener::from_std(listener), inherited }, addr))
+}
+
+/// The address that a socket is bound to. `None` if its kind has no address, or if it has none.
+fn bound(listener: &net::TcpListener) -> Option<Endpoint> {
+    let addr = SockRef::from(listener).local_addr().ok()?;
+    Endpoint::from_kernel(&addr).filter(|addr| *addr != Endpoint::Unix(UnixName::unnamed()))
+}
+
+/// Returns the peer of a connected stream socket. For any other descriptor, an error says what it is.
+/// Changes nothing about it.
+pub(crate) fn check_stream(fd: &OwnedFd) -> io::Result<Endpoint> {
+    match Descriptor::of(fd.as_fd())? {
+        Descriptor::Connected(TCP | UNIX) => {}
+        what => {
+            let text = format!("the descriptor is {what}, not a connected stream socket");
+            return Err(io::Error::new(ErrorKind::InvalidInput, text));
+        }
+    }
+    let peer_addr = SockRef::from(fd).peer_addr()?;
+    Endpoint::from_kernel(&peer_addr).ok_or_else(|| ErrorKind::Unsupported.into())
+}
+
+/// The stream of a descriptor that [`check_stream`] accepts.
+pub(crate) fn stream(fd: OwnedFd) -> TcpStream {
+    // A Unix stream has the same calls, so it takes the same type.
+    TcpStream::from_std(net::TcpStream::from(fd))
 }
 
 /// Sets options that a socket can do without. Returns a warning for each one that the system refuses.
@@ -218,7 +260,7 @@ mod tests {
     /// The server's socket of a connection to a listener with these options.
     fn accepted(options: &ListenerOptions) -> TcpStream {
         let (mut listener, addr) = listen("test", options).unwrap();
-        let _client = std::net::TcpStream::connect(addr).unwrap();
+        let _client = net::TcpStream::connect(addr).unwrap();
         loop {
             match Acceptor::accept(&mut listener, options) {
                 Ok((socket, _)) => return socket,
@@ -233,7 +275,7 @@ mod tests {
     #[test]
     fn accepted_sockets_have_the_options_of_their_listener() {
         let given = || {
-            let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let socket = net::TcpListener::bind("127.0.0.1:0").unwrap();
             ListenerOptions::from_std(socket)
         };
         for options in [ListenerOptions::port(0), given()] {
@@ -272,7 +314,7 @@ mod tests {
     /// the server's sockets.
     #[test]
     fn a_linger_time_of_another_holder_is_not_inherited() {
-        let kept = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let kept = net::TcpListener::bind("127.0.0.1:0").unwrap();
         let linger = Some(Duration::from_secs(60));
         SockRef::from(&kept).set_linger(linger).unwrap();
         let options = ListenerOptions::from_std(kept.try_clone().unwrap());

@@ -2,27 +2,68 @@
 //! one listener share.
 //!
 //! A listener has a part on every shard, and one part accepts. That part hands each connection to
-//! the part with the fewest connections, which may be itself. The count is exact: only the
-//! accepting part adds to it, before the hand-over. Each part subtracts when one of its slots
-//! becomes free.
+//! the part with the fewest connections, which may be itself. Any thread may hand over a connection
+//! as well: [`adopt`](Admission::adopt).
+//!
+//! The count is exact. A place is [reserved](Admission::reserve) before a connection is accepted or
+//! adopted. It is free again when nothing came of it, or when the slot of the connection becomes
+//! free.
 
+use std::collections::VecDeque;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use crate::acceptor::Acceptor;
 use crate::endpoint::Endpoint;
 use crate::mailbox::Notifier;
-use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex};
+use crate::status::Status;
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, MutexGuard};
 
 /// One shard's part, as the others see it.
 #[derive(Debug)]
 struct Part<S> {
     /// The number of connections that were handed to it and have not ended.
     open: AtomicUsize,
-    /// Connections that were handed over, and that the part has not taken yet.
-    arrivals: Mutex<Vec<(S, Endpoint)>>,
+    arrivals: Mutex<Arrivals<S>>,
+    /// There are arrivals. It changes under their lock.
     has_arrivals: AtomicBool,
     notifier: Arc<Notifier>,
+}
+
+/// Connections that were handed over, and that the part has not taken yet.
+#[derive(Debug)]
+struct Arrivals<S> {
+    queue: VecDeque<Arrival<S>>,
+    /// No more connections arrive.
+    closed: bool,
+}
+
+/// A connection that was handed over.
+#[derive(Debug)]
+pub(crate) struct Arrival<S> {
+    pub(crate) stream: S,
+    pub(crate) peer_addr: Endpoint,
+    /// A handle gave it to the listener, which did not accept it itself.
+    pub(crate) adopted: bool,
+}
+
+impl<S> Part<S> {
+    fn arrivals(&self) -> MutexGuard<'_, Arrivals<S>> {
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands a connection over. If the listener is closed, the connection comes back.
+    fn hand_over(&self, arrival: Arrival<S>) -> Result<(), Arrival<S>> {
+        let mut arrivals = self.arrivals();
+        if arrivals.closed {
+            return Err(arrival);
+        }
+        arrivals.queue.push_back(arrival);
+        self.has_arrivals.store(true, Ordering::SeqCst);
+        drop(arrivals);
+        self.notifier.notify();
+        Ok(())
+    }
 }
 
 /// See the module's documentation.
@@ -31,7 +72,10 @@ pub(crate) struct Admission<S> {
     parts: Vec<Part<S>>,
     /// The part that accepts.
     acceptor: usize,
-    max_connections: usize,
+    /// Places that are reserved or taken.
+    places: AtomicUsize,
+    /// It has the limit on connections.
+    status: Arc<Status>,
     /// The acceptor has found the limit reached, and waits to be notified when a connection ends.
     full: AtomicBool,
     /// No connection is handed over any more.
@@ -42,19 +86,19 @@ impl<S> Admission<S> {
     /// One part for each notifier.
     pub(crate) fn new(
         notifiers: impl IntoIterator<Item = Arc<Notifier>>,
-        acceptor: usize,
-        max_connections: usize,
+        status: Arc<Status>,
     ) -> Self {
         let part = |notifier| Part {
             open: AtomicUsize::new(0),
-            arrivals: Mutex::default(),
+            arrivals: Mutex::new(Arrivals { queue: VecDeque::new(), closed: false }),
             has_arrivals: AtomicBool::new(false),
             notifier,
         };
         Self {
             parts: notifiers.into_iter().map(part).collect(),
-            acceptor,
-            max_connections,
+            acceptor: status.acceptor(),
+            places: AtomicUsize::new(0),
+            status,
             full: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         }
@@ -71,18 +115,37 @@ impl<S> Admission<S> {
     /// that ends first lowers the count, then reads `full`. So at least one of them sees the
     /// other's change.
     pub(crate) fn has_room(&self) -> bool {
-        if self.open() < self.max_connections {
+        if self.is_below_limit() {
             return true;
         }
         self.full.swap(true, Ordering::SeqCst);
-        self.open() < self.max_connections
+        self.is_below_limit()
     }
 
-    fn open(&self) -> usize {
-        self.parts.iter().map(|part| part.open.load(Ordering::SeqCst)).sum()
+    fn is_below_limit(&self) -> bool {
+        self.places.load(Ordering::SeqCst) < self.status.max_connections()
     }
 
-    /// Adds a connection to the count. Returns the part that gets it: the one with the fewest.
+    /// Takes a place for a connection that comes next. Returns false if there is none.
+    ///
+    /// The limit may be lowered at any time. Then there are more connections than it allows, until
+    /// enough of them have ended.
+    pub(crate) fn reserve(&self) -> bool {
+        let max = self.status.max_connections();
+        let add = |places| (places < max).then_some(places + 1);
+        self.places.fetch_update(Ordering::SeqCst, Ordering::SeqCst, add).is_ok()
+    }
+
+    /// Gives a reserved place back, because no connection came. Any thread may call it, so it
+    /// notifies the acceptor if that waits.
+    pub(crate) fn give_back(&self) {
+        self.places.fetch_sub(1, Ordering::SeqCst);
+        if self.full.swap(false, Ordering::SeqCst) {
+            self.parts[self.acceptor].notifier.notify();
+        }
+    }
+
+    /// Gives a connection its reserved place. Returns the part that gets it: the one with the fewest.
     pub(crate) fn enter(&self) -> usize {
         let fewest = self
             .parts
@@ -97,19 +160,27 @@ impl<S> Admission<S> {
     /// Subtracts a connection of `shard` from the count.
     pub(crate) fn leave(&self, shard: usize) {
         self.parts[shard].open.fetch_sub(1, Ordering::SeqCst);
+        self.places.fetch_sub(1, Ordering::SeqCst);
         if shard != self.acceptor && self.full.swap(false, Ordering::SeqCst) {
             self.parts[self.acceptor].notifier.notify();
         }
     }
 
-    /// Hands a connection to another shard. The connection is in the count already.
+    /// Hands an accepted connection to another shard. The connection is in the count already.
     pub(crate) fn hand_over(&self, shard: usize, stream: S, peer_addr: Endpoint) {
-        let part = &self.parts[shard];
-        let mut arrivals = part.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
-        arrivals.push((stream, peer_addr));
-        drop(arrivals);
-        part.has_arrivals.store(true, Ordering::SeqCst);
-        part.notifier.notify();
+        // Only the acceptor closes the listener, so this does not fail.
+        let _ = self.parts[shard].hand_over(Arrival { stream, peer_addr, adopted: false });
+    }
+
+    /// Hands over a connection that a handle gives to the listener, on any thread. A place is
+    /// reserved for it. If the listener is closed, the connection comes back, and the place is free
+    /// again.
+    pub(crate) fn adopt(&self, stream: S, peer_addr: Endpoint) -> Result<(), S> {
+        let shard = self.enter();
+        self.parts[shard].hand_over(Arrival { stream, peer_addr, adopted: true }).map_err(|back| {
+            self.leave(shard);
+            back.stream
+        })
     }
 
     /// Whether connections were handed to `shard` that it has not taken.
@@ -123,21 +194,31 @@ impl<S> Admission<S> {
         self.has_arrivals(shard) || self.is_closed()
     }
 
-    /// Takes the connections that were handed to `shard` since the last call.
-    pub(crate) fn arrivals(&self, shard: usize) -> Vec<(S, Endpoint)> {
+    /// Takes the oldest connection that was handed to `shard`.
+    pub(crate) fn next_arrival(&self, shard: usize) -> Option<Arrival<S>> {
         let part = &self.parts[shard];
-        // The flag is read in every turn and seldom set, and a load is cheaper than a swap.
-        if !part.has_arrivals.load(Ordering::Relaxed)
-            || !part.has_arrivals.swap(false, Ordering::SeqCst)
-        {
-            return Vec::new();
+        // The flag is read in every turn and seldom set, and a load is cheaper than a lock.
+        if !part.has_arrivals.load(Ordering::Relaxed) {
+            return None;
         }
-        std::mem::take(&mut *part.arrivals.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut arrivals = part.arrivals();
+        let next = arrivals.queue.pop_front();
+        if arrivals.queue.is_empty() {
+            // The memory of a burst goes back.
+            arrivals.queue = VecDeque::new();
+            part.has_arrivals.store(false, Ordering::SeqCst);
+        }
+        next
     }
 
     /// Records that the listening socket is closed: no connection is handed over after this. Every
     /// part is notified, and drains.
     pub(crate) fn close(&self) {
+        // This comes first. Each connection that another thread hands over is now there, or comes
+        // back to that thread.
+        for part in &self.parts {
+            part.arrivals().closed = true;
+        }
         if self.closed.swap(true, Ordering::SeqCst) {
             return;
         }

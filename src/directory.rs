@@ -7,7 +7,11 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use mio::net::TcpStream;
+
+use crate::admission::Admission;
 use crate::drain::{DrainPart, FinalReport, Threads};
 use crate::endpoint::Endpoint;
 use crate::error::Error;
@@ -17,7 +21,7 @@ use crate::loop_metrics::LoopMetrics;
 use crate::mailbox::Notifier;
 use crate::phases::AnyListener;
 use crate::stats::Stats;
-use crate::status::Status;
+use crate::status::{ListenerState, Status};
 use crate::sync::Arc;
 use crate::token::MAX_LISTENERS;
 
@@ -42,6 +46,10 @@ pub(crate) enum Command {
     Abort,
     /// End one connection.
     Close(ConnectionId),
+    /// Call `call` once in each `period`, until `ended` is true.
+    StartTimer { id: u64, period: Duration, call: Box<dyn FnMut() + Send>, ended: Arc<AtomicBool> },
+    /// Free the timer with this id.
+    EndTimer { id: u64 },
 }
 
 impl fmt::Debug for Command {
@@ -54,6 +62,8 @@ impl fmt::Debug for Command {
             Self::BeginShutdown => f.write_str("BeginShutdown"),
             Self::Abort => f.write_str("Abort"),
             Self::Close(id) => write!(f, "Close({id})"),
+            Self::StartTimer { id, period, .. } => write!(f, "StartTimer({id}, {period:?})"),
+            Self::EndTimer { id } => write!(f, "EndTimer({id})"),
         }
     }
 }
@@ -78,17 +88,22 @@ pub(crate) struct Inbox {
     pub(crate) metrics: Arc<LoopMetrics>,
 }
 
+/// A listener that takes clients, and where connections are handed to it.
+pub(crate) type Running = (Arc<Status>, Option<Arc<Admission<TcpStream>>>);
+
 /// The listeners, by name.
 #[derive(Debug, Default)]
 struct Directory {
     entries: HashMap<Arc<str>, Entry>,
-    /// Counters of listeners that have ended.
+    /// Counters of listeners that have ended, and of what belongs to no listener.
     retired: Stats,
 }
 
 #[derive(Debug)]
 struct Entry {
     status: Arc<Status>,
+    /// Where a connection is handed to the listener. `None` if its streams are simulated.
+    admission: Option<Arc<Admission<TcpStream>>>,
     /// `None` while the listener is being started: until it has started, other callers do not see
     /// it.
     addr: Option<Endpoint>,
@@ -195,7 +210,7 @@ impl Shared {
         self.inboxes.iter().for_each(Inbox::set_gone);
     }
 
-    pub(crate) fn reserve(&self, name: &str) -> Result<Arc<Status>, Error> {
+    pub(crate) fn reserve(&self, name: &str, max_connections: usize) -> Result<Arc<Status>, Error> {
         let parts = self.inboxes.len();
         let mut directory = lock(&self.directory);
         if directory.entries.contains_key(name) {
@@ -206,8 +221,9 @@ impl Shared {
         }
         let acceptor = directory.entries.len() % parts;
         let name: Arc<str> = name.into();
-        let status = Arc::new(Status::new(Arc::clone(&name), acceptor, parts));
-        let entry = Entry { status: Arc::clone(&status), addr: None, stopping: false };
+        let status = Arc::new(Status::new(Arc::clone(&name), acceptor, parts, max_connections));
+        let entry =
+            Entry { status: Arc::clone(&status), admission: None, addr: None, stopping: false };
         directory.entries.insert(name, entry);
         Ok(status)
     }
@@ -227,6 +243,25 @@ impl Shared {
         {
             entry.addr = Some(addr);
         }
+    }
+
+    /// Stores where connections are handed to the listener, which has a name and is not visible yet.
+    pub(crate) fn set_admission(&self, status: &Status, admission: Arc<Admission<TcpStream>>) {
+        if let Some(entry) = lock(&self.directory).entries.get_mut(status.name()) {
+            entry.admission = Some(admission);
+        }
+    }
+
+    /// The listener of this name. `None` if there is none, or if it drains. If `only` is given, a
+    /// later listener of the same name is another.
+    pub(crate) fn running(&self, name: &str, only: Option<&Arc<Status>>) -> Option<Running> {
+        let directory = lock(&self.directory);
+        let entry = directory.entries.get(name)?;
+        let is_another = only.is_some_and(|status| !Arc::ptr_eq(status, &entry.status));
+        if entry.addr.is_none() || is_another || entry.status.state() != ListenerState::Listening {
+            return None;
+        }
+        Some((Arc::clone(&entry.status), entry.admission.clone()))
     }
 
     /// Marks a listener as being stopped. Returns `None` if no listener of that name runs, or if it
@@ -265,6 +300,11 @@ impl Shared {
             stats.merge(&entry.status.stats());
         }
         stats
+    }
+
+    /// Counts a panic of the user's code that belongs to no listener.
+    pub(crate) fn count_panic(&self) {
+        lock(&self.directory).retired.panics += 1;
     }
 
     /// Every listener with its endpoint and its counters, in the order of their names.
@@ -312,7 +352,6 @@ impl Drop for NameGuard {
 mod tests {
     use std::sync::OnceLock;
     use std::thread;
-    use std::time::Duration;
 
     use super::*;
     use crate::drain::Drain;
@@ -322,9 +361,9 @@ mod tests {
     #[test]
     fn a_start_shows_only_its_own_listener() {
         let shared = Shared::new(vec![Inbox::new(Notifier::new(|| {}))]);
-        let ended = shared.reserve("name").unwrap();
+        let ended = shared.reserve("name", 1).unwrap();
         shared.release("name", &ended);
-        let starting = shared.reserve("name").unwrap();
+        let starting = shared.reserve("name", 1).unwrap();
         let addr = Endpoint::from(([127, 0, 0, 1], 7));
         shared.publish(&ended, addr.clone());
         assert!(shared.begin_stop("name", None).is_none(), "it has not started");

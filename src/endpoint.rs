@@ -10,6 +10,8 @@ use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use socket2::SockAddr;
+
 use crate::reason::debug_as_display;
 use crate::text::Line;
 
@@ -62,6 +64,15 @@ impl Endpoint {
             let text = format!("{self} is a Unix socket, and an IP address with a port is needed");
             io::Error::new(ErrorKind::InvalidInput, text)
         })
+    }
+
+    /// The endpoint that the kernel reports. `None` if it is of another kind.
+    pub(crate) fn from_kernel(addr: &SockAddr) -> Option<Self> {
+        if let Some(addr) = addr.as_socket() {
+            return Some(Self::Inet(addr));
+        }
+        let name = UnixName::from_parts(addr.as_pathname(), addr.as_abstract_namespace());
+        addr.is_unix().then_some(Self::Unix(name))
     }
 
     /// The IPv4 address of an IPv4 client of an IPv6 socket. Any other address stays as it is.

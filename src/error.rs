@@ -8,6 +8,7 @@
 //! | [`FrameError`] | a payload to be framed | that packet is refused |
 //! | [`SendError`] | one packet to be sent | no byte of it is queued |
 //! | [`MessageError`] | the mailbox | the sender gets the message back |
+//! | [`AdoptError`] | a descriptor, or the limit | the caller gets the descriptor back |
 //!
 //! `FrameError`, `SendError` and `MessageError` are in [`reason`](crate::reason). So is
 //! [`CloseReason`], which is not an error: `terminate` gets it as its argument.
@@ -17,7 +18,9 @@
 //! [`SendError`]: crate::SendError
 //! [`MessageError`]: crate::MessageError
 
+use std::fmt;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use crate::endpoint::Endpoint;
@@ -36,6 +39,9 @@ use crate::text::Line;
 ///   [`TooManyListeners`](Self::TooManyListeners).
 /// - Running a reactor or shards: [`Accept`](Self::Accept), [`Poll`](Self::Poll),
 ///   [`Shard`](Self::Shard).
+/// - Changing the limit of a listener: [`Options`](Self::Options).
+/// - Adopting a connection: [`Adopt`](Self::Adopt), [`Full`](Self::Full), in an [`AdoptError`].
+/// - Starting a timer: [`ZeroPeriod`](Self::ZeroPeriod).
 /// - Any other call of a handle: [`UnknownName`](Self::UnknownName), [`Gone`](Self::Gone).
 /// - Waiting for a drain: [`WouldDeadlock`](Self::WouldDeadlock), [`Gone`](Self::Gone).
 ///
@@ -108,7 +114,7 @@ pub enum Error {
     /// A listener of this name runs, or is still closing its socket.
     #[error("a listener named \"{0}\" exists already")]
     DuplicateName(String),
-    /// No listener of this name is running.
+    /// No listener of this name is running, or it is drained already.
     #[error("no listener is named \"{}\"", Line(.0))]
     UnknownName(String),
     /// The listening socket of a listener that had started failed.
@@ -121,6 +127,30 @@ pub enum Error {
         /// The system's error.
         source: io::Error,
     },
+    /// The descriptor cannot be adopted. [`Handle::adopt`](crate::Handle::adopt) takes connected
+    /// stream sockets only.
+    #[error("listener \"{}\": cannot adopt the descriptor: {source}", Line(.name))]
+    Adopt {
+        /// The listener's name.
+        name: String,
+        /// The system's error, or what the descriptor is.
+        source: io::Error,
+    },
+    /// The listener has as many connections as it may have, so it adopts none.
+    #[error(
+        "listener \"{}\": no connection is adopted: max_connections is {max}; wait until one ends, \
+         or raise max_connections",
+        Line(.name)
+    )]
+    Full {
+        /// The listener's name.
+        name: String,
+        /// The limit in force.
+        max: usize,
+    },
+    /// A timer was asked for whose period is zero.
+    #[error("the period of a timer is zero, and has to be more")]
+    ZeroPeriod,
     /// A part of the reactor itself (epoll or its waker) could not be made, or failed.
     #[error("cannot {what}: {source}")]
     Poll {
@@ -166,12 +196,43 @@ debug_as_display!(Error {
     DuplicateName(name),
     UnknownName(name),
     Accept { name, source },
+    Adopt { name, source },
+    Full { name, max },
+    ZeroPeriod,
     Poll { what, source },
     Gone,
     WouldDeadlock,
     TooManyListeners { name, max },
     Shard { shard, why },
 });
+
+/// Why a connection was not adopted. It gives the descriptor back.
+///
+/// `?` turns it into an [`Error`], and closes the descriptor.
+#[derive(thiserror::Error)]
+#[error("{error}")]
+pub struct AdoptError {
+    /// The reason: [`Error::Adopt`], [`Error::Full`], [`Error::UnknownName`] or [`Error::Gone`].
+    pub error: Error,
+    /// The descriptor, which is open.
+    pub fd: OwnedFd,
+}
+
+impl fmt::Debug for AdoptError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            return fmt::Display::fmt(self, f);
+        }
+        let Self { error, fd } = self;
+        f.debug_struct("AdoptError").field("error", error).field("fd", fd).finish()
+    }
+}
+
+impl From<AdoptError> for Error {
+    fn from(refused: AdoptError) -> Self {
+        refused.error
+    }
+}
 
 /// An error in the options: a value out of range, or two values that contradict each other.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]

@@ -3,6 +3,9 @@
 //! What can fail, fails at once on the caller's thread. The rest goes to the reactor as a command.
 //! The start of a listener is in [`start`](crate::start).
 
+mod intake;
+mod timers;
+
 use std::fmt;
 
 use crate::directory::{Command, Shared};
@@ -24,7 +27,10 @@ use crate::sync::Arc;
 ///
 /// - Listeners: [`start_listener`](Self::start_listener), [`stop_listener`](Self::stop_listener),
 ///   [`listeners`](Self::listeners).
-/// - One connection: [`close`](Self::close).
+/// - How many clients a listener takes: [`set_max_connections`](Self::set_max_connections),
+///   [`pause_accepting`](Self::pause_accepting), [`resume_accepting`](Self::resume_accepting).
+/// - One connection: [`close`](Self::close), [`adopt`](Self::adopt).
+/// - A timer of the reactor's own: [`every`](Self::every).
 /// - The end of the server: [`shutdown`](Self::shutdown), [`is_ready`](Self::is_ready).
 /// - Counters: [`stats`](Self::stats), [`loop_stats`](Self::loop_stats).
 ///
@@ -178,8 +184,8 @@ impl Handle {
     }
 }
 
-/// A listener that was started: its address, its state, its counters, and broadcasts to all of its
-/// connections.
+/// A listener that was started: its address, its state, its limit, its counters, and broadcasts to
+/// all of its connections.
 ///
 /// [`Reactor::start_listener`](crate::Reactor::start_listener) returns it. It can be cloned and
 /// sent to other threads. A drop of it does not stop the listener. It stays the handle of this one

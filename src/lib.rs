@@ -70,7 +70,7 @@
 //!
 //! # What it does not do
 //!
-//! - TLS, UDP, Unix sockets, or connections from a handler to other servers.
+//! - TLS, UDP, listening on Unix sockets, or connections from a handler to other servers.
 //! - Blocking work. All callbacks of a reactor run on one thread, one after the other. Hand long
 //!   work to threads of your own: pause reading, answer when the result comes back as a message,
 //!   then resume. The `offload` example does this.
@@ -104,8 +104,9 @@
 //! # Threads, and loops of your own
 //!
 //! A [`Reactor`] stays on the thread that made it. So do its handlers, which need not be `Send`. A
-//! [`Handle`] works from any thread and from callbacks: it starts and stops listeners, closes
-//! connections and reads counters. [`Reactor::run`] blocks until a shutdown is done. A program with
+//! [`Handle`] works from any thread and from callbacks: it starts and stops listeners, changes their
+//! limits, pauses them, gives them connections, closes connections, starts timers and reads
+//! counters. [`Reactor::run`] blocks until a shutdown is done. A program with
 //! an event loop of its own watches the reactor's [descriptor](std::os::fd::AsRawFd), asks
 //! [`Reactor::next_deadline`] how long it may wait, and calls [`Reactor::turn`]. The `own_loop`
 //! example does this.
@@ -132,6 +133,7 @@
 //!   peer_cx          what a peer borrows while it is worked on
 //!   listener_shared  what stays the same while a listener runs
 //!   handle           what other threads and callbacks may ask of a reactor
+//!   every            a timer of a reactor's own, as its owner holds it
 //!   directory        listeners by name, and the commands to each reactor
 //!   phases           what a reactor asks of a listener, one method per phase
 //!   loop_state       what all phases share: the time, the timers, the buffers
@@ -195,6 +197,7 @@ mod handler;
 mod peer_cx;
 mod listener_shared;
 mod handle;
+mod every;
 mod directory;
 mod phases;
 mod loop_state;
@@ -234,7 +237,8 @@ mod text;
 
 pub use drain::{Drain, Report, SlowConnection};
 pub use endpoint::{Endpoint, EndpointError, UnixName};
-pub use error::{Error, OptionsError};
+pub use error::{AdoptError, Error, OptionsError};
+pub use every::Every;
 pub use framing::{
     Decode, Framer, Framing, FramingProblem, LengthField, Lines, Output, Partial, Raw,
 };

@@ -326,7 +326,7 @@ impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
             Timer::Accept { .. } => {
                 self.accepting.pause = None;
             }
-            Timer::ShutdownDelay | Timer::Trim => {}
+            Timer::Every { .. } | Timer::ShutdownDelay | Timer::Trim => {}
             Timer::Drain { .. } => {
                 self.force_all();
                 self.draining.get_or_insert_default().deadline = None;
@@ -362,7 +362,7 @@ impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
             Timer::Drain { .. } => {
                 self.draining.get_or_insert_default().deadline = Some(entry);
             }
-            Timer::ShutdownDelay | Timer::Trim => {}
+            Timer::Every { .. } | Timer::ShutdownDelay | Timer::Trim => {}
         }
     }
 

@@ -28,6 +28,8 @@ pub(crate) enum Timer {
     Accept { listener: u16 },
     /// A listener's drain deadline.
     Drain { listener: u16 },
+    /// A timer of the reactor's own.
+    Every { index: u32 },
     /// The `shutdown_delay` is over: the listening sockets close.
     ShutdownDelay,
     /// Memory that was not needed lately goes back to the system.
@@ -257,6 +259,11 @@ impl LoopState {
         let now = self.clock.now();
         self.time.end_turn(now);
         now.0 - self.began.0
+    }
+
+    /// When this turn began.
+    pub(crate) fn began(&self) -> Nanos {
+        self.began
     }
 
     pub(crate) fn nanos(&self) -> Nanos {

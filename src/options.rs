@@ -9,6 +9,7 @@ mod reactor;
 mod check;
 
 pub use check::{Findings, OptionsWarning};
+pub(crate) use check::{connections_error, connections_warning};
 pub use listener::ListenerOptions;
 pub(crate) use listener::Origin;
 pub use reactor::ReactorOptions;

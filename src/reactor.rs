@@ -10,9 +10,12 @@
 
 pub(crate) mod build;
 mod commands;
+mod every;
 mod probe;
 mod shutdown;
+mod slow_turn;
 mod stage;
+mod timers;
 mod trim;
 
 use std::fmt;
@@ -23,6 +26,7 @@ use std::time::Duration;
 use slab::Slab;
 
 use self::stage::Shutdown;
+use self::timers::Timers;
 use crate::acceptor::Acceptor;
 use crate::clock::Nanos;
 use crate::directory::Inbox;
@@ -31,7 +35,7 @@ use crate::error::Error;
 use crate::guard::guarded;
 use crate::handle::{Handle, ListenerHandle};
 use crate::handler::{Accepted, Handler, IntoHandler};
-use crate::logging::{Cause, LogGate, SLOW_TURN_CURE, say};
+use crate::logging::{LogGate, say};
 use crate::loop_state::{LoopState, Timer};
 use crate::options::ListenerOptions;
 use crate::phases::AnyListener;
@@ -85,6 +89,7 @@ impl ListenerSlot {
 /// - Run until a shutdown: [`run`](Self::run).
 /// - Run inside a loop of your own: [`turn`](Self::turn), [`next_deadline`](Self::next_deadline),
 ///   [`is_stopped`](Self::is_stopped), and the [descriptor](#method.as_raw_fd).
+/// - Call a closure again and again: [`every`](Self::every).
 /// - Control from other threads and from callbacks: [`handle`](Self::handle).
 ///
 /// A reactor is neither `Send` nor `Sync`: it stays on the thread that made it. To use several
@@ -102,6 +107,8 @@ pub struct Reactor {
     state: LoopState,
     handle: Handle,
     shutdown: Option<Shutdown>,
+    /// What [`every`](Self::every) calls.
+    timers: Timers,
     gate: LogGate,
     stopped: bool,
 }
@@ -317,6 +324,7 @@ impl Reactor {
                         entry.took += self.state.attribute_time();
                     }
                 }
+                Timer::Every { index } => self.call_timer(index),
                 Timer::ShutdownDelay => self.delay_is_over(),
                 Timer::Trim => self.trim(),
             }
@@ -358,24 +366,12 @@ impl Reactor {
     fn rest(&mut self) {
         self.state.plan_trim();
         self.inbox().notifier.prepare_to_sleep();
-        let slow = self.state.options.slow_turn;
         let nanos = self.state.end();
         self.state.metrics.turn.record(nanos);
         self.state.took = nanos;
         let took = Duration::from_nanos(nanos);
-        if took > slow && self.gate.opens(Cause::SlowTurn, self.state.latest()) {
-            let slowest = self.listeners.iter().max_by_key(|(_, entry)| entry.took);
-            match slowest.map(|(_, entry)| entry.listener.name()) {
-                Some(name) => say!(
-                    Warn,
-                    "listener \"{name}\": a turn took {took:?}, most of it here: slow_turn is \
-                     {slow:?}; {SLOW_TURN_CURE}"
-                ),
-                None => say!(
-                    Warn,
-                    "reactor: a turn took {took:?}: slow_turn is {slow:?}; {SLOW_TURN_CURE}"
-                ),
-            }
+        if took > self.state.options.slow_turn {
+            self.say_slow(took);
         }
     }
 

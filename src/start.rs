@@ -89,13 +89,17 @@ impl Handle {
         options: ListenerOptions,
     ) -> Result<Prepared<M, ListeningSocket>, Error> {
         let is_simulated = self.shared.is_simulated;
-        self.prepare(name, options, move |options| {
+        let prepared = self.prepare(name, options, move |options| {
             if is_simulated {
                 return Ok((None, options.addr()));
             }
             let (socket, addr) = acceptor::listen(name, options)?;
             Ok((Some(socket), addr))
-        })
+        })?;
+        if let Some(part) = prepared.parts.first() {
+            self.shared.set_admission(&prepared.handle.status, Arc::clone(&part.admission));
+        }
+        Ok(prepared)
     }
 
     /// The same for any kind of listening socket, which `listen` makes.
@@ -119,7 +123,7 @@ impl Handle {
         for warning in findings.warnings {
             say!(Warn, "listener \"{name}\": {warning}");
         }
-        let status = shared.reserve(name)?;
+        let status = shared.reserve(name, options.max_connections)?;
         let acceptor = status.acceptor();
         let (mut socket, addr) = listen(&options).inspect_err(|_| shared.cancel(name))?;
         // The acceptor has a copy of an inherited socket by now. This drops the copy in the
@@ -127,7 +131,7 @@ impl Handle {
         options.origin = Origin::Bind(addr.clone());
         say!(Info, "listener \"{name}\": listening on {addr}");
         let notifiers = shared.inboxes.iter().map(|inbox| Arc::clone(&inbox.notifier));
-        let admission = Arc::new(Admission::new(notifiers, acceptor, options.max_connections));
+        let admission = Arc::new(Admission::new(notifiers, Arc::clone(&status)));
         let name: Arc<str> = name.into();
         let mut parts = Vec::with_capacity(shared.inboxes.len());
         let mut mailboxes = Vec::with_capacity(shared.inboxes.len());

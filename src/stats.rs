@@ -87,6 +87,9 @@ counters! {
     /// all connections here. The shard that serves a connection counts it in `open`, and in `made` or
     /// `refused`. The others had a factory that panicked, or could not be registered.
     accepted,
+    /// Connections given to the listener by [`Handle::adopt`](crate::Handle::adopt). They are not
+    /// among the accepted ones. The shard that serves a connection counts it.
+    adopted,
     /// Connections that hold a slot now, lingering ones included.
     open,
     /// Connections whose handler got [`Info::EndOfInput`](crate::Info::EndOfInput), and has not been
@@ -133,7 +136,9 @@ counters! {
     /// handler.
     register_errors,
     /// Panics of your code: in callbacks and factories, in clones of messages, and in drops of
-    /// messages, framers and owners of shared bytes.
+    /// messages, framers and owners of shared bytes. Those in calls of
+    /// [`every`](crate::Handle::every) belong to no listener: only
+    /// [`Handle::stats`](crate::Handle::stats) counts them.
     panics,
     /// Turns in which the accept budget was used up.
     accept_budget_hits,

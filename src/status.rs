@@ -40,12 +40,20 @@ pub(crate) struct Status {
     /// The parts that have not ended.
     parts: AtomicUsize,
     draining: AtomicBool,
+    /// A handle has paused accepting. A drain ends the pause.
+    paused: AtomicBool,
+    max_connections: AtomicUsize,
     failure: OnceLock<Error>,
 }
 
 impl Status {
     /// A listener with this many parts.
-    pub(crate) fn new(name: Arc<str>, acceptor: usize, parts: usize) -> Self {
+    pub(crate) fn new(
+        name: Arc<str>,
+        acceptor: usize,
+        parts: usize,
+        max_connections: usize,
+    ) -> Self {
         Self {
             name,
             serial: NEXT_SERIAL.fetch_add(parts as u64, Ordering::Relaxed),
@@ -54,6 +62,8 @@ impl Status {
             reports: (0..parts).map(|_| FinalReport::default()).collect(),
             parts: AtomicUsize::new(parts),
             draining: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
+            max_connections: AtomicUsize::new(max_connections),
             failure: OnceLock::new(),
         }
     }
@@ -102,6 +112,26 @@ impl Status {
     /// Notes that no more clients are taken.
     pub(crate) fn set_draining(&self) {
         self.draining.store(true, Ordering::SeqCst);
+    }
+
+    /// Pauses accepting, or ends the pause. The caller then notifies the part that accepts.
+    pub(crate) fn set_paused(&self, paused: bool) {
+        self.paused.store(paused, Ordering::SeqCst);
+    }
+
+    /// Whether a handle has paused accepting. False once the listener drains: a drain serves the
+    /// clients that wait.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::SeqCst) && !self.draining.load(Ordering::SeqCst)
+    }
+
+    /// Changes the limit. The caller then notifies the part that accepts.
+    pub(crate) fn set_max_connections(&self, connections: usize) {
+        self.max_connections.store(connections, Ordering::SeqCst);
+    }
+
+    pub(crate) fn max_connections(&self) -> usize {
+        self.max_connections.load(Ordering::SeqCst)
     }
 
     /// Where the report of the part on this shard stays.

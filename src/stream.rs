@@ -40,7 +40,9 @@ impl Stream for TcpStream {
     }
 
     fn local_addr(&self) -> io::Result<Endpoint> {
-        Self::local_addr(self).map(Endpoint::Inet)
+        // The socket of a Unix stream that was adopted has this type as well.
+        let addr = SockRef::from(self).local_addr()?;
+        Endpoint::from_kernel(&addr).ok_or_else(|| ErrorKind::Unsupported.into())
     }
 
     fn take_error(&self) -> io::Result<Option<io::Error>> {

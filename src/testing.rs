@@ -84,6 +84,8 @@
 //! There is no socket. Some behaviour depends on the kernel, such as what a reset does to bytes in
 //! transit. The harness models it only as far as the documentation of each method says.
 //!
+//! There are no descriptors either, so [`Handle::adopt`](crate::Handle::adopt) returns an error.
+//!
 //! A handler can start a listener by [`Context::handle`](crate::Context::handle). That listener has
 //! its name and its address, but no client can reach it. Stopping a listener and shutting down work
 //! as they do over sockets.

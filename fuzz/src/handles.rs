@@ -8,13 +8,16 @@
 //! and the state afterwards have to agree with each other.
 
 use std::collections::HashSet;
+use std::fs::File;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use condor::testing::Harness;
 use condor::{
-    Accepted, Action, Address, Context, Drain, Error, Handle, Handler, Info, ListenerHandle,
+    Accepted, Action, Address, Context, Drain, Error, Every, Handle, Handler, Info, ListenerHandle,
     ListenerOptions, ListenerState, MessageError, Report,
 };
 
@@ -23,6 +26,14 @@ const STEPS_MAX: usize = 100;
 /// The most listeners of one reactor, and the most connections.
 const LISTENERS_MAX: usize = 12;
 const CONNECTIONS_MAX: usize = 4;
+/// The most timers of one reactor.
+const TIMERS_MAX: usize = 4;
+/// The period of all timers.
+const PERIOD: Duration = Duration::from_millis(1);
+/// The limit on connections of a new listener.
+const LIMIT: usize = 100;
+/// Limits that calls set. The last two are refused.
+const LIMITS: [usize; 5] = [1, 2, LIMIT, 0, 4_194_304];
 /// The first one is the harness's own listener, which has all connections.
 const NAMES: [&str; 3] = ["testing", "a", "b"];
 
@@ -80,6 +91,30 @@ enum Call {
     Names,
     Report(usize),
     Wait(usize),
+    /// A change of the listener of this name.
+    Change(usize, Change),
+    ChangeHandle(usize, Change),
+    /// Whether a listener accepts, and how many connections it may have.
+    Intake(usize),
+    /// A simulated network has no descriptors, so each one comes back.
+    Adopt(usize),
+    Every,
+    EndTimer(usize),
+}
+
+/// A change of how many clients a listener takes.
+#[derive(Copy, Clone, Debug)]
+enum Change {
+    Limit(usize),
+    Pause,
+    Resume,
+}
+
+impl Change {
+    /// Whether no listener takes it.
+    fn is_refused(self) -> bool {
+        matches!(self, Self::Limit(limit) if limit == 0 || limit > 4_194_303)
+    }
 }
 
 /// What a call returned.
@@ -92,10 +127,15 @@ enum Told {
     Ready(bool),
     Names(Vec<String>),
     Report(Option<Report>),
+    Intake(bool, usize),
+    Timer(Every, Arc<AtomicU32>),
     Gone,
     Duplicate,
     Unknown,
     WouldDeadlock,
+    /// The options make no sense.
+    Refused,
+    NoDescriptors,
 }
 
 /// Everything of one reactor that a thread can call.
@@ -107,6 +147,7 @@ struct View {
     addresses: Vec<Address<u32>>,
     /// Of the other reactor.
     foreign: Vec<Address<u32>>,
+    timers: Vec<Arc<Mutex<Option<Every>>>>,
 }
 
 fn error(error: Error) -> Told {
@@ -115,6 +156,8 @@ fn error(error: Error) -> Told {
         Error::DuplicateName(_) => Told::Duplicate,
         Error::UnknownName(_) => Told::Unknown,
         Error::WouldDeadlock => Told::WouldDeadlock,
+        Error::Options { .. } => Told::Refused,
+        Error::Adopt { .. } => Told::NoDescriptors,
         other => panic!("no call returns this: {other}"),
     }
 }
@@ -158,6 +201,56 @@ impl View {
             Call::Wait(which) => {
                 self.drains[which].wait().map_or_else(error, |report| Told::Report(Some(report)))
             }
+            _ => self.change(call),
+        }
+    }
+
+    /// The calls that change how many clients a listener takes, and those about timers.
+    fn change(&self, call: Call) -> Told {
+        match call {
+            Call::Change(name, change) => {
+                let (handle, name) = (&self.handle, NAMES[name]);
+                let changed = match change {
+                    Change::Limit(limit) => handle.set_max_connections(name, limit),
+                    Change::Pause => handle.pause_accepting(name),
+                    Change::Resume => handle.resume_accepting(name),
+                };
+                changed.map_or_else(error, |()| Told::Done)
+            }
+            Call::ChangeHandle(which, change) => {
+                let listener = &self.listeners[which];
+                let changed = match change {
+                    Change::Limit(limit) => listener.set_max_connections(limit),
+                    Change::Pause => listener.pause_accepting(),
+                    Change::Resume => listener.resume_accepting(),
+                };
+                changed.map_or_else(error, |()| Told::Done)
+            }
+            Call::Intake(which) => {
+                let listener = &self.listeners[which];
+                Told::Intake(listener.is_accepting(), listener.max_connections())
+            }
+            Call::Adopt(name) => {
+                let file = File::open("/dev/null").expect("a descriptor");
+                match self.handle.adopt(NAMES[name], file.into()) {
+                    Ok(()) => Told::Done,
+                    Err(refused) => error(refused.error),
+                }
+            }
+            Call::Every => {
+                let calls = Arc::new(AtomicU32::new(0));
+                let own = Arc::clone(&calls);
+                let every = self.handle.every(PERIOD, move || {
+                    own.fetch_add(1, Ordering::SeqCst);
+                });
+                every.map_or_else(error, |every| Told::Timer(every, calls))
+            }
+            Call::EndTimer(which) => {
+                let timer = &self.timers[which];
+                drop(timer.lock().unwrap_or_else(PoisonError::into_inner).take());
+                Told::Done
+            }
+            other => panic!("{other:?} is another call"),
         }
     }
 }
@@ -209,6 +302,30 @@ struct Listener {
     stage: Stage,
     /// Its place in [`View::listeners`]. `None` for the harness's own.
     place: Option<usize>,
+    paused: bool,
+    limit: usize,
+}
+
+impl Listener {
+    fn new(name: usize, place: Option<usize>) -> Self {
+        Self { name, stage: Stage::Listening, place, paused: false, limit: LIMIT }
+    }
+
+    fn change(&mut self, change: Change) {
+        match change {
+            Change::Limit(limit) => self.limit = limit,
+            Change::Pause => self.paused = true,
+            Change::Resume => self.paused = false,
+        }
+    }
+}
+
+/// A timer of the reactor's own.
+struct Timer {
+    /// How often it was called.
+    calls: Arc<AtomicU32>,
+    expected: u32,
+    lives: bool,
 }
 
 /// What a drain waits for.
@@ -246,6 +363,8 @@ struct Node {
     /// For each of [`View::drains`]: what it waits for, or the result.
     drains: Vec<(Of, Option<Report>)>,
     connections: Vec<Connection>,
+    /// For each of [`View::timers`].
+    timers: Vec<Timer>,
     shutdowns: u32,
     life: Life,
 }
@@ -263,14 +382,16 @@ impl Node {
             drains: Vec::new(),
             addresses: vec![address],
             foreign: Vec::new(),
+            timers: Vec::new(),
         };
         Self {
             peers: vec![first],
             view,
             introductions,
-            listeners: vec![Listener { name: 0, stage: Stage::Listening, place: None }],
+            listeners: vec![Listener::new(0, None)],
             drains: Vec::new(),
             connections: vec![Connection::Open],
+            timers: Vec::new(),
             shutdowns: 0,
             life: Life::Alive,
         }
@@ -351,8 +472,60 @@ impl Node {
             (Call::Wait(which), Told::Gone) => {
                 assert_eq!((Of::Nothing, None), self.drains[which], "{call:?}");
             }
+            (call, told) => self.expect_changed(call, told),
+        }
+    }
+
+    /// The same for the calls of [`View::change`].
+    fn expect_changed(&mut self, call: Call, told: Told) {
+        let alive = self.is_alive();
+        match (call, told) {
+            (Call::Change(name, change), told) => {
+                self.expect_change(self.current(name), change, told);
+            }
+            (Call::ChangeHandle(place, change), told) => {
+                self.expect_change(Some(self.placed(place)), change, told);
+            }
+            (Call::Intake(place), Told::Intake(accepts, limit)) => {
+                let listener = &self.listeners[self.placed(place)];
+                let expected = listener.stage == Stage::Listening && !listener.paused;
+                assert_eq!((accepts, limit), (expected, listener.limit), "{call:?}");
+            }
+            (Call::Adopt(name), told) => {
+                let found = self.current(name).map(|at| self.listeners[at].stage);
+                match told {
+                    Told::Gone => assert!(!alive),
+                    Told::Unknown => assert!(alive && found != Some(Stage::Listening)),
+                    Told::NoDescriptors => assert!(alive && found == Some(Stage::Listening)),
+                    told => panic!("{call:?} returned {told:?}"),
+                }
+            }
+            (Call::Every, Told::Gone) => assert!(!alive),
+            (Call::Every, Told::Timer(every, calls)) => {
+                assert!(alive, "{call:?}");
+                self.timer_started(every, calls);
+            }
+            (Call::EndTimer(which), Told::Done) => self.timers[which].lives = false,
             (call, told) => panic!("{call:?} returned {told:?}"),
         }
+    }
+
+    fn expect_change(&mut self, which: Option<usize>, change: Change, told: Told) {
+        let found = which.filter(|at| self.listeners[*at].stage == Stage::Listening);
+        match (told, found) {
+            (Told::Refused, _) if change.is_refused() => {}
+            (Told::Gone, _) if !self.is_alive() => {}
+            (Told::Unknown, None) if self.is_alive() => {}
+            (Told::Done, Some(at)) if self.is_alive() && !change.is_refused() => {
+                self.listeners[at].change(change);
+            }
+            (told, found) => panic!("{told:?}, the model says {found:?}, {:?}", self.life),
+        }
+    }
+
+    fn timer_started(&mut self, every: Every, calls: Arc<AtomicU32>) {
+        self.view.timers.push(Arc::new(Mutex::new(Some(every))));
+        self.timers.push(Timer { calls, expected: 0, lives: true });
     }
 
     fn expect_stop(&mut self, which: Option<usize>, told: Told) {
@@ -387,7 +560,7 @@ impl Node {
     fn started(&mut self, name: usize, handle: ListenerHandle<u32>) {
         let place = self.view.listeners.len();
         self.view.listeners.push(handle);
-        self.listeners.push(Listener { name, stage: Stage::Listening, place: Some(place) });
+        self.listeners.push(Listener::new(name, Some(place)));
     }
 
     fn asked(&mut self, drain: Drain, of: Of) {
@@ -447,6 +620,7 @@ impl Node {
             let report = drain.report().expect("at once");
             check(&report, total);
             self.life = Life::ShutDown(report);
+            self.timers.iter_mut().for_each(|timer| timer.lives = false);
         }
         self.check();
     }
@@ -460,6 +634,9 @@ impl Node {
         let stats = self.view.handle.stats();
         assert_eq!((stats.open, stats.made - stats.terminated), (open, open));
         assert_eq!((stats.panics, stats.listener_failures), (0, 0));
+        for timer in &self.timers {
+            assert_eq!(timer.calls.load(Ordering::SeqCst), timer.expected, "calls of a timer");
+        }
         for listener in &self.listeners {
             let Some(place) = listener.place else { continue };
             let handle = &self.view.listeners[place];
@@ -468,6 +645,20 @@ impl Node {
         }
     }
 
+    /// Time passes.
+    fn advance(&mut self, periods: u32) {
+        self.settle();
+        let Some(first) = self.peers.first() else { return };
+        first.advance(PERIOD * periods);
+        if self.is_alive() {
+            for timer in self.timers.iter_mut().filter(|timer| timer.lives) {
+                timer.expected += periods;
+            }
+        }
+        self.check();
+    }
+
+    /// A peer connects. If it has to wait, the cause of that is removed.
     fn connect(&mut self, ids: &mut HashSet<String>) {
         self.settle();
         let Some(first) = self.peers.first() else { return };
@@ -475,6 +666,13 @@ impl Node {
             return;
         }
         let peer = first.connect();
+        let Listener { paused, limit, .. } = self.listeners[0];
+        let open = self.connections.iter().filter(|it| **it != Connection::Ended).count();
+        assert_eq!(peer.is_accepted(), !paused && open < limit);
+        if !peer.is_accepted() {
+            self.allow_all(0);
+            peer.run();
+        }
         assert!(peer.is_accepted());
         let (_, address) = self.introductions.try_recv().expect("it was accepted");
         assert!(ids.insert(address.id().to_string()), "an id twice");
@@ -490,6 +688,15 @@ impl Node {
         peer.peer_closes();
         self.connections[which] = Connection::Ended;
         self.check();
+    }
+
+    /// Nothing keeps the clients of a running listener from being accepted any more.
+    fn allow_all(&mut self, at: usize) {
+        for change in [Change::Limit(LIMIT), Change::Resume] {
+            let told = self.view.call(Call::Change(self.listeners[at].name, change));
+            assert!(matches!(told, Told::Done), "{told:?}");
+            self.listeners[at].change(change);
+        }
     }
 
     fn drop_reactor(&mut self) {
@@ -576,6 +783,14 @@ impl Node {
                     assert!(was_alive, "{call:?}");
                     self.connections[which] = Connection::Ended;
                 }
+                (Call::Change(_, change) | Call::ChangeHandle(_, change), told) => {
+                    assert_eq!(matches!(told, Told::Refused), change.is_refused(), "{call:?}");
+                }
+                (Call::Every, Told::Timer(every, calls)) => {
+                    assert!(was_alive, "{call:?}");
+                    self.timer_started(every, calls);
+                }
+                (Call::EndTimer(which), Told::Done) => self.timers[which].lives = false,
                 _ => {}
             }
         }
@@ -642,6 +857,15 @@ impl Node {
             };
             assert!(drops || self.life != Life::Gone, "a shutdown leaves its report");
         }
+        // Which of the changes came last is not known.
+        for at in 0..self.listeners.len() {
+            let listener = &mut self.listeners[at];
+            if listener.stage == Stage::Listening {
+                self.allow_all(at);
+            } else if let Some(place) = listener.place {
+                listener.limit = self.view.listeners[place].max_connections();
+            }
+        }
         self.check();
     }
 }
@@ -659,8 +883,13 @@ impl Choices<'_> {
     }
 
     fn call(&mut self, view: &View) -> Option<Call> {
-        let kind = self.below(16);
+        let kind = self.below(24);
         let which = self.below(256);
+        let change = match which / NAMES.len() % 8 {
+            0 => Change::Pause,
+            1 => Change::Resume,
+            other => Change::Limit(LIMITS[other % LIMITS.len()]),
+        };
         let among = |count: usize| (count > 0).then(|| which % count);
         Some(match kind {
             0..=2 if view.listeners.len() < LISTENERS_MAX => Call::Start(which % NAMES.len()),
@@ -676,6 +905,12 @@ impl Choices<'_> {
             13 => Call::Ready,
             14 => Call::Report(among(view.drains.len())?),
             15 => Call::Wait(among(view.drains.len())?),
+            16 | 17 => Call::Change(which % NAMES.len(), change),
+            18 => Call::ChangeHandle(among(view.listeners.len())?, change),
+            19 => Call::Intake(among(view.listeners.len())?),
+            20 => Call::Adopt(which % NAMES.len()),
+            21 | 22 if view.timers.len() < TIMERS_MAX => Call::Every,
+            23 => Call::EndTimer(among(view.timers.len())?),
             _ => Call::Names,
         })
     }
@@ -695,8 +930,9 @@ pub fn handles(data: &[u8]) {
         let foreign = nodes[1 - at].view.addresses.clone();
         let node = &mut nodes[at];
         node.view.foreign = foreign;
-        match choices.below(16) {
+        match choices.below(18) {
             0 | 1 => node.settle(),
+            16 | 17 => node.advance(u32::try_from(choices.below(20)).unwrap_or_default()),
             2 => node.connect(&mut ids),
             3 => {
                 let which = choices.below(CONNECTIONS_MAX);

@@ -1,10 +1,10 @@
 //! The way of a connection from the listening socket to a handler in a slot, and the reactions to
 //! errors of `accept`.
 //!
-//! A connection takes five steps:
+//! A connection takes five steps. One that a handle gives to the listener begins at the third:
 //! - [`accept_some`](Listener::accept_some) takes it from the socket.
 //! - [`assign`](Listener::assign) finds the shard that has the fewest connections.
-//! - [`take_arrivals`](Listener::take_arrivals) receives it on another shard.
+//! - [`take_arrivals`](Listener::take_arrivals) receives it on the shard where it lives.
 //! - [`admit`](Listener::admit) gives it a slot and registers it for events.
 //! - [`open`](Listener::open) gives it its handler.
 
@@ -21,6 +21,7 @@ use crate::identity::Identity;
 use crate::logging::{Cause, PANIC_CURE, WATCH_CURE, say};
 use crate::loop_state::{LoopState, Timer};
 use crate::peer::{Peer, Swept};
+use crate::phases::AnyListener;
 use crate::stream::Stream;
 use crate::time_budget::Phase;
 use crate::token;
@@ -44,7 +45,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     #[inline(never)]
     pub(super) fn accept_ready(&mut self, state: &mut LoopState) {
         state.begin_phase(Phase::Accept);
-        self.take_arrivals(state);
+        self.take_arrivals(state, false);
         if self.acceptor_is_gone() {
             self.begin_drain(state);
         }
@@ -59,7 +60,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
                 self.rearm(state);
             }
         }
-        let full = self.accepting.ready && !self.admission.has_room();
+        let full = self.accepting.ready && !self.is_paused() && !self.admission.has_room();
         if full && !self.accepting.full {
             self.profile.counters.connection_limit_hits.add(1);
             if self.gate.opens(Cause::ConnectionLimit, state.nanos()) {
@@ -68,7 +69,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
                     "listener \"{}\": the next client has to wait: max_connections is {}; raise \
                      max_connections, or set first_packet_timeout or idle_timeout",
                     self.profile.name,
-                    self.profile.options.max_connections
+                    self.status().max_connections()
                 );
             }
         }
@@ -89,7 +90,14 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
             && self.listening.as_ref().is_some_and(Listening::has_socket)
             && self.accepting.pause.is_none()
             && !self.accepting.broken
+            && !self.is_paused()
             && self.admission.has_room()
+    }
+
+    /// Whether a handle has paused accepting. The other pause, after a lack of resources, is
+    /// independent of it: none of the two ends the other.
+    fn is_paused(&self) -> bool {
+        self.status().is_paused()
     }
 
     /// Accepts at most `share` connections, with at most as many calls of `accept` as the budget
@@ -102,13 +110,20 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
             }
             let listening = self.listening.as_mut().and_then(Listening::socket);
             let Some(socket) = listening else { break };
+            // Another thread may have given the last place to a connection that it hands over.
+            if !self.admission.reserve() {
+                break;
+            }
             match socket.accept(&self.profile.options) {
                 Ok((stream, peer_addr)) => {
                     self.assign(state, stream, peer_addr);
                     self.accepting.failures = 0;
                     taken += 1;
                 }
-                Err(error) => self.accept_failed(state, error),
+                Err(error) => {
+                    self.admission.give_back();
+                    self.accept_failed(state, error);
+                }
             }
             if state.is_share_over(1) {
                 break;
@@ -187,14 +202,23 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         }
     }
 
-    /// Admits the connections that another shard has accepted for this one.
-    pub(super) fn take_arrivals(&mut self, state: &mut LoopState) {
-        let arrivals = self.admission.arrivals(self.profile.shard);
-        if arrivals.is_empty() {
-            return;
+    /// Admits the connections that another shard has accepted for this one, and those that handles
+    /// have given to it: `all` of them, or as many as the share of the phase allows.
+    pub(super) fn take_arrivals(&mut self, state: &mut LoopState, all: bool) {
+        let mut came = false;
+        while let Some(arrival) = self.admission.next_arrival(self.profile.shard) {
+            came = true;
+            if arrival.adopted {
+                A::adjust(&arrival.stream, &self.profile.options);
+                self.profile.counters.adopted.add(1);
+            }
+            self.admit(state, arrival.stream, arrival.peer_addr);
+            if state.is_share_over(1) && !all {
+                break;
+            }
         }
-        for (stream, peer_addr) in arrivals {
-            self.admit(state, stream, peer_addr);
+        if !came {
+            return;
         }
         // These connections were in transit when all others were forced.
         if self.is_forced() {
@@ -281,7 +305,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     /// The number of slots that memory is reserved for.
     pub(super) fn reserved(&self) -> usize {
         const FIRST: usize = 4096;
-        self.generations.len().max(self.profile.options.max_connections.min(FIRST))
+        self.generations.len().max(self.status().max_connections().min(FIRST))
     }
 
     /// Accepts the connections that have finished the handshake, so that they are served.
@@ -342,9 +366,9 @@ mod tests {
     use crate::listener_shared::ListenerShared;
     use crate::mailbox::{Mailbox, Notifier};
     use crate::options::{ListenerOptions, ReactorOptions};
-    use crate::phases::AnyListener;
     use crate::poller::Registry;
     use crate::reason::CloseReason;
+    use crate::status::Status;
     use crate::sync::Arc;
 
     /// What a factory does.
@@ -374,7 +398,7 @@ mod tests {
         let options = ListenerOptions::port(0);
         let ends = (0..2).map(|_| Inbox::new(Notifier::new(|| {}))).collect();
         let shared = Arc::new(Shared::new(ends));
-        let status = shared.reserve("test").unwrap();
+        let status = shared.reserve("test", options.max_connections).unwrap();
         ListenerShared {
             name: "test".into(),
             shard: 1,
@@ -418,7 +442,8 @@ mod tests {
             }));
             let own = Arc::new(Notifier::new(|| {}));
             let notifiers = [&acceptor, &own].map(Arc::clone);
-            let admission = Arc::new(Admission::new(notifiers, 0, 2));
+            let status = Arc::new(Status::new("test".into(), 0, 2, 2));
+            let admission = Arc::new(Admission::new(notifiers, status));
             let (behaviour, ended) = (Rc::new(Cell::new(Behaviour::Makes)), Rc::default());
             let (record, will) = (Rc::clone(&ended), Rc::clone(&behaviour));
             let factory = Box::new(move |_: &Accepted<'_>| match will.get() {
@@ -458,6 +483,7 @@ mod tests {
 
         /// Hands a connection to the second part, as the first part does.
         fn hand_over(&self, stream: TcpStream) {
+            assert!(self.admission.reserve());
             assert_eq!(self.admission.enter(), 1, "this part has fewest");
             self.admission.hand_over(1, stream, ([127, 0, 0, 1], 1).into());
         }
@@ -475,6 +501,7 @@ mod tests {
     fn a_connection_that_comes_to_nothing_keeps_no_place() {
         for cause in ["registration", "panic", "refusal"] {
             let mut part = Part::new();
+            assert!(part.admission.reserve());
             assert_eq!(part.admission.enter(), 0);
             part.factory.set(match cause {
                 "registration" => Behaviour::Makes,
@@ -515,6 +542,7 @@ mod tests {
     fn a_connection_that_arrives_at_a_forced_shard_is_forced() {
         for stage in ["before a drain", "in a drain", "by a drain"] {
             let mut part = Part::new();
+            assert!(part.admission.reserve());
             assert_eq!(part.admission.enter(), 0);
             if stage == "in a drain" {
                 part.listener.drain(&mut part.state);

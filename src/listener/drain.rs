@@ -15,12 +15,13 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
             return;
         }
         self.profile.name_guard.status.set_draining();
-        self.take_arrivals(state);
         let forced = self.is_forced();
         if !forced {
             self.accept_last(state);
         }
         self.stop_accepting(state);
+        // No connection arrives after this.
+        self.take_arrivals(state, true);
         let draining = self.draining.get_or_insert_default();
         draining.since = Some(state.nanos());
         if forced {

@@ -13,6 +13,7 @@ use loom::thread;
 
 use super::*;
 use crate::admission::Admission;
+use crate::status::Status;
 
 /// The part of a reactor that the notifier deals with.
 #[derive(Clone)]
@@ -55,6 +56,11 @@ impl Sleeper {
         }
         messages
     }
+}
+
+/// The status of a listener with two parts, the first of which accepts.
+fn status(max_connections: usize) -> Arc<Status> {
+    Arc::new(Status::new("test".into(), 0, 2, max_connections))
 }
 
 fn envelope(message: u32) -> Envelope<u32> {
@@ -134,7 +140,8 @@ fn a_connection_that_ends_makes_room() {
     loom::model(|| {
         let (acceptor, other) = (Sleeper::new(), Sleeper::new());
         let notifiers = [&acceptor, &other].map(|reactor| Arc::clone(&reactor.notifier));
-        let admission = Arc::new(Admission::<()>::new(notifiers, 0, 2));
+        let admission = Arc::new(Admission::<()>::new(notifiers, status(2)));
+        assert!(admission.reserve() && admission.reserve() && !admission.reserve());
         assert_eq!([admission.enter(), admission.enter()], [0, 1]);
         let theirs = Arc::clone(&admission);
         let leaver = thread::spawn(move || theirs.leave(1));
@@ -153,7 +160,7 @@ fn a_connection_that_is_handed_over_arrives() {
     model(|| {
         let (acceptor, other) = (Sleeper::new(), Sleeper::new());
         let notifiers = [&acceptor, &other].map(|reactor| Arc::clone(&reactor.notifier));
-        let admission = Arc::new(Admission::new(notifiers, 0, 9));
+        let admission = Arc::new(Admission::new(notifiers, status(9)));
         let theirs = Arc::clone(&admission);
         let accepting = thread::spawn(move || {
             for stream in [1, 2] {
@@ -163,12 +170,37 @@ fn a_connection_that_is_handed_over_arrives() {
         let mut arrived = Vec::new();
         while arrived.len() < 2 {
             other.notifier.take();
-            arrived.extend(admission.arrivals(1).into_iter().map(|(stream, _)| stream));
+            while let Some(arrival) = admission.next_arrival(1) {
+                arrived.push(arrival.stream);
+            }
             if arrived.len() < 2 && !admission.has_arrivals(1) {
                 other.sleep();
             }
         }
         assert_eq!(arrived, [1, 2]);
         accepting.join().unwrap();
+    });
+}
+
+/// Goal: a connection that another thread hands over while the listener closes is taken, or it comes
+/// back. Method: the part takes what has arrived once the listener is closed, and then nothing more
+/// arrives.
+#[test]
+fn a_connection_that_is_adopted_arrives_or_comes_back() {
+    model(|| {
+        let (acceptor, other) = (Sleeper::new(), Sleeper::new());
+        let notifiers = [&acceptor, &other].map(|reactor| Arc::clone(&reactor.notifier));
+        let admission = Arc::new(Admission::new(notifiers, status(1)));
+        let theirs = Arc::clone(&admission);
+        let adopting = thread::spawn(move || {
+            assert!(theirs.reserve());
+            theirs.adopt(7, ([127, 0, 0, 1], 1).into()).is_ok()
+        });
+        admission.close();
+        assert!(admission.is_closed());
+        let arrived = admission.next_arrival(0).is_some();
+        assert_eq!(adopting.join().unwrap(), arrived);
+        assert!(!admission.has_arrivals(0));
+        assert_eq!(admission.has_room(), !arrived);
     });
 }

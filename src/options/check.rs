@@ -112,7 +112,6 @@ impl ListenerOptions {
             errors.push(OptionsError::HighWaterAboveQueue { high, max_queued });
         }
         errors.extend(zeros([
-            (self.max_connections == 0, "max_connections"),
             (self.mailbox_capacity == 0, "mailbox_capacity"),
             (self.max_timers == 0, "max_timers"),
             (self.backlog == 0, "backlog"),
@@ -130,10 +129,7 @@ impl ListenerOptions {
             let max = Self::MAX_KEEPALIVE.as_secs();
             errors.push(OptionsError::Keepalive { asked, max });
         }
-        let max = crate::token::MAX_CONNECTIONS;
-        if self.max_connections > max {
-            errors.push(OptionsError::TooManyConnections { asked: self.max_connections, max });
-        }
+        errors.extend(connections_error(self.max_connections));
         errors
     }
 
@@ -148,11 +144,7 @@ impl ListenerOptions {
     fn warnings(&self) -> Vec<OptionsWarning> {
         let mut warnings = Vec::new();
         let max_connections = self.max_connections;
-        if let Some(fds) = fd_limit()
-            && max_connections > fds
-        {
-            warnings.push(OptionsWarning::MoreConnectionsThanFds { max_connections, fds });
-        }
+        warnings.extend(connections_warning(max_connections));
         let (bytes, threshold) = (self.worst_case_memory(), self.memory_warning);
         if bytes > threshold {
             warnings.push(OptionsWarning::WorstCaseMemory { bytes, threshold });
@@ -173,6 +165,21 @@ impl ListenerOptions {
         }
         warnings
     }
+}
+
+/// What is wrong with this `max_connections`.
+pub(crate) fn connections_error(asked: usize) -> Option<OptionsError> {
+    let max = crate::token::MAX_CONNECTIONS;
+    if asked == 0 {
+        return Some(OptionsError::Zero("max_connections"));
+    }
+    (asked > max).then_some(OptionsError::TooManyConnections { asked, max })
+}
+
+/// Whether the process may open too few files for this `max_connections`.
+pub(crate) fn connections_warning(max_connections: usize) -> Option<OptionsWarning> {
+    let fds = fd_limit().filter(|fds| max_connections > *fds)?;
+    Some(OptionsWarning::MoreConnectionsThanFds { max_connections, fds })
 }
 
 /// An error for each option that is zero and must not be.

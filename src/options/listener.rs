@@ -284,6 +284,9 @@ impl ListenerOptions {
 
     /// The most connections at the same time, lingering ones included. Default: 100. From 1 to
     /// 4,194,303. Further clients wait in the backlog.
+    ///
+    /// [`Handle::set_max_connections`](crate::Handle::set_max_connections) changes it while the
+    /// listener runs.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections;
         self

@@ -59,6 +59,9 @@ impl ListenerOptions {
     ///   packet
     /// - 8 MiB that the reactor keeps for the next connection
     ///
+    /// If [`Handle::set_max_connections`](crate::Handle::set_max_connections) changes the limit
+    /// later, these options do not change: set the same `max_connections` in a copy of them.
+    ///
     /// A message counts as 64 bytes. If yours are larger, each timer and two entries of the mailbox
     /// are larger by as much. With [`Shards`](crate::Shards) the connections are divided among the
     /// shards, and each shard has the rest.

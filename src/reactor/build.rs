@@ -7,6 +7,7 @@ use mio::{Poll, Waker};
 use slab::Slab;
 
 use super::Reactor;
+use super::timers::Timers;
 use crate::clock::{Clock, Nanos};
 use crate::directory::{Inbox, Shared};
 use crate::error::Error;
@@ -94,6 +95,7 @@ impl Reactor {
             state: LoopState::new(clock, options, registry, metrics),
             handle: Handle { shared },
             shutdown: None,
+            timers: Timers::default(),
             gate: LogGate::default(),
             stopped: false,
         }

@@ -43,6 +43,10 @@ impl Reactor {
             Command::BeginShutdown => self.begin_shutdown(),
             Command::Abort => self.end(),
             Command::Close(id) => self.close(id),
+            Command::StartTimer { id, period, call, ended } => {
+                self.start_timer(id, period, call, ended);
+            }
+            Command::EndTimer { id } => self.end_timer(id),
         }
     }
 

@@ -61,6 +61,7 @@ impl Reactor {
     pub(super) fn finish_shutdown(&mut self) {
         let Some(shutdown) = self.shutdown.take() else { return };
         self.stopped = true;
+        self.end_timers();
         // In this order: a handle that finds the reactor gone looks for the report.
         self.inbox().final_report.get_or_init(|| shutdown.report.clone());
         self.inbox().set_gone();
@@ -97,6 +98,7 @@ impl Reactor {
         self.stopped = true;
         // This comes first: a thread that learns of an end then finds handles that know of it.
         self.inbox().set_gone();
+        self.end_timers();
         self.state.begin_phase(Phase::Unbounded);
         let slots: Vec<usize> = self.listeners.iter().map(|(slot, _)| slot).collect();
         for slot in slots {

@@ -20,6 +20,7 @@ use crate::status::ListenerState;
 use crate::sync::Arc;
 
 mod budgets;
+mod every;
 mod output;
 mod turns;
 

@@ -7,7 +7,7 @@ impl Reactor {
     /// Gives the memory of earlier bursts back to the system.
     pub(super) fn trim(&mut self) {
         self.state.begin_trim();
-        let listeners = &mut self.listeners;
+        let (listeners, timers) = (&mut self.listeners, &mut self.timers);
         let spare = listeners.iter_mut().map(|(_, slot)| slot.listener.trim(&mut self.state)).sum();
         self.state.trim(spare, |timer, entry| match timer {
             Timer::Peer { listener, .. }
@@ -18,6 +18,7 @@ impl Reactor {
                     slot.listener.timer_moved(timer, entry);
                 }
             }
+            Timer::Every { index } => timers.moved(index, entry),
             // Their keys are not kept.
             Timer::ShutdownDelay | Timer::Trim => {}
         });

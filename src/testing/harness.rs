@@ -10,6 +10,7 @@ use super::faults::Faults;
 use super::network::Network;
 use super::rig::Rig;
 use super::script::{Script, Shared};
+use crate::clock::ManualClock;
 use crate::drain::Report;
 use crate::endpoint::Endpoint;
 use crate::framing::{Decode, Framing};
@@ -52,6 +53,8 @@ pub struct Harness<H: Handler> {
     /// The network of the rig. A callback may drop a harness while the rig is borrowed for a turn,
     /// so `drop` cannot reach the network through the rig.
     network: Rc<RefCell<Network>>,
+    /// The clock of the rig. A callback may move it.
+    hand: ManualClock,
     pub(super) script: Shared,
 }
 
@@ -110,7 +113,8 @@ impl<H: Handler> Harness<H> {
         let script = rig.borrow().connect(peer_addr);
         rig.borrow_mut().run();
         let network = Rc::clone(&rig.borrow().network);
-        Self { rig: Rc::clone(rig), network, script }
+        let hand = rig.borrow().hand.clone();
+        Self { rig: Rc::clone(rig), network, hand, script }
     }
 
     /// Changes the script, then runs the reactor until it can only wait.
@@ -328,13 +332,15 @@ impl<H: Handler> Harness<H> {
     /// Time passes, but the reactor does not run, as if the process was stopped. What becomes due
     /// in this time happens when the reactor next runs, together with what has
     /// [arrived](Self::arrive).
+    ///
+    /// A handler may call it, too: then its callback takes this time.
     pub fn stall(&self, by: Duration) {
-        self.rig.borrow().hand.advance(by);
+        self.hand.advance(by);
     }
 
     /// The time that has passed since the listener was made.
     pub fn elapsed(&self) -> Duration {
-        self.rig.borrow().hand.elapsed()
+        self.hand.elapsed()
     }
 
     /// Runs turns until the reactor can only wait.

@@ -2,18 +2,21 @@
 //!
 //! A line is logged on the thread that causes it, so each test collects the lines of its own thread.
 
+use std::cell::RefCell;
 use std::io::ErrorKind;
+use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
 
 use condor::testing::Harness;
 use condor::{
     Accepted, Action, CloseReason, Context, Endpoint, Handler, Info, LengthField, ListenerOptions,
-    Refusal,
+    ReactorOptions, Refusal,
 };
 use log::Level;
 
 use crate::lines::{collect, complaints, fields, lines};
+use crate::support::{Script, ms};
 
 /// A message whose drop panics, if it is armed.
 #[derive(Debug)]
@@ -447,4 +450,90 @@ fn no_line_holds_a_payload() {
             assert!(!line.contains(notation), "a payload: {line}");
         }
     }
+}
+
+// ---- slow turns ----
+
+thread_local! {
+    /// The harness of this test, in whose callbacks time passes.
+    static HARNESS: RefCell<Option<Rc<Harness<Slow>>>> = const { RefCell::new(None) };
+}
+
+/// Lets 40 ms pass.
+fn take_time() {
+    HARNESS.with_borrow(|harness| harness.as_ref().unwrap().stall(ms(40)));
+}
+
+/// Takes time for each message and timer, and for each packet that asks for nothing else.
+struct Slow;
+
+impl Handler for Slow {
+    type Message = ();
+
+    fn handle_packet<'a>(&'a mut self, packet: &'a [u8], ctx: &mut Context<'_, ()>) -> Action<'a> {
+        match packet {
+            b"others" => {
+                for name in ["first", "last"] {
+                    let options = ListenerOptions::port(5555);
+                    ctx.handle().start_listener(name, options, |_| Script::<()>::new()).unwrap();
+                }
+            }
+            b"every" => ctx.handle().every(ms(1_000), take_time).unwrap().detach(),
+            b"message" => ctx.address().send(()).unwrap(),
+            b"timer" => drop(ctx.send_after(ms(1), ())),
+            _ => take_time(),
+        }
+        Action::Continue
+    }
+
+    fn handle_info<'a>(&'a mut self, info: Info<'a, ()>, _: &mut Context<'_, ()>) -> Action<'a> {
+        take_time();
+        info.default_action()
+    }
+}
+
+fn slow() -> Rc<Harness<Slow>> {
+    let reactor = ReactorOptions::new().slow_turn(ms(20));
+    let harness = Rc::new(Harness::with(reactor, ListenerOptions::port(5555), |_| Slow));
+    HARNESS.set(Some(Rc::clone(&harness)));
+    harness
+}
+
+/// Goal: the line about a slow turn names the listener that used the time, in each kind of callback,
+/// or the timers of the reactor's own. Method: time passes in a callback, and two listeners have
+/// nothing to do.
+#[test]
+fn a_slow_turn_names_the_listener_that_took_its_time() {
+    for cause in ["packet", "message", "timer", "every"] {
+        collect();
+        let harness = slow();
+        harness.packet("others");
+        harness.packet(cause);
+        harness.advance(ms(1_000));
+        let said = complaints();
+        let [(Level::Warn, line)] = &said[..] else { panic!("{cause}: {said:?}") };
+        if cause == "every" {
+            let start =
+                "reactor: a turn took 40ms, most of it in calls of `every`: slow_turn is 20ms";
+            assert!(line.starts_with(start), "{line}");
+        } else {
+            let fields = fields(line, "testing");
+            let what = "a turn took 40ms, most of it here: slow_turn is 20ms";
+            assert_eq!((fields.peer, fields.what), ("", what));
+            assert!(fields.cure.contains("slow_turn"), "{line}");
+        }
+        HARNESS.take();
+    }
+}
+
+/// Goal: slow turns make at most one line a second. Method: a hundred slow turns in four seconds.
+#[test]
+fn slow_turns_have_one_line_a_second() {
+    collect();
+    let harness = slow();
+    for _ in 0..100 {
+        harness.packet("slow");
+    }
+    assert_eq!((harness.elapsed(), complaints().len()), (ms(4_000), 4));
+    HARNESS.take();
 }

@@ -13,8 +13,11 @@ use support::over_script as rig;
 mod bookkeeping;
 mod clocks;
 mod contract;
+#[cfg(panic = "unwind")]
+mod every;
 mod faulty_network;
 mod half_close;
+mod intake;
 mod life;
 #[cfg(panic = "unwind")]
 mod log_lines;

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
@@ -45,6 +46,18 @@ fn expect_ended(
     assert!(matches!(listener.stop(), Err(Error::Gone)));
     assert_eq!(&handle.shutdown().unwrap().wait().unwrap(), report);
     assert!(matches!(handle.close(address.id()), Err(Error::Gone)));
+    assert!(matches!(handle.set_max_connections("test", 7), Err(Error::Gone)));
+    assert!(matches!(listener.set_max_connections(7), Err(Error::Gone)));
+    assert!(matches!(handle.pause_accepting("test"), Err(Error::Gone)));
+    assert!(matches!(listener.pause_accepting(), Err(Error::Gone)));
+    assert!(matches!(handle.resume_accepting("test"), Err(Error::Gone)));
+    assert!(matches!(listener.resume_accepting(), Err(Error::Gone)));
+    assert_eq!((listener.is_accepting(), listener.max_connections()), (false, 100));
+    let (ours, _theirs) = UnixStream::pair().unwrap();
+    let refused = handle.adopt("test", ours.into()).unwrap_err();
+    assert!(matches!(refused.error, Error::Gone));
+    assert!(matches!(listener.adopt(refused.fd).unwrap_err().error, Error::Gone));
+    assert!(matches!(handle.every(Duration::from_secs(1), || ()), Err(Error::Gone)));
     assert!(matches!(address.send(()), Err(MessageError::Gone(()))));
     assert!(matches!(listener.broadcast(()), Err(MessageError::Gone(()))));
     assert!(!handle.is_ready());
@@ -158,6 +171,13 @@ fn a_listeners_handle_does_not_stop_its_successor() {
     let second = reactor.start_listener("test", any_port(), echo).unwrap();
     assert!(matches!(first.stop(), Err(Error::UnknownName(name)) if name == "test"));
     assert_eq!((first.state(), second.state()), (ListenerState::Ended, ListenerState::Listening));
+    assert!(
+        matches!(first.set_max_connections(7), Err(Error::UnknownName(name)) if name == "test")
+    );
+    assert!(matches!(first.pause_accepting(), Err(Error::UnknownName(_))));
+    let (ours, _theirs) = UnixStream::pair().unwrap();
+    assert!(matches!(first.adopt(ours.into()).unwrap_err().error, Error::UnknownName(_)));
+    assert_eq!((second.is_accepting(), second.max_connections()), (true, 100));
     settle(&mut reactor);
     let mut client = Client::connect(second.local_addr());
     client.send(b"hi");

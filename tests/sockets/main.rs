@@ -22,11 +22,13 @@ mod bookkeeping;
 mod client;
 mod descriptors;
 mod drain;
+mod every;
 mod examples;
 mod fairness;
 mod half_close;
 mod handles;
 mod inherited;
+mod intake;
 mod listeners;
 #[cfg(panic = "unwind")]
 mod log_lines;

@@ -1,6 +1,8 @@
 //! The one log of a test program. A line is logged on the thread that causes it, so each test
 //! collects the lines of its own thread, and none of other tests.
 
+#![allow(dead_code, reason = "each test program uses its share of it")]
+
 use std::cell::{Cell, RefCell};
 use std::sync::Once;
 

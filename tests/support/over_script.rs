@@ -5,7 +5,7 @@ use std::sync::mpsc::channel;
 pub(crate) use condor::ListenerOptions as Options;
 pub(crate) use condor::testing::Harness;
 use condor::testing::Leftovers;
-use condor::{Action, Handler, LoopStats};
+use condor::{Action, Handle, Handler, LoopStats};
 
 use super::script::{Actor, order};
 use super::secs;
@@ -25,6 +25,16 @@ pub(crate) fn loop_stats(harness: &Harness<Actor>) -> LoopStats {
         Action::Continue
     }));
     receiver.recv().expect("the handler has answered")
+}
+
+/// The handle of the reactor, which a handler has.
+pub(crate) fn handle(harness: &Harness<Actor>) -> Handle {
+    let (sender, receiver) = channel();
+    harness.message(order("handle", move |ctx| {
+        let _ = sender.send(ctx.handle());
+        Action::Continue
+    }));
+    receiver.try_recv().expect("the handler has answered")
 }
 
 /// The peer takes all output and closes. Checks that nothing is left.
