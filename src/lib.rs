@@ -124,6 +124,7 @@
 //!   start            starts a listener: checks its options, takes its name, listens
 //!   listener         one named listener: its connections, and which of them have work to do
 //!   peer             one connection: reads and writes its stream, calls its handler
+//!   replies          answers that are made elsewhere, in the order of their requests
 //!   handler          the contract with your code: Handler, Context, Action, Info
 //!   peer_cx          what a peer borrows while it is worked on
 //!   listener_shared  what stays the same while a listener runs
@@ -186,6 +187,7 @@ mod reactor;
 mod start;
 mod listener;
 mod peer;
+mod replies;
 mod handler;
 mod peer_cx;
 mod listener_shared;
@@ -240,7 +242,8 @@ pub use loop_metrics::{Histogram, LoopStats};
 pub use mailbox::Address;
 pub use options::{Findings, ListenerOptions, OptionsWarning, ReactorOptions};
 pub use reactor::Reactor;
-pub use reason::{CloseReason, FrameError, MessageError, SendError, TimerError};
+pub use reason::{CloseReason, FrameError, MessageError, ReplyError, SendError, TimerError};
+pub use replies::{Replies, Reply, Ticket};
 pub use shards::Shards;
 pub use stats::{CloseKind, Stats};
 pub use status::ListenerState;
