@@ -117,8 +117,8 @@
 //! <details><summary>All modules</summary>
 //!
 //! ```text
+//!   testing          the reactor over a simulated network, and a server for tests over sockets
 //!   client           a blocking client for tests, tools and small programs
-//!   testing          the reactor over a simulated network, for tests of handlers
 //!   shards           one reactor per core
 //!   reactor          the turn: polls for events, then runs each phase
 //!   start            starts a listener: checks its options, takes its name, listens
@@ -180,8 +180,8 @@
 
 // From the top down: a module names only modules below it. `tests/house/tidy.rs` checks this order,
 // here and in the list above.
-pub mod client;
 pub mod testing;
+pub mod client;
 mod shards;
 mod reactor;
 mod start;
