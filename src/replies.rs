@@ -189,7 +189,9 @@ impl Replies {
     ) -> Action<'static> {
         match (info, info.default_action()) {
             (Info::Writable, _) => or_stop(self.send_due(ctx)),
-            (Info::Shutdown, Action::Stop(reason)) => self.finish(reason, ctx),
+            (Info::EndOfInput { .. } | Info::Shutdown, Action::Stop(reason)) => {
+                self.finish(reason, ctx)
+            }
             (_, action) => action,
         }
     }

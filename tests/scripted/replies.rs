@@ -497,3 +497,69 @@ fn a_drain_waits_for_all_answers_and_takes_no_more_requests() {
     assert_eq!(harness.packets(), [b"a", b"b", b"c"]);
     ended(&harness, CloseReason::Shutdown);
 }
+
+/// Goal: after half a close all answers leave, those to requests that waited for a place, too. Then
+/// the connection ends. Method: every window for 20 requests; the newest open one is answered first.
+#[test]
+fn after_half_a_close_all_answers_leave() {
+    let names: Vec<String> = (0..20).map(|n| n.to_string()).collect();
+    for max in 1..25 {
+        let (harness, desk) = window(max, options());
+        send_all(&harness, &names.iter().map(String::as_str).collect::<Vec<_>>());
+        harness.peer_closes();
+        let mut got = Vec::new();
+        while !desk.open.borrow().is_empty() {
+            assert_eq!(harness.closed(), None);
+            let open = desk.open.borrow().len();
+            echo(&harness, &desk, open - 1);
+            got.extend(harness.packets());
+        }
+        assert_eq!(got, names.iter().map(|name| name.as_bytes()).collect::<Vec<_>>());
+        ended(&harness, CloseReason::PeerClosed);
+    }
+}
+
+/// Goal: the same in a drain, whichever comes first, and for a peer that takes its answers late. The
+/// first reason stands.
+#[test]
+fn after_half_a_close_in_a_drain_all_answers_leave() {
+    for drains_first in [false, true] {
+        for slow in [false, true] {
+            let (harness, desk) = window(2, options());
+            send_all(&harness, &["a", "b", "c"]);
+            if slow {
+                harness.peer_stalls();
+            }
+            if drains_first {
+                harness.drain();
+                harness.peer_closes();
+            } else {
+                harness.peer_closes();
+                harness.drain();
+            }
+            for _ in 0..3 {
+                assert_eq!(harness.closed(), None);
+                echo(&harness, &desk, 0);
+            }
+            harness.peer_reads_all();
+            assert_eq!(harness.packets(), [b"a", b"b", b"c"]);
+            ended(&harness, CloseReason::PeerClosed);
+        }
+    }
+}
+
+/// Goal: a half-closed connection whose answers do not come ends by its timeout, and one that gets
+/// them in time does not.
+#[test]
+fn answers_that_do_not_come_hold_no_half_closed_connection() {
+    let (harness, desk) = window(2, options().half_close_timeout(secs(30)));
+    send_all(&harness, &["a", "b"]);
+    harness.peer_closes();
+    harness.advance(secs(29));
+    echo(&harness, &desk, 0);
+    harness.advance(secs(29));
+    assert_eq!(harness.closed(), None);
+    harness.advance(secs(1));
+    assert_eq!(harness.packets(), [b"a"]);
+    ended(&harness, CloseReason::HalfCloseTimeout);
+}
