@@ -48,7 +48,7 @@ use crate::reason::{CloseReason, ReplyError, SendError};
 /// ```
 /// use std::thread;
 ///
-/// use condor::{Action, Context, Handler, Info, Replies, Reply};
+/// use condor::{Action, Context, Handler, Info, Replies, Reply, Ticket};
 ///
 /// struct Shout {
 ///     replies: Replies,
@@ -57,17 +57,15 @@ use crate::reason::{CloseReason, ReplyError, SendError};
 /// impl Handler for Shout {
 ///     type Message = Reply;
 ///
-///     fn handle_packet(&mut self, packet: &[u8], ctx: &mut Context<'_, Reply>) -> Action<'static> {
-///         let ticket = match self.replies.open(ctx) {
-///             Ok(ticket) => ticket,
-///             Err(error) => return Action::stop(error.into()),
-///         };
+///     fn handle_packet(&mut self, packet: &[u8], ctx: &mut Context<'_, Reply>) -> Action<'_> {
 ///         let request = packet.to_vec();
-///         thread::spawn(move || ticket.answer(request.to_ascii_uppercase()));
-///         Action::Continue
+///         let work = |ticket: Ticket| {
+///             thread::spawn(move || ticket.answer(request.to_ascii_uppercase()));
+///         };
+///         self.replies.open(ctx).map(work).into()
 ///     }
 ///
-///     fn handle_info(&mut self, info: Info<'_, Reply>, ctx: &mut Context<'_, Reply>) -> Action<'static> {
+///     fn handle_info(&mut self, info: Info<'_, Reply>, ctx: &mut Context<'_, Reply>) -> Action<'_> {
 ///         self.replies.handle_info(info, ctx)
 ///     }
 /// }

@@ -18,11 +18,7 @@ const MAX_KEYS: usize = 100_000;
 struct Store(Rc<RefCell<BTreeMap<String, String>>>);
 
 impl Store {
-    fn answer(
-        &self,
-        line: &[u8],
-        ctx: &mut Context<'_, ()>,
-    ) -> Result<Action<'static>, CloseReason> {
+    fn answer(&self, line: &[u8], ctx: &mut Context<'_, ()>) -> Result<Action<'_>, CloseReason> {
         let line = std::str::from_utf8(line).map_err(|_| CloseReason::Custom("not UTF-8"))?;
         let mut keys = self.0.borrow_mut();
         let mut words = line.splitn(3, ' ');
@@ -61,7 +57,7 @@ impl Store {
 impl Handler for Store {
     type Message = ();
 
-    fn handle_packet(&mut self, line: &[u8], ctx: &mut Context<'_, ()>) -> Action<'static> {
+    fn handle_packet(&mut self, line: &[u8], ctx: &mut Context<'_, ()>) -> Action<'_> {
         self.answer(line, ctx).into()
     }
 }

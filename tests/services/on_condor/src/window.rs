@@ -1,7 +1,9 @@
 //! Each connection has up to eight requests in work. The answers leave in the order of the requests.
 
 use common::{WORKERS, address, work};
-use condor::{Action, Context, Error, Handler, Info, ListenerOptions, Reactor, Replies, Reply};
+use condor::{
+    Action, Context, Error, Handler, Info, ListenerOptions, Reactor, Replies, Reply, Ticket,
+};
 use threadpool::ThreadPool;
 
 #[path = "../../common.rs"]
@@ -17,16 +19,13 @@ struct Window {
 impl Handler for Window {
     type Message = Reply;
 
-    fn handle_packet(&mut self, packet: &[u8], ctx: &mut Context<'_, Reply>) -> Action<'static> {
+    fn handle_packet(&mut self, packet: &[u8], ctx: &mut Context<'_, Reply>) -> Action<'_> {
         let request = packet.to_vec();
-        let opened = self.replies.open(ctx).map(|ticket| {
-            self.workers.execute(move || ticket.answer(work(&request)));
-            Action::Continue
-        });
-        opened.into()
+        let start = |ticket: Ticket| self.workers.execute(move || ticket.answer(work(&request)));
+        self.replies.open(ctx).map(start).into()
     }
 
-    fn handle_info(&mut self, info: Info<'_, Reply>, ctx: &mut Context<'_, Reply>) -> Action<'static> {
+    fn handle_info(&mut self, info: Info<'_, Reply>, ctx: &mut Context<'_, Reply>) -> Action<'_> {
         self.replies.handle_info(info, ctx)
     }
 }
