@@ -358,3 +358,59 @@ impl Reply {
         Self { answer: Some(self.answer.unwrap_or_else(|| answer.into())), ..self }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::handler::Handler;
+    use crate::testing::Harness;
+
+    type Tickets = Rc<RefCell<Vec<Ticket>>>;
+
+    /// Opens a place for each packet, and gives the tickets to the test.
+    struct Window(Replies, Tickets);
+
+    impl Handler for Window {
+        type Message = Reply;
+
+        fn handle_packet(&mut self, _: &[u8], ctx: &mut Context<'_, Reply>) -> Action<'_> {
+            self.0.open(ctx).map(|ticket| self.1.borrow_mut().push(ticket)).into()
+        }
+
+        fn handle_info(
+            &mut self,
+            info: Info<'_, Reply>,
+            ctx: &mut Context<'_, Reply>,
+        ) -> Action<'_> {
+            self.0.handle_info(info, ctx)
+        }
+    }
+
+    /// Goal: no memory before the first request, then in proportion to the most requests that were
+    /// open at the same time, and never more than for the maximum. Method: bursts of seven requests.
+    #[test]
+    fn places_take_no_more_memory_than_the_maximum() {
+        assert!(size_of::<Place>() <= 48, "{} bytes", size_of::<Place>());
+        for max in [1, 3, 5, 100, usize::MAX] {
+            let tickets = Tickets::default();
+            let harness = Harness::of(Window(Replies::new(max), Rc::clone(&tickets)));
+            let capacity = || harness.with_handler(|window| window.0.places.capacity()).unwrap();
+            assert_eq!(capacity(), 0);
+            for _ in 0..3 {
+                for _ in 0..7 {
+                    harness.packet("request");
+                }
+                assert!((max.min(7)..=max.min(14)).contains(&capacity()), "{max}: {}", capacity());
+                let mut answered = 0;
+                while answered < 7 {
+                    tickets.take().into_iter().for_each(|ticket| ticket.answer("answer"));
+                    harness.run();
+                    answered += harness.packets().len();
+                }
+            }
+        }
+    }
+}
