@@ -52,6 +52,9 @@
 //! - **Messages.** [`Address`] sends a message to one connection, from any thread.
 //!   [`ListenerHandle::broadcast`] sends one to all connections of a listener. Mailboxes are
 //!   bounded.
+//! - **Answers that come later.** [`Replies`] keeps the order of answers that other threads make,
+//!   limits how many requests of a connection are in work, and ends the connection after the last
+//!   answer.
 //! - **Fairness.** Every turn does a bounded amount of work for each connection, each listener,
 //!   each mailbox and the timers. See [`ReactorOptions`].
 //! - **The end.** [`Handler::terminate`] is called exactly once for every handler, with a typed
@@ -64,13 +67,14 @@
 //!   [`Stats`] counts everything, and [`LoopStats`] has histograms of the turns.
 //! - **Tests.** [`testing::Harness`] runs your handler over a scripted stream, with a clock that
 //!   only the test moves. See [Testing your handler](testing#testing-your-handler).
+//!   [`testing::serve`] runs it over sockets.
 //!
 //! # What it does not do
 //!
 //! - TLS, UDP, Unix sockets, or connections from a handler to other servers.
 //! - Blocking work. All callbacks of a reactor run on one thread, one after the other. Hand long
-//!   work to threads of your own: pause reading, answer when the result comes back as a message,
-//!   then resume. The `offload` example does this.
+//!   work to threads of your own; [`Replies`] sends their answers in order. The `offload` example
+//!   does this.
 //! - Windows, and systems that are not 64 bits wide. Linux is tested. Support for other Unix
 //!   systems is best effort.
 //!

@@ -248,6 +248,7 @@ impl<M> fmt::Debug for Mailbox<M> {
 ///     thread::spawn(move || {
 ///         let result = format!("{} bytes", request.len());
 ///         // An error means that the result is not needed any more, or that the mailbox is full.
+///         // If it must not be lost, or if answers must keep their order, use `Replies`.
 ///         let _ = address.send(result);
 ///     });
 ///     Action::Continue
