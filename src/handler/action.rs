@@ -6,8 +6,8 @@ use crate::reason::CloseReason;
 
 /// Bytes to send as one packet. The framing adds the length.
 ///
-/// `&[u8]`, `&str`, `&Vec<u8>`, `&String`, `Vec<u8>`, `String` and `Bytes` turn into one with `into()`, and
-/// [`Action::send`] and [`Context::send`](super::Context::send) take each of them.
+/// `&[u8]`, `&str`, `&Vec<u8>`, `&String`, `Vec<u8>`, `String` and `Bytes` turn into one with
+/// `into()`, and [`Action::send`] and [`Context::send`](super::Context::send) take each of them.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Packet<'a> {

@@ -206,11 +206,13 @@ mod tests {
     }
 
     /// Goal: clients have the framing of the peers, and the drop ends all connections, whatever they
-    /// do. Method: different framings for the directions; a client that stays.
+    /// do. Method: different framings for the directions; a client that stays, where connections
+    /// linger for ever.
     #[test]
     fn a_server_serves_and_ends_with_its_guard() {
         let framing = Framing::split(Lines::new(100), Raw);
-        let server = serve(ListenerOptions::port(0).framing(framing), |_| Echo(None));
+        let options = ListenerOptions::port(0).framing(framing).linger_timeout(Duration::MAX);
+        let server = serve(options, |_| Echo(None));
         let (mut client, mut other) = (server.client(), server.client());
         assert_eq!(client.request("hello").unwrap(), b"hello");
         assert_eq!(other.request("panic").unwrap_err().to_string(), "closed by the server");
