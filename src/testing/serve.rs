@@ -211,7 +211,8 @@ mod tests {
     #[test]
     fn a_server_serves_and_ends_with_its_guard() {
         let framing = Framing::split(Lines::new(100), Raw);
-        let options = ListenerOptions::port(0).framing(framing).linger_timeout(Duration::MAX);
+        let options = ListenerOptions::port(0).framing(framing);
+        let options = options.linger_timeout(Duration::MAX).drain_timeout(Duration::MAX);
         let server = serve(options, |_| Echo(None));
         let (mut client, mut other) = (server.client(), server.client());
         assert_eq!(client.request("hello").unwrap(), b"hello");
