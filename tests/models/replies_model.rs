@@ -114,6 +114,21 @@ struct Model {
 }
 
 impl Model {
+    fn new(max: usize) -> Self {
+        Self {
+            max,
+            input: VecDeque::new(),
+            half_closed: false,
+            drains: false,
+            places: VecDeque::new(),
+            end: None,
+            closed: None,
+            stalled: false,
+            queued: 0,
+            sent: Vec::new(),
+        }
+    }
+
     /// Does all that can be done without further events.
     fn settle(&mut self) {
         loop {
@@ -168,105 +183,115 @@ impl Model {
     }
 }
 
-fn run(max: usize, ops: &[Op]) {
-    let open = Open::default();
-    let handler = Window { replies: Replies::new(max), open: Rc::clone(&open) };
-    let mut handler = Some(handler);
-    let options = ListenerOptions::port(5555)
-        .max_packet(MAX_QUEUED - 2)
-        .max_queued(MAX_QUEUED)
-        .write_high_water(MAX_QUEUED)
-        .write_low_water(100);
-    let harness = Harness::new(options, move |_| handler.take().unwrap());
-    let mut model = Model {
-        max,
-        input: VecDeque::new(),
-        half_closed: false,
-        drains: false,
-        places: VecDeque::new(),
-        end: None,
-        closed: None,
-        stalled: false,
-        queued: 0,
-        sent: Vec::new(),
-    };
-    let (mut received, mut answers) = (Vec::new(), 0_u32);
-    for op in ops {
-        if model.closed.is_some() {
-            break;
-        }
-        let arrive = |model: &mut Model, input, text: &str, count| {
-            if !model.half_closed {
-                model.input.extend(std::iter::repeat_n(input, count));
-                harness.receive(harness.framed(text).repeat(count));
-            }
-        };
-        let pick = |which: u8| {
-            let len = open.borrow().len();
-            (len > 0).then(|| usize::from(which) % len)
-        };
+/// A connection, its tickets, and the model of it.
+struct Run {
+    harness: Harness<Window>,
+    open: Open,
+    model: Model,
+    received: Vec<Vec<u8>>,
+    /// How many answers were given. Each begins with its number.
+    answers: u32,
+}
+
+impl Run {
+    fn new(max: usize) -> Self {
+        let open = Open::default();
+        let mut handler = Some(Window { replies: Replies::new(max), open: Rc::clone(&open) });
+        let options = ListenerOptions::port(5555)
+            .max_packet(MAX_QUEUED - 2)
+            .max_queued(MAX_QUEUED)
+            .write_high_water(MAX_QUEUED)
+            .write_low_water(100);
+        let harness = Harness::new(options, move |_| handler.take().unwrap());
+        Self { harness, open, model: Model::new(max), received: Vec::new(), answers: 0 }
+    }
+
+    fn apply(&mut self, op: &Op) {
         match *op {
-            Op::Requests(count) => arrive(&mut model, Input::Request, "?", count.into()),
-            Op::AtOnce => arrive(&mut model, Input::AtOnce, "at once", 1),
-            Op::Quit => arrive(&mut model, Input::Quit, "quit", 1),
+            Op::Requests(count) => self.arrive(Input::Request, "?", count.into()),
+            Op::AtOnce => self.arrive(Input::AtOnce, "at once", 1),
+            Op::Quit => self.arrive(Input::Quit, "quit", 1),
             Op::Answer(which, len) => {
-                let Some(index) = pick(which) else { continue };
-                let mut answer = answers.to_be_bytes().to_vec();
+                let mut answer = self.answers.to_be_bytes().to_vec();
                 answer.resize(answer.len() + usize::from(len), 0);
-                answers += 1;
-                let place = model.open()[index];
-                model.places[place] = Place::Answered(answer.clone());
-                open.borrow_mut().remove(index).answer(answer);
-                harness.run();
+                self.answers += 1;
+                if let Some(ticket) = self.take(which, Place::Answered(answer.clone())) {
+                    ticket.answer(answer);
+                }
+                self.harness.run();
             }
             Op::Lose(which) => {
-                let Some(index) = pick(which) else { continue };
-                let place = model.open()[index];
-                model.places[place] = Place::Lost;
-                drop(open.borrow_mut().remove(index));
-                harness.run();
+                drop(self.take(which, Place::Lost));
+                self.harness.run();
             }
-            Op::Stall if !model.stalled => {
-                (model.stalled, model.queued) = (true, 0);
-                harness.peer_stalls();
+            Op::Stall if !self.model.stalled => {
+                (self.model.stalled, self.model.queued) = (true, 0);
+                self.harness.peer_stalls();
             }
             Op::Stall => {}
             Op::ReadAll => {
-                (model.stalled, model.queued) = (false, 0);
-                harness.peer_reads_all();
+                (self.model.stalled, self.model.queued) = (false, 0);
+                self.harness.peer_reads_all();
             }
             Op::HalfClose => {
-                model.half_closed = true;
-                harness.peer_closes();
+                self.model.half_closed = true;
+                self.harness.peer_closes();
             }
             Op::Drain => {
-                model.drains = true;
-                harness.drain();
+                self.model.drains = true;
+                self.harness.drain();
             }
         }
-        model.settle();
-        received.extend(harness.packets());
+        self.model.settle();
+    }
+
+    fn arrive(&mut self, input: Input, text: &str, count: usize) {
+        if !self.model.half_closed {
+            self.model.input.extend(std::iter::repeat_n(input, count));
+            self.harness.receive(self.harness.framed(text).repeat(count));
+        }
+    }
+
+    /// Takes the ticket of an open request, if there is one. Its place is `place` from now on.
+    fn take(&mut self, which: u8, place: Place) -> Option<Ticket> {
+        let open = self.model.open();
+        let index = usize::from(which).checked_rem(open.len())?;
+        self.model.places[open[index]] = place;
+        Some(self.open.borrow_mut().remove(index))
+    }
+
+    fn check(&mut self) {
+        let (harness, model) = (&self.harness, &self.model);
         if model.closed.is_some() {
             harness.peer_reads_all();
-            received.extend(harness.packets());
-            assert_eq!(harness.closed(), model.closed);
         } else {
-            assert_eq!(harness.closed(), None);
-            assert_eq!(open.borrow().len(), model.open().len());
-            harness.with_handler(|window| assert_eq!(window.replies.len(), model.places.len()));
+            assert_eq!(self.open.borrow().len(), model.open().len());
+            let open = harness.with_handler(|window| window.replies.len());
+            assert_eq!(open, Some(model.places.len()));
         }
+        assert_eq!(harness.closed(), model.closed);
+        self.received.extend(harness.packets());
         if !model.stalled || model.closed.is_some() {
-            assert!(received == model.sent, "{} of {}", received.len(), model.sent.len());
+            assert!(self.received == model.sent, "{} packets", self.received.len());
         }
     }
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     /// Goal: answers arrive in the order of their requests, none is lost and none comes twice; as
     /// many requests are open as may be; the connection ends when it should, for the reason that it
     /// should. Method: random requests, answers, losses, slow readers and ends, and a model.
     #[test]
     fn replies_do_what_two_lists_do(max in 1_usize..6, ops in ops()) {
-        run(max, &ops);
+        let mut run = Run::new(max);
+        for op in &ops {
+            run.apply(op);
+            run.check();
+            if run.model.closed.is_some() {
+                break;
+            }
+        }
     }
 }

@@ -58,7 +58,7 @@ impl Handler for Store {
     type Message = ();
 
     fn handle_packet(&mut self, line: &[u8], ctx: &mut Context<'_, ()>) -> Action<'_> {
-        self.answer(line, ctx).into()
+        self.answer(line, ctx).unwrap_or_else(Action::stop)
     }
 }
 
