@@ -100,6 +100,7 @@ impl<M> Context<'_, M> {
 
     /// Moves all framed output, this packet's header included, to the queue, and queues `bytes`
     /// after it. After an error `bytes` is unchanged.
+    #[inline(never)]
     fn share(
         &mut self,
         bytes: &mut Bytes,
