@@ -112,7 +112,7 @@ impl Replies {
     }
 
     /// Takes the next place, for an answer that comes later. If it is the last free place, reading
-    /// pauses until one is free again.
+    /// pauses until one is free again. It resumes then, also if the handler has paused it meanwhile.
     ///
     /// # Errors
     ///
