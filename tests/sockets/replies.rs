@@ -5,8 +5,8 @@ use std::thread;
 
 use condor::testing::serve;
 use condor::{
-    Accepted, Action, Context, Handler, Info, ListenerOptions, ReactorOptions, Replies, Reply,
-    ReplyError, Ticket,
+    Accepted, Action, Context, Handler, Info, ListenerOptions, ListenerState, ReactorOptions,
+    Replies, Reply, ReplyError, Ticket,
 };
 
 use crate::support::{Client, Server, next, until, wire};
@@ -99,14 +99,14 @@ fn all_answers_arrive_after_half_a_close() {
             let all = shards as u64;
             until("all are accepted", || listener.stats().made == all);
             let drain = drains.then(|| listener.stop().unwrap());
+            until("the drain begins", || !drains || listener.state() != ListenerState::Listening);
             go.send(()).unwrap();
             let expected: Vec<_> = requests().iter().map(|r| r.to_ascii_uppercase()).collect();
             for mut client in clients {
                 assert!(client.read_to_end() == wire_of(&expected), "{shards} {drains} {window}");
             }
             if let Some(drain) = drain {
-                let report = drain.wait().unwrap();
-                assert_eq!((report.drained, report.forced), (all, 0));
+                assert_eq!(drain.wait().unwrap().forced, 0);
             }
             until("the connections end", || listener.stats().half_closed == 0);
             drop(server);
