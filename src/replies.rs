@@ -71,7 +71,9 @@ use crate::reason::{CloseReason, ReplyError, SendError};
 /// }
 ///
 /// let harness = condor::testing::Harness::of(Shout { replies: Replies::new(8) });
-/// ["one", "two", "three"].map(|request| harness.packet(request));
+/// for request in ["one", "two", "three"] {
+///     harness.packet(request);
+/// }
 /// harness.peer_closes();
 /// let mut answers = Vec::new();
 /// while answers.len() < 3 {
