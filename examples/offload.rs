@@ -10,15 +10,15 @@
 //! works for them in parallel, with as many threads as the machine has cores. As long as one thread
 //! is free, the answer to `call ... 10` comes at once.
 //!
-//! What it shows: a handler that gives work to another thread *pauses reading*. When the result
-//! comes back as a message, the handler answers and *resumes*. This has three effects:
+//! What it shows: a handler opens a place in its `Replies` for each request, and gives the ticket to a
+//! worker together with the request. The worker answers the ticket. This has four effects:
 //!
-//! - The answers stay in order.
-//! - A connection has a limited number of requests in work.
-//! - A client that has shut down its sending side gets its answers, too. The handler gets the end
-//!   of the stream after the requests.
-//!
-//! While reading is paused no timeout runs, because the client has nothing left to do.
+//! - The answers leave in the order of the requests, whichever worker is first.
+//! - A connection has at most `--window` requests in work. While it has as many, it is not read, and no
+//!   timeout runs, because the client has nothing left to do.
+//! - A client that has shut down its sending side gets all its answers, and so do all clients in a
+//!   drain.
+//! - A job that is lost is answered, because its ticket notices.
 
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -29,7 +29,10 @@ use std::thread;
 
 use clap::Parser;
 use clap::builder::RangedU64ValueParser;
-use condor::{Action, Address, Context, Error, Handler, Info, ListenerOptions, Reactor};
+use condor::{
+    Action, Context, Error, Handler, Info, ListenerOptions, Reactor, Replies, Reply, ReplyError,
+    Ticket,
+};
 
 #[path = "common/mod.rs"]
 mod common;
@@ -37,30 +40,15 @@ mod common;
 const MAX_CONNECTIONS: usize = 1_000;
 const MAX_NUMBER: u32 = 10_000_000;
 
-/// What a worker sends back.
-type Answer = String;
-
-/// Work for another thread. Dropping a job sends its answer, so every job is answered, even one
-/// that panics. A connection that waits for an answer reads nothing, so without an answer it would
-/// wait for ever.
+/// Work for another thread.
 struct Job {
     number: u32,
-    answer_to: Address<Answer>,
-    answer: Option<Answer>,
+    ticket: Ticket,
 }
 
 impl Job {
-    fn work(mut self) {
-        self.answer = Some(primes_below(self.number).to_string());
-    }
-}
-
-impl Drop for Job {
-    fn drop(&mut self) {
-        let answer = self.answer.take().unwrap_or_else(|| String::from("failed"));
-        // The mailbox has room, because a connection has one job at a time. If the connection has
-        // ended meanwhile, `send` fails, and the answer is not needed.
-        let _ = self.answer_to.send(answer);
+    fn work(self) {
+        self.ticket.answer(primes_below(self.number).to_string());
     }
 }
 
@@ -81,8 +69,8 @@ fn primes_below(number: u32) -> usize {
 
 /// Starts threads that take jobs out of one queue. They end when all senders of the queue are
 /// dropped.
-fn start_workers(count: usize) -> SyncSender<Job> {
-    let (jobs, queue) = mpsc::sync_channel(MAX_CONNECTIONS);
+fn start_workers(count: usize, max_jobs: usize) -> SyncSender<Job> {
+    let (jobs, queue) = mpsc::sync_channel(max_jobs);
     let queue: Arc<Mutex<Receiver<Job>>> = Arc::new(Mutex::new(queue));
     for _ in 0..count {
         let queue = Arc::clone(&queue);
@@ -90,7 +78,7 @@ fn start_workers(count: usize) -> SyncSender<Job> {
             loop {
                 let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
                 let Ok(job) = next else { return };
-                // If a job panics, its drop answers it, and this worker takes the next job.
+                // If a job panics, its ticket is dropped, and this worker takes the next job.
                 let _ = catch_unwind(AssertUnwindSafe(|| job.work()));
             }
         });
@@ -101,39 +89,49 @@ fn start_workers(count: usize) -> SyncSender<Job> {
 /// One connection.
 struct Primes {
     jobs: SyncSender<Job>,
+    replies: Replies,
+}
+
+impl Primes {
+    fn request(
+        &mut self,
+        packet: &[u8],
+        ctx: &mut Context<'_, Reply>,
+    ) -> Result<Action<'static>, ReplyError> {
+        let number = std::str::from_utf8(packet).ok().and_then(|text| text.parse().ok());
+        let Some(number) = number.filter(|number| *number <= MAX_NUMBER) else {
+            return self.replies.answer(format!("not a number up to {MAX_NUMBER}"), ctx);
+        };
+        let ticket = self.replies.open(ctx)?;
+        // It must not block the reactor. The queue is full only if many connections have sent
+        // requests and ended. Then the job is dropped, and `or_answer` answers it.
+        let _ = self.jobs.try_send(Job { number, ticket });
+        Ok(Action::Continue)
+    }
 }
 
 impl Handler for Primes {
-    type Message = Answer;
+    type Message = Reply;
 
     fn handle_packet<'a>(
         &'a mut self,
         packet: &'a [u8],
-        ctx: &mut Context<'_, Answer>,
+        ctx: &mut Context<'_, Reply>,
     ) -> Action<'a> {
-        let number = std::str::from_utf8(packet).ok().and_then(|text| text.parse().ok());
-        let Some(number) = number.filter(|number| *number <= MAX_NUMBER) else {
-            return Action::send(format!("not a number up to {MAX_NUMBER}"));
-        };
-        let job = Job { number, answer_to: ctx.address(), answer: None };
-        // It must not block the reactor. The queue is full only if many connections have sent a
-        // request and ended. Then the job is dropped, which answers it.
-        let _ = self.jobs.try_send(job);
-        ctx.pause_reading();
-        Action::Continue
+        self.request(packet, ctx).unwrap_or_else(|error| Action::stop(error.into()))
     }
 
     fn handle_info<'a>(
         &'a mut self,
-        info: Info<'a, Answer>,
-        ctx: &mut Context<'_, Answer>,
+        info: Info<'a, Reply>,
+        ctx: &mut Context<'_, Reply>,
     ) -> Action<'a> {
         match info {
-            Info::Message(answer) => {
-                ctx.resume_reading();
-                Action::send(answer)
+            Info::Message(reply) => {
+                let filled = self.replies.fill(reply.or_answer("failed"), ctx);
+                filled.unwrap_or_else(|error| Action::stop(error.into()))
             }
-            other => other.default_action(),
+            other => self.replies.default_action(&other, ctx),
         }
     }
 }
@@ -149,6 +147,10 @@ struct Arguments {
     #[arg(long, value_name = "N",
           value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_024))]
     workers: Option<usize>,
+    /// Requests of one connection that are in work at the same time
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_024))]
+    window: usize,
 }
 
 fn main() -> ExitCode {
@@ -159,13 +161,14 @@ fn main() -> ExitCode {
 
 fn serve(arguments: &Arguments) -> Result<(), Error> {
     let cores = thread::available_parallelism().map_or(1, usize::from);
-    let jobs = start_workers(arguments.workers.unwrap_or(cores));
+    let window = arguments.window;
+    let jobs = start_workers(arguments.workers.unwrap_or(cores), MAX_CONNECTIONS * window);
     let options = ListenerOptions::new(arguments.listen).max_connections(MAX_CONNECTIONS);
     let mut reactor = Reactor::new()?;
-    let listener =
-        reactor.start_listener("primes", options, move |_peer| Primes { jobs: jobs.clone() })?;
-    // A drain waits for unfinished jobs: while a handler pauses reading, the reactor does not
-    // deliver `Info::Shutdown` to it.
+    let listener = reactor.start_listener("primes", options, move |_peer| Primes {
+        jobs: jobs.clone(),
+        replies: Replies::new(window),
+    })?;
     common::drain_on_signals(reactor.handle())?;
     common::say(format_args!("listening on {}", listener.local_addr()));
     reactor.run()
@@ -178,9 +181,9 @@ mod tests {
     use condor::testing::Harness;
 
     /// One connection, and the queue of jobs. The test is the worker.
-    fn connection() -> (Harness<Primes>, Receiver<Job>) {
-        let (jobs, queue) = mpsc::sync_channel(1);
-        (Harness::of(Primes { jobs }), queue)
+    fn connection(window: usize) -> (Harness<Primes>, Receiver<Job>) {
+        let (jobs, queue) = mpsc::sync_channel(window);
+        (Harness::of(Primes { jobs, replies: Replies::new(window) }), queue)
     }
 
     fn work(connection: &Harness<Primes>, queue: &Receiver<Job>) {
@@ -196,7 +199,7 @@ mod tests {
 
     #[test]
     fn answers_come_in_order_one_job_at_a_time() {
-        let (connection, queue) = connection();
+        let (connection, queue) = connection(1);
         let [first, second, third] = ["10", "many", "100"].map(|text| connection.framed(text));
         connection.receive([first, second, third].concat());
         assert_eq!(connection.packets(), [b""; 0], "the worker has not worked yet");
@@ -208,21 +211,44 @@ mod tests {
     }
 
     #[test]
+    fn answers_of_a_window_come_in_order_whichever_job_is_done_first() {
+        let (connection, queue) = connection(3);
+        let requests = ["10", "many", "100", "1000"].map(|text| connection.framed(text));
+        connection.receive(requests.concat());
+        let [first, second] = [queue.try_recv(), queue.try_recv()].map(|job| job.expect("a job"));
+        assert!(queue.try_recv().is_err(), "three places are taken");
+        second.work();
+        connection.run();
+        assert_eq!(connection.packets(), [b""; 0]);
+        first.work();
+        connection.run();
+        assert_eq!(connection.packets(), [&b"4"[..], b"not a number up to 10000000", b"25"]);
+        work(&connection, &queue);
+        assert_eq!(connection.packets(), [b"168"]);
+    }
+
+    #[test]
     fn after_a_half_close_all_answers_still_arrive() {
-        let (connection, queue) = connection();
-        connection.packet("10");
-        connection.packet("100");
-        connection.peer_closes();
-        assert_eq!(connection.closed(), None);
-        work(&connection, &queue);
-        work(&connection, &queue);
-        assert_eq!(connection.packets(), [&b"4"[..], b"25"]);
-        assert_eq!(connection.closed(), Some(CloseReason::PeerClosed));
+        for window in [1, 2, 8] {
+            let (connection, queue) = connection(window);
+            let requests = [2, 3, 5, 10].repeat(5);
+            for number in &requests {
+                connection.packet(number.to_string());
+            }
+            connection.peer_closes();
+            for _ in &requests {
+                assert_eq!(connection.closed(), None);
+                work(&connection, &queue);
+            }
+            let counts = requests.iter().map(|number| primes_below(*number).to_string());
+            assert_eq!(connection.packets(), counts.map(String::into_bytes).collect::<Vec<_>>());
+            assert_eq!(connection.closed(), Some(CloseReason::PeerClosed));
+        }
     }
 
     #[test]
     fn a_job_that_is_lost_is_answered() {
-        let (connection, queue) = connection();
+        let (connection, queue) = connection(1);
         connection.packet("10");
         drop(queue);
         connection.run();
@@ -237,7 +263,7 @@ mod tests {
 
     #[test]
     fn long_work_is_not_blamed_on_the_client() {
-        let (connection, queue) = connection();
+        let (connection, queue) = connection(1);
         let half = &connection.framed("100")[..3];
         connection.receive([&connection.framed("10"), half].concat());
         connection.advance(std::time::Duration::from_secs(3_600));
@@ -250,12 +276,14 @@ mod tests {
 
     #[test]
     fn a_drain_waits_for_work_under_way() {
-        let (connection, queue) = connection();
-        connection.packet("10");
-        connection.drain();
-        assert_eq!(connection.closed(), None);
-        work(&connection, &queue);
-        assert_eq!(connection.packets(), [b"4"]);
-        assert_eq!(connection.closed(), Some(CloseReason::Shutdown));
+        for window in [1, 2] {
+            let (connection, queue) = connection(window);
+            connection.packet("10");
+            connection.drain();
+            assert_eq!(connection.closed(), None);
+            work(&connection, &queue);
+            assert_eq!(connection.packets(), [b"4"]);
+            assert_eq!(connection.closed(), Some(CloseReason::Shutdown));
+        }
     }
 }

@@ -6,26 +6,20 @@
 //!
 //! ```
 //! use condor::client::{Client, ClientError};
-//! # use condor::{Action, Context, Handler, ListenerOptions, Reactor};
+//! # use condor::{Action, CloseReason, Context, Handler, ListenerOptions};
 //! # struct Ping;
 //! # impl Handler for Ping {
 //! #     type Message = ();
-//! #     fn handle_packet<'a>(&mut self, _: &'a [u8], _: &mut Context<'_, ()>) -> Action<'a> {
-//! #         Action::send_and_stop("pong", condor::CloseReason::Normal)
+//! #     fn handle_packet(&mut self, _: &[u8], _: &mut Context<'_, ()>) -> Action<'static> {
+//! #         Action::send_and_stop("pong", CloseReason::Normal)
 //! #     }
 //! # }
-//! # let mut reactor = Reactor::new().unwrap();
-//! # let listener = reactor.start_listener("ping", ListenerOptions::port(0), |_| Ping).unwrap();
-//! # let (addr, handle) = (listener.local_addr(), reactor.handle());
-//! # let client = std::thread::spawn(move || {
+//! # let server = condor::testing::serve(ListenerOptions::port(0), |_| Ping);
+//! # let addr = server.addr();
+//!
 //! let mut client = Client::connect(addr)?;
 //! assert_eq!(client.request(b"ping")?, b"pong");
 //! assert!(matches!(client.receive(), Err(ClientError::Closed)), "the server closed");
-//! # drop(handle.shutdown());
-//! # Ok::<(), ClientError>(())
-//! # });
-//! # reactor.run().unwrap();
-//! # client.join().unwrap()?;
 //! # Ok::<(), ClientError>(())
 //! ```
 

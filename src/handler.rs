@@ -60,8 +60,11 @@ use crate::reason::CloseReason;
 ///    once; no other call follows.
 ///
 /// All callbacks of one reactor run on its thread, one after the other. A callback that blocks
-/// delays every connection of that reactor. So give long work to another thread, pause reading, and
-/// answer when the result arrives as a message. The `offload` example shows this.
+/// delays every connection of that reactor. So give long work to another thread, and let
+/// [`Replies`](crate::Replies) send the answers in order. The `offload` example shows this.
+///
+/// An answer that borrows nothing of the packet needs no named lifetime: `fn handle_packet(&mut self,
+/// packet: &[u8], ctx: &mut Context<'_, ()>) -> Action<'_>`.
 ///
 /// # Panics
 ///

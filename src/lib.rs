@@ -55,6 +55,9 @@
 //! - **Messages.** [`Address`] sends a message to one connection, from any thread.
 //!   [`ListenerHandle::broadcast`] sends one to all connections of a listener. Mailboxes are
 //!   bounded.
+//! - **Answers that come later.** [`Replies`] keeps the order of answers that other threads make,
+//!   limits how many requests of a connection are in work, and ends the connection after the last
+//!   answer.
 //! - **Fairness.** Every turn does a bounded amount of work for each connection, each listener,
 //!   each mailbox and the timers. See [`ReactorOptions`].
 //! - **The end.** [`Handler::terminate`] is called exactly once for every handler, with a typed
@@ -67,13 +70,14 @@
 //!   [`Stats`] counts everything, and [`LoopStats`] has histograms of the turns.
 //! - **Tests.** [`testing::Harness`] runs your handler over a scripted stream, with a clock that
 //!   only the test moves. See [Testing your handler](testing#testing-your-handler).
+//!   [`testing::serve`] runs it over sockets.
 //!
 //! # What it does not do
 //!
 //! - TLS, UDP, listening on Unix sockets, or connections from a handler to other servers.
 //! - Blocking work. All callbacks of a reactor run on one thread, one after the other. Hand long
-//!   work to threads of your own: pause reading, answer when the result comes back as a message,
-//!   then resume. The `offload` example does this.
+//!   work to threads of your own; [`Replies`] sends their answers in order. The `offload` example
+//!   does this.
 //! - Windows, and systems that are not 64 bits wide. Linux is tested. Support for other Unix
 //!   systems is best effort.
 //!
@@ -121,13 +125,14 @@
 //! <details><summary>All modules</summary>
 //!
 //! ```text
+//!   testing          the reactor over a simulated network, and a server for tests over sockets
 //!   client           a blocking client for tests, tools and small programs
-//!   testing          the reactor over a simulated network, for tests of handlers
 //!   shards           one reactor per core
 //!   reactor          the turn: polls for events, then runs each phase
 //!   start            starts a listener: checks its options, takes its name, listens
 //!   listener         one named listener: its connections, and which of them have work to do
 //!   peer             one connection: reads and writes its stream, calls its handler
+//!   replies          answers that are made elsewhere, in the order of their requests
 //!   typed            handlers of values: a codec between them and the packets
 //!   handler          the contract with your code: Handler, Context, Action, Info
 //!   peer_cx          what a peer borrows while it is worked on
@@ -185,13 +190,14 @@
 
 // From the top down: a module names only modules below it. `tests/house/tidy.rs` checks this order,
 // here and in the list above.
-pub mod client;
 pub mod testing;
+pub mod client;
 mod shards;
 mod reactor;
 mod start;
 mod listener;
 mod peer;
+mod replies;
 mod typed;
 mod handler;
 mod peer_cx;
@@ -251,7 +257,8 @@ pub use loop_metrics::{Histogram, LoopStats};
 pub use mailbox::Address;
 pub use options::{Findings, ListenerOptions, OptionsWarning, ReactorOptions};
 pub use reactor::Reactor;
-pub use reason::{CloseReason, FrameError, MessageError, SendError, TimerError};
+pub use reason::{CloseReason, FrameError, MessageError, ReplyError, SendError, TimerError};
+pub use replies::{Replies, Reply, Ticket};
 pub use shards::Shards;
 pub use stats::{CloseKind, Stats};
 pub use status::ListenerState;

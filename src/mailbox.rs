@@ -163,12 +163,17 @@ impl<M> Mailbox<M> {
     }
 
     pub(crate) fn post(&self, envelope: Envelope<M>) -> Result<(), MessageError<M>> {
+        self.post_below(self.capacity, envelope)
+    }
+
+    /// Posts `envelope` if the mailbox holds fewer than `most` messages.
+    fn post_below(&self, most: usize, envelope: Envelope<M>) -> Result<(), MessageError<M>> {
         let mut contents = self.contents();
         if contents.closed {
             drop(contents);
             return Err(MessageError::Gone(envelope.into_message()));
         }
-        if contents.queue.len() + self.taken.load(Ordering::Relaxed) >= self.capacity {
+        if contents.queue.len() + self.taken.load(Ordering::Relaxed) >= most {
             drop(contents);
             (self.refused)();
             return Err(MessageError::Full(envelope.into_message()));
@@ -243,6 +248,7 @@ impl<M> fmt::Debug for Mailbox<M> {
 ///     thread::spawn(move || {
 ///         let result = format!("{} bytes", request.len());
 ///         // An error means that the result is not needed any more, or that the mailbox is full.
+///         // If it must not be lost, or if answers must keep their order, use `Replies`.
 ///         let _ = address.send(result);
 ///     });
 ///     Action::Continue
@@ -301,7 +307,17 @@ impl<M> Address<M> {
     ///   [`mailbox_capacity`](crate::ListenerOptions::mailbox_capacity) messages.
     /// - [`MessageError::Gone`]: the listener or the reactor has ended.
     pub fn send(&self, message: M) -> Result<(), MessageError<M>> {
-        self.mailbox.post(Envelope::To { key: self.key, generation: self.generation, message })
+        self.mailbox.post(self.envelope(message))
+    }
+
+    /// Sends `message` even if the mailbox is full. Drops it if the listener has ended. The caller
+    /// bounds how many such messages there are.
+    pub(crate) fn send_anyway(&self, message: M) {
+        drop(self.mailbox.post_below(usize::MAX, self.envelope(message)));
+    }
+
+    fn envelope(&self, message: M) -> Envelope<M> {
+        Envelope::To { key: self.key, generation: self.generation, message }
     }
 
     /// The connection's id.

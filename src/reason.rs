@@ -161,6 +161,29 @@ impl<M> TimerError<M> {
     }
 }
 
+/// Why [`Replies`](crate::Replies) took no request, or cannot send an answer.
+#[derive(Copy, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReplyError {
+    /// As many requests as allowed have no answer yet.
+    #[error("{max} requests wait for their answers, which is the maximum")]
+    Full {
+        /// The maximum, as given to [`Replies::new`](crate::Replies::new).
+        max: usize,
+    },
+    /// The ticket was not made by this `Replies`.
+    #[error("the answer belongs to no open request of this connection")]
+    Unknown,
+    /// The ticket of a request was dropped without an answer, for example by a panic of a worker.
+    #[error("a request got no answer: its ticket was dropped")]
+    Lost,
+    /// An answer can never be sent.
+    #[error(transparent)]
+    Send(SendError),
+}
+
+debug_as_display!(ReplyError { Full { max }, Unknown, Lost, Send(error), });
+
 /// Why a connection ended. [`terminate`](crate::Handler::terminate) gets it, exactly once.
 ///
 /// By cause:
@@ -327,6 +350,18 @@ impl<M> From<TimerError<M>> for CloseReason {
     fn from(error: TimerError<M>) -> Self {
         match error {
             TimerError::Full { .. } => Self::Custom("too many timers"),
+        }
+    }
+}
+
+impl From<ReplyError> for CloseReason {
+    /// The reason of the end if a handler cannot go on without the answer.
+    fn from(error: ReplyError) -> Self {
+        match error {
+            ReplyError::Full { .. } => Self::Custom("too many requests at the same time"),
+            ReplyError::Unknown => Self::Custom("an answer to no request"),
+            ReplyError::Lost => Self::Custom("a request got no answer"),
+            ReplyError::Send(error) => error.into(),
         }
     }
 }

@@ -1,4 +1,5 @@
 //! Tests of your handler without sockets and without sleeping, with faults that the test chooses.
+//! For the tests that need sockets, [`serve`] is a server.
 //!
 //! # Testing your handler
 //!
@@ -99,7 +100,9 @@ mod network;
 mod observations;
 mod rig;
 mod script;
+mod serve;
 
 pub use faults::Faults;
 pub use harness::Harness;
 pub use rig::Leftovers;
+pub use serve::{Server, serve};

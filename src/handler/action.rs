@@ -6,8 +6,8 @@ use crate::reason::CloseReason;
 
 /// Bytes to send as one packet. The framing adds the length.
 ///
-/// `&[u8]`, `&str`, `&Vec<u8>`, `Vec<u8>`, `String` and `Bytes` turn into one with `into()`, and
-/// [`Action::send`] and [`Context::send`](super::Context::send) take each of them.
+/// `&[u8]`, `&str`, `&Vec<u8>`, `&String`, `Vec<u8>`, `String` and `Bytes` turn into one with
+/// `into()`, and [`Action::send`] and [`Context::send`](super::Context::send) take each of them.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Packet<'a> {
@@ -51,6 +51,12 @@ impl<'a> From<&'a Vec<u8>> for Packet<'a> {
 
 impl<'a> From<&'a str> for Packet<'a> {
     fn from(text: &'a str) -> Self {
+        Self::Borrowed(text.as_bytes())
+    }
+}
+
+impl<'a> From<&'a String> for Packet<'a> {
+    fn from(text: &'a String) -> Self {
         Self::Borrowed(text.as_bytes())
     }
 }
@@ -200,6 +206,14 @@ pub enum Action<'a> {
     Stop(CloseReason),
     /// Send this packet, then end the connection.
     SendAndStop(Packet<'a>, CloseReason),
+}
+
+impl<E: Into<CloseReason>> From<Result<(), E>> for Action<'_> {
+    /// `Ok` continues. `Err` ends the connection after all queued output was sent, with the reason
+    /// that the error turns into: `ctx.send(packet).into()`.
+    fn from(result: Result<(), E>) -> Self {
+        result.map_or_else(|error| Self::Stop(error.into()), |()| Self::Continue)
+    }
 }
 
 impl<'a, E: Into<CloseReason>> From<Result<Self, E>> for Action<'a> {

@@ -254,7 +254,7 @@ impl<M> Context<'_, M> {
     }
 
     /// Drops a value of the user, whose drop may panic.
-    fn drop_value<T>(&self, value: T) {
+    pub(crate) fn drop_value<T>(&self, value: T) {
         let mut panics = Panics::default();
         panics.drop(value);
         self.profile.counters.panics.add(panics.count);

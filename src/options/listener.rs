@@ -373,7 +373,8 @@ impl ListenerOptions {
     }
 
     /// The most messages that wait for this listener's connections, on each shard. Default: 65,536.
-    /// At least 1. A broadcast counts as one message, until the last connection has received it.
+    /// At least 1. A broadcast counts as one message, until the last connection has received it. The
+    /// answer of a [`Ticket`](crate::Ticket) is never refused: the open tickets limit those.
     pub fn mailbox_capacity(mut self, messages: usize) -> Self {
         self.mailbox_capacity = messages;
         self

@@ -35,7 +35,9 @@ impl ListenerOptions {
     }
 
     /// The most memory in bytes that hostile peers can make this listener hold on one shard, *without*
-    /// what your code allocates (handlers, and what messages and shared packets point to), framings
+    /// what your code allocates (handlers, and what messages and shared packets point to), the
+    /// messages of [tickets](crate::Ticket), of which each connection has as many as its handler
+    /// opens, framings
     /// that a handler sets for its own connection, and the kernel's socket buffers.
     ///
     /// It is the sum of

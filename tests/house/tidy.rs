@@ -282,7 +282,7 @@ fn forgetful_handlers(text: &str) -> Findings {
             });
             let body = &from[head..head + end.unwrap_or(from.len() - head)];
             let is_closure = open == '{' || body.contains('|');
-            let passes_on = ["default_action()", ".handle_info(info"];
+            let passes_on = ["default_action(", ".handle_info(info"];
             if is_closure && !passes_on.iter().any(|call| body.contains(call)) {
                 let line = text[..at].matches('\n').count() + 1;
                 findings.push((line, String::from("it never takes the default action")));
@@ -684,6 +684,7 @@ fn forgetful_handlers_are_found() {
     for good in [
         format!("{head} match info {{ other => other.default_action() }} {rest}"),
         format!("{head} self.inner.handle_info(info, ctx) {rest}"),
+        format!("{head} match info {{ other => self.replies.default_action(&other, ctx) }} {rest}"),
         String::from("Script::new().info(|info, _| info.default_action())"),
         String::from("Script::new().info(drop_message)"),
     ] {

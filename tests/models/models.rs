@@ -11,4 +11,5 @@ mod endpoint_model;
 mod framing_model;
 mod fuzz_bodies;
 mod memory;
+mod replies_model;
 mod wheel_model;

@@ -23,6 +23,7 @@ mod life;
 mod log_lines;
 mod output;
 mod packets;
+mod replies;
 mod timeouts;
 #[cfg(panic = "unwind")]
 mod trust;

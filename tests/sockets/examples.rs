@@ -44,6 +44,7 @@ fn zero_is_refused_where_it_means_nothing() {
     }
     zero_is_refused("metrics", &[], "--shards");
     zero_is_refused("offload", &[], "--workers");
+    zero_is_refused("offload", &[], "--window");
     zero_is_refused("own_loop", &[], "--tick");
     zero_is_refused("call", &["127.0.0.1:1", "hello"], "--timeout");
 }

@@ -36,6 +36,7 @@ mod messages;
 mod own_loop;
 #[cfg(panic = "unwind")]
 mod panics;
+mod replies;
 mod restart;
 mod scale;
 mod shards;

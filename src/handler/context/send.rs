@@ -43,6 +43,18 @@ impl<M> Context<'_, M> {
         framed
     }
 
+    /// As [`send`](Self::send), but drops the packet only if it was queued.
+    pub(crate) fn send_or_keep(&mut self, packet: &mut Packet<'_>) -> Result<(), SendError> {
+        let sent = self.frame_packet(packet);
+        match (&sent, packet) {
+            (Err(_), _) => self.profile.counters.refused_sends.add(1),
+            (Ok(()), Packet::Shared(bytes)) => self.drop_value(std::mem::take(bytes)),
+            (Ok(()), Packet::Borrowed(_) | Packet::Owned(_)) => {}
+        }
+        sent
+    }
+
+    /// After an error `packet` is unchanged.
     pub(super) fn frame_packet(&mut self, packet: &mut Packet<'_>) -> Result<(), SendError> {
         if !self.conn.life().may_send() {
             return Err(SendError::Closing);
@@ -67,7 +79,7 @@ impl<M> Context<'_, M> {
                 if bytes.len() >= Self::SHARE_FROM
                     && framing.encode_header(bytes.len(), &mut self.state.out)? =>
             {
-                self.share(std::mem::take(bytes), before, queued, max)?;
+                self.share(bytes, before, queued, max)?;
             }
             _ => {
                 let (packet, out) = (packet.as_slice(), &mut self.state.out);
@@ -87,10 +99,11 @@ impl<M> Context<'_, M> {
     }
 
     /// Moves all framed output, this packet's header included, to the queue, and queues `bytes`
-    /// after it.
+    /// after it. After an error `bytes` is unchanged.
+    #[inline(never)]
     fn share(
         &mut self,
-        bytes: Bytes,
+        bytes: &mut Bytes,
         before: usize,
         queued: usize,
         max: usize,
@@ -103,7 +116,7 @@ impl<M> Context<'_, M> {
         let now = self.state.now();
         let queue = self.conn.queue(now, &mut self.state.pool);
         queue.append(&self.state.out, &mut self.state.pool);
-        queue.append_shared(bytes);
+        queue.append_shared(std::mem::take(bytes));
         self.state.clear_out();
         // The batch ends here, for two reasons: its free space has changed, and the kernel has to
         // be offered this output before more is queued.
