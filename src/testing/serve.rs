@@ -12,7 +12,7 @@ use crate::client::Client;
 use crate::error::Error;
 use crate::framing::Framing;
 use crate::handle::{Handle, ListenerHandle};
-use crate::handler::{Accepted, Handler};
+use crate::handler::{Accepted, Handler, IntoHandler};
 use crate::options::ListenerOptions;
 use crate::reactor::Reactor;
 
@@ -50,10 +50,10 @@ use crate::reactor::Reactor;
 /// If the listener cannot be started: its options are [refused](ListenerOptions::check), or its
 /// address is in use. The message is that of the [`Error`](crate::Error).
 #[track_caller]
-pub fn serve<H: Handler>(
+pub fn serve<M: Send + 'static, R: IntoHandler<Handler: Handler<Message = M>>>(
     options: ListenerOptions,
-    factory: impl FnMut(&Accepted<'_>) -> H + Send + 'static,
-) -> Server<H::Message> {
+    factory: impl FnMut(&Accepted<'_, M>) -> R + Send + 'static,
+) -> Server<M> {
     let framing = options.framing_in_force().mirrored();
     start(framing, move |started| {
         let mut reactor = Reactor::new()?;

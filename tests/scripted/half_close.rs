@@ -22,7 +22,7 @@ fn send(count: usize) -> Do {
 #[test]
 fn a_forgotten_half_closed_peer_ends_in_time() {
     for (timeout, set) in [(secs(30), None), (secs(3), Some(secs(3))), (ms(1), Some(ms(1)))] {
-        let options = set.map_or(options(), |set| options().half_close_timeout(set));
+        let options = set.map_or_else(options, |set| options().half_close_timeout(set));
         let (harness, trace) = actor(options, Actor::owing);
         harness.advance(secs(100));
         harness.peer_closes();

@@ -105,7 +105,7 @@ impl Handler for Window {
 fn window(max: usize, options: ListenerOptions) -> (Harness<Window>, Rc<Desk>) {
     let desk = Rc::<Desk>::default();
     let shared = Rc::clone(&desk);
-    let factory = move |_: &condor::Accepted<'_>| Window {
+    let factory = move |_: &condor::Accepted<'_, Reply>| Window {
         replies: Replies::new(max),
         desk: Rc::clone(&shared),
     };

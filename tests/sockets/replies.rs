@@ -81,7 +81,7 @@ fn all_answers_arrive_after_half_a_close() {
             let (go, counted) = worker(queue);
             let (server, listener) =
                 Server::sharded(shards, ReactorOptions::default(), move |reactor| {
-                    let factory = move |_: &Accepted<'_>| Window {
+                    let factory = move |_: &Accepted<'_, Reply>| Window {
                         replies: Replies::new(window),
                         jobs: jobs.clone(),
                     };
