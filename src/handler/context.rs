@@ -214,8 +214,9 @@ impl<M> Context<'_, M> {
 
     /// Sends `message` to this handler after `delay`, as [`Info::Message`](super::Info::Message).
     ///
-    /// `delay` is rounded up to whole milliseconds. The message never arrives early. If the
-    /// connection ends first, the message is dropped. With `Duration::MAX` it never arrives.
+    /// `delay` counts from [`now`](Self::now), and is rounded up to whole milliseconds. The message
+    /// never arrives earlier. If the connection ends first, the message is dropped. With
+    /// `Duration::MAX` it never arrives.
     ///
     /// # Errors
     ///

@@ -26,6 +26,10 @@ impl Reactor {
                 self.more_commands = false;
                 return;
             };
+            if done == 1 {
+                // It may have come long after the turn began, and deadlines count from it.
+                self.state.sample();
+            }
             self.obey(command);
             let over = self.state.is_share_over(1) || done >= COMMANDS;
             if over && done >= least {

@@ -746,6 +746,32 @@ fn a_connection_with_one_half_ends_like_any_other() {
     assert_clean(&harness);
 }
 
+/// Goal: the delay of a shutdown counts from the call, not from the beginning of the turn in which it
+/// was made. Method: a callback that takes half a second, and then shuts down.
+#[test]
+fn the_delay_of_a_shutdown_counts_from_the_call() {
+    let own = Rc::new(RefCell::new(None::<Harness<Actor>>));
+    let trace = Trace::default();
+    let (record, slow) = (trace.clone(), Rc::clone(&own));
+    let delayed = ReactorOptions::new().shutdown_delay(secs(1));
+    let harness = Harness::with(delayed, options(), move |_| {
+        let slow = Rc::clone(&slow);
+        Actor::echo(&record).packet(move |_, ctx| {
+            slow.borrow().as_ref().unwrap().stall(ms(500));
+            ctx.handle().shutdown().unwrap();
+            Action::Continue
+        })
+    });
+    *own.borrow_mut() = Some(harness.connect());
+    harness.packet("end");
+    trace.read();
+    harness.advance(ms(999));
+    assert_eq!(trace.read(), []);
+    harness.advance(ms(1));
+    assert!(trace.read().contains(&Seen::Shutdown));
+    own.take();
+}
+
 // ---- the harness itself ----
 
 /// Keeps harnesses, and drops them when a packet or the end comes.
