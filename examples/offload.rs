@@ -118,7 +118,7 @@ impl Handler for Primes {
         packet: &'a [u8],
         ctx: &mut Context<'_, Reply>,
     ) -> Action<'a> {
-        self.request(packet, ctx).unwrap_or_else(|error| Action::stop(error.into()))
+        self.request(packet, ctx).into()
     }
 
     fn handle_info<'a>(
@@ -127,10 +127,7 @@ impl Handler for Primes {
         ctx: &mut Context<'_, Reply>,
     ) -> Action<'a> {
         match info {
-            Info::Message(reply) => {
-                let filled = self.replies.fill(reply.or_answer("failed"), ctx);
-                filled.unwrap_or_else(|error| Action::stop(error.into()))
-            }
+            Info::Message(reply) => self.replies.fill(reply.or_answer("failed"), ctx).into(),
             other => self.replies.default_action(&other, ctx),
         }
     }

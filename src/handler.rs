@@ -190,7 +190,7 @@ pub enum Info<'a, M> {
     /// tell which.
     ///
     /// The default ends the connection. A handler that owes answers may continue, and it ends the
-    /// connection itself after the last one:
+    /// connection itself after the last one. [`Replies`](crate::Replies) does this. Without it:
     ///
     /// ```
     /// use condor::{Action, CloseReason, Context, Handler, Info};

@@ -188,7 +188,7 @@ impl Replies {
         ctx: &mut Context<'_, M>,
     ) -> Action<'static> {
         match (info, info.default_action()) {
-            (Info::Writable, _) => or_stop(self.send_due(ctx)),
+            (Info::Writable, _) => self.send_due(ctx).into(),
             (Info::EndOfInput { .. } | Info::Shutdown, Action::Stop(reason)) => {
                 self.finish(reason, ctx)
             }
@@ -205,7 +205,7 @@ impl Replies {
         ctx: &mut Context<'_, M>,
     ) -> Action<'static> {
         match info {
-            Info::Message(reply) => or_stop(self.fill(reply.into(), ctx)),
+            Info::Message(reply) => self.fill(reply.into(), ctx).into(),
             other => self.default_action(&other, ctx),
         }
     }
@@ -282,10 +282,6 @@ impl Replies {
         }
         Ok(Action::Continue)
     }
-}
-
-fn or_stop(result: Result<Action<'static>, ReplyError>) -> Action<'static> {
-    result.unwrap_or_else(|error| Action::Stop(error.into()))
 }
 
 impl fmt::Debug for Replies {

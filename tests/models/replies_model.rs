@@ -76,7 +76,7 @@ impl Handler for Window {
     type Message = Reply;
 
     fn handle_packet(&mut self, packet: &[u8], ctx: &mut Context<'_, Reply>) -> Action<'_> {
-        self.request(packet, ctx).unwrap_or_else(|error| Action::stop(error.into()))
+        self.request(packet, ctx).into()
     }
 
     fn handle_info(&mut self, info: Info<'_, Reply>, ctx: &mut Context<'_, Reply>) -> Action<'_> {

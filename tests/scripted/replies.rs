@@ -73,7 +73,7 @@ impl Handler for Window {
     type Message = Reply;
 
     fn handle_packet(&mut self, packet: &[u8], ctx: &mut Context<'_, Reply>) -> Action<'static> {
-        self.request(packet, ctx).unwrap_or_else(|error| Action::stop(error.into()))
+        self.request(packet, ctx).into()
     }
 
     fn handle_info(
