@@ -101,7 +101,10 @@ fn metrics(
     let mut text = String::new();
     let _ = writeln!(text, "# TYPE condor_ready gauge\ncondor_ready {}", u8::from(is_ready));
     for (at, (name, _)) in Stats::default().iter().enumerate() {
-        let (kind, suffix) = if name == "open" { ("gauge", "") } else { ("counter", "_total") };
+        let (kind, suffix) = match Stats::GAUGES.contains(&name) {
+            true => ("gauge", ""),
+            false => ("counter", "_total"),
+        };
         let _ = writeln!(text, "# TYPE condor_{name}{suffix} {kind}");
         for (listener, _, stats) in listeners {
             let value = stats.iter().nth(at).map_or(0, |(_, value)| value);
@@ -280,7 +283,10 @@ mod tests {
         }
         for expected in [
             r#"condor_packets_in_total{listener="the \"echo\""} 3"#,
+            "# TYPE condor_open gauge\n",
             r#"condor_open{listener="admin"} 1"#,
+            "# TYPE condor_half_closed gauge\n",
+            r#"condor_half_closed{listener="admin"} 0"#,
             r#"condor_closed_total{listener="the \"echo\"",reason="PeerClosed"}"#,
             "condor_first_packet_seconds_count{shard=\"0\"} 1",
             "condor_ready 1\n",

@@ -43,7 +43,7 @@ macro_rules! counters {
         /// [`ListenerHandle::stats`](crate::ListenerHandle::stats) returns the counters of one
         /// listener, [`Handle::stats`](crate::Handle::stats) the sum of all. They count from the
         /// start of the listener. Only [`open`](Self::open) and [`half_closed`](Self::half_closed)
-        /// ever fall.
+        /// ever fall: see [`GAUGES`](Self::GAUGES).
         #[derive(Debug, Clone, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Stats {
@@ -159,6 +159,9 @@ counters! {
 }
 
 impl Stats {
+    /// The names in [`iter`](Self::iter) whose numbers rise and fall. All others only rise.
+    pub const GAUGES: &'static [&'static str] = &["open", "half_closed"];
+
     /// Connections ended for reasons of this kind.
     pub fn closed(&self, kind: CloseKind) -> u64 {
         self.closed[kind as usize]
