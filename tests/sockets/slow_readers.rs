@@ -3,6 +3,8 @@
 use std::cell::{Cell, RefCell};
 use std::io::Read;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
@@ -400,9 +402,10 @@ fn a_last_packet_that_a_refused_peer_does_not_take_is_dropped() {
         .max_queued(LEN + 4)
         .memory_warning(usize::MAX)
         .linger_timeout(Duration::from_millis(50));
-    let mut refuses = true;
+    // Each shard has a factory of its own.
+    let refuses = Arc::new(AtomicBool::new(true));
     let (_server, listener) = Server::start(move |starter| {
-        let factory = move |_: &Accepted<'_>| match std::mem::take(&mut refuses) {
+        let factory = move |_: &Accepted<'_>| match refuses.swap(false, Ordering::SeqCst) {
             true => Err(Refusal::send(vec![7; LEN])),
             false => Ok(Script::<()>::new()),
         };
