@@ -76,6 +76,17 @@ fn who_waits_longer_is_served_first() {
 }
 
 #[test]
+fn who_comes_later_takes_no_job_that_is_promised() {
+    let waits = connection();
+    let later = waits.connect();
+    waits.packet("GET q");
+    // Both requests are handled before the connection that waits is told.
+    later.receive([later.framed("PUT q x"), later.framed("GET q")].concat());
+    assert_eq!(lines(&later), ["OK 1"]);
+    assert_eq!(lines(&waits), ["JOB 1 x"]);
+}
+
+#[test]
 fn who_leaves_takes_no_job() {
     let leaves = connection();
     let [stays, puts] = [leaves.connect(), leaves.connect()];

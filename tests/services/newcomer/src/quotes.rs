@@ -11,7 +11,7 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -25,7 +25,9 @@ const NAME: &str = "quotes";
 const LOGIN: Duration = Duration::from_secs(2);
 const LATE: &str = "no token within 2 s";
 const WRONG: &str = "a wrong token";
+const MOST_CONNECTIONS: usize = 1_000;
 const MOST_OPEN: usize = 16;
+const MOST_JOBS: usize = MOST_CONNECTIONS * MOST_OPEN;
 const WORKERS: usize = 4;
 const WORK: Duration = Duration::from_millis(5);
 
@@ -38,7 +40,7 @@ struct Job {
 /// One connection.
 struct Quotes {
     token: Arc<str>,
-    jobs: Sender<Job>,
+    jobs: SyncSender<Job>,
     logged_in: bool,
     replies: Replies,
 }
@@ -58,8 +60,9 @@ impl Handler for Quotes {
             return self.replies.answer(message("not UTF-8"), ctx).into();
         };
         let queue = |ticket| {
-            // If all workers are gone, the ticket is dropped, and the handler hears of it.
-            let _ = self.jobs.send(Job { symbol: symbol.to_owned(), ticket });
+            // It must not block. If the queue is full, which takes clients that ask and leave, or
+            // if no worker is left, the ticket is dropped, and the handler hears of it.
+            let _ = self.jobs.try_send(Job { symbol: symbol.to_owned(), ticket });
         };
         self.replies.open(ctx).map(queue).into()
     }
@@ -95,12 +98,13 @@ fn options(addr: SocketAddr) -> ListenerOptions {
         .framing(LengthField::U32)
         .max_packet(256)
         .first_packet_timeout(LOGIN)
+        .max_connections(MOST_CONNECTIONS)
         .idle_timeout(Duration::from_secs(60))
 }
 
 fn factory(
     token: &str,
-    jobs: Sender<Job>,
+    jobs: SyncSender<Job>,
 ) -> impl FnMut(&Accepted<'_, Reply>) -> Quotes + Send + use<> {
     let token: Arc<str> = token.into();
     move |_| Quotes {
@@ -112,8 +116,8 @@ fn factory(
 }
 
 /// Workers that compute prices with `price`. They end when the last sender is dropped.
-fn workers(price: impl Fn(&str) -> Option<u64> + Send + Sync + 'static) -> Sender<Job> {
-    let (jobs, queue) = mpsc::channel();
+fn workers(price: impl Fn(&str) -> Option<u64> + Send + Sync + 'static) -> SyncSender<Job> {
+    let (jobs, queue) = mpsc::sync_channel(MOST_JOBS);
     let queue = Arc::new(Mutex::new(queue));
     let price = Arc::new(price);
     for _ in 0..WORKERS {

@@ -1,6 +1,6 @@
 //! Tests of the quote service.
 
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Sender, channel, sync_channel};
 
 use condor::client::ClientError;
 use condor::testing::{Harness, serve};
@@ -15,7 +15,7 @@ fn loopback() -> ListenerOptions {
 
 /// A connection under the simulated clock. The test is the worker.
 fn connection() -> (Harness<Quotes>, Receiver<Job>) {
-    let (jobs, queue) = channel();
+    let (jobs, queue) = sync_channel(2 * MOST_OPEN);
     (Harness::new(loopback(), factory(TOKEN, jobs)), queue)
 }
 
@@ -116,6 +116,19 @@ fn a_client_that_sends_no_more_gets_all_its_answers() {
     assert_eq!(harness.packets(), (0..20).map(|price| answer(Some(price))).collect::<Vec<_>>());
     assert_eq!(harness.closed(), Some(CloseReason::PeerClosed));
     assert!(harness.is_finished());
+}
+
+#[test]
+fn a_job_for_which_the_queue_has_no_place_is_answered() {
+    let (jobs, queue) = sync_channel(1);
+    let harness = Harness::new(loopback(), factory(TOKEN, jobs));
+    for packet in [TOKEN, "ABC", "DEF"] {
+        harness.packet(packet);
+    }
+    assert_eq!(harness.packets(), [[0]]);
+    work(&harness, queue.recv().unwrap(), 1);
+    assert_eq!(harness.packets(), [answer(Some(1)), message("the work failed")]);
+    assert_eq!(harness.closed(), None);
 }
 
 #[test]
