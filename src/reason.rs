@@ -162,6 +162,9 @@ impl<M> TimerError<M> {
 }
 
 /// Why [`Replies`](crate::Replies) took no request, or cannot send an answer.
+///
+/// With `?` it ends the connection: `Send` as the [`SendError`] in it does, and each of the others
+/// with a [`CloseReason::Custom`] that says what happened.
 #[derive(Copy, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReplyError {

@@ -41,6 +41,22 @@ use crate::reason::{CloseReason, ReplyError, SendError};
 /// with the requests that are open at the same time, up to 48 bytes for each of the maximum. The
 /// answers that wait for an earlier one are kept without a copy.
 ///
+/// # What it leaves to you
+///
+/// - A ticket outlives its connection. Clients that ask, leave and come again can fill the queue of
+///   the workers. Bound the queue: `sync_channel` and `try_send` do not block the reactor, and a
+///   ticket that finds no room is dropped with its job.
+/// - While a place is free, the connection is read, and its timeouts run. An
+///   [idle timeout](crate::ListenerOptions::idle_timeout) has to be longer than the longest work.
+///   Otherwise it ends a connection whose peer is only waiting for its answer.
+/// - While no place is free, the end of input is not delivered. The
+///   [half-close timeout](crate::ListenerOptions::half_close_timeout) has not begun, and only a reset
+///   tells that the peer has left. If an answer may take for ever, set a limit with
+///   [`send_after`](Context::send_after).
+/// - An answer is dropped with its connection, and whoever has made it is not told. If an answer is
+///   the only copy of something, as a job is that one client gets, send a plain message to the
+///   [`Address`] instead. The handler then takes the job when it can send it.
+///
 /// # Examples
 ///
 /// Up to eight requests of each connection are in work at the same time:

@@ -224,7 +224,8 @@ impl ListenerOptions {
     /// [`CloseReason::IdleTimeout`](crate::CloseReason::IdleTimeout). The time counts from the
     /// peer's last byte. Messages and our own answers do not reset it. It stands still while output
     /// is queued or reading is paused. If it has to run then, too, use
-    /// [`silence_timeout`](Self::silence_timeout).
+    /// [`silence_timeout`](Self::silence_timeout). It does not know of answers that are still being
+    /// made: see [`Replies`](crate::Replies#what-it-leaves-to-you).
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.idle_timeout = Some(timeout);
         self
@@ -339,7 +340,8 @@ impl ListenerOptions {
     /// The longest time without output after the peer has ended its half. Default: 30 s.
     ///
     /// It matters for handlers that go on after [`Info::EndOfInput`](crate::Info::EndOfInput). The
-    /// time counts from that event, and from each later byte of output that the kernel takes. Then
+    /// time counts from that event, which waits while reading is paused, and from each later byte of
+    /// output that the kernel takes. Then
     /// the connection ends with
     /// [`CloseReason::HalfCloseTimeout`](crate::CloseReason::HalfCloseTimeout), and queued output is
     /// still sent. `Duration::MAX`: no timeout. Zero: only what the handler answers at once is sent.
