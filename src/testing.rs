@@ -71,7 +71,7 @@
 //! | | fails at one call, or at random from a seed | [`fail_next_read`](Harness::fail_next_read), [`faults`](Harness::faults) |
 //! | time | passes | [`advance`](Harness::advance), [`stall`](Harness::stall) |
 //! | threads | send messages | [`message`](Harness::message), [`address`](Harness::address), [`broadcast`](Harness::broadcast) |
-//! | the operator | stops the listener | [`drain`](Harness::drain) |
+//! | the operator | stops the listener; [more](#what-an-operator-does) | [`drain`](Harness::drain) |
 //! | more peers | connect | [`connect`](Harness::connect) |
 //! | afterwards | the reason that `terminate` got, the state of the handler, what the listener still holds | [`closed`](Harness::closed), [`with_handler`](Harness::with_handler), [`leftovers`](Harness::leftovers) |
 //!
@@ -79,6 +79,63 @@
 //! read all that it could read, made all callbacks, and written all that it could write.
 //! [`arrive`](Harness::arrive) and [`stall`](Harness::stall) are the exceptions: they do not run
 //! the reactor, so a test can put several events into one turn.
+//!
+//! ## What an operator does
+//!
+//! The listener of a harness is named `testing`. A handler that keeps [`Context::handle`] gives the
+//! test the [`Handle`] of the reactor. Timers of [`Handle::every`] go by the clock of the
+//! test. A timer starts when the reactor next runs:
+//!
+//! ```
+//! use std::sync::Arc;
+//! use std::sync::atomic::{AtomicU32, Ordering};
+//! use std::time::Duration;
+//!
+//! use condor::testing::Harness;
+//! use condor::{Action, Context, Handle, Handler, ListenerOptions};
+//!
+//! struct Kept(Option<Handle>);
+//!
+//! impl Handler for Kept {
+//!     type Message = ();
+//!
+//!     fn init(&mut self, ctx: &mut Context<'_, ()>) -> Action<'_> {
+//!         self.0 = Some(ctx.handle());
+//!         Action::Continue
+//!     }
+//!
+//!     fn handle_packet<'a>(&'a mut self, packet: &'a [u8], _: &mut Context<'_, ()>) -> Action<'a> {
+//!         Action::send(packet)
+//!     }
+//! }
+//!
+//! let harness = Harness::new(ListenerOptions::port(5555), |_| Kept(None));
+//! let handle = harness.with_handler(|kept| kept.0.clone()).flatten().expect("after init");
+//!
+//! handle.pause_accepting("testing")?;
+//! let waits = harness.connect();
+//! assert!(!waits.is_accepted());
+//! handle.resume_accepting("testing")?;
+//! harness.run();
+//! assert!(waits.is_accepted());
+//!
+//! let ticks = Arc::new(AtomicU32::new(0));
+//! let counted = Arc::clone(&ticks);
+//! let _timer = handle.every(Duration::from_secs(1), move || {
+//!     counted.fetch_add(1, Ordering::Relaxed);
+//! })?;
+//! harness.run();
+//! harness.advance(Duration::from_millis(2_999));
+//! assert_eq!(ticks.load(Ordering::Relaxed), 2);
+//! # Ok::<(), condor::Error>(())
+//! ```
+//!
+//! [`Drain::wait`](crate::Drain::wait) fails here, because the reactor is on the thread of the test.
+//! [`Harness::report`] and [`Drain::report`](crate::Drain::report) do not wait.
+//!
+//! [`Context::handle`]: crate::Context::handle
+//! [`Handle`]: crate::Handle
+//! [`Handle::every`]: crate::Handle::every
 //!
 //! ## What it is not
 //!

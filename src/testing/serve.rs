@@ -20,7 +20,9 @@ use crate::reactor::Reactor;
 /// sockets; a [`Harness`](super::Harness) needs none.
 ///
 /// `options` and `factory` are as with [`Reactor::start_listener`](crate::Reactor::start_listener).
-/// The factory moves to the thread of the reactor. With `ListenerOptions::port(0)` the system
+/// The factory moves to the thread of the reactor, so it has to be `Send`, and what it captures, too.
+/// State that the handlers share is in an `Arc` for this reason, where a server of its own would do
+/// with an `Rc`. With `ListenerOptions::port(0)` the system
 /// chooses a free port of the loopback interface.
 ///
 /// # Examples
