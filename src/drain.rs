@@ -11,6 +11,13 @@ use crate::identity::ConnectionId;
 use crate::reason::CloseReason;
 
 /// The result of a drain.
+///
+/// It is printed as one line of numbers, for a log:
+///
+/// ```
+/// let line = condor::Report::default().to_string();
+/// assert_eq!(line, "drained=0 forced=0 undelivered_bytes=0 unsent_bytes=0");
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {

@@ -123,6 +123,9 @@ impl Handle {
     /// A second call ends every connection at once, without waiting. Once a shutdown is done, each
     /// further call returns a drain that is over, with the final report.
     ///
+    /// It takes locks, so a signal handler must not call it. A thread that waits for signals may: the
+    /// `ping_server` example does this with the crate `signal-hook`.
+    ///
     /// # Errors
     ///
     /// [`Error::Gone`] if the reactor has ended without a shutdown.

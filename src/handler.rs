@@ -117,6 +117,12 @@ pub trait Handler: Sized + 'static {
 
     /// Called exactly once for every handler, as the last call, with the reason of the end. It
     /// takes the handler by value, so no call can follow. The default drops the handler.
+    ///
+    /// The queued output is sent before, so this call may come as late as the
+    /// [close timeout](crate::ListenerOptions::close_timeout) after the end was decided. If the
+    /// handler is on a list from which others choose, such as that of the waiting consumers of a
+    /// queue, they may choose it until then: it gets no message any more. Here it leaves the list, and
+    /// passes on what was meant for it.
     fn terminate(self, reason: CloseReason) {
         let _ = reason;
     }
@@ -168,6 +174,8 @@ pub enum Info<'a, M> {
     /// [`Context::expect_within`], or within the
     /// [first-packet timeout](crate::ListenerOptions::first_packet_timeout). The value holds the
     /// bytes of the packet that have arrived, *with* its length prefix. If none have, it is empty.
+    /// The event does not tell which of the three times it was. A handler knows from its own state, such
+    /// as whether the client has logged in.
     ///
     /// The default ends the connection. If the handler continues instead, these bytes are dropped.
     /// The next byte that arrives then counts as the first byte of a header.

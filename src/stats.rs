@@ -44,6 +44,25 @@ macro_rules! counters {
         /// listener, [`Handle::stats`](crate::Handle::stats) the sum of all. They count from the
         /// start of the listener. Only [`open`](Self::open) and [`half_closed`](Self::half_closed)
         /// ever fall: see [`GAUGES`](Self::GAUGES).
+        ///
+        /// What has happened in a period is the difference of two snapshots:
+        ///
+        /// ```
+        /// use std::time::Duration;
+        ///
+        /// use condor::{Reactor, Stats};
+        ///
+        /// let mut reactor = Reactor::new()?;
+        /// let handle = reactor.handle();
+        /// let mut before = Stats::default();
+        /// let _line = reactor.every(Duration::from_secs(1), move || {
+        ///     let now = handle.stats();
+        ///     let packets = now.packets_in - before.packets_in;
+        ///     println!("{} open, {packets} packets in the last second", now.open);
+        ///     before = now;
+        /// })?;
+        /// # Ok::<(), condor::Error>(())
+        /// ```
         #[derive(Debug, Clone, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Stats {

@@ -24,6 +24,7 @@ impl Handle {
     /// - A panic in `call` is logged, and [`Stats::panics`](crate::Stats::panics) of
     ///   [`stats`](Self::stats) counts it. The timer goes on.
     /// - Like a handler, `call` must not block: meanwhile no connection is served.
+    /// - `call` may hold a `Handle` of the reactor. This does not keep the reactor alive.
     ///
     /// If `call` is not `Send`, use [`Reactor::every`](crate::Reactor::every).
     ///

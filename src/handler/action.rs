@@ -183,6 +183,38 @@ impl From<Bytes> for Packet<'_> {
 /// # assert_eq!(ends(b"T\xff"), CloseReason::Custom("not UTF-8"));
 /// ```
 ///
+/// The error ends the connection without a word. To tell the peer why, let the method return an error
+/// of your own, and make the last action of it:
+///
+/// ```
+/// use condor::{Action, CloseReason, Context, Handler};
+///
+/// struct Wrong(u32, &'static str);
+///
+/// fn answer(line: &[u8]) -> Result<Action<'_>, Wrong> {
+///     let line = str::from_utf8(line).map_err(|_| Wrong(1, "not UTF-8"))?;
+///     let name = line.strip_prefix("HELLO ").ok_or(Wrong(2, "an unknown request"))?;
+///     Ok(Action::send(name))
+/// }
+///
+/// struct Greeter;
+///
+/// impl Handler for Greeter {
+///     type Message = ();
+///
+///     fn handle_packet<'a>(&'a mut self, line: &'a [u8], _: &mut Context<'_, ()>) -> Action<'a> {
+///         answer(line).unwrap_or_else(|Wrong(number, text)| {
+///             Action::send_and_stop(format!("ERR {number} {text}"), CloseReason::Code(number))
+///         })
+///     }
+/// }
+/// # let harness = condor::testing::Harness::of(Greeter);
+/// # harness.packet("HELLO you");
+/// # harness.packet("BYE");
+/// # assert_eq!(harness.packets(), [&b"you"[..], b"ERR 2 an unknown request"]);
+/// # assert_eq!(harness.closed(), Some(CloseReason::Code(2)));
+/// ```
+///
 /// With `?`, a [`SendError::Full`](crate::SendError::Full) ends the connection with
 /// [`CloseReason::SlowReader`]. A handler that would rather wait for
 /// [`Info::Writable`](crate::Info::Writable) has to `match` it.
