@@ -195,8 +195,8 @@ impl Replies {
     /// What a handler with open requests does with an event that it does not treat itself.
     ///
     /// - [`Info::Writable`]: answers that waited for space are sent.
-    /// - [`Info::EndOfInput`] and [`Info::Shutdown`]: as [`finish`](Self::finish), with the reason of
-    ///   [`Info::default_action`].
+    /// - [`Info::EndOfInput`], [`Info::Shutdown`] and [`Info::Timeout`]: as [`finish`](Self::finish),
+    ///   with the reason of [`Info::default_action`].
     /// - All others: [`Info::default_action`].
     pub fn default_action<M>(
         &mut self,
@@ -205,7 +205,7 @@ impl Replies {
     ) -> Action<'static> {
         match (info, info.default_action()) {
             (Info::Writable, _) => self.send_due(ctx).into(),
-            (Info::EndOfInput { .. } | Info::Shutdown, Action::Stop(reason)) => {
+            (Info::EndOfInput { .. } | Info::Shutdown | Info::Timeout(_), Action::Stop(reason)) => {
                 self.finish(reason, ctx)
             }
             (_, action) => action,

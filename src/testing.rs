@@ -82,9 +82,9 @@
 //!
 //! ## What an operator does
 //!
-//! The listener of a harness is named `testing`. A handler that keeps [`Context::handle`] gives the
-//! test the [`Handle`] of the reactor. Timers of [`Handle::every`] go by the clock of the
-//! test. A timer starts when the reactor next runs:
+//! [`Harness::handle`] and [`Harness::listener`] are the handles of the reactor and of its listener,
+//! which is named `testing`. Timers of [`Handle::every`] go by the clock of the test. A timer starts
+//! when the reactor next runs:
 //!
 //! ```
 //! use std::sync::Arc;
@@ -92,25 +92,17 @@
 //! use std::time::Duration;
 //!
 //! use condor::testing::Harness;
-//! use condor::{Action, Context, Handle, Handler, ListenerOptions};
+//! # use condor::{Action, Context, Handler, ListenerOptions};
+//! # struct Echo;
+//! # impl Handler for Echo {
+//! #     type Message = ();
+//! #     fn handle_packet<'a>(&'a mut self, packet: &'a [u8], _: &mut Context<'_, ()>) -> Action<'a> {
+//! #         Action::send(packet)
+//! #     }
+//! # }
 //!
-//! struct Kept(Option<Handle>);
-//!
-//! impl Handler for Kept {
-//!     type Message = ();
-//!
-//!     fn init(&mut self, ctx: &mut Context<'_, ()>) -> Action<'_> {
-//!         self.0 = Some(ctx.handle());
-//!         Action::Continue
-//!     }
-//!
-//!     fn handle_packet<'a>(&'a mut self, packet: &'a [u8], _: &mut Context<'_, ()>) -> Action<'a> {
-//!         Action::send(packet)
-//!     }
-//! }
-//!
-//! let harness = Harness::new(ListenerOptions::port(5555), |_| Kept(None));
-//! let handle = harness.with_handler(|kept| kept.0.clone()).flatten().expect("after init");
+//! let harness = Harness::new(ListenerOptions::port(5555), |_| Echo);
+//! let handle = harness.handle();
 //!
 //! handle.pause_accepting("testing")?;
 //! let waits = harness.connect();
@@ -133,8 +125,6 @@
 //! [`Drain::wait`](crate::Drain::wait) fails here, because the reactor is on the thread of the test.
 //! [`Harness::report`] and [`Drain::report`](crate::Drain::report) do not wait.
 //!
-//! [`Context::handle`]: crate::Context::handle
-//! [`Handle`]: crate::Handle
 //! [`Handle::every`]: crate::Handle::every
 //!
 //! ## What it is not

@@ -14,6 +14,7 @@ use crate::clock::ManualClock;
 use crate::drain::Report;
 use crate::endpoint::Endpoint;
 use crate::framing::{Decode, Framing};
+use crate::handle::{Handle, ListenerHandle};
 use crate::handler::{Accepted, Handler, IntoHandler};
 use crate::mailbox::Address;
 use crate::options::{ListenerOptions, ReactorOptions};
@@ -398,6 +399,17 @@ impl<H: Handler> Harness<H> {
         let id = self.id().expect("the connection was not accepted yet");
         let mailbox = self.rig.borrow().handle.mailboxes[0].clone();
         Address { mailbox, key: id.key, generation: id.generation }
+    }
+
+    /// The handle of the listener, which is named `testing`.
+    pub fn listener(&self) -> ListenerHandle<H::Message> {
+        self.rig.borrow().handle.clone()
+    }
+
+    /// The handle of the reactor. What it asks for happens when the reactor next runs, with the next
+    /// event or by [`run`](Self::run).
+    pub fn handle(&self) -> Handle {
+        self.listener().reactor
     }
 
     /// Stops the listener, as [`Handle::stop_listener`](crate::Handle::stop_listener) does. It

@@ -316,6 +316,21 @@ fn no_later_answer_takes_the_place_of_one_that_failed() {
     conclude(&harness);
 }
 
+/// Goal: a peer that stops in the middle of a packet gets the answers to its earlier requests, and then
+/// the end. Method: half a packet behind two requests, and no answer before the packet timeout.
+#[test]
+fn a_packet_timeout_ends_the_connection_after_the_answers_that_are_owed() {
+    let (harness, desk) = window(4, options().packet_timeout(secs(1)));
+    send_all(&harness, &["a", "b"]);
+    harness.receive(b"\x00\x04ha");
+    harness.advance(secs(2));
+    assert_eq!(harness.closed(), None);
+    echo(&harness, &desk, 0);
+    echo(&harness, &desk, 0);
+    assert_eq!(harness.packets(), [b"a", b"b"]);
+    ended(&harness, CloseReason::PacketTimeout);
+}
+
 // ---- tickets ----
 
 /// Goal: a reply of another connection is refused with a typed error, and fills no place. Method: a
