@@ -68,16 +68,10 @@ mod tests {
     use condor::testing::Harness;
     use condor::{Action, Context, Handler, ListenerOptions};
 
-    /// Keeps the handle of its reactor for the test.
-    struct Kept(Option<Handle>);
+    struct Echo;
 
-    impl Handler for Kept {
+    impl Handler for Echo {
         type Message = ();
-
-        fn init(&mut self, ctx: &mut Context<'_, ()>) -> Action<'_> {
-            self.0 = Some(ctx.handle());
-            Action::Continue
-        }
 
         fn handle_packet<'a>(
             &'a mut self,
@@ -89,10 +83,9 @@ mod tests {
     }
 
     /// A listener under the simulated clock, its handle, and its name.
-    fn listener() -> (Harness<Kept>, Handle, String) {
-        let harness = Harness::new(ListenerOptions::port(5555), |_| Kept(None));
-        let handle = harness.with_handler(|kept| kept.0.clone()).flatten().expect("after init");
-        let name = handle.listeners()[0].0.clone();
+    fn listener() -> (Harness<Echo>, Handle, String) {
+        let harness = Harness::new(ListenerOptions::port(5555), |_| Echo);
+        let (handle, name) = (harness.handle(), harness.listener().name().to_owned());
         (harness, handle, name)
     }
 
