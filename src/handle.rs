@@ -12,9 +12,11 @@ use crate::directory::{Command, Shared};
 use crate::drain::Drain;
 use crate::endpoint::Endpoint;
 use crate::error::Error;
+use crate::group::{self, Group};
+use crate::groups::GroupId;
 use crate::identity::ConnectionId;
 use crate::loop_metrics::LoopStats;
-use crate::mailbox::{Envelope, Mailbox};
+use crate::mailbox::{Mailbox, Recipients};
 use crate::reason::MessageError;
 use crate::stats::Stats;
 use crate::status::{ListenerState, Status};
@@ -240,9 +242,9 @@ impl<M> ListenerHandle<M> {
 
     /// Sends a clone of `message` to every connection that exists when the message is delivered.
     ///
-    /// A broadcast takes one entry in the mailbox of each shard, however many connections there
-    /// are. The caller's thread makes one clone for each further shard. The reactor's thread makes
-    /// the clones for the connections, within the message budget of each turn.
+    /// It is a [`Group::send`] to a group of all connections: one entry in the mailbox of each shard,
+    /// one clone for each further shard on the caller's thread, and the clones for the connections on
+    /// the thread of their shard.
     ///
     /// Each connection receives broadcasts in the order in which they were made. Broadcasts that
     /// wait together are delivered to one connection after the other. So one connection may receive
@@ -250,28 +252,17 @@ impl<M> ListenerHandle<M> {
     ///
     /// # Errors
     ///
-    /// As [`Address::send`](crate::Address::send). With several shards, `Full` means that at least
-    /// one mailbox was full. Other shards may have received the message even so.
+    /// As [`Group::send`].
     pub fn broadcast(&self, message: M) -> Result<(), MessageError<M>>
     where
         M: Clone,
     {
-        let clone = M::clone;
-        let Some((last, others)) = self.mailboxes.split_last() else { return Ok(()) };
-        let (mut reached, mut full) = (false, None);
-        for mailbox in others {
-            match mailbox.post(Envelope::All { message: message.clone(), clone }) {
-                Ok(()) => reached = true,
-                Err(MessageError::Full(back)) => full = Some(back),
-                // This part is drained. Others may not be.
-                Err(MessageError::Gone(_)) => {}
-            }
-        }
-        match (last.post(Envelope::All { message, clone }), full) {
-            (Ok(()) | Err(MessageError::Gone(_)), Some(back)) => Err(MessageError::Full(back)),
-            (Err(MessageError::Gone(_)), None) if reached => Ok(()),
-            (first, _) => first,
-        }
+        group::send(&self.mailboxes, GroupId::ALL, message)
+    }
+
+    /// A new group, without members, for connections of this listener on any shard.
+    pub fn group(&self) -> Group<M> {
+        Group::new(&self.mailboxes)
     }
 
     /// Stops this listener. See [`Handle::stop_listener`].
@@ -312,6 +303,12 @@ impl<M> ListenerHandle<M> {
     }
 }
 
+impl<M: Send + 'static> From<&ListenerHandle<M>> for Recipients {
+    fn from(listener: &ListenerHandle<M>) -> Self {
+        Self::of(&listener.mailboxes)
+    }
+}
+
 impl<M> Clone for ListenerHandle<M> {
     fn clone(&self) -> Self {
         Self {
@@ -340,7 +337,7 @@ mod tests {
 
     use super::*;
     use crate::directory::Inbox;
-    use crate::mailbox::Notifier;
+    use crate::mailbox::{Envelope, Notifier};
     use crate::options::ListenerOptions;
 
     /// The state of a shard's mailbox before the broadcast.
@@ -351,11 +348,11 @@ mod tests {
         Gone,
     }
 
-    /// Goal: a broadcast returns `Full` if any mailbox was full, and `Gone` if all were gone. It
-    /// reaches each mailbox that has space, once. With an error, the message comes back. Method:
-    /// all 27 states of three shards.
+    /// Goal: a broadcast reaches each mailbox that is open, once. If one is full, it reaches none and
+    /// returns `Full`; if all are closed, it returns `Gone`. With an error, the message comes back.
+    /// Method: all 27 states of three shards.
     #[test]
-    fn a_broadcast_tells_of_any_shard_that_was_full() {
+    fn a_broadcast_reaches_all_shards_or_none() {
         let states = [Found::Room, Found::Full, Found::Gone];
         for found in
             states.iter().flat_map(|a| states.iter().flat_map(|b| states.map(|c| [*a, *b, c])))
@@ -387,12 +384,46 @@ mod tests {
                 let mut envelopes = VecDeque::new();
                 mailbox.take(&mut envelopes);
                 let expected = match found {
-                    Found::Room => 1,
+                    Found::Room => usize::from(result.is_ok()),
                     Found::Full => 2,
                     Found::Gone => 0,
                 };
                 assert_eq!(envelopes.len(), expected, "{found:?}");
             }
+        }
+    }
+
+    /// Goal: what is sent to a group takes one lock, one entry and one wake-up for each shard, however
+    /// many members there are, and room on all shards or on none. Method: two shards with room for two
+    /// entries each; the locks and the wake-ups are counted.
+    #[test]
+    fn a_packet_to_a_group_costs_one_lock_and_one_wake_up_for_each_shard() {
+        let wakes = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let inboxes = (0..2).map(|_| {
+            let wakes = Arc::clone(&wakes);
+            Inbox::new(Notifier::new(move || {
+                wakes.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            }))
+        });
+        let handle = Handle { shared: Arc::new(Shared::new(inboxes.collect())) };
+        let options = ListenerOptions::port(0).mailbox_capacity(2);
+        let prepared = handle.prepare_tcp::<u32>("test", options).unwrap();
+        let (group, mailboxes) = (prepared.handle.group(), &prepared.handle.mailboxes);
+        let before = crate::mailbox::locks();
+        assert!(group.send_packet("one").is_ok());
+        assert_eq!(crate::mailbox::locks() - before, 2);
+        assert_eq!(wakes.load(std::sync::atomic::Ordering::SeqCst), 2);
+        assert!(group.send(7).is_ok());
+        assert_eq!(wakes.load(std::sync::atomic::Ordering::SeqCst), 2, "both are awake");
+        let mut envelopes = VecDeque::new();
+        mailboxes[0].take(&mut envelopes);
+        (0..2).for_each(|_| mailboxes[0].delivered());
+        let result = group.send_packet("three");
+        assert!(matches!(&result, Err(MessageError::Full(bytes)) if bytes == "three"));
+        for (mailbox, left) in mailboxes.iter().zip([0, 2]) {
+            envelopes.clear();
+            mailbox.take(&mut envelopes);
+            assert_eq!(envelopes.len(), left);
         }
     }
 }

@@ -193,6 +193,13 @@ pub enum Info<'a, M> {
     /// [`SendError::Full`](crate::SendError::Full), and it follows a queue above the
     /// [high-water mark](crate::ListenerOptions::write_high_water). The default continues.
     Writable,
+    /// Another thread, or another connection, has called [`Address::wake`](crate::Address::wake): there
+    /// is something new in a place that it shares with this handler. All calls since the last time make
+    /// one of these. The default continues.
+    Wake,
+    /// There is room again where this connection wants to send: see
+    /// [`Context::notify_when_ready`]. It comes once for each call. The default continues.
+    MailboxReady,
     /// The peer sends no more, and every packet that had arrived has been delivered. The peer has
     /// closed the connection, or it has shut down its sending half and still reads: TCP does not
     /// tell which.
@@ -267,14 +274,13 @@ pub enum Info<'a, M> {
 impl<M> Info<'_, M> {
     /// The action for an event that the handler does not treat itself. It stops with
     /// [`CloseReason::PacketTimeout`] on `Timeout`, with [`CloseReason::Shutdown`] on `Shutdown`,
-    /// and with [`CloseReason::PeerClosed`] on `EndOfInput`. On `Message` and `Writable` it
-    /// continues.
+    /// and with [`CloseReason::PeerClosed`] on `EndOfInput`. On the others it continues.
     pub fn default_action(&self) -> Action<'static> {
         match self {
             Self::Timeout(_) => Action::Stop(CloseReason::PacketTimeout),
             Self::Shutdown => Action::Stop(CloseReason::Shutdown),
             Self::EndOfInput { .. } => Action::Stop(CloseReason::PeerClosed),
-            Self::Message(_) | Self::Writable => Action::Continue,
+            Self::Message(_) | Self::Writable | Self::Wake | Self::MailboxReady => Action::Continue,
         }
     }
 }

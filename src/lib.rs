@@ -151,6 +151,7 @@
 //!   options          every limit, with its unit, its default and its check
 //!   token            the 64 bits that the kernel stores with each socket
 //!   system           what the system allows this process
+//!   group            one message or one packet for many connections
 //!   status           what handles report of one listener, also after its end
 //!   drain            waits for a drain, and reports its result
 //!   mailbox          messages from any thread, and how they wake the reactor
@@ -167,6 +168,7 @@
 //!   connection       the state of one connection: input, output, clocks
 //!   life             how far a connection has come, and each step it can take
 //!   timers           the handlers' own timers
+//!   groups           which connections are members of which groups
 //!   buffer           bytes that wait
 //!   heap_top         makes glibc return freed memory to the system
 //!   framing          packets out of bytes, bytes out of packets
@@ -216,6 +218,7 @@ mod poller;
 mod options;
 mod token;
 mod system;
+mod group;
 mod status;
 mod drain;
 mod mailbox;
@@ -233,6 +236,7 @@ mod sync;
 mod connection;
 mod life;
 mod timers;
+mod groups;
 mod buffer;
 mod heap_top;
 mod framing;
@@ -250,16 +254,19 @@ pub use every::Every;
 pub use framing::{
     Decode, Framer, Framing, FramingProblem, LengthField, Lines, Output, Partial, Raw,
 };
+pub use group::Group;
 pub use handle::{Handle, ListenerHandle};
 pub use handler::{
     Accepted, Action, Context, Handler, Info, IntoHandler, Packet, PacketWriter, Refusal, Written,
 };
 pub use identity::ConnectionId;
 pub use loop_metrics::{Histogram, LoopStats};
-pub use mailbox::Address;
+pub use mailbox::{Address, Recipients, SlowMember};
 pub use options::{Findings, ListenerOptions, OptionsWarning, ReactorOptions};
 pub use reactor::Reactor;
-pub use reason::{CloseReason, FrameError, MessageError, ReplyError, SendError, TimerError};
+pub use reason::{
+    CloseReason, FrameError, JoinError, MessageError, ReplyError, SendError, TimerError,
+};
 pub use replies::{Replies, Reply, Ticket};
 pub use shards::Shards;
 pub use stats::{CloseKind, Stats};

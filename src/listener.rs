@@ -92,6 +92,8 @@ pub(crate) struct Listener<H: Handler, A: Acceptor> {
     /// Messages that the queue in the mailbox had memory for when the inbox was swapped with it.
     swapped: usize,
     broadcast: Option<Broadcast<H::Message>>,
+    /// The memory for the frames of the next broadcast.
+    frames: Vec<u8>,
     /// The notifier has notified the reactor, and the mailbox has not been read since.
     notified: bool,
     gate: LogGate,
@@ -121,6 +123,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
             inbox_peak: 0,
             swapped: 0,
             broadcast: None,
+            frames: Vec::new(),
             notified: false,
             gate: LogGate::default(),
             discarded: Discarded::default(),

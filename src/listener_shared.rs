@@ -29,6 +29,8 @@ pub(crate) struct ListenerShared<M> {
     /// See [`ListenerOptions::read_at_once`].
     pub(crate) read_at_once: usize,
     pub(crate) mailbox: Arc<Mailbox<M>>,
+    /// The mailboxes of all parts, in the order of the shards.
+    pub(crate) mailboxes: Arc<[Arc<Mailbox<M>>]>,
     pub(crate) counters: Arc<Counters>,
     /// The handle of the reactor, for callbacks.
     pub(crate) handle: Handle,
@@ -97,7 +99,7 @@ impl<M> Drop for ListenerShared<M> {
     fn drop(&mut self) {
         let mut panics = Panics::default();
         for envelope in self.mailbox.close() {
-            self.counters.dropped_messages.add(1);
+            self.counters.dropped_messages.add(envelope.is_message().into());
             panics.drop(envelope);
         }
         for framing in [std::mem::take(&mut self.framing), self.options.take_framing()] {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::buffer::Pool;
 use crate::clock::{Clock, Nanos};
 use crate::framing::Notes;
+use crate::groups::Groups;
 use crate::loop_metrics::LoopMetrics;
 use crate::options::ReactorOptions;
 use crate::poller::Registry;
@@ -91,6 +92,8 @@ pub(crate) struct LoopState {
     /// worked on.
     pub(crate) notes: Notes,
     pub(crate) pool: Pool,
+    /// The groups of the connections of all listeners.
+    pub(crate) groups: Groups,
     /// A [`Timer::Trim`] is in the wheel.
     trim_armed: bool,
     pub(crate) options: ReactorOptions,
@@ -123,6 +126,7 @@ impl LoopState {
             draft: Vec::new(),
             notes: Notes::default(),
             pool: Pool::default(),
+            groups: Groups::new(),
             trim_armed: false,
             options,
             registry,
@@ -312,8 +316,9 @@ impl LoopState {
     /// have `spare` bytes for a later trim.
     pub(crate) fn trim(&mut self, spare: usize, moved: impl FnMut(Timer, TimerKey)) {
         self.wheel.trim(moved);
+        self.groups.trim();
         self.pool.trim();
-        self.ask_for_trim(spare);
+        self.ask_for_trim(spare + self.groups.spare());
     }
 
     /// Empties `out`, and gives back the memory that one large answer took.

@@ -1,4 +1,5 @@
 //! Messages from any thread: the address, its mailbox, and the notifier that wakes the reactor.
+//! `waiting` has the connections that wait for room in a mailbox.
 //!
 //! ```text
 //!   Address::send ──► Mailbox (bounded, one per listener) ──► Reactor: deliver
@@ -19,26 +20,41 @@
 //! two swaps need only acquire and release, and no single order of all accesses (`loom_tests.rs`
 //! checks this).
 //!
+//! The reactor's own thread never wakes it: it runs code of the user, so the reactor is not asleep.
+//! It only sets `notified`, and the reactor looks at that before it sleeps. A sender that then finds
+//! `notified` set is done as well, for the same reason.
+//!
 //! Only [`Notifier::take`] clears `notified`. It does so before the messages are taken, so a sender
 //! that comes later notifies again.
 //!
 //! No lock is held while code of the user runs. Messages are first taken out of the mailbox. Then
 //! they are delivered, cloned or dropped.
 
-use std::collections::VecDeque;
-use std::fmt;
-use std::hash::{Hash, Hasher};
-use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
+mod address;
+mod waiting;
 
-use crate::identity::ConnectionId;
+use std::collections::{HashSet, VecDeque};
+use std::fmt;
+use std::sync::atomic::Ordering;
+use std::sync::{OnceLock, PoisonError};
+
+use bytes::Bytes;
+
+pub use self::address::Address;
+pub use self::waiting::Recipients;
+pub(crate) use self::waiting::{Baton, Waiter};
+use crate::groups::GroupId;
 use crate::reason::MessageError;
-use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, MutexGuard};
+use crate::sync::{
+    Arc, AtomicBool, AtomicUsize, Mutex, MutexGuard, ThreadId, current_thread as this_thread,
+};
 
 /// Wakes one reactor. It wakes it at most once until the reactor calls [`take`](Self::take).
 pub(crate) struct Notifier {
     notified: AtomicBool,
     asleep: AtomicBool,
+    /// The thread of the reactor, once the reactor is made.
+    thread: OnceLock<ThreadId>,
     wake: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -47,16 +63,29 @@ impl Notifier {
         Self {
             notified: AtomicBool::new(false),
             asleep: AtomicBool::new(true),
+            thread: OnceLock::new(),
             wake: Box::new(wake),
         }
     }
 
+    /// The reactor is on the calling thread, for as long as it lives.
+    pub(crate) fn bind_thread(&self) {
+        self.thread.get_or_init(this_thread);
+    }
+
     /// Tells the reactor that there is work. Call it after the work is visible to the reactor.
     pub(crate) fn notify(&self) {
-        if !self.notified.swap(true, Ordering::SeqCst) && self.asleep.swap(false, Ordering::SeqCst)
-        {
+        if self.notified.swap(true, Ordering::SeqCst) || self.is_own_thread() {
+            return;
+        }
+        if self.asleep.swap(false, Ordering::SeqCst) {
             (self.wake)();
         }
+    }
+
+    /// Whether the caller is on the reactor's own thread.
+    fn is_own_thread(&self) -> bool {
+        self.thread.get().is_some_and(|thread| *thread == this_thread())
     }
 
     /// The reactor is about to sleep. Returns whether it may sleep: there was no
@@ -96,14 +125,75 @@ impl fmt::Debug for Notifier {
 pub(crate) enum Envelope<M> {
     /// For one connection: the owner of the slot `key`, if its generation is still the same.
     To { key: u32, generation: u32, message: M },
-    /// For every connection that is open at the time of delivery.
-    All { message: M, clone: fn(&M) -> M },
+    /// An [`Address::wake`] of one connection.
+    Wake { key: u32, generation: u32 },
+    /// An entry that is rarer or larger.
+    Other(Box<Parcel<M>>),
+}
+
+/// An entry that is rarer or larger than a message.
+pub(crate) enum Parcel<M> {
+    /// A message for every member of a group at the time of delivery.
+    Message { group: GroupId, message: M, clone: fn(&M) -> M },
+    /// A packet for every member of a group at the time of delivery.
+    Packet { group: GroupId, bytes: Bytes, slow: SlowMember },
+    /// There is room where one connection wants to send.
+    Ready { key: u32, generation: u32, baton: Baton },
+}
+
+/// What happens to a member of a [`Group`](crate::Group) whose output is above the
+/// [high-water mark](crate::ListenerOptions::write_high_water), or has no room, when
+/// [`send_packet`](crate::Group::send_packet) has a packet for it.
+#[derive(Debug, Copy, Clone, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SlowMember {
+    /// The connection ends with [`CloseReason::SlowReader`](crate::CloseReason::SlowReader). What is
+    /// queued for it is dropped.
+    #[default]
+    Disconnect,
+    /// The member does not get this packet. [`Stats::skipped_packets`](crate::Stats::skipped_packets)
+    /// counts it.
+    Skip,
 }
 
 impl<M> Envelope<M> {
-    pub(crate) fn into_message(self) -> M {
+    /// The message of an entry for one connection that was refused.
+    fn give_back(refused: MessageError<Self>) -> MessageError<M> {
+        refused.map(|envelope| match envelope {
+            Self::To { message, .. } => message,
+            Self::Wake { .. } | Self::Other(_) => unreachable!("it is posted by other functions"),
+        })
+    }
+
+    /// Whether it is a message or a packet of the user.
+    pub(crate) fn is_message(&self) -> bool {
         match self {
-            Self::To { message, .. } | Self::All { message, .. } => message,
+            Self::To { .. } => true,
+            Self::Wake { .. } => false,
+            Self::Other(parcel) => parcel.group().is_some(),
+        }
+    }
+}
+
+impl<M> Parcel<M> {
+    /// The group that it is for.
+    pub(crate) fn group(&self) -> Option<GroupId> {
+        match self {
+            Self::Message { group, .. } | Self::Packet { group, .. } => Some(*group),
+            Self::Ready { .. } => None,
+        }
+    }
+
+    /// The same for another shard.
+    fn duplicate(&self) -> Option<Self> {
+        match self {
+            Self::Message { group, message, clone } => {
+                Some(Self::Message { group: *group, message: clone(message), clone: *clone })
+            }
+            Self::Packet { group, bytes, slow } => {
+                Some(Self::Packet { group: *group, bytes: bytes.clone(), slow: *slow })
+            }
+            Self::Ready { .. } => None,
         }
     }
 }
@@ -112,13 +202,31 @@ impl<M> fmt::Debug for Envelope<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::To { key, generation, .. } => write!(f, "To({key}.{generation})"),
-            Self::All { .. } => f.write_str("All"),
+            Self::Wake { key, generation } => write!(f, "Wake({key}.{generation})"),
+            Self::Other(parcel) => parcel.fmt(f),
+        }
+    }
+}
+
+impl<M> fmt::Debug for Parcel<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Message { group, .. } => write!(f, "Message({})", group.0),
+            Self::Packet { group, bytes, .. } => write!(f, "Packet({}, {})", group.0, bytes.len()),
+            Self::Ready { key, generation, .. } => write!(f, "Ready({key}.{generation})"),
         }
     }
 }
 
 struct Contents<M> {
     queue: VecDeque<Envelope<M>>,
+    /// The connections, by key and generation, that have an [`Envelope::Wake`] here or in the hands
+    /// of the reactor.
+    woken: HashSet<(u32, u32)>,
+    /// The connections that wait for room, in the order of asking.
+    waiting: VecDeque<Waiter>,
+    /// A connection was told of the room, and has not had its turn yet. The next one waits for that.
+    told: bool,
     closed: bool,
 }
 
@@ -128,6 +236,8 @@ pub(crate) struct Mailbox<M> {
     /// Messages that the reactor has taken out and not delivered yet. They count against
     /// `capacity`, too. Only the reactor changes this.
     taken: AtomicUsize,
+    /// Whether connections wait for room. It changes under the lock.
+    awaited: AtomicBool,
     capacity: usize,
     serial: u64,
     notifier: Arc<Notifier>,
@@ -136,13 +246,14 @@ pub(crate) struct Mailbox<M> {
 
 impl<M> Mailbox<M> {
     /// The most bytes of memory for the entries of a mailbox of this capacity: the queue that fills
-    /// and the queue that is read, each of which doubles as it grows.
+    /// and the queue that is read, each of which doubles as it grows, and what entries point to.
     pub(crate) const fn most_memory(capacity: usize) -> usize {
         let entries = match capacity.checked_next_power_of_two() {
             Some(entries) => entries,
             None => usize::MAX,
         };
-        entries.saturating_mul(2 * size_of::<Envelope<M>>())
+        let each = 2 * size_of::<Envelope<M>>() + size_of::<Parcel<M>>();
+        entries.saturating_mul(each)
     }
 
     /// `refused` is called for every message that is refused because the mailbox is full.
@@ -153,8 +264,15 @@ impl<M> Mailbox<M> {
         refused: impl Fn() + Send + Sync + 'static,
     ) -> Self {
         Self {
-            contents: Mutex::new(Contents { queue: VecDeque::new(), closed: false }),
+            contents: Mutex::new(Contents {
+                queue: VecDeque::new(),
+                woken: HashSet::new(),
+                waiting: VecDeque::new(),
+                told: false,
+                closed: false,
+            }),
             taken: AtomicUsize::new(0),
+            awaited: AtomicBool::new(false),
             capacity,
             serial,
             notifier,
@@ -162,26 +280,96 @@ impl<M> Mailbox<M> {
         }
     }
 
-    pub(crate) fn post(&self, envelope: Envelope<M>) -> Result<(), MessageError<M>> {
+    pub(crate) fn post(&self, envelope: Envelope<M>) -> Result<(), MessageError<Envelope<M>>> {
         self.post_below(self.capacity, envelope)
     }
 
     /// Posts `envelope` if the mailbox holds fewer than `most` messages.
-    fn post_below(&self, most: usize, envelope: Envelope<M>) -> Result<(), MessageError<M>> {
+    fn post_below(
+        &self,
+        most: usize,
+        envelope: Envelope<M>,
+    ) -> Result<(), MessageError<Envelope<M>>> {
         let mut contents = self.contents();
         if contents.closed {
-            drop(contents);
-            return Err(MessageError::Gone(envelope.into_message()));
+            return Err(MessageError::Gone(envelope));
         }
-        if contents.queue.len() + self.taken.load(Ordering::Relaxed) >= most {
+        if self.held(&contents) >= most {
             drop(contents);
             (self.refused)();
-            return Err(MessageError::Full(envelope.into_message()));
+            return Err(MessageError::Full(envelope));
         }
         contents.queue.push_back(envelope);
         drop(contents);
         self.notifier.notify();
         Ok(())
+    }
+
+    /// Posts a parcel of a group to each of these mailboxes that is open, or to none of them: none
+    /// gets it if one is full. It is `Gone` if all are closed. The mailboxes are always in the same
+    /// order, so two callers that hold several locks do not wait for each other.
+    pub(crate) fn post_to_all(
+        mailboxes: &[Arc<Self>],
+        parcel: Parcel<M>,
+    ) -> Result<(), MessageError<Parcel<M>>> {
+        // A clone is code of the user, and so is a drop. Neither runs under a lock.
+        let copies = mailboxes.iter().skip(1).filter_map(|_| parcel.duplicate());
+        let mut copies: Vec<Box<Parcel<M>>> = copies.map(Box::new).collect();
+        let mut locked: Vec<_> = mailboxes.iter().map(|mailbox| mailbox.contents()).collect();
+        let full = mailboxes.iter().zip(&locked).find(|(mailbox, contents)| {
+            !contents.closed && mailbox.held(contents) >= mailbox.capacity
+        });
+        if let Some((mailbox, _)) = full {
+            drop(locked);
+            (mailbox.refused)();
+            return Err(MessageError::Full(parcel));
+        }
+        let mut open = mailboxes.iter().zip(&mut locked).filter(|(_, held)| !held.closed);
+        let Some((first, contents)) = open.next() else {
+            drop(locked);
+            return Err(MessageError::Gone(parcel));
+        };
+        contents.queue.push_back(Envelope::Other(Box::new(parcel)));
+        let mut reached = vec![first];
+        for (mailbox, contents) in open {
+            if let Some(copy) = copies.pop() {
+                contents.queue.push_back(Envelope::Other(copy));
+                reached.push(mailbox);
+            }
+        }
+        drop(locked);
+        reached.iter().for_each(|mailbox| mailbox.notifier.notify());
+        Ok(())
+    }
+
+    /// Posts an [`Envelope::Wake`], unless one is on its way already. Returns whether the mailbox is
+    /// open.
+    pub(crate) fn wake(&self, key: u32, generation: u32) -> bool {
+        let mut contents = self.contents();
+        if contents.closed {
+            return false;
+        }
+        if contents.woken.insert((key, generation)) {
+            contents.queue.push_back(Envelope::Wake { key, generation });
+            drop(contents);
+            self.notifier.notify();
+        }
+        true
+    }
+
+    /// The reactor is about to deliver an [`Envelope::Wake`]. A later [`wake`](Self::wake) posts
+    /// another one.
+    pub(crate) fn begin_wake(&self, key: u32, generation: u32) {
+        let mut contents = self.contents();
+        contents.woken.remove(&(key, generation));
+        if contents.woken.is_empty() {
+            contents.woken.shrink_to(64);
+        }
+    }
+
+    /// The messages that count against the capacity.
+    fn held(&self, contents: &Contents<M>) -> usize {
+        contents.queue.len() + self.taken.load(Ordering::Relaxed)
     }
 
     /// Moves all messages into `into`, which must be empty. The two queues swap, so both keep their
@@ -203,12 +391,19 @@ impl<M> Mailbox<M> {
         self.taken.store(self.taken.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
     }
 
-    /// Refuses all messages from now on. Returns the undelivered messages, so that the caller drops
-    /// them without the lock.
+    /// Refuses all messages from now on, and tells the connections that wait for room. Returns the
+    /// undelivered messages, so that the caller drops them without the lock.
     pub(crate) fn close(&self) -> VecDeque<Envelope<M>> {
         let mut contents = self.contents();
         contents.closed = true;
-        std::mem::take(&mut contents.queue)
+        contents.woken = HashSet::new();
+        let waiting = std::mem::take(&mut contents.waiting);
+        let queue = std::mem::take(&mut contents.queue);
+        drop(contents);
+        for waiter in waiting {
+            drop(waiter.wait(Baton::none()));
+        }
+        queue
     }
 
     pub(crate) fn serial(&self) -> u64 {
@@ -217,6 +412,8 @@ impl<M> Mailbox<M> {
 
     /// No code of the user runs under this lock, so a panic of the user cannot poison it.
     fn contents(&self) -> MutexGuard<'_, Contents<M>> {
+        #[cfg(test)]
+        LOCKS.set(LOCKS.get() + 1);
         self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -227,129 +424,15 @@ impl<M> fmt::Debug for Mailbox<M> {
     }
 }
 
-/// The address of one connection. Any thread sends messages to it. In Erlang's Condor it is a pid.
-///
-/// [`Context::address`](crate::Context::address) returns it. An address outlives its connection. A
-/// message sent after the end of the connection is refused or dropped. It never reaches the next
-/// connection in the same slot.
-///
-/// # Examples
-///
-/// A function for `handle_packet`. It gives the work to another thread, and the result comes back
-/// as a message:
-///
-/// ```
-/// use std::thread;
-///
-/// use condor::{Action, Context};
-///
-/// fn work(packet: &[u8], ctx: &mut Context<'_, String>) -> Action<'static> {
-///     let (address, request) = (ctx.address(), packet.to_vec());
-///     thread::spawn(move || {
-///         let result = format!("{} bytes", request.len());
-///         // An error means that the result is not needed any more, or that the mailbox is full.
-///         // If it must not be lost, or if answers must keep their order, use `Replies`.
-///         let _ = address.send(result);
-///     });
-///     Action::Continue
-/// }
-/// # struct Works;
-/// # impl condor::Handler for Works {
-/// #     type Message = String;
-/// #     fn handle_packet<'a>(
-/// #         &'a mut self,
-/// #         packet: &'a [u8],
-/// #         ctx: &mut Context<'_, String>,
-/// #     ) -> Action<'a> {
-/// #         work(packet, ctx)
-/// #     }
-/// #     fn handle_info<'a>(
-/// #         &'a mut self,
-/// #         info: condor::Info<'a, String>,
-/// #         _: &mut Context<'_, String>,
-/// #     ) -> Action<'a> {
-/// #         match info {
-/// #             condor::Info::Message(result) => Action::send(result),
-/// #             other => other.default_action(),
-/// #         }
-/// #     }
-/// # }
-/// # let harness = condor::testing::Harness::of(Works);
-/// # harness.packet(b"hello");
-/// # let mut packets = harness.packets();
-/// # while packets.is_empty() {
-/// #     thread::yield_now();
-/// #     harness.run();
-/// #     packets = harness.packets();
-/// # }
-/// # assert_eq!(packets, [b"5 bytes"]);
-/// ```
-pub struct Address<M> {
-    pub(crate) mailbox: Arc<Mailbox<M>>,
-    pub(crate) key: u32,
-    pub(crate) generation: u32,
+#[cfg(test)]
+thread_local! {
+    static LOCKS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
-impl<M> Address<M> {
-    /// Sends `message` to the connection. Its handler gets it as
-    /// [`Info::Message`](crate::Info::Message).
-    ///
-    /// `Ok` means that the message is in the mailbox. If the connection ends before the delivery,
-    /// the message is dropped and counted in
-    /// [`Stats::dropped_messages`](crate::Stats::dropped_messages). Messages from one thread to one
-    /// connection arrive in order.
-    ///
-    /// # Errors
-    ///
-    /// Each error gives the message back.
-    ///
-    /// - [`MessageError::Full`]: the listener's mailbox holds
-    ///   [`mailbox_capacity`](crate::ListenerOptions::mailbox_capacity) messages.
-    /// - [`MessageError::Gone`]: the listener or the reactor has ended.
-    pub fn send(&self, message: M) -> Result<(), MessageError<M>> {
-        self.mailbox.post(self.envelope(message))
-    }
-
-    /// Sends `message` even if the mailbox is full. Drops it if the listener has ended. The caller
-    /// bounds how many such messages there are.
-    pub(crate) fn send_anyway(&self, message: M) {
-        drop(self.mailbox.post_below(usize::MAX, self.envelope(message)));
-    }
-
-    fn envelope(&self, message: M) -> Envelope<M> {
-        Envelope::To { key: self.key, generation: self.generation, message }
-    }
-
-    /// The connection's id.
-    pub fn id(&self) -> ConnectionId {
-        ConnectionId { serial: self.mailbox.serial(), key: self.key, generation: self.generation }
-    }
-}
-
-impl<M> Clone for Address<M> {
-    fn clone(&self) -> Self {
-        Self { mailbox: Arc::clone(&self.mailbox), key: self.key, generation: self.generation }
-    }
-}
-
-impl<M> fmt::Debug for Address<M> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Address({})", self.id())
-    }
-}
-
-impl<M> PartialEq for Address<M> {
-    fn eq(&self, other: &Self) -> bool {
-        self.id() == other.id()
-    }
-}
-
-impl<M> Eq for Address<M> {}
-
-impl<M> Hash for Address<M> {
-    fn hash<S: Hasher>(&self, state: &mut S) {
-        self.id().hash(state);
-    }
+/// How many locks of mailboxes this thread has taken.
+#[cfg(test)]
+pub(crate) fn locks() -> usize {
+    LOCKS.get()
 }
 
 #[cfg(all(test, loom))]
@@ -378,6 +461,27 @@ mod tests {
         notifier.notify();
         assert_eq!(wakes.load(Ordering::SeqCst), 1);
         assert!(!notifier.prepare_to_sleep(), "and it does not go to sleep over it");
+    }
+
+    /// Goal: a notification from the reactor's own thread makes no system call, also between two
+    /// turns, and the reactor sees it. One from another thread that follows need not wake it either:
+    /// the reactor's thread is not asleep. Method: the wake-ups of a notifier that rests.
+    #[test]
+    fn the_reactors_own_thread_does_not_wake_it() {
+        let (notifier, wakes) = notifier();
+        notifier.bind_thread();
+        assert!(notifier.prepare_to_sleep());
+        notifier.notify();
+        std::thread::scope(|scope| {
+            scope.spawn(|| notifier.notify());
+        });
+        assert_eq!(wakes.load(Ordering::SeqCst), 0);
+        assert!(notifier.is_notified(), "the reactor looks at it before it sleeps");
+        assert!(notifier.take());
+        std::thread::scope(|scope| {
+            scope.spawn(|| notifier.notify());
+        });
+        assert_eq!(wakes.load(Ordering::SeqCst), 1, "it may sleep again");
     }
 
     /// Goal: all notifications until the next `take` cause one wake-up, and none while the reactor

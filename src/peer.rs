@@ -10,6 +10,7 @@ mod close;
 mod dispatch;
 mod input;
 mod marks;
+mod member;
 mod output;
 mod refuse;
 
@@ -233,8 +234,18 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     #[inline]
     pub(crate) fn deliver_message(&mut self, cx: &mut PeerCx<'_, H::Message>, message: H::Message) {
         cx.profile.counters.messages.add(1);
+        self.deliver_info(cx, Info::Message(message));
+    }
+
+    /// The same for any info that is not a message.
+    #[inline]
+    pub(crate) fn deliver_info(
+        &mut self,
+        cx: &mut PeerCx<'_, H::Message>,
+        info: Info<'_, H::Message>,
+    ) {
         self.dispatch(cx, |handler, ctx| {
-            let action = handler.handle_info(Info::Message(message), ctx);
+            let action = handler.handle_info(info, ctx);
             ctx.apply(action);
         });
         if cx.state.out.len() + self.conn.queued() >= FLUSH_AT {

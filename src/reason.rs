@@ -127,6 +127,14 @@ pub enum MessageError<M> {
 debug_as_display!(MessageError<M> { Full(message), Gone(message), });
 
 impl<M> MessageError<M> {
+    /// The same error with what `change` makes of the message.
+    pub(crate) fn map<N>(self, change: impl FnOnce(M) -> N) -> MessageError<N> {
+        match self {
+            Self::Full(message) => MessageError::Full(change(message)),
+            Self::Gone(message) => MessageError::Gone(change(message)),
+        }
+    }
+
     /// The message that was refused.
     pub fn into_message(self) -> M {
         match self {
@@ -134,6 +142,23 @@ impl<M> MessageError<M> {
         }
     }
 }
+
+/// Why [`Context::join`](crate::Context::join) made no member of the connection.
+#[derive(Copy, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// The group is for the connections of another listener.
+    #[error("the group is for the connections of another listener")]
+    OtherListener,
+    /// The connection is in [`max_groups`](crate::ListenerOptions::max_groups) groups.
+    #[error("the connection is in {max} groups, which is the maximum")]
+    Full {
+        /// The maximum: `max_groups`.
+        max: usize,
+    },
+}
+
+debug_as_display!(JoinError { OtherListener, Full { max }, });
 
 /// Why [`Context::send_after`](crate::Context::send_after) refused a timer. The error gives the
 /// message back, unchanged.
@@ -296,8 +321,13 @@ pub enum CloseReason {
     #[error("the framer broke its contract")]
     FramerBug,
     /// The peer reads too slowly: with the packet of an [`Action`](crate::Action) its queue would
-    /// exceed [`max_queued`](crate::ListenerOptions::max_queued).
-    #[error("the peer reads too slowly: its output would exceed max_queued; raise max_queued")]
+    /// exceed [`max_queued`](crate::ListenerOptions::max_queued). Or it is a member of a group that
+    /// [disconnects](crate::SlowMember::Disconnect) slow members, and its queue is above
+    /// [`write_high_water`](crate::ListenerOptions::write_high_water).
+    #[error(
+        "the peer reads too slowly: its output would exceed max_queued, or write_high_water for a \
+         packet of a group; raise them"
+    )]
     SlowReader,
     /// A callback panicked.
     #[error("the handler panicked")]
@@ -353,6 +383,16 @@ impl<M> From<TimerError<M>> for CloseReason {
     fn from(error: TimerError<M>) -> Self {
         match error {
             TimerError::Full { .. } => Self::Custom("too many timers"),
+        }
+    }
+}
+
+impl From<JoinError> for CloseReason {
+    /// The reason of the end if a handler cannot go on without the group.
+    fn from(error: JoinError) -> Self {
+        match error {
+            JoinError::OtherListener => Self::Custom("a group of another listener"),
+            JoinError::Full { .. } => Self::Custom("in too many groups"),
         }
     }
 }

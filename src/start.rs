@@ -133,18 +133,18 @@ impl Handle {
         let notifiers = shared.inboxes.iter().map(|inbox| Arc::clone(&inbox.notifier));
         let admission = Arc::new(Admission::new(notifiers, Arc::clone(&status)));
         let name: Arc<str> = name.into();
-        let mut parts = Vec::with_capacity(shared.inboxes.len());
-        let mut mailboxes = Vec::with_capacity(shared.inboxes.len());
-        let parts_of_it = status.counters().iter().enumerate();
-        for ((shard, counters), serial) in parts_of_it.zip(status.serial()..) {
+        let shards = status.counters().iter().zip(&shared.inboxes);
+        let mailboxes = shards.zip(status.serial()..).map(|((counters, inbox), serial)| {
             let refused = Arc::clone(counters);
-            let notifier = Arc::clone(&shared.inboxes[shard].notifier);
             let refuse = move || {
                 refused.refused_messages.fetch_add(1, Ordering::Relaxed);
             };
-            let mailbox =
-                Arc::new(Mailbox::new(serial, options.mailbox_capacity, notifier, refuse));
-            mailboxes.push(Arc::clone(&mailbox));
+            let notifier = Arc::clone(&inbox.notifier);
+            Arc::new(Mailbox::new(serial, options.mailbox_capacity, notifier, refuse))
+        });
+        let mailboxes: Arc<[_]> = mailboxes.collect();
+        let mut parts = Vec::with_capacity(shared.inboxes.len());
+        for (shard, mailbox) in mailboxes.iter().enumerate() {
             let framing = options.framing_in_force();
             let admission = Arc::clone(&admission);
             let listening =
@@ -158,21 +158,21 @@ impl Handle {
                 name: Arc::clone(&name),
                 shard,
                 slot: 0,
-                serial,
+                serial: mailbox.serial(),
                 shape: framing.shape(),
                 framing,
                 limits: ListenerShared::<M>::limits(&options),
                 read_at_once: options.read_at_once(),
                 options: options.clone(),
-                mailbox,
-                counters: Arc::clone(counters),
+                mailbox: Arc::clone(mailbox),
+                mailboxes: Arc::clone(&mailboxes),
+                counters: Arc::clone(&status.counters()[shard]),
                 handle: self.clone(),
                 name_guard,
             };
             parts.push(Part { listening, admission, profile });
         }
         parts.sort_by_key(|part| part.profile.shard == acceptor);
-        let mailboxes = mailboxes.into();
         let handle = ListenerHandle { name, addr, mailboxes, status, reactor: self.clone() };
         Ok(Prepared { parts, handle })
     }

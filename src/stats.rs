@@ -135,8 +135,13 @@ counters! {
     /// [`expect_within`](crate::Context::expect_within). Each counts, whether or not the handler
     /// ended the connection.
     expect_timeouts,
-    /// Packets refused with a `SendError`.
+    /// Packets refused with a `SendError`, those of a group included.
     refused_sends,
+    /// Packets of a group that a member did not get because it reads too slowly, by
+    /// [`SlowMember::Skip`](crate::SlowMember::Skip).
+    skipped_packets,
+    /// Joins refused with a `JoinError` because the connection is in too many groups.
+    refused_joins,
     /// Timers refused with a `TimerError`.
     refused_timers,
     /// Messages handed to `handle_info`, timers of `send_after` included.

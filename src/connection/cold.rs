@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::framing::Framing;
+use crate::groups::Memberships;
 use crate::reason::CloseReason;
 use crate::timers::List;
 use crate::wheel::Tick;
@@ -24,6 +25,8 @@ pub(super) struct Cold {
     pub(super) for_first_packet: bool,
     /// The timers of the connection's handler.
     pub(super) timers: List,
+    /// The groups that the connection is in.
+    pub(super) groups: Option<Box<Memberships>>,
 }
 
 impl Cold {
@@ -33,6 +36,24 @@ impl Cold {
             && self.timeouts.is_none()
             && self.reason.is_none()
             && self.timers.is_empty()
+            && self.groups.is_none()
+    }
+}
+
+impl super::Connection {
+    /// The groups that it is in. Makes the list if there is none.
+    pub(crate) fn groups(&mut self) -> &mut Memberships {
+        self.cold().groups.get_or_insert_default()
+    }
+
+    /// The groups that it is in. `None` if it was never in any.
+    pub(crate) fn groups_if_any(&mut self) -> Option<&mut Memberships> {
+        self.cold.as_mut()?.groups.as_deref_mut()
+    }
+
+    /// Takes the list of groups out, because the connection leaves them all.
+    pub(crate) fn take_groups(&mut self) -> Option<Memberships> {
+        Some(*self.cold.as_mut()?.groups.take()?)
     }
 }
 

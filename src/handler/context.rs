@@ -1,5 +1,6 @@
 //! What a callback may do before it returns an action.
 
+mod groups;
 mod send;
 mod send_with;
 
@@ -36,7 +37,8 @@ use crate::timers::{TimerId, Timers};
 /// | the same 16 KiB or more to many | [`Bytes`](super::Packet::Shared), in an action or in `send` | no copy, but a system call of its own |
 /// | a last packet | return [`Action::send_and_stop`](super::Action::send_and_stop) | as an answer |
 /// | to another connection | a message to its [`Address`]; its handler sends | an entry in a mailbox |
-/// | to all connections of a listener | [`ListenerHandle::broadcast`](crate::ListenerHandle::broadcast); each handler sends | an entry for each shard, a clone for each connection |
+/// | the same packet to many connections | [`Group::send_packet`](crate::Group::send_packet), and no handler is called | an entry for each shard, a write for each member |
+/// | a message to many connections | [`Group::send`](crate::Group::send), or [`ListenerHandle::broadcast`](crate::ListenerHandle::broadcast) to all; each handler sends | an entry for each shard, a clone for each connection |
 /// | later | [`send_after`](Self::send_after), or a message from a thread to [`address`](Self::address) | a timer, or an entry in a mailbox |
 ///
 /// All packets of one connection leave in the order in which they were sent. If the packet of an
@@ -49,6 +51,8 @@ use crate::timers::{TimerId, Timers};
 /// - End the output, and still receive: [`end_output`](Self::end_output).
 /// - Set timers: [`send_after`](Self::send_after), [`cancel`](Self::cancel), [`now`](Self::now).
 /// - Get messages from other threads: [`address`](Self::address).
+/// - Be in groups: [`group`](Self::group), [`join`](Self::join), [`leave`](Self::leave).
+/// - Wait for room in a mailbox: [`notify_when_ready`](Self::notify_when_ready).
 /// - Stop and continue reading: [`pause_reading`](Self::pause_reading),
 ///   [`resume_reading`](Self::resume_reading).
 /// - Change framing and timeouts: [`set_framing`](Self::set_framing),

@@ -409,6 +409,7 @@ mod tests {
             limits: ListenerShared::<()>::limits(&options),
             read_at_once: options.read_at_once(),
             options,
+            mailboxes: Arc::new([]),
             mailbox: Arc::new(Mailbox::new(2, 8, notifier, || ())),
             counters: Arc::default(),
             name_guard: NameGuard { shared: Arc::clone(&shared), name: "test".into(), status },

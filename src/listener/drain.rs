@@ -86,11 +86,10 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         }
         let unread = self.profile.mailbox.close();
         for envelope in std::mem::take(&mut self.inbox).into_iter().chain(unread) {
-            self.drop_message(state, envelope.into_message());
+            self.profile.counters.dropped_messages.add(envelope.is_message().into());
+            self.profile.drop_value("a message", envelope, &mut self.gate, state.nanos());
         }
-        if let Some(broadcast) = self.broadcast.take() {
-            self.forget(state, broadcast, || ());
-        }
+        self.forget_broadcast(state);
         // The factory goes before the counters are added to those of the listeners that have ended:
         // its drop is code of the user, and a panic in it counts.
         let none: Factory<H> = Box::new(|_| panic!("a listener that has ended makes no handler"));

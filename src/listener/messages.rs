@@ -1,19 +1,12 @@
 //! Delivery of everything but packets: messages, broadcasts, and the handler's own timers.
 
 use super::Listener;
-use super::broadcast::Broadcast;
 use crate::acceptor::Acceptor;
-use crate::guard::guarded;
-use crate::handler::Handler;
+use crate::handler::{Handler, Info};
 use crate::loop_state::LoopState;
-use crate::mailbox::Envelope;
+use crate::mailbox::{Envelope, Parcel};
 use crate::peer::Peer;
-use crate::sync::Arc;
 use crate::time_budget::Phase;
-
-/// At most this many consecutive broadcasts go through the slab together. A connection that gets
-/// them together answers them with one write.
-const BROADCASTS: usize = 64;
 
 impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     pub(super) fn has_messages(&self) -> bool {
@@ -31,6 +24,11 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
             self.notified = false;
         }
         state.begin_phase(Phase::Deliver);
+        self.deliver_in_budget(state);
+        self.profile.mailbox.tell_waiting();
+    }
+
+    fn deliver_in_budget(&mut self, state: &mut LoopState) {
         let mut budget = state.options.message_budget;
         while budget > 0 {
             if self.broadcast.is_some() {
@@ -84,69 +82,42 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
                     self.drop_message(state, message);
                 }
             }
-            Envelope::All { message, clone } => {
-                // A connection gets all of them in one turn, so they must fit into one turn's
-                // budget.
-                let most = BROADCASTS.min(state.options.message_budget as usize);
-                let mut said = vec![(message, clone)];
-                while said.len() < most && matches!(self.inbox.front(), Some(Envelope::All { .. }))
-                {
-                    if let Some(Envelope::All { message, clone }) = self.inbox.pop_front() {
-                        said.push((message, clone));
-                    }
-                }
-                self.broadcast = Some(Broadcast { said, next_key: 0 });
+            Envelope::Wake { key, generation } => {
+                self.profile.mailbox.delivered();
+                self.profile.mailbox.begin_wake(key, generation);
+                self.tell(state, key, generation, Info::Wake);
             }
+            Envelope::Other(parcel) => match parcel.group() {
+                Some(group) => self.begin_broadcast(state, group, parcel),
+                None => self.mailbox_is_ready(state, *parcel),
+            },
         }
     }
 
-    /// Delivers the current broadcasts to some of their recipients. Slots without a connection cost
-    /// next to nothing, however many there were. A connection that is accepted in between may get
-    /// the broadcasts or not.
-    fn broadcast_some(&mut self, state: &mut LoopState, budget: &mut u32) {
-        let last = self.inbox.is_empty();
-        let Some(Broadcast { said, mut next_key }) = self.broadcast.take() else { return };
-        let (peers, lists, mut cx) = self.lend(state);
-        while let Some(key) = peers.next_key(next_key as usize) {
-            // No connection gets a part of them in this turn and the rest in the next.
-            if (*budget as usize) < said.len() {
-                *budget = 0;
-                self.broadcast = Some(Broadcast { said, next_key });
-                return;
-            }
-            next_key = peers[key].identity.key + 1;
-            let Some(peer) = peers.get_mut(key).filter(|peer| peer.listens()) else { continue };
-            for (message, clone) in &said {
-                if !peer.listens() {
-                    break;
-                }
-                *budget -= 1;
-                match guarded(|| clone(message)) {
-                    Some(message) => peer.deliver_message(&mut cx, message),
-                    None => cx.profile.counters.panics.add(1),
-                }
-            }
-            peer.flush_replies(&mut cx, last);
-            lists.requeue(peer, &mut cx);
-            if cx.state.is_share_over(said.len()) {
-                self.broadcast = Some(Broadcast { said, next_key });
-                return;
-            }
+    /// Tells a connection that it has room where it wants to send. The next one that waits for the
+    /// same mailbox is told afterwards.
+    fn mailbox_is_ready(&mut self, state: &mut LoopState, parcel: Parcel<H::Message>) {
+        self.profile.mailbox.delivered();
+        if let Parcel::Ready { key, generation, baton } = parcel {
+            self.tell(state, key, generation, Info::MailboxReady);
+            drop(baton);
         }
-        let mailbox = Arc::clone(&self.profile.mailbox);
-        self.forget(state, Broadcast { said, next_key }, || mailbox.delivered());
     }
 
-    /// Drops the messages of a broadcast and calls `each` after each of them.
-    pub(super) fn forget(
+    /// Hands an info to the owner of a slot, if its generation is still the same.
+    fn tell(
         &mut self,
-        state: &LoopState,
-        broadcast: Broadcast<H::Message>,
-        mut each: impl FnMut(),
+        state: &mut LoopState,
+        key: u32,
+        generation: u32,
+        info: Info<'_, H::Message>,
     ) {
-        for (message, _) in broadcast.said {
-            self.profile.drop_value("a message", message, &mut self.gate, state.nanos());
-            each();
+        if self.is_current(key, generation) && self.listens(key) {
+            let last = self.inbox.is_empty();
+            self.with_peer(state, key, |peer, cx| {
+                peer.deliver_info(cx, info);
+                peer.flush_replies(cx, last);
+            });
         }
     }
 

@@ -58,6 +58,57 @@ impl Sleeper {
     }
 }
 
+/// Goal: a message of the reactor's own thread, between two turns, is seen without a wake-up, and it
+/// does not swallow the wake-up of another sender. Method: it is posted after the reactor has prepared
+/// to sleep; the reactor looks once more before it sleeps.
+#[test]
+fn a_message_of_the_reactors_own_thread_arrives() {
+    model(|| {
+        let reactor = Sleeper::new();
+        reactor.notifier.bind_thread();
+        let mailbox = reactor.mailbox();
+        let theirs = Arc::clone(&mailbox);
+        let sender = thread::spawn(move || assert!(theirs.post(envelope(1)).is_ok()));
+        reactor.notifier.prepare_to_sleep();
+        assert!(mailbox.post(envelope(2)).is_ok());
+        assert!(reactor.notifier.is_notified(), "it does not sleep now");
+        reactor.notifier.woke_up();
+        let mut messages = reactor.receive(&mailbox, 2);
+        messages.sort_unstable();
+        assert_eq!(messages, [1, 2]);
+        sender.join().unwrap();
+    });
+}
+
+/// Goal: a connection that asks for room while the reactor makes the last delivery is told. Method:
+/// the mailbox is full; another thread asks, while the reactor empties the mailbox.
+#[test]
+fn a_connection_that_waits_for_room_is_told() {
+    model(|| {
+        let reactor = Sleeper::new();
+        let mailbox = Arc::new(Mailbox::new(1, 1, Arc::clone(&reactor.notifier), || ()));
+        let own = reactor.mailbox();
+        assert!(mailbox.post(envelope(1)).is_ok());
+        let address = Address { mailbox: Arc::clone(&own), key: 0, generation: 0 };
+        let awaited = Recipients::of(std::slice::from_ref(&mailbox));
+        let asking =
+            thread::spawn(move || drop(Waiter::new(&address, awaited).wait(Baton::none())));
+        let (mut inbox, mut told) = (VecDeque::new(), VecDeque::new());
+        while told.is_empty() {
+            if reactor.notifier.take() {
+                mailbox.take(&mut inbox);
+                inbox.drain(..).for_each(|_| mailbox.delivered());
+                mailbox.tell_waiting();
+                own.take(&mut told);
+            } else {
+                reactor.sleep();
+            }
+        }
+        asking.join().unwrap();
+        assert_eq!(told.len(), 1);
+    });
+}
+
 /// The status of a listener with two parts, the first of which accepts.
 fn status(max_connections: usize) -> Arc<Status> {
     Arc::new(Status::new("test".into(), 0, 2, max_connections))

@@ -114,6 +114,7 @@ impl ListenerOptions {
         errors.extend(zeros([
             (self.mailbox_capacity == 0, "mailbox_capacity"),
             (self.max_timers == 0, "max_timers"),
+            (self.max_groups == 0, "max_groups"),
             (self.backlog == 0, "backlog"),
             (self.delivers_nothing(), "max_packet"),
             (self.packet_timeout.is_zero(), "packet_timeout"),

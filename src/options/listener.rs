@@ -33,6 +33,7 @@ pub(crate) enum Origin {
 /// - How much at once: [`max_connections`](Self::max_connections) (100),
 ///   [`mailbox_capacity`](Self::mailbox_capacity) (65,536 messages),
 ///   [`max_timers`](Self::max_timers) (1,024 of each connection),
+///   [`max_groups`](Self::max_groups) (1,024 of each connection),
 ///   [`memory_warning`](Self::memory_warning) (10 GiB).
 /// - The end: [`close_timeout`](Self::close_timeout) (10 s),
 ///   [`linger_timeout`](Self::linger_timeout) (5 s), [`drain_timeout`](Self::drain_timeout) (5 s).
@@ -79,6 +80,7 @@ pub struct ListenerOptions {
     pub(crate) drain_timeout: Duration,
     pub(crate) mailbox_capacity: usize,
     pub(crate) max_timers: usize,
+    pub(crate) max_groups: usize,
     pub(crate) memory_warning: usize,
 }
 
@@ -119,6 +121,7 @@ impl ListenerOptions {
             drain_timeout: Duration::from_secs(5),
             mailbox_capacity: 65_536,
             max_timers: 1_024,
+            max_groups: 1_024,
             memory_warning: 10 * 1024 * 1024 * 1024,
         }
     }
@@ -375,7 +378,8 @@ impl ListenerOptions {
     }
 
     /// The most messages that wait for this listener's connections, on each shard. Default: 65,536.
-    /// At least 1. A broadcast counts as one message, until the last connection has received it. The
+    /// At least 1. A broadcast counts as one message, until the last connection has received it, and so
+    /// does what is sent to a group. The
     /// answer of a [`Ticket`](crate::Ticket) is never refused: the open tickets limit those.
     pub fn mailbox_capacity(mut self, messages: usize) -> Self {
         self.mailbox_capacity = messages;
@@ -391,6 +395,15 @@ impl ListenerOptions {
     /// handler that sets a timer for each packet fill the memory.
     pub fn max_timers(mut self, timers: usize) -> Self {
         self.max_timers = timers;
+        self
+    }
+
+    /// The most groups that one connection is in at the same time. Default: 1,024. At least 1. At the
+    /// maximum, [`Context::join`](crate::Context::join) returns
+    /// [`JoinError::Full`](crate::JoinError::Full), and
+    /// [`Stats::refused_joins`](crate::Stats::refused_joins) counts it.
+    pub fn max_groups(mut self, groups: usize) -> Self {
+        self.max_groups = groups;
         self
     }
 

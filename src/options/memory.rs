@@ -2,6 +2,7 @@
 
 use super::listener::ListenerOptions;
 use crate::buffer::{Buffer, Pool, Queue};
+use crate::groups::Groups;
 use crate::mailbox::Mailbox;
 use crate::timers::Timers;
 use crate::wheel::Wheel;
@@ -52,6 +53,7 @@ impl ListenerOptions {
     ///   - [`max_queued`](Self::max_queued) bytes of output, with the unused parts of its pieces: at
     ///     most 192 KiB, one part in 32, and one shared packet that is sent in part.
     ///   - [`max_timers`](Self::max_timers) timers
+    ///   - [`max_groups`](Self::max_groups) memberships in groups
     ///   - 2 KiB for the connection itself
     /// - [`mailbox_capacity`](Self::mailbox_capacity) messages, in a queue that fills and in one that
     ///   is read
@@ -72,6 +74,7 @@ impl ListenerOptions {
             .most_input()
             .saturating_add(self.most_output())
             .saturating_add(self.max_timers.saturating_mul(TIMER))
+            .saturating_add(self.max_groups.saturating_mul(Groups::EACH))
             .saturating_add(CONNECTION);
         connection
             .saturating_mul(self.max_connections)

@@ -70,6 +70,10 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             return;
         }
         self.cancel_timers(cx);
+        if let Some(groups) = self.conn.take_groups() {
+            cx.state.groups.leave_all(self.identity.key, groups);
+            cx.state.ask_for_trim(cx.state.groups.spare());
+        }
         self.terminate(cx, reason);
         let lost = self.conn.give_back(&mut cx.state.pool);
         cx.count_drop_panics();

@@ -84,6 +84,7 @@ impl Reactor {
         shared: Arc<Shared>,
     ) -> Self {
         shared.threads.bind_thread(shard);
+        shared.inboxes[shard].notifier.bind_thread();
         let metrics = Arc::clone(&shared.inboxes[shard].metrics);
         Self {
             shard,

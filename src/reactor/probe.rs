@@ -15,6 +15,11 @@ impl Reactor {
         self.state.present();
     }
 
+    /// Memberships in groups, of all connections.
+    pub(crate) fn memberships(&self) -> usize {
+        self.state.groups.len()
+    }
+
     /// The number of deadlines of listeners and connections.
     pub(crate) fn deadlines(&self) -> usize {
         self.state.deadlines()

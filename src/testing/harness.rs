@@ -14,6 +14,7 @@ use crate::clock::ManualClock;
 use crate::drain::Report;
 use crate::endpoint::Endpoint;
 use crate::framing::{Decode, Framing};
+use crate::group::Group;
 use crate::handle::{Handle, ListenerHandle};
 use crate::handler::{Accepted, Handler, IntoHandler};
 use crate::mailbox::Address;
@@ -387,6 +388,12 @@ impl<H: Handler> Harness<H> {
         let sent = self.rig.borrow().handle.broadcast(message);
         assert!(sent.is_ok(), "the mailbox is full, or the listener has ended");
         self.run();
+    }
+
+    /// A new group for connections of this listener. What is sent to it is delivered when the reactor
+    /// next runs, with the next event or by [`run`](Self::run).
+    pub fn group(&self) -> Group<H::Message> {
+        self.rig.borrow().handle.group()
     }
 
     /// The handler's address. It works as any other address. A message is delivered when the

@@ -38,6 +38,8 @@ pub struct Leftovers {
     pub connections: usize,
     /// Timers that handlers have set.
     pub timers: usize,
+    /// Memberships in groups.
+    pub memberships: usize,
     /// Entries of the timer wheel. The timers of handlers count.
     pub deadlines: usize,
     /// Buffers of partial packets, and output queues.
@@ -222,9 +224,9 @@ impl<H: Handler> Rig<H> {
     }
 
     pub(super) fn leftovers(&self) -> Leftovers {
-        let deadlines = self.reactor.deadlines();
+        let (deadlines, memberships) = (self.reactor.deadlines(), self.reactor.memberships());
         let Some(listener) = self.listener() else {
-            return Leftovers { deadlines, ..Leftovers::default() };
+            return Leftovers { deadlines, memberships, ..Leftovers::default() };
         };
         let peers = listener.peers.iter().map(|(_, peer)| &peer.conn);
         let pieces = peers
@@ -233,6 +235,7 @@ impl<H: Handler> Rig<H> {
         Leftovers {
             connections: listener.peers.len(),
             timers: listener.timers.len(),
+            memberships,
             deadlines,
             buffers: pieces.sum(),
             buffered_bytes: peers.map(|conn| conn.undelivered() + conn.queued()).sum(),

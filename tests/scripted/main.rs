@@ -16,6 +16,7 @@ mod contract;
 #[cfg(panic = "unwind")]
 mod every;
 mod faulty_network;
+mod groups;
 mod half_close;
 mod intake;
 mod life;
