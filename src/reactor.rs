@@ -211,6 +211,10 @@ impl Reactor {
 
     /// How long a loop of the user may wait for the [descriptor](AsRawFd) before it has to call
     /// [`turn`](Self::turn). Zero if work is queued, `None` if no deadline is set.
+    ///
+    /// Ask after everything that this thread sends to the reactor, and directly before the wait: a
+    /// message or a command from the reactor's own thread does not make the descriptor readable,
+    /// because it costs no system call. One from another thread does.
     pub fn next_deadline(&self) -> Option<Duration> {
         if self.is_busy() {
             return Some(Duration::ZERO);

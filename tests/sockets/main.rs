@@ -25,6 +25,7 @@ mod drain;
 mod every;
 mod examples;
 mod fairness;
+mod groups;
 mod half_close;
 mod handles;
 mod inherited;
