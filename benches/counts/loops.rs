@@ -1,4 +1,4 @@
-//! The inner loops of the modules without a socket. `benches/counts/run` counts their instructions:
+//! The inner loops of the modules without a socket, and a packet to a group. `benches/counts/run` counts their instructions:
 //! it runs a loop under callgrind twice, with different numbers of rounds, and divides the difference
 //! by the difference of the rounds.
 //!
@@ -7,10 +7,17 @@
 //! cargo bench --bench counts -- memory 1000000
 //! ```
 
+use std::cell::OnceCell;
 use std::hint::black_box;
+use std::net::TcpStream;
+use std::rc::Rc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use condor::internals::{Deframe, Enframe, Pool, Prefix, Queue, Tick, Wheel};
-use condor::{Decode, LengthField};
+use condor::{
+    Action, Context, Decode, Group, Handler, LengthField, ListenerOptions, Reactor, ReactorOptions,
+};
 
 const PACKETS: usize = 64;
 const PAYLOAD: [u8; 64] = [7; 64];
@@ -27,9 +34,54 @@ fn main() {
         "encode" => encode(rounds),
         "wheel" => wheel(rounds),
         "queue" => queue(rounds),
+        "group" => group(rounds),
         "memory" => memory(rounds),
-        other => panic!("unknown loop {other}; known: decode, encode, wheel, queue, memory"),
+        other => panic!("unknown loop {other}; known: decode, encode, wheel, queue, group, memory"),
     }
+}
+
+/// A member of the one group.
+struct Member(Rc<OnceCell<Group<()>>>);
+
+impl Handler for Member {
+    type Message = ();
+
+    fn init(&mut self, ctx: &mut Context<'_, ()>) -> Action<'_> {
+        let group = self.0.get_or_init(|| ctx.group());
+        ctx.join(group).into()
+    }
+
+    fn handle_packet<'a>(&'a mut self, _: &'a [u8], _: &mut Context<'_, ()>) -> Action<'a> {
+        Action::Continue
+    }
+}
+
+/// One round sends one packet of 64 bytes to 64 members, over sockets. No client reads: what the
+/// rounds of one run send fits into the buffers of the kernel.
+fn group(rounds: usize) {
+    // Under callgrind the clock runs too fast for the work: a time budget would look at each packet.
+    let options = ReactorOptions::default().turn_budget(Duration::ZERO);
+    let mut reactor = Reactor::with_options(options).expect("a reactor");
+    let group = Rc::new(OnceCell::new());
+    let theirs = Rc::clone(&group);
+    let listener = reactor
+        .start_listener("group", ListenerOptions::port(0), move |_| Member(Rc::clone(&theirs)))
+        .expect("a listener");
+    let addr = listener.local_addr().as_inet().expect("TCP");
+    let clients: Vec<_> =
+        (0..PACKETS).map(|_| TcpStream::connect(addr).expect("a connection")).collect();
+    let turn = |reactor: &mut Reactor| reactor.turn(Some(Duration::ZERO)).expect("a turn");
+    while listener.stats().made < PACKETS as u64 {
+        turn(&mut reactor);
+    }
+    let group = group.get().expect("made by the first member");
+    let packet = Bytes::from_static(&PAYLOAD);
+    for _ in 0..rounds {
+        group.send_packet(packet.clone()).expect("there is room");
+        turn(&mut reactor);
+    }
+    assert_eq!(listener.stats().packets_out, (rounds * PACKETS) as u64);
+    black_box(clients);
 }
 
 /// Prints the resident memory per entry of a slab and of a wheel. The slab's entries have the size
