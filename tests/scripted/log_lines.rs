@@ -215,7 +215,7 @@ const WARNINGS: [Warning; 12] = [
         harness.receive([0, 4]);
         harness.peer_closes();
     }),
-    ("ended: the peer reads too slowly: ", &["max_queued"], || {
+    ("ended: the peer reads too slowly: ", &["max_queued", "write_high_water"], || {
         let harness = loud();
         harness.peer_stalls();
         harness.packet("much");

@@ -353,7 +353,8 @@ fn a_loop_is_woken_also_after_its_listening_socket_broke() {
         assert!(now() < deadline, "no turn finds the broken socket");
     }
     while own.is_announced() {}
-    handle.start_listener("another", any_port(), |_| Script::<()>::new()).unwrap();
+    let start = || handle.start_listener("another", any_port(), |_| Script::<()>::new()).unwrap();
+    thread::scope(|scope| drop(scope.spawn(start)));
     assert!(own.is_announced(), "a loop that waits is not woken");
 }
 
