@@ -159,10 +159,24 @@ impl Groups {
         Some(list.members[list.left].key)
     }
 
-    /// Goes back by one member: the next call of [`next`](Self::next) returns the same.
-    pub(crate) fn step_back(&mut self, index: u32, id: GroupId) {
+    /// The keys of the next members of the delivery, as many as `keys` has room for. Returns how many
+    /// they are; none if the delivery is over.
+    pub(crate) fn next_some(&mut self, index: u32, id: GroupId, keys: &mut [u32]) -> usize {
+        let list = self.lists.get_mut(index as usize).filter(|list| list.id == id);
+        let Some(list) = list else { return 0 };
+        let count = keys.len().min(list.left);
+        let from = list.left - count;
+        for (key, member) in keys.iter_mut().zip(list.members[from..list.left].iter().rev()) {
+            *key = member.key;
+        }
+        list.left = from;
+        count
+    }
+
+    /// Goes back by so many members: the next calls return them again.
+    pub(crate) fn step_back(&mut self, index: u32, id: GroupId, count: usize) {
         if let Some(list) = self.lists.get_mut(index as usize).filter(|list| list.id == id) {
-            list.left += 1;
+            list.left += count;
         }
     }
 
@@ -251,12 +265,18 @@ mod tests {
                 _ => {
                     if let Some((id, list)) = going {
                         let owed = &mut models.get_mut(&id).unwrap().owed;
-                        match groups.next(list, GroupId(id)) {
-                            Some(key) => assert!(owed.remove(&key), "{key} is not owed"),
-                            None => {
-                                assert_eq!(owed.len(), 0);
-                                going = None;
-                            }
+                        let mut keys = [0; 3];
+                        let count = groups.next_some(list, GroupId(id), &mut keys);
+                        let back = if count > 1 { random(2) as usize } else { 0 };
+                        groups.step_back(list, GroupId(id), back);
+                        for key in &keys[..count - back] {
+                            assert!(owed.remove(key), "{key} is not owed");
+                        }
+                        if count == 0 || groups.next(list, GroupId(id)).is_none() {
+                            assert_eq!(owed.len(), 0);
+                            going = None;
+                        } else {
+                            groups.step_back(list, GroupId(id), 1);
                         }
                     }
                 }

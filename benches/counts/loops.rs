@@ -20,6 +20,7 @@ use condor::{
 };
 
 const PACKETS: usize = 64;
+const MEMBERS: usize = 256;
 const PAYLOAD: [u8; 64] = [7; 64];
 
 fn main() {
@@ -56,22 +57,23 @@ impl Handler for Member {
     }
 }
 
-/// One round sends one packet of 64 bytes to 64 members, over sockets. No client reads: what the
+/// One round sends one packet of 64 bytes to 256 members, over sockets. No client reads: what the
 /// rounds of one run send fits into the buffers of the kernel.
 fn group(rounds: usize) {
     // Under callgrind the clock runs too fast for the work: a time budget would look at each packet.
     let options = ReactorOptions::default().turn_budget(Duration::ZERO);
     let mut reactor = Reactor::with_options(options).expect("a reactor");
+    let options = ListenerOptions::port(0).max_connections(MEMBERS);
     let group = Rc::new(OnceCell::new());
     let theirs = Rc::clone(&group);
     let listener = reactor
-        .start_listener("group", ListenerOptions::port(0), move |_| Member(Rc::clone(&theirs)))
+        .start_listener("group", options, move |_| Member(Rc::clone(&theirs)))
         .expect("a listener");
     let addr = listener.local_addr().as_inet().expect("TCP");
     let clients: Vec<_> =
-        (0..PACKETS).map(|_| TcpStream::connect(addr).expect("a connection")).collect();
+        (0..MEMBERS).map(|_| TcpStream::connect(addr).expect("a connection")).collect();
     let turn = |reactor: &mut Reactor| reactor.turn(Some(Duration::ZERO)).expect("a turn");
-    while listener.stats().made < PACKETS as u64 {
+    while listener.stats().made < MEMBERS as u64 {
         turn(&mut reactor);
     }
     let group = group.get().expect("made by the first member");
@@ -80,7 +82,7 @@ fn group(rounds: usize) {
         group.send_packet(packet.clone()).expect("there is room");
         turn(&mut reactor);
     }
-    assert_eq!(listener.stats().packets_out, (rounds * PACKETS) as u64);
+    assert_eq!(listener.stats().packets_out, (rounds * MEMBERS) as u64);
     black_box(clients);
 }
 

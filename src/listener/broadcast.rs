@@ -1,6 +1,7 @@
 //! What is sent to the members of a group, or to all connections, on its way to them.
 
 use super::Listener;
+use super::queues::Lists;
 use crate::acceptor::Acceptor;
 use crate::groups::{GroupId, Groups};
 use crate::guard::guarded;
@@ -62,7 +63,7 @@ impl Reach {
     /// The next member is this one again.
     fn step_back(&mut self, key: u32, groups: &mut Groups) {
         match self {
-            Self::List { id, list } => groups.step_back(*list, *id),
+            Self::List { id, list } => groups.step_back(*list, *id, 1),
             Self::All { next_key } => *next_key = key,
         }
     }
@@ -140,6 +141,10 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         let each = parcels.len();
         let mut sent = 0;
         let is_over = loop {
+            if let (Reach::List { id, list }, Some(frames)) = (&*reach, &*frames) {
+                let to = (*list, *id);
+                break fan_out(peers, lists, &mut cx, to, frames, parcels, budget, &mut sent);
+            }
             let Some(key) = reach.next(peers, &mut cx.state.groups) else { break true };
             // No member gets a part of them in this turn and the rest in the next.
             if (*budget as usize) < each {
@@ -148,20 +153,10 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
                 break false;
             }
             let Some(peer) = peers.get_mut(key as usize) else { continue };
-            match frames {
-                Some(frames) if peer.takes_frames() => {
-                    sent += each;
-                    *budget -= each as u32;
-                    if !peer.write_frames(&mut cx, frames) {
-                        lists.requeue(peer, &mut cx);
-                    }
-                }
-                _ if peer.listens() => {
-                    *budget -= deliver(peer, &mut cx, parcels);
-                    peer.flush_replies(&mut cx, last);
-                    lists.requeue(peer, &mut cx);
-                }
-                _ => {}
+            if peer.listens() {
+                *budget -= deliver(peer, &mut cx, parcels);
+                peer.flush_replies(&mut cx, last);
+                lists.requeue(peer, &mut cx);
             }
             if cx.state.is_share_over(each) {
                 break false;
@@ -191,6 +186,57 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         for parcel in parcels {
             self.profile.drop_value("a message", parcel, &mut self.gate, state.nanos());
             mailbox.delivered();
+        }
+    }
+}
+
+/// How many members are looked up together.
+const LOOKED_UP: usize = 64;
+
+/// Sends these frames to the members that a list still owes, as far as the budgets allow. Returns whether
+/// that were all. It calls no handler, so a member can end in it, but not leave the group or join it.
+#[expect(clippy::too_many_arguments, reason = "the parts of a broadcast and of a listener")]
+fn fan_out<H: Handler, S: Stream>(
+    peers: &mut Pages<Peer<H, S>>,
+    lists: &mut Lists,
+    cx: &mut PeerCx<'_, H::Message>,
+    (list, id): (u32, GroupId),
+    frames: &[u8],
+    parcels: &[Box<Parcel<H::Message>>],
+    budget: &mut u32,
+    sent: &mut usize,
+) -> bool {
+    let each = parcels.len();
+    let mut keys = [0; LOOKED_UP];
+    loop {
+        let most = (*budget as usize / each).min(LOOKED_UP);
+        let count = cx.state.groups.next_some(list, id, &mut keys[..most]);
+        if count == 0 {
+            let is_over = cx.state.groups.next(list, id).is_none();
+            if !is_over {
+                // No member gets a part of them in this turn and the rest in the next.
+                *budget = 0;
+                cx.state.groups.step_back(list, id, 1);
+            }
+            return is_over;
+        }
+        for (done, key) in (1..).zip(&keys[..count]) {
+            *budget -= each as u32;
+            let Some(peer) = peers.get_mut(*key as usize) else { continue };
+            if peer.takes_frames() {
+                *sent += each;
+                if !peer.write_frames(cx, frames) {
+                    lists.requeue(peer, cx);
+                }
+            } else if peer.listens() {
+                deliver(peer, cx, parcels);
+                peer.flush_replies(cx, false);
+                lists.requeue(peer, cx);
+            }
+            if cx.state.is_share_over(each) {
+                cx.state.groups.step_back(list, id, count - done);
+                return false;
+            }
         }
     }
 }
