@@ -207,6 +207,7 @@ fn fan_out<H: Handler, S: Stream>(
     sent: &mut usize,
 ) -> bool {
     let each = parcels.len();
+    let cost = u32::try_from(each).unwrap_or(u32::MAX);
     let mut keys = [0; LOOKED_UP];
     loop {
         let most = (*budget as usize / each).min(LOOKED_UP);
@@ -221,7 +222,7 @@ fn fan_out<H: Handler, S: Stream>(
             return is_over;
         }
         for (done, key) in (1..).zip(&keys[..count]) {
-            *budget -= each as u32;
+            *budget -= cost;
             let Some(peer) = peers.get_mut(*key as usize) else { continue };
             if peer.takes_frames() {
                 *sent += each;
