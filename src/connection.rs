@@ -9,6 +9,7 @@ mod clocks;
 mod cold;
 mod end_of_input;
 mod limits;
+mod membership;
 
 use std::time::Duration;
 

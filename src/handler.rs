@@ -15,10 +15,10 @@ pub(crate) use self::pass_through::{PassThrough, Place};
 pub(crate) use self::refusal::Farewell;
 pub use self::refusal::Refusal;
 pub use self::writer::{PacketWriter, Written};
+use crate::address::Address;
 use crate::endpoint::Endpoint;
 use crate::identity::{ConnectionId, Identity};
 use crate::listener_shared::ListenerShared;
-use crate::mailbox::Address;
 use crate::reason::CloseReason;
 
 /// The code of one connection. A value of the implementing type is the connection's state.

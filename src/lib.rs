@@ -154,6 +154,7 @@
 //!   group            one message or one packet for many connections
 //!   status           what handles report of one listener, also after its end
 //!   drain            waits for a drain, and reports its result
+//!   address          where any thread sends messages for one connection
 //!   mailbox          messages from any thread, and how they wake the reactor
 //!   loop_metrics     histograms of the turns
 //!   stats            counters
@@ -221,6 +222,7 @@ mod system;
 mod group;
 mod status;
 mod drain;
+mod address;
 mod mailbox;
 mod loop_metrics;
 mod stats;
@@ -247,6 +249,7 @@ mod flags;
 mod guard;
 mod text;
 
+pub use address::Address;
 pub use drain::{Drain, Report, SlowConnection};
 pub use endpoint::{Endpoint, EndpointError, UnixName};
 pub use error::{AdoptError, Error, OptionsError};
@@ -261,7 +264,7 @@ pub use handler::{
 };
 pub use identity::ConnectionId;
 pub use loop_metrics::{Histogram, LoopStats};
-pub use mailbox::{Address, Recipients, SlowMember};
+pub use mailbox::{Recipients, SlowMember};
 pub use options::{Findings, ListenerOptions, OptionsWarning, ReactorOptions};
 pub use reactor::Reactor;
 pub use reason::{

@@ -14,6 +14,7 @@ mod accept;
 mod accepting;
 mod broadcast;
 mod drain;
+mod fan_out;
 mod messages;
 mod queues;
 mod trim;

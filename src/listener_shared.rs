@@ -1,5 +1,6 @@
 //! What stays the same while a listener runs, for its connections and their handlers.
 
+use crate::address::Address;
 use crate::clock::Nanos;
 use crate::connection::Limits;
 use crate::directory::NameGuard;
@@ -8,7 +9,7 @@ use crate::guard::Panics;
 use crate::handle::Handle;
 use crate::identity::{ConnectionId, Identity};
 use crate::logging::{Cause, LogGate, PANIC_CURE, say};
-use crate::mailbox::{Address, Mailbox};
+use crate::mailbox::Mailbox;
 use crate::options::ListenerOptions;
 use crate::stats::Counters;
 use crate::sync::Arc;

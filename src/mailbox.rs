@@ -1,5 +1,5 @@
-//! Messages from any thread: the address, its mailbox, and the notifier that wakes the reactor.
-//! `waiting` has the connections that wait for room in a mailbox.
+//! Messages from any thread: the mailbox, and the notifier that wakes the reactor. `room` and
+//! `waiting` have the connections that wait for room in a mailbox.
 //!
 //! ```text
 //!   Address::send ──► Mailbox (bounded, one per listener) ──► Reactor: deliver
@@ -30,7 +30,7 @@
 //! No lock is held while code of the user runs. Messages are first taken out of the mailbox. Then
 //! they are delivered, cloned or dropped.
 
-mod address;
+mod room;
 mod waiting;
 
 use std::collections::{HashSet, VecDeque};
@@ -40,9 +40,9 @@ use std::sync::{OnceLock, PoisonError};
 
 use bytes::Bytes;
 
-pub use self::address::Address;
+pub(crate) use self::waiting::Baton;
 pub use self::waiting::Recipients;
-pub(crate) use self::waiting::{Baton, Waiter};
+use self::waiting::Waiter;
 use crate::groups::GroupId;
 use crate::reason::MessageError;
 use crate::sync::{
@@ -125,7 +125,7 @@ impl fmt::Debug for Notifier {
 pub(crate) enum Envelope<M> {
     /// For one connection: the owner of the slot `key`, if its generation is still the same.
     To { key: u32, generation: u32, message: M },
-    /// An [`Address::wake`] of one connection.
+    /// An [`Address::wake`](crate::Address::wake) of one connection.
     Wake { key: u32, generation: u32 },
     /// An entry that is rarer or larger.
     Other(Box<Parcel<M>>),
@@ -158,7 +158,7 @@ pub enum SlowMember {
 
 impl<M> Envelope<M> {
     /// The message of an entry for one connection that was refused.
-    fn give_back(refused: MessageError<Self>) -> MessageError<M> {
+    pub(crate) fn give_back(refused: MessageError<Self>) -> MessageError<M> {
         refused.map(|envelope| match envelope {
             Self::To { message, .. } => message,
             Self::Wake { .. } | Self::Other(_) => unreachable!("it is posted by other functions"),
@@ -285,7 +285,7 @@ impl<M> Mailbox<M> {
     }
 
     /// Posts `envelope` if the mailbox holds fewer than `most` messages.
-    fn post_below(
+    pub(crate) fn post_below(
         &self,
         most: usize,
         envelope: Envelope<M>,

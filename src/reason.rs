@@ -325,8 +325,8 @@ pub enum CloseReason {
     /// [disconnects](crate::SlowMember::Disconnect) slow members, and its queue is above
     /// [`write_high_water`](crate::ListenerOptions::write_high_water).
     #[error(
-        "the peer reads too slowly: its output would exceed max_queued, or is over write_high_water \
-         in a group; raise max_queued or write_high_water"
+        "the peer reads too slowly: its output would exceed max_queued, or is over \
+         write_high_water in a group; raise max_queued or write_high_water"
     )]
     SlowReader,
     /// A callback panicked.

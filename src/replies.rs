@@ -17,8 +17,8 @@ use std::fmt;
 use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::address::Address;
 use crate::handler::{Action, Context, Info, Packet};
-use crate::mailbox::Address;
 use crate::reason::{CloseReason, ReplyError, SendError};
 
 /// The answers that one connection owes its peer, in the order of the requests.

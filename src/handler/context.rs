@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::action::Packet;
 use super::pass_through::PassThrough;
+use crate::address::Address;
 use crate::connection::{Connection, Flags};
 use crate::endpoint::Endpoint;
 use crate::framing::Framing;
@@ -17,7 +18,6 @@ use crate::handle::Handle;
 use crate::identity::{ConnectionId, Identity};
 use crate::listener_shared::ListenerShared;
 use crate::loop_state::{LoopState, Timer};
-use crate::mailbox::Address;
 use crate::peer_cx::PeerCx;
 use crate::reason::{SendError, TimerError};
 use crate::stream::Stream;

@@ -89,10 +89,9 @@ fn a_connection_that_waits_for_room_is_told() {
         let mailbox = Arc::new(Mailbox::new(1, 1, Arc::clone(&reactor.notifier), || ()));
         let own = reactor.mailbox();
         assert!(mailbox.post(envelope(1)).is_ok());
-        let address = Address { mailbox: Arc::clone(&own), key: 0, generation: 0 };
+        let theirs = Arc::clone(&own);
         let awaited = Recipients::of(std::slice::from_ref(&mailbox));
-        let asking =
-            thread::spawn(move || drop(Waiter::new(&address, awaited).wait(Baton::none())));
+        let asking = thread::spawn(move || theirs.wait_for(0, 0, awaited));
         let (mut inbox, mut told) = (VecDeque::new(), VecDeque::new());
         while told.is_empty() {
             if reactor.notifier.take() {

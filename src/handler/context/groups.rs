@@ -2,7 +2,7 @@
 
 use super::Context;
 use crate::group::Group;
-use crate::mailbox::{Recipients, Waiter};
+use crate::mailbox::Recipients;
 use crate::reason::JoinError;
 
 impl<M> Context<'_, M> {
@@ -103,6 +103,7 @@ impl<M> Context<'_, M> {
     where
         M: Send + 'static,
     {
-        let _ = Waiter::new(&self.address(), recipients.into()).wait(crate::mailbox::Baton::none());
+        let (key, generation) = (self.identity.key, self.identity.generation);
+        self.profile.mailbox.wait_for(key, generation, recipients.into());
     }
 }

@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::io::Write;
 
 use super::*;
+use crate::address::Address;
 use crate::handler::Packet;
-use crate::mailbox::Address;
 use crate::reason::CloseReason;
 
 /// What a handler was called for. The number is the packet's, the message's or the timer's byte.

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
-use super::{Envelope, Mailbox};
 use crate::identity::ConnectionId;
+use crate::mailbox::{Envelope, Mailbox, Recipients};
 use crate::reason::MessageError;
 use crate::sync::Arc;
 
@@ -176,5 +176,11 @@ impl<M> Eq for Address<M> {}
 impl<M> Hash for Address<M> {
     fn hash<S: Hasher>(&self, state: &mut S) {
         self.id().hash(state);
+    }
+}
+
+impl<M: Send + 'static> From<&Address<M>> for Recipients {
+    fn from(address: &Address<M>) -> Self {
+        Self::of(std::slice::from_ref(&address.mailbox))
     }
 }
