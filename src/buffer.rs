@@ -191,9 +191,9 @@ impl Queue {
         self.len == 0
     }
 
-    /// The oldest piece, never empty.
-    pub fn front(&self) -> Option<&[u8]> {
-        self.segments.front().map(Segment::as_slice)
+    /// The pieces, oldest first. None is empty.
+    pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        self.segments.iter().map(Segment::as_slice)
     }
 
     /// Copies `bytes` to the end of the queue.
@@ -235,8 +235,20 @@ impl Queue {
         }
     }
 
-    /// Appends `bytes` without copying them.
-    pub fn append_shared(&mut self, bytes: Bytes) {
+    /// Appends a copy of `before`, and then `bytes` without a copy.
+    pub fn append_shared(&mut self, before: &[u8], bytes: Bytes, pool: &mut Pool) {
+        match self.segments.back() {
+            Some(Segment::Copied(_)) => self.append(before, pool),
+            _ if before.is_empty() => {}
+            _ if before.len() > Self::LEAST => self.append(before, pool),
+            _ => {
+                // No byte will follow in this piece, so it is as small as it can be.
+                let mut piece = pool.take_buffer(before.len());
+                piece.bytes.extend_from_slice(before);
+                self.len += before.len();
+                self.segments.push_back(Segment::Copied(piece));
+            }
+        }
         if bytes.is_empty() {
             return;
         }
@@ -531,7 +543,7 @@ mod tests {
             (0..32).for_each(|_| pool.give_buffer(filled(Pool::MAX_EACH)));
             while queue.len() < 8 << 20 {
                 queue.append(&vec![7; copied], &mut pool);
-                queue.append_shared(shared.clone());
+                queue.append_shared(&[], shared.clone(), &mut pool);
                 queue.append(&[7], &mut pool);
                 let (len, held) = (queue.len(), memory(&queue));
                 let most = len + Queue::MAX_UNUSED + Queue::SEGMENT_LEN;
@@ -568,10 +580,8 @@ mod tests {
         let (mut queue, mut pool) = (Queue::default(), Pool::default());
         queue.append(&[7], &mut pool);
         queue.append(&[7; 3 * Queue::SEGMENT_LEN], &mut pool);
-        while let Some(front) = queue.front() {
-            let len = front.len();
-            assert!(len <= Queue::SEGMENT_LEN, "{len} bytes");
-            queue.consume(len, &mut pool);
+        for piece in queue.pieces() {
+            assert!(piece.len() <= Queue::SEGMENT_LEN, "{} bytes", piece.len());
         }
     }
 
