@@ -178,8 +178,9 @@ impl Queue {
     pub(crate) const LEAST: usize = 4 * 1024;
     /// The most bytes of capacity that segments in the middle of a queue leave unused together.
     pub(crate) const MAX_UNUSED: usize = 64 * 1024;
-    /// A queue that had more segments at once than this is not kept by the pool.
-    const MAX_KEPT: usize = 16;
+    /// A queue that had more segments at once than this is not kept by the pool. The output of a
+    /// turn fits in a queue that is kept.
+    const MAX_KEPT: usize = 32;
 
     /// Bytes that wait.
     pub fn len(&self) -> usize {

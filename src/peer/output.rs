@@ -26,9 +26,9 @@ use crate::token;
 /// system call costs less than a copy of them.
 const DIRECT_FROM: usize = 16 * 1024;
 
-/// The most pieces of a queue that one system call takes. A call of the output of a whole turn seldom
-/// has more, and Linux takes 1,024.
-const GATHER_MOST: usize = 256;
+/// The most pieces of a queue that one system call takes. The output budget of a turn seldom has more,
+/// because shared pieces are long. Linux takes 1,024.
+const GATHER_MOST: usize = 32;
 
 impl<H: Handler, S: Stream> Peer<H, S> {
     /// Writes the output that was framed for this peer, or appends it to the queue. Shared packets

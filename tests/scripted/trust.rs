@@ -52,7 +52,7 @@ fn owners_of_shared_bytes_that_panic_end_no_connection() {
         harness.peer_stalls();
         harness.message(order("shared", |ctx| {
             for letter in [b'a', b'b', b'c'] {
-                ctx.send(Bytes::from_owner(Owner(vec![letter; 20_000]))).unwrap();
+                ctx.send(Bytes::from_owner(Owner(vec![letter; 40_000]))).unwrap();
             }
             Action::Continue
         }));
@@ -63,7 +63,7 @@ fn owners_of_shared_bytes_that_panic_end_no_connection() {
             assert!(harness.closed().is_some());
         } else {
             harness.peer_reads_all();
-            let expected = [b'a', b'b', b'c'].map(|letter| vec![letter; 20_000]);
+            let expected = [b'a', b'b', b'c'].map(|letter| vec![letter; 40_000]);
             assert_eq!(harness.packets(), expected);
             is_served(&harness);
         }
