@@ -40,7 +40,11 @@ impl Values {
     fn answer(&self, packet: &[u8], ctx: &mut Context<'_, ()>) -> Result<(), SendError> {
         let value = &self.0[usize::from(packet[0])];
         ctx.send(&[b'h'; HEADERS][..usize::from(packet[2])])?;
-        if packet[1] == 1 { ctx.send(value.clone())? } else { ctx.send(&value[..])? }
+        if packet[1] == 1 {
+            ctx.send(value.clone())?
+        } else {
+            ctx.send(&value[..])?
+        }
         ctx.send(b"\r\n")
     }
 }

@@ -24,6 +24,7 @@ mod log_lines;
 mod output;
 mod packets;
 mod replies;
+mod sharing;
 mod timeouts;
 #[cfg(panic = "unwind")]
 mod trust;

@@ -341,7 +341,7 @@ fn a_send_past_max_queued_is_full_and_queues_nothing() {
         assert_eq!(ctx.send(vec![0; 34_992]), Ok(()));
         let full = Err(SendError::Full { queued: 69_996, max: 70_000 });
         assert_eq!(ctx.send("x"), full);
-        assert_eq!(ctx.send(Bytes::from(vec![0; 20_000])), full);
+        assert_eq!(ctx.send(Bytes::from(vec![0; 40_000])), full);
         assert_eq!(ctx.queued_bytes(), 69_996);
         assert_eq!(ctx.send(""), Ok(()));
         assert_eq!(ctx.queued_bytes(), 70_000);
