@@ -4,8 +4,8 @@
 //! - [`send_back`](Peer::send_back) writes answers straight from the input, without a copy if it can.
 //! - [`write_out`](Peer::write_out) writes the framed output, and queues what the kernel refuses.
 //! - [`queue_out`](Peer::queue_out) moves the framed output to the queue, and writes nothing.
-//! - [`flush`](Peer::flush) writes the queue.
-//! - [`write`](Peer::write) writes to the stream. The others that write call it.
+//! - [`flush`](Peer::flush) writes the queue, many pieces with one system call.
+//! - [`write`](Peer::write) writes one run of bytes. The others that write, except `flush`, call it.
 
 use std::io::{self, ErrorKind, IoSlice};
 
