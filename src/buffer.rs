@@ -178,8 +178,7 @@ impl Queue {
     pub(crate) const LEAST: usize = 4 * 1024;
     /// The most bytes of capacity that segments in the middle of a queue leave unused together.
     pub(crate) const MAX_UNUSED: usize = 64 * 1024;
-    /// A queue that had more segments at once than this is not kept by the pool. The output of a
-    /// turn fits in a queue that is kept.
+    /// A queue that had more segments at once than this, more than a turn writes, is not kept.
     const MAX_KEPT: usize = 32;
 
     /// Bytes that wait.
@@ -238,18 +237,12 @@ impl Queue {
 
     /// Appends a copy of `before`, and then `bytes` without a copy.
     pub fn append_shared(&mut self, before: &[u8], bytes: Bytes, pool: &mut Pool) {
-        match self.segments.back() {
-            Some(Segment::Copied(_)) => self.append(before, pool),
-            _ if before.is_empty() => {}
-            _ if before.len() > Self::LEAST => self.append(before, pool),
-            _ => {
-                // No byte will follow in this piece, so it is as small as it can be.
-                let mut piece = pool.take_buffer(before.len());
-                piece.bytes.extend_from_slice(before);
-                self.len += before.len();
-                self.segments.push_back(Segment::Copied(piece));
-            }
+        let joins = matches!(self.segments.back(), Some(Segment::Copied(_)));
+        if !joins && (1..=Self::LEAST).contains(&before.len()) {
+            // No byte will follow in this piece, so it is as small as it can be.
+            self.segments.push_back(Segment::Copied(pool.take_buffer(before.len())));
         }
+        self.append(before, pool);
         if bytes.is_empty() {
             return;
         }
@@ -292,11 +285,6 @@ impl Queue {
                 None => {}
             }
         }
-    }
-
-    /// Drops everything.
-    pub(crate) fn clear(&mut self, pool: &mut Pool) {
-        self.consume(self.len, pool);
     }
 }
 
@@ -421,7 +409,7 @@ impl Pool {
 
     /// Takes a queue back, and drops its output.
     pub fn give_queue(&mut self, mut queue: Box<Queue>) {
-        queue.clear(self);
+        queue.consume(queue.len, self);
         if self.queues.len() < Self::MAX_COUNT && queue.segments.capacity() <= Queue::MAX_KEPT {
             self.queues.push(queue);
         }
