@@ -86,7 +86,7 @@ fn main() {
                     let (mut requests, mut left) = (Vec::with_capacity(7 * depth), 0);
                     for nth in 0..depth {
                         let header = (round * depth + nth) * 5 % HEADERS;
-                        let request = [index as u8, u8::from(is_shared), header as u8];
+                        let request = [index, usize::from(is_shared), header].map(byte);
                         requests.extend_from_slice(&[0, 0, 0, 3]);
                         requests.extend_from_slice(&request);
                         left += 3 * 4 + header + size + 2;
@@ -118,6 +118,10 @@ fn main() {
             );
         }
     }
+}
+
+fn byte(number: usize) -> u8 {
+    u8::try_from(number).expect("a small number")
 }
 
 /// A handler. Tells which thread it lives on.
