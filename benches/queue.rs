@@ -30,7 +30,7 @@ fn append_and_consume(c: &mut Criterion) {
             let bytes = Bytes::from(bytes.clone());
             b.iter(|| {
                 for _ in 0..TOTAL / piece {
-                    queue.append_shared(bytes.clone());
+                    queue.append_shared(&[], bytes.clone(), &mut pool);
                 }
                 drain(&mut queue, &mut pool);
             });

@@ -178,8 +178,8 @@ impl Queue {
     pub(crate) const LEAST: usize = 4 * 1024;
     /// The most bytes of capacity that segments in the middle of a queue leave unused together.
     pub(crate) const MAX_UNUSED: usize = 64 * 1024;
-    /// A queue that had more segments at once than this is not kept by the pool.
-    const MAX_KEPT: usize = 16;
+    /// A queue that had more segments at once than this, more than a turn writes, is not kept.
+    const MAX_KEPT: usize = 32;
 
     /// Bytes that wait.
     pub fn len(&self) -> usize {
@@ -191,9 +191,9 @@ impl Queue {
         self.len == 0
     }
 
-    /// The oldest piece, never empty.
-    pub fn front(&self) -> Option<&[u8]> {
-        self.segments.front().map(Segment::as_slice)
+    /// The pieces, oldest first. None is empty.
+    pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        self.segments.iter().map(Segment::as_slice)
     }
 
     /// Copies `bytes` to the end of the queue.
@@ -235,8 +235,14 @@ impl Queue {
         }
     }
 
-    /// Appends `bytes` without copying them.
-    pub fn append_shared(&mut self, bytes: Bytes) {
+    /// Appends a copy of `before`, and then `bytes` without a copy.
+    pub fn append_shared(&mut self, before: &[u8], bytes: Bytes, pool: &mut Pool) {
+        let joins = matches!(self.segments.back(), Some(Segment::Copied(_)));
+        if !joins && (1..=Self::LEAST).contains(&before.len()) {
+            // No byte will follow in this piece, so it is as small as it can be.
+            self.segments.push_back(Segment::Copied(pool.take_buffer(before.len())));
+        }
+        self.append(before, pool);
         if bytes.is_empty() {
             return;
         }
@@ -279,11 +285,6 @@ impl Queue {
                 None => {}
             }
         }
-    }
-
-    /// Drops everything.
-    pub(crate) fn clear(&mut self, pool: &mut Pool) {
-        self.consume(self.len, pool);
     }
 }
 
@@ -408,7 +409,7 @@ impl Pool {
 
     /// Takes a queue back, and drops its output.
     pub fn give_queue(&mut self, mut queue: Box<Queue>) {
-        queue.clear(self);
+        queue.consume(queue.len, self);
         if self.queues.len() < Self::MAX_COUNT && queue.segments.capacity() <= Queue::MAX_KEPT {
             self.queues.push(queue);
         }
@@ -531,7 +532,7 @@ mod tests {
             (0..32).for_each(|_| pool.give_buffer(filled(Pool::MAX_EACH)));
             while queue.len() < 8 << 20 {
                 queue.append(&vec![7; copied], &mut pool);
-                queue.append_shared(shared.clone());
+                queue.append_shared(&[], shared.clone(), &mut pool);
                 queue.append(&[7], &mut pool);
                 let (len, held) = (queue.len(), memory(&queue));
                 let most = len + Queue::MAX_UNUSED + Queue::SEGMENT_LEN;
@@ -544,7 +545,7 @@ mod tests {
                 let most = len + Queue::MAX_UNUSED + 2 * Queue::SEGMENT_LEN;
                 assert!(held <= most, "{held} bytes for {len}, copied pieces of {copied}");
             }
-            queue.clear(&mut pool);
+            queue.consume(queue.len(), &mut pool);
             assert_eq!((queue.unused, queue.segments.len()), (0, 0));
         }
     }
@@ -568,10 +569,8 @@ mod tests {
         let (mut queue, mut pool) = (Queue::default(), Pool::default());
         queue.append(&[7], &mut pool);
         queue.append(&[7; 3 * Queue::SEGMENT_LEN], &mut pool);
-        while let Some(front) = queue.front() {
-            let len = front.len();
-            assert!(len <= Queue::SEGMENT_LEN, "{len} bytes");
-            queue.consume(len, &mut pool);
+        for piece in queue.pieces() {
+            assert!(piece.len() <= Queue::SEGMENT_LEN, "{} bytes", piece.len());
         }
     }
 

@@ -1,6 +1,6 @@
 //! What a peer reads from and writes to: a socket, or a script in tests.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::Shutdown;
 use std::time::Duration;
 
@@ -13,6 +13,9 @@ use crate::poller::Registry;
 
 /// See the module's documentation.
 pub(crate) trait Stream: Read + Write {
+    /// Writes from the front of several pieces, none of which is empty, with one system call. It may
+    /// take fewer bytes than there are, as [`Write::write`] may.
+    fn write_gathered(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize>;
     /// Tells the peer that no more bytes come.
     fn shutdown_write(&self) -> io::Result<()>;
     /// Makes the drop of the stream a reset of the connection.
@@ -30,6 +33,19 @@ pub(crate) trait Stream: Read + Write {
 }
 
 impl Stream for TcpStream {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn write_gathered(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        /// A broken connection is an error and no signal. `writev` has no such flag.
+        const MSG_NOSIGNAL: i32 = 0x4000;
+        SockRef::from(&*self).send_vectored_with_flags(pieces, MSG_NOSIGNAL)
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    fn write_gathered(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        // The value of the flag differs from system to system.
+        pieces.first().map_or(Ok(0), |piece| self.write(piece))
+    }
+
     fn shutdown_write(&self) -> io::Result<()> {
         self.shutdown(Shutdown::Write)
     }

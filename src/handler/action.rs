@@ -8,6 +8,11 @@ use crate::reason::CloseReason;
 ///
 /// `&[u8]`, `&str`, `&Vec<u8>`, `&String`, `Vec<u8>`, `String` and `Bytes` turn into one with
 /// `into()`, and [`Action::send`] and [`Context::send`](super::Context::send) take each of them.
+///
+/// Which one to use: for an answer made for this request, [`Borrowed`](Self::Borrowed) or
+/// [`Owned`](Self::Owned). For a value that lives longer than the answer, such as one of a cache, or
+/// that goes to many connections, [`Shared`](Self::Shared): it never costs more than a copy, and
+/// saves the copy of a large value.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Packet<'a> {
@@ -15,8 +20,13 @@ pub enum Packet<'a> {
     Borrowed(&'a [u8]),
     /// Owned bytes. They are copied into the output at once, too.
     Owned(Vec<u8>),
-    /// Shared bytes. A packet of 16 KiB or more is queued without a copy if the framing only puts a
-    /// plain length prefix, or nothing, before it. Any other is copied.
+    /// Shared bytes. A packet of 32 KiB or more is queued without a copy if the framing only puts a
+    /// plain length prefix, or nothing, before it. Any other is copied: for a short packet the copy
+    /// is cheaper.
+    ///
+    /// All packets of a batch, copied and shared, leave together, so a header and a trailer that are
+    /// sent around a shared packet cost no system call. The bytes are dropped once the kernel has
+    /// taken all of them.
     Shared(Bytes),
 }
 

@@ -34,7 +34,7 @@ use crate::timers::{TimerId, Timers};
 /// | more packets than one | [`send`](Self::send), before the action | one copy |
 /// | a packet made of values | [`send_with`](Self::send_with): a closure writes it | no buffer and no copy |
 /// | a packet whose parts are apart | [`send_parts`](Self::send_parts) | one copy of each part |
-/// | the same 16 KiB or more to many | [`Bytes`](super::Packet::Shared), in an action or in `send` | no copy, but a system call of its own |
+/// | a value of 32 KiB or more that is kept, or goes to many | [`Bytes`](super::Packet::Shared), in an action or in `send` | no copy, and no system call of its own |
 /// | a last packet | return [`Action::send_and_stop`](super::Action::send_and_stop) | as an answer |
 /// | to another connection | a message to its [`Address`]; its handler sends | an entry in a mailbox |
 /// | the same packet to many connections | [`Group::send_packet`](crate::Group::send_packet), and no handler is called | an entry for each shard, a write for each member |
@@ -129,9 +129,9 @@ impl<'a, M> Context<'a, M> {
 }
 
 impl<M> Context<'_, M> {
-    /// A shared packet of this length in bytes, or longer, is queued without a copy. An uncopied
-    /// packet costs a system call of its own. For a shorter packet the copy is cheaper.
-    const SHARE_FROM: usize = 16 * 1024;
+    /// A shared packet of this length in bytes, or longer, is queued without a copy. For a shorter
+    /// packet the copy is cheaper than a piece of its own in the queue: `cargo bench --bench sharing`.
+    const SHARE_FROM: usize = 32 * 1024;
 
     /// Frames `packet` and queues it for sending. After the callback the reactor writes it,
     /// together with all other output that this turn has for the peer.

@@ -19,7 +19,7 @@ const TIMER: usize = Timers::<Message>::EACH + Wheel::<u64>::EACH;
 /// buffers between two callbacks.
 const REACTOR: usize = 2 * Pool::MAX_HELD;
 /// One byte in this many is for the pieces of a queue themselves. A piece that is shared has at least
-/// 16 KiB.
+/// 32 KiB.
 const PIECES: usize = 32;
 
 impl ListenerOptions {

@@ -27,7 +27,7 @@ pub(crate) enum Verdict {
     /// it is known.
     Partial(Option<usize>),
     /// The framing was changed, or a packet shared: the bytes that are left are a batch of their
-    /// own.
+    /// own, with limits of its own. Its output leaves together with that of this one.
     Restart,
     /// [`FLUSH_AT`] bytes of output have gathered: write before going on.
     Full,

@@ -214,7 +214,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         match verdict {
             Verdict::Restart => {
                 self.conn.remove(Flags::RESTART_BATCH.with(Flags::BACKLOG));
-                if self.conn.output.is_some() {
+                if self.is_queue_due(cx) {
                     self.write_out(cx);
                 }
             }

@@ -4,17 +4,18 @@
 //! - [`send_back`](Peer::send_back) writes answers straight from the input, without a copy if it can.
 //! - [`write_out`](Peer::write_out) writes the framed output, and queues what the kernel refuses.
 //! - [`queue_out`](Peer::queue_out) moves the framed output to the queue, and writes nothing.
-//! - [`flush`](Peer::flush) writes the queue.
-//! - [`write`](Peer::write) writes to the stream. The others that write call it.
+//! - [`flush`](Peer::flush) writes the queue, many pieces with one system call.
+//! - [`write`](Peer::write) writes one run of bytes. The others that write, except `flush`, call it.
 
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, IoSlice};
 
 use super::Peer;
 use super::marks::Marks;
+use crate::buffer::Queue;
 use crate::handler::{Handler, Info};
 use crate::life::OutputHalf;
 use crate::listener_shared::ListenerShared;
-use crate::loop_state::LoopState;
+use crate::loop_state::{FLUSH_AT, LoopState};
 use crate::peer_cx::PeerCx;
 use crate::poller::Registry;
 use crate::reason::CloseReason;
@@ -24,6 +25,10 @@ use crate::token;
 /// Answers of at least this many bytes are written at once and do not wait for later answers: a
 /// system call costs less than a copy of them.
 const DIRECT_FROM: usize = 16 * 1024;
+
+/// The most pieces of a queue that one system call takes. The output budget of a turn seldom has more,
+/// because shared pieces are long. Linux takes 1,024.
+const GATHER_MOST: usize = 32;
 
 impl<H: Handler, S: Stream> Peer<H, S> {
     /// Writes the output that was framed for this peer, or appends it to the queue. Shared packets
@@ -81,8 +86,15 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         cx.state.clear_out();
     }
 
-    /// Offers the queue, if there is one, to the kernel, piece by piece, until it refuses or the
-    /// output budget is used up.
+    /// Whether the queue of a running batch has to be offered to the kernel before more is queued:
+    /// it is as long as other output may grow, or little space is left in it.
+    pub(super) fn is_queue_due(&self, cx: &PeerCx<'_, H::Message>) -> bool {
+        let queued = self.conn.queued();
+        queued >= FLUSH_AT.min(cx.profile.options.max_queued.saturating_sub(FLUSH_AT)).max(1)
+    }
+
+    /// Offers the queue, if there is one, to the kernel, as many pieces at once as it takes, until
+    /// it refuses or the output budget is used up.
     #[inline(never)]
     pub(crate) fn flush(&mut self, cx: &mut PeerCx<'_, H::Message>) {
         if self.conn.output.is_none() {
@@ -98,9 +110,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
                 cx.profile.counters.output_budget_hits.add(1);
                 break;
             }
-            let front = queue.front().unwrap_or_default();
-            let front = &front[..front.len().min(left)];
-            let taken = self.write(front, cx.profile, &cx.state.registry);
+            let taken = self.write_some(&queue, left, cx.profile, &cx.state.registry);
             self.conn.output = Some(queue);
             cx.state.wrote(taken);
             if taken > 0 {
@@ -138,31 +148,67 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         registry: &Registry,
     ) -> usize {
         let (mut taken, mut last) = (0, first);
-        loop {
-            match last {
-                Ok(count) if count > 0 => taken += count,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.marks.remove(Marks::WRITABLE);
-                    self.watch_writable(profile, registry);
-                    return taken;
-                }
-                refused => {
-                    let kind = refused.err().map_or(ErrorKind::WriteZero, |error| error.kind());
-                    let half_closed = self.conn.life().is_half_closed();
-                    self.fail(if half_closed {
-                        self.reason_of(kind)
-                    } else {
-                        CloseReason::Io(kind)
-                    });
-                    return taken;
-                }
-            }
+        while let Some(count) = self.took(last, profile, registry) {
+            taken += count;
             if taken == bytes.len() {
-                return taken;
+                break;
             }
             last = self.stream.write(&bytes[taken..]);
         }
+        taken
+    }
+
+    /// Offers up to `most` bytes of the queue with one system call. Returns how many the kernel has
+    /// taken.
+    fn write_some(
+        &mut self,
+        queue: &Queue,
+        most: usize,
+        profile: &ListenerShared<H::Message>,
+        registry: &Registry,
+    ) -> usize {
+        let mut pieces = [IoSlice::new(&[]); GATHER_MOST];
+        let (mut count, mut left) = (0, most);
+        for (slot, piece) in pieces.iter_mut().zip(queue.pieces()) {
+            if left == 0 {
+                break;
+            }
+            let piece = &piece[..piece.len().min(left)];
+            left -= piece.len();
+            *slot = IoSlice::new(piece);
+            count += 1;
+        }
+        let result = match &pieces[..count] {
+            [piece] => self.stream.write(piece),
+            pieces => self.stream.write_gathered(pieces),
+        };
+        let taken = self.took(result, profile, registry).unwrap_or(0);
+        profile.counters.bytes_out.add(taken as u64);
+        taken
+    }
+
+    /// How many bytes one write has taken. `None` if the kernel takes no more for now, or if the
+    /// connection is broken.
+    fn took(
+        &mut self,
+        result: io::Result<usize>,
+        profile: &ListenerShared<H::Message>,
+        registry: &Registry,
+    ) -> Option<usize> {
+        match result {
+            Ok(count) if count > 0 => return Some(count),
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Some(0),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.marks.remove(Marks::WRITABLE);
+                self.watch_writable(profile, registry);
+            }
+            refused => {
+                let kind = refused.err().map_or(ErrorKind::WriteZero, |error| error.kind());
+                let half_closed = self.conn.life().is_half_closed();
+                self.fail(if half_closed { self.reason_of(kind) } else { CloseReason::Io(kind) });
+            }
+        }
+        None
     }
 
     /// Registers the stream for writable events when its first write is refused. If the kernel has

@@ -302,7 +302,7 @@ mod tests {
     fn a_connection_that_is_sent_shared_bytes_comes_to_rest() {
         let harness = Harness::of(Told);
         let id = harness.id().expect("it was accepted");
-        for len in [1, 20_000, 60_000] {
+        for len in [1, 40_000, 60_000] {
             for send in [Harness::message, Harness::broadcast] {
                 send(&harness, Bytes::from(vec![1; len]));
                 assert_eq!(harness.packets(), [vec![1; len]]);

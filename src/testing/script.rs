@@ -7,7 +7,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::rc::Rc;
 
 use mio::Token;
@@ -276,6 +276,11 @@ pub(super) type Shared = Rc<RefCell<Script>>;
 #[derive(Debug)]
 pub(crate) struct ScriptedStream(Shared);
 
+impl ScriptedStream {
+    /// Linux fails a gathered write of more pieces (`UIO_MAXIOV`).
+    const MOST_PIECES: usize = 1_024;
+}
+
 impl Read for ScriptedStream {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.0.borrow_mut().read(buf)
@@ -293,6 +298,12 @@ impl Write for ScriptedStream {
 }
 
 impl Stream for ScriptedStream {
+    fn write_gathered(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        assert!(pieces.len() <= Self::MOST_PIECES, "{} pieces in one call", pieces.len());
+        let bytes: Vec<u8> = pieces.iter().flat_map(|piece| &**piece).copied().collect();
+        self.0.borrow_mut().write(&bytes)
+    }
+
     fn shutdown_write(&self) -> io::Result<()> {
         let mut script = self.0.borrow_mut();
         if script.dead {

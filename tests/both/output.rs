@@ -39,7 +39,7 @@ impl Handler for Parrot {
         match packet.first() {
             Some(b'b') => Action::send("borrowed"),
             Some(b'o') => Action::send(vec![b'o'; 5]),
-            Some(b's') => Action::send(Bytes::from(vec![b's'; 20_000])),
+            Some(b's') => Action::send(Bytes::from(vec![b's'; 40_000])),
             Some(b'c') => {
                 assert_eq!(ctx.send("called"), Ok(()));
                 Action::send(packet)

@@ -294,7 +294,7 @@ fn forgetful_handlers(text: &str) -> Findings {
 
 /// Calls of `Read` and `Write`. The calls of locks have no arguments, and are allowed.
 fn stream_calls(text: &str) -> Findings {
-    const CALLS: [&str; 9] = [
+    const CALLS: [&str; 10] = [
         "read",
         "read_exact",
         "read_to_end",
@@ -302,6 +302,7 @@ fn stream_calls(text: &str) -> Findings {
         "read_vectored",
         "write",
         "write_all",
+        "write_gathered",
         "write_vectored",
         "peek",
     ];

@@ -193,8 +193,8 @@ fn output_that_peers_do_not_take_is_within_the_bound() {
     const PEERS: usize = 40;
     for order in [
         Order { copied: 1_006, shared: 0 },
-        Order { copied: 4_099, shared: 16 * 1024 },
-        Order { copied: 16_400, shared: 16 * 1024 },
+        Order { copied: 4_099, shared: 32 * 1024 },
+        Order { copied: 16_400, shared: 32 * 1024 },
         Order { copied: 33_000, shared: 0 },
         Order { copied: 1, shared: 59_000 },
     ] {

@@ -25,6 +25,7 @@ mod log_lines;
 mod output;
 mod packets;
 mod replies;
+mod sharing;
 mod timeouts;
 #[cfg(panic = "unwind")]
 mod trust;

@@ -69,12 +69,12 @@ fn output_keeps_its_order_whatever_it_comes_from() {
     harness.receive(wire(&[b"3"]));
     harness.advance(ms(5));
     harness.receive(wire(&[b"5"]));
-    harness.message(order("6", |_| Action::send(Bytes::from(vec![6; 20_000]))));
+    harness.message(order("6", |_| Action::send(Bytes::from(vec![6; 40_000]))));
     harness.receive(wire(&[b"7"]));
     harness.peer_reads_all();
     let packets = harness.packets();
     assert_eq!(packets[..5], [b"1", b"2", b"3", b"4", b"5"]);
-    assert!(packets[5] == vec![6; 20_000]);
+    assert!(packets[5] == vec![6; 40_000]);
     assert_eq!(packets[6..], [b"7"]);
     conclude(&harness);
 }
@@ -84,7 +84,7 @@ fn output_keeps_its_order_whatever_it_comes_from() {
 /// peer that takes everything and with one that takes nothing at first.
 #[test]
 fn an_answer_that_is_the_packet_keeps_its_place() {
-    let shared = vec![b's'; 20_000];
+    let shared = vec![b's'; 40_000];
     let others: [(&[u8], &[&[u8]]); 5] = [
         (b"n", &[]),
         (b"b", &[b"borrowed"]),
@@ -181,15 +181,15 @@ fn ten_thousand_small_answers_leave_in_few_writes() {
     conclude(&harness);
 }
 
-/// Goal: many shared pieces leave in order. Method: 2,000 pieces of 16 KiB, to a peer that takes odd
+/// Goal: many shared pieces leave in order. Method: 2,000 pieces of 32 KiB, to a peer that takes odd
 /// amounts.
 #[test]
 fn thousands_of_queued_pieces_leave_in_order() {
-    let (harness, _) = echo(options().max_queued(64 << 20));
+    let (harness, _) = echo(options().max_queued(128 << 20));
     harness.peer_stalls();
     harness.message(order("send", |ctx| {
         for number in 0..2_000u16 {
-            let piece = Bytes::from(number.to_be_bytes().repeat(8 * 1024));
+            let piece = Bytes::from(number.to_be_bytes().repeat(16 * 1024));
             assert_eq!(ctx.send(piece), Ok(()));
             assert_eq!(ctx.send("between"), Ok(()));
         }
@@ -200,7 +200,7 @@ fn thousands_of_queued_pieces_leave_in_order() {
         harness.peer_reads(99_991);
         for packet in harness.packets() {
             if packet != b"between" {
-                assert!(packet == number.to_be_bytes().repeat(8 * 1024));
+                assert!(packet == number.to_be_bytes().repeat(16 * 1024));
                 number += 1;
             }
         }
@@ -341,7 +341,7 @@ fn a_send_past_max_queued_is_full_and_queues_nothing() {
         assert_eq!(ctx.send(vec![0; 34_992]), Ok(()));
         let full = Err(SendError::Full { queued: 69_996, max: 70_000 });
         assert_eq!(ctx.send("x"), full);
-        assert_eq!(ctx.send(Bytes::from(vec![0; 20_000])), full);
+        assert_eq!(ctx.send(Bytes::from(vec![0; 40_000])), full);
         assert_eq!(ctx.queued_bytes(), 69_996);
         assert_eq!(ctx.send(""), Ok(()));
         assert_eq!(ctx.queued_bytes(), 70_000);

@@ -254,13 +254,14 @@ fn no_clock_of_the_peer_runs_while_all_places_are_taken() {
 /// without a copy, of lengths for which the packet fits the queue and its header does not.
 #[test]
 fn an_answer_that_meets_a_full_queue_is_sent_later() {
-    let max = 40_000;
-    let options = || {
-        options().max_packet(max - 2).max_queued(max).write_high_water(max).write_low_water(1_000)
+    let options = |max: usize| {
+        let options = options().max_packet(65_535.min(max - 2)).max_queued(max);
+        options.write_high_water(max).write_low_water(1_000)
     };
-    for len in [19_999, 20_000, 39_990, 39_998] {
+    let halves = [(40_000, 19_999), (40_000, 20_000), (70_000, 34_999), (70_000, 35_000)];
+    for (max, len) in halves.into_iter().chain([(40_000, 39_990), (40_000, 39_998)]) {
         for shared in [false, true] {
-            let (harness, desk) = window(4, options());
+            let (harness, desk) = window(4, options(max));
             harness.peer_stalls();
             send_all(&harness, &["a", "b", "c", "d"]);
             for _ in 0..4 {

@@ -413,7 +413,7 @@ fn owners_of_shared_bytes_may_panic_in_their_drop() {
 
     let (_server, listener) = Server::one(any_port(), |_| {
         Script::<()>::new().packet(|packet, ctx| {
-            let len = if packet == b"large" { 20_000 } else { 100 };
+            let len = if packet == b"large" { 40_000 } else { 100 };
             for _ in 0..2 {
                 ctx.send(Bytes::from_owner(Owner(vec![7; len]))).unwrap();
             }
@@ -422,7 +422,7 @@ fn owners_of_shared_bytes_may_panic_in_their_drop() {
     });
     let mut client = Client::connect(listener.local_addr());
     for round in 1..=3 {
-        for (nth, (request, len)) in [("large", 20_000), ("small", 100)].into_iter().enumerate() {
+        for (nth, (request, len)) in [("large", 40_000), ("small", 100)].into_iter().enumerate() {
             client.send(request.as_bytes());
             assert_eq!([client.receive(), client.receive()], [vec![7; len], vec![7; len]]);
             assert_eq!(client.receive(), request.as_bytes());

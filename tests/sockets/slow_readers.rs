@@ -331,7 +331,7 @@ fn thousands_of_queued_pieces_leave_in_order() {
     let options = any_port().max_queued(128 << 20);
     let (_server, listener) = Server::one(options, |_| {
         Script::<()>::new().packet(|_, ctx| {
-            let shared = bytes::Bytes::from(vec![b's'; 20_000]);
+            let shared = bytes::Bytes::from(vec![b's'; 40_000]);
             for count in 0..2000_u32 {
                 ctx.send(&count.to_be_bytes()).unwrap();
                 ctx.send(shared.clone()).unwrap();
@@ -344,7 +344,7 @@ fn thousands_of_queued_pieces_leave_in_order() {
     until("all is queued", || listener.stats().packets_out == 4000);
     for count in 0..2000_u32 {
         assert_eq!(client.receive(), count.to_be_bytes());
-        assert_eq!(client.receive(), [b's'; 20_000]);
+        assert_eq!(client.receive(), [b's'; 40_000]);
     }
 }
 

@@ -73,8 +73,8 @@ pub(crate) struct Model {
     /// In nanoseconds.
     pub(crate) now: u64,
     kind: Kind,
-    /// The framing was changed or shared bytes were sent. The output is offered to the kernel before
-    /// the next packet.
+    /// The framing was changed or shared bytes were sent. If much output is queued, it is offered to
+    /// the kernel before the next packet.
     restart_batch: bool,
     // ---- in ----
     /// Bytes in the kernel, not read yet.
@@ -557,7 +557,8 @@ impl Model {
                     }
                     // After the end of its output a connection gets its packets one by one.
                     let pause = std::mem::take(&mut self.restart_batch);
-                    if (pause || self.output != Output::Running) && self.queue > 0 {
+                    let due = pause && self.queue >= self.due_from();
+                    if (due || self.output != Output::Running) && self.queue > 0 {
                         self.write_out();
                         if self.blocked() {
                             break;
@@ -766,7 +767,7 @@ impl Model {
         if line {
             self.promised.push(b'\n');
         }
-        if shared && len >= 16 * 1024 && !line {
+        if shared && len >= 32 * 1024 && !line {
             // Shared bytes are not copied. They go to the queue at once, after all earlier output.
             if self.queue == 0 {
                 self.begin_queue();
@@ -788,6 +789,13 @@ impl Model {
             self.enqueue();
         }
         self.flush();
+    }
+
+    /// The output of a batch is offered to the kernel at 256 KiB, and earlier if the queue has no
+    /// space for 256 KiB more.
+    fn due_from(&self) -> usize {
+        const FLUSH_AT: usize = 256 * 1024;
+        FLUSH_AT.min(self.config.max_queued.saturating_sub(FLUSH_AT))
     }
 
     fn enqueue(&mut self) {

@@ -6,6 +6,7 @@ use super::Context;
 use crate::connection::Flags;
 use crate::framing::{Enframe, Shape};
 use crate::handler::action::{Action, Packet};
+use crate::loop_state::LoopState;
 use crate::reason::{FrameError, SendError};
 
 impl<M> Context<'_, M> {
@@ -114,12 +115,10 @@ impl<M> Context<'_, M> {
             return Err(self.no_room(bytes.len(), framed, queued, max));
         }
         let now = self.state.now();
-        let queue = self.conn.queue(now, &mut self.state.pool);
-        queue.append(&self.state.out, &mut self.state.pool);
-        queue.append_shared(std::mem::take(bytes));
+        let LoopState { out, pool, .. } = &mut *self.state;
+        self.conn.queue(now, pool).append_shared(out, std::mem::take(bytes), pool);
         self.state.clear_out();
-        // The batch ends here, for two reasons: its free space has changed, and the kernel has to
-        // be offered this output before more is queued.
+        // The free space that the batch counts with has changed.
         self.conn.insert(Flags::RESTART_BATCH);
         Ok(())
     }
