@@ -10,11 +10,12 @@ use condor::client::Client;
 use crate::program::{Program, arguments_are_explained, zero_is_refused};
 use crate::server::{behaves, line, serving};
 
-const SERVERS: [(&str, &[&str]); 8] = [
+const SERVERS: [(&str, &[&str]); 9] = [
     ("chat", &[]),
     ("dnstap_collector", &[]),
     ("echo", &[]),
     ("epmd", &[]),
+    ("hub", &["--slow", "latest"]),
     ("metrics", &["--admin", "127.0.0.1:0"]),
     ("offload", &[]),
     ("own_loop", &[]),
@@ -45,6 +46,8 @@ fn zero_is_refused_where_it_means_nothing() {
     zero_is_refused("metrics", &[], "--shards");
     zero_is_refused("offload", &[], "--workers");
     zero_is_refused("offload", &[], "--window");
+    zero_is_refused("hub", &[], "--shards");
+    zero_is_refused("hub", &[], "--max-connections");
     zero_is_refused("own_loop", &[], "--tick");
     zero_is_refused("call", &["127.0.0.1:1", "hello"], "--timeout");
 }
