@@ -6,14 +6,14 @@
 //! nc 127.0.0.1 5558          # type: PUB news it rains
 //! ```
 //!
-//! The first client gets `MSG news it rains`. `UNSUB news` ends a subscription. A line that is wrong is
-//! answered with `ERR` and a text. Nothing else is answered.
+//! The first client gets `MSG news it rains`. `UNSUB news` ends a subscription. A line that is wrong
+//! is answered with `ERR` and a text. Nothing else is answered.
 //!
 //! A topic is a `Group`: to publish costs one entry in the mailbox of each shard, however many
-//! subscribers there are. A publisher that meets a full mailbox pauses until there is room. `--slow`
-//! says what happens to a subscriber that reads too slowly. It is disconnected, it misses messages, or
-//! it gets only the `latest` message of each topic: a publisher leaves that with the topic, and wakes
-//! the subscribers.
+//! subscribers there are. A publisher that meets a full mailbox pauses until there is room.
+//! `--slow` says what happens to a subscriber that reads too slowly. It is disconnected, it misses
+//! messages, or it gets only the `latest` message of each topic: a publisher leaves that with the
+//! topic, and wakes the subscribers.
 
 use std::collections::{BTreeMap, HashMap};
 use std::mem::take;
