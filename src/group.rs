@@ -63,7 +63,7 @@ static NEXT: AtomicU64 = AtomicU64::new(1);
 ///     }
 /// }
 ///
-/// let options = ListenerOptions::port(5555).framing(Lines::default());
+/// let options = ListenerOptions::port(5555).framing(Lines::new(1_000));
 /// let ann = Harness::new(options, |_| Client);
 /// let bob = ann.connect();
 /// ann.packet("hello");

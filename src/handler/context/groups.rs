@@ -98,6 +98,25 @@ impl<M> Context<'_, M> {
     ///         }
     ///     }
     /// }
+    /// # use condor::testing::Harness;
+    /// # struct Idle;
+    /// # impl Handler for Idle {
+    /// #     type Message = ();
+    /// #     fn handle_packet<'a>(&'a mut self, _: &'a [u8], _: &mut Context<'_, ()>) -> Action<'a> {
+    /// #         Action::Continue
+    /// #     }
+    /// # }
+    /// # let options = condor::ListenerOptions::port(5555).mailbox_capacity(2);
+    /// # let target = Harness::new(options, |_| Idle);
+    /// # let publisher = Harness::of(Publisher { topic: target.group(), refused: None });
+    /// # let wire: Vec<u8> = (0..5).flat_map(|_| publisher.framed("news")).collect();
+    /// # publisher.receive(wire);
+    /// # assert_eq!(publisher.stats().packets_in, 3);
+    /// # for _ in 0..4 {
+    /// #     target.run();
+    /// #     publisher.run();
+    /// # }
+    /// # assert_eq!(publisher.stats().packets_in, 5);
     /// ```
     pub fn notify_when_ready(&mut self, recipients: impl Into<Recipients>)
     where
