@@ -18,7 +18,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::mem::take;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -155,11 +154,11 @@ struct Arguments {
     #[arg(long, value_enum, default_value_t = Slow::Disconnect)]
     slow: Slow,
     /// Reactors, each on a thread of its own
-    #[arg(long, value_name = "N", default_value = "1")]
-    shards: NonZeroUsize,
+    #[arg(long, value_name = "N", value_parser = common::count, default_value = "1")]
+    shards: usize,
     /// The most connections at once
-    #[arg(long, value_name = "N", default_value = "1000")]
-    max_connections: NonZeroUsize,
+    #[arg(long, value_name = "N", value_parser = common::count, default_value = "1000")]
+    max_connections: usize,
 }
 
 fn client(all: &Topics, slow: Slow, id: ConnectionId) -> Client {
@@ -179,8 +178,8 @@ fn main() -> ExitCode {
 fn serve(arguments: &Arguments) -> Result<(), Error> {
     common::start_log("info");
     let (all, slow) = (Topics::default(), arguments.slow);
-    let shards = Shards::new(arguments.shards.get())?;
-    let options = options(arguments.listen, slow).max_connections(arguments.max_connections.get());
+    let shards = Shards::new(arguments.shards)?;
+    let options = options(arguments.listen, slow).max_connections(arguments.max_connections);
     let factory = move |peer: &Accepted<'_>| client(&all, slow, peer.id());
     let listener = shards.start_listener("hub", options, factory)?;
     common::drain_on_signals(shards.handle())?;

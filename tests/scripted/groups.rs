@@ -344,6 +344,7 @@ fn a_half_closed_member_goes_on_getting_packets() {
     all[0].run();
     let got: Vec<usize> = all.iter().map(|each| each.packets().len()).collect();
     assert_eq!((got, all[0].stats().refused_sends), (vec![0, 1, 0, 1], 0));
+    assert_eq!(all[2].closed(), None);
     // Each packet is output, so it restarts the clock of the half-closed member.
     for _ in 0..3 {
         all[0].advance(secs(20));
@@ -356,8 +357,10 @@ fn a_half_closed_member_goes_on_getting_packets() {
     end_all(&all);
 }
 
-/// Goal: large packets are shared, and arrive whole also at a member that takes them in pieces.
-/// Method: packets from below to far above the length from which they are shared.
+/// Goal: large packets are shared, and arrive whole also at a member that takes them in pieces. One
+/// that comes while the budget of a turn holds up earlier ones comes after them. Method: packets from
+/// below to far above the length from which they are shared; one in the turn in which a peer with a
+/// long queue reads again.
 #[test]
 fn large_packets_arrive_whole() {
     let wide =
@@ -371,8 +374,10 @@ fn large_packets_arrive_whole() {
         room.send_packet(packet.clone());
     }
     all[0].run();
+    room.send_packet("last");
     all[2].peer_reads_all();
-    all[1..].iter().for_each(|each| assert!(each.packets() == packets));
+    let expected = [&packets[..], &[b"last".to_vec()]].concat();
+    all[1..].iter().for_each(|each| assert!(each.packets() == expected));
     end_all(&all);
 }
 
@@ -528,6 +533,7 @@ fn those_that_wait_are_told_of_the_end() {
     ask();
     assert_eq!(told.get(), 0);
     all[0].packet("stop");
+    all[0].peer_closes();
     target[0].run();
     all[2].run();
     target[0].run();
