@@ -47,7 +47,8 @@ impl Sleeper {
             if self.notifier.take() {
                 mailbox.take(&mut inbox);
                 for envelope in inbox.drain(..) {
-                    messages.push(envelope.into_message());
+                    let Envelope::To { message, .. } = envelope else { panic!("a message") };
+                    messages.push(message);
                     mailbox.delivered();
                 }
             } else {
@@ -178,7 +179,10 @@ fn a_closing_mailbox_loses_nothing() {
         let left = mailbox.close();
         let refused = sender.join().unwrap();
         assert_eq!(taken.len() + left.len() + refused, 2);
-        assert!(matches!(mailbox.post(envelope(3)), Err(MessageError::Gone(3))));
+        assert!(matches!(
+            mailbox.post(envelope(3)),
+            Err(MessageError::Gone(Envelope::To { message: 3, .. }))
+        ));
         mailbox.take(&mut VecDeque::new());
         assert!(mailbox.close().is_empty());
     });
