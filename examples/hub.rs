@@ -154,11 +154,11 @@ struct Arguments {
     #[arg(long, value_enum, default_value_t = Slow::Disconnect)]
     slow: Slow,
     /// Reactors, each on a thread of its own
-    #[arg(long, value_name = "N", value_parser = common::count, default_value = "1")]
-    shards: usize,
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_024))]
+    shards: u32,
     /// The most connections at once
-    #[arg(long, value_name = "N", value_parser = common::count, default_value = "1000")]
-    max_connections: usize,
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
+    max_connections: u32,
 }
 
 fn client(all: &Topics, slow: Slow, id: ConnectionId) -> Client {
@@ -178,8 +178,9 @@ fn main() -> ExitCode {
 fn serve(arguments: &Arguments) -> Result<(), Error> {
     common::start_log("info");
     let (all, slow) = (Topics::default(), arguments.slow);
-    let shards = Shards::new(arguments.shards)?;
-    let options = options(arguments.listen, slow).max_connections(arguments.max_connections);
+    let shards = Shards::new(arguments.shards as usize)?;
+    let options =
+        options(arguments.listen, slow).max_connections(arguments.max_connections as usize);
     let factory = move |peer: &Accepted<'_>| client(&all, slow, peer.id());
     let listener = shards.start_listener("hub", options, factory)?;
     common::drain_on_signals(shards.handle())?;

@@ -11,6 +11,7 @@ use std::fmt;
 
 pub use self::action::{Action, Packet};
 pub use self::context::Context;
+pub(crate) use self::context::SHARE_FROM;
 pub(crate) use self::pass_through::{PassThrough, Place};
 pub(crate) use self::refusal::Farewell;
 pub use self::refusal::Refusal;

@@ -12,15 +12,6 @@ use condor::{Drain, Error, Handle};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// Parses a number of something, of which there has to be one.
-#[allow(dead_code, reason = "not every example counts something")]
-pub(crate) fn count(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) => Err(String::from("0 is not in 1..")),
-        parsed => parsed.map_err(|error: std::num::ParseIntError| error.to_string()),
-    }
-}
-
 /// Parses `HOST:PORT`, where the host is an address or a name. `:PORT` is a port on 127.0.0.1, as
 /// with `ListenerOptions::port`.
 pub(crate) fn listen_address(text: &str) -> Result<SocketAddr, String> {

@@ -23,6 +23,10 @@ use crate::reason::{SendError, TimerError};
 use crate::stream::Stream;
 use crate::timers::{TimerId, Timers};
 
+/// A shared packet of this length in bytes, or longer, is queued without a copy. For a shorter
+/// packet the copy is cheaper than a piece of its own in the queue: `cargo bench --bench sharing`.
+pub(crate) const SHARE_FROM: usize = 32 * 1024;
+
 /// What a callback may do before it returns an [`Action`](super::Action). Each method except
 /// [`handle`](Self::handle) is about the callback's own connection.
 ///
@@ -129,10 +133,6 @@ impl<'a, M> Context<'a, M> {
 }
 
 impl<M> Context<'_, M> {
-    /// A shared packet of this length in bytes, or longer, is queued without a copy. For a shorter
-    /// packet the copy is cheaper than a piece of its own in the queue: `cargo bench --bench sharing`.
-    const SHARE_FROM: usize = 32 * 1024;
-
     /// Frames `packet` and queues it for sending. After the callback the reactor writes it,
     /// together with all other output that this turn has for the peer.
     ///

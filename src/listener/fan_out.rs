@@ -6,7 +6,7 @@ use super::queues::Lists;
 use crate::acceptor::Acceptor;
 use crate::groups::GroupId;
 use crate::guard::guarded;
-use crate::handler::Handler;
+use crate::handler::{Handler, SHARE_FROM};
 use crate::loop_state::LoopState;
 use crate::mailbox::{Envelope, Parcel};
 use crate::pages::Pages;
@@ -21,10 +21,6 @@ const TOGETHER: usize = 64;
 
 /// In bytes. Once the packets of the parcels are this long, no further parcel goes with them.
 const LONG: usize = 32 * 1024;
-
-/// In bytes. A packet of this length or longer is not copied for each member whose peer is slow: its
-/// bytes are shared.
-const SHARE_FROM: usize = 16 * 1024;
 
 impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     /// Begins to deliver a parcel for a group, with those for the same group that follow it.
@@ -65,6 +61,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         let mut frames = std::mem::take(&mut self.frames);
         for parcel in parcels {
             let framed = match &**parcel {
+                // A longer packet is shared and not copied for each member.
                 Parcel::Packet { bytes, .. } if bytes.len() < SHARE_FROM => {
                     let framed = guarded(|| self.profile.framing.encode(bytes, &mut frames));
                     self.profile.counters.panics.add(framed.is_none().into());

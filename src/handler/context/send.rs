@@ -77,7 +77,7 @@ impl<M> Context<'_, M> {
         let before = self.state.out.len();
         match packet {
             Packet::Shared(bytes)
-                if bytes.len() >= Self::SHARE_FROM
+                if bytes.len() >= super::SHARE_FROM
                     && framing.encode_header(bytes.len(), &mut self.state.out)? =>
             {
                 self.share(bytes, before, queued, max)?;
