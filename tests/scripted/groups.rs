@@ -368,7 +368,7 @@ fn large_packets_arrive_whole() {
     let (all, room) = room(ReactorOptions::default(), wide, 4);
     all[1].max_write(1_000);
     all[2].peer_stalls();
-    let lengths = [0, 1, 16_383, 16_384, 100_000, 1_000_000];
+    let lengths = [0, 1, 32_767, 32_768, 100_000, 1_000_000];
     let packets = lengths.map(|len| vec![u8::try_from(len % 251).unwrap(); len]);
     for packet in &packets {
         room.send_packet(packet.clone());
