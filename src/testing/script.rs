@@ -216,7 +216,8 @@ impl Script {
         }
     }
 
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+    /// Copies no more than the peer takes, so that a long queue may leave a byte at a time.
+    fn write(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         self.make_up_an_event();
         let forced = self.write_errors.pop_front().map(Fault::Fails);
         if let Some(Fault::Fails(kind)) = forced.or_else(|| self.plan.as_mut()?.on_write()) {
@@ -228,16 +229,22 @@ impl Script {
         if self.dead || self.finished {
             return Err(ErrorKind::BrokenPipe.into());
         }
-        let mut count = buf.len().min(self.window);
-        self.starved = count < buf.len();
-        if count == 0 && !buf.is_empty() {
+        let len = pieces.iter().map(|piece| piece.len()).sum::<usize>();
+        let mut count = len.min(self.window);
+        self.starved = count < len;
+        if count == 0 && len > 0 {
             return Err(ErrorKind::WouldBlock.into());
         }
         count = count.min(self.write_most);
         if let Some(plan) = &mut self.plan {
             count = plan.cut(count);
         }
-        self.taken.extend_from_slice(&buf[..count]);
+        let mut left = count;
+        for piece in pieces {
+            let part = &piece[..piece.len().min(left)];
+            self.taken.extend_from_slice(part);
+            left -= part.len();
+        }
         self.writes += 1;
         if self.window != usize::MAX {
             self.window -= count;
@@ -289,7 +296,7 @@ impl Read for ScriptedStream {
 
 impl Write for ScriptedStream {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.0.borrow_mut().write(buf)
+        self.0.borrow_mut().write(&[IoSlice::new(buf)])
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -300,8 +307,7 @@ impl Write for ScriptedStream {
 impl Stream for ScriptedStream {
     fn write_gathered(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         assert!(pieces.len() <= Self::MOST_PIECES, "{} pieces in one call", pieces.len());
-        let bytes: Vec<u8> = pieces.iter().flat_map(|piece| &**piece).copied().collect();
-        self.0.borrow_mut().write(&bytes)
+        self.0.borrow_mut().write(pieces)
     }
 
     fn shutdown_write(&self) -> io::Result<()> {
