@@ -555,10 +555,8 @@ impl Model {
                     if self.blocked() {
                         break;
                     }
-                    // After the end of its output a connection gets its packets one by one.
                     let pause = std::mem::take(&mut self.restart_batch);
-                    let due = pause && self.queue >= self.due_from();
-                    if (due || self.output != Output::Running) && self.queue > 0 {
+                    if pause && self.queue >= self.due_from() && self.queue > 0 {
                         self.write_out();
                         if self.blocked() {
                             break;
