@@ -132,7 +132,8 @@
 //!   shards           one reactor per core
 //!   reactor          the turn: polls for events, then runs each phase
 //!   start            starts a listener: checks its options, takes its name, listens
-//!   listener         one named listener: its connections, and which of them have work to do
+//!   listener         one named listener: where its connections come from
+//!   peers            the connections of a listener, and which of them have work to do
 //!   peer             one connection: reads and writes its stream, calls its handler
 //!   replies          answers that are made elsewhere, in the order of their requests
 //!   typed            handlers of values: a codec between them and the packets
@@ -201,6 +202,7 @@ mod shards;
 mod reactor;
 mod start;
 mod listener;
+mod peers;
 mod peer;
 mod replies;
 mod typed;

@@ -16,13 +16,11 @@ use crate::acceptor::{self, AcceptFault, Acceptor};
 use crate::admission::Listening;
 use crate::endpoint::Endpoint;
 use crate::guard::caught;
-use crate::handler::{Accepted, Handler, Refusal};
-use crate::identity::Identity;
-use crate::logging::{Cause, PANIC_CURE, WATCH_CURE, say};
+use crate::handler::{Accepted, Handler};
+use crate::logging::{Cause, say};
 use crate::loop_state::{LoopState, Timer};
-use crate::peer::{Peer, Swept};
+use crate::peer::Peer;
 use crate::phases::AnyListener;
-use crate::stream::Stream;
 use crate::time_budget::Phase;
 use crate::token;
 
@@ -55,20 +53,20 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         if self.accept_some(state, share) {
             self.accepting.full_rounds = self.accepting.full_rounds.saturating_add(1);
             if share == budget {
-                self.profile.counters.accept_budget_hits.add(1);
+                self.peers.profile.counters.accept_budget_hits.add(1);
             } else {
                 self.rearm(state);
             }
         }
         let full = self.accepting.ready && !self.is_paused() && !self.admission.has_room();
         if full && !self.accepting.full {
-            self.profile.counters.connection_limit_hits.add(1);
-            if self.gate.opens(Cause::ConnectionLimit, state.nanos()) {
+            self.peers.profile.counters.connection_limit_hits.add(1);
+            if self.peers.gate.opens(Cause::ConnectionLimit, state.nanos()) {
                 say!(
                     Warn,
                     "listener \"{}\": the next client has to wait: max_connections is {}; raise \
                      max_connections, or set first_packet_timeout or idle_timeout",
-                    self.profile.name,
+                    self.peers.profile.name,
                     self.status().max_connections()
                 );
             }
@@ -82,7 +80,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     /// Whether the accept phase has something to do.
     #[inline]
     pub(super) fn wants_accept(&self) -> bool {
-        self.accepting.ready || self.admission.has_news(self.profile.shard)
+        self.accepting.ready || self.admission.has_news(self.peers.profile.shard)
     }
 
     pub(super) fn may_accept(&self) -> bool {
@@ -114,7 +112,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
             if !self.admission.reserve() {
                 break;
             }
-            match socket.accept(&self.profile.options) {
+            match socket.accept(&self.peers.profile.options) {
                 Ok((stream, peer_addr)) => {
                     self.assign(state, stream, peer_addr);
                     self.accepting.failures = 0;
@@ -136,7 +134,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     /// refuses, the next turn calls `accept` to find out.
     fn rearm(&mut self, state: &LoopState) {
         if let Some(socket) = self.listening.as_mut().and_then(Listening::socket)
-            && socket.rearm(&state.registry, token::acceptor(self.profile.slot)).is_ok()
+            && socket.rearm(&state.registry, token::acceptor(self.peers.profile.slot)).is_ok()
         {
             self.accepting.ready = false;
         }
@@ -150,12 +148,12 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
             self.accepting.full_rounds = self.accepting.full_rounds.saturating_sub(FULL_ROUNDS);
             return;
         }
-        self.profile.counters.accept_errors.add(1);
+        self.peers.profile.counters.accept_errors.add(1);
         match fault {
             AcceptFault::Empty | AcceptFault::Connection => {
                 self.accepting.failures += 1;
-                if self.gate.opens(Cause::AcceptError, state.nanos()) {
-                    let name = &self.profile.name;
+                if self.peers.gate.opens(Cause::AcceptError, state.nanos()) {
+                    let name = &self.peers.profile.name;
                     say!(Debug, "listener \"{name}\": a connection was lost in accept: {error}");
                 }
                 if self.accepting.failures == FAILURES {
@@ -169,16 +167,16 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
 
     fn pause_accepting(&mut self, state: &mut LoopState, error: &io::Error) {
         self.accepting.failures = 0;
-        if self.gate.opens(Cause::AcceptPause, state.nanos()) {
-            let name = &self.profile.name;
+        if self.peers.gate.opens(Cause::AcceptPause, state.nanos()) {
+            let name = &self.peers.profile.name;
             say!(
                 Warn,
                 "listener \"{name}\": cannot accept, next try in {ACCEPT_PAUSE:?}: {error}; {}",
                 acceptor::cure(error)
             );
         }
-        self.profile.counters.accept_pauses.add(1);
-        let timer = Timer::Accept { listener: self.profile.slot };
+        self.peers.profile.counters.accept_pauses.add(1);
+        let timer = Timer::Accept { listener: self.peers.profile.slot };
         let pause = state.wheel.arm(state.now().after(ACCEPT_PAUSE), timer);
         self.accepting.pause = Some(pause);
     }
@@ -186,16 +184,16 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     /// The listening socket is of no use any more. It is said once. The caller begins the drain.
     pub(super) fn socket_failed(&mut self, error: io::Error, cure: &str) {
         self.accepting.broken = true;
-        self.profile.counters.listener_failures.add(1);
-        let error = self.profile.name_guard.status.fail(error);
+        self.peers.profile.counters.listener_failures.add(1);
+        let error = self.peers.profile.name_guard.status.fail(error);
         say!(Error, "{error}; the listener stops, and its connections are drained; {cure}");
     }
 
     /// Finds the shard for a new connection, and gives the connection to that shard.
     pub(super) fn assign(&mut self, state: &mut LoopState, stream: A::Stream, peer_addr: Endpoint) {
-        self.profile.counters.accepted.add(1);
+        self.peers.profile.counters.accepted.add(1);
         let shard = self.admission.enter();
-        if shard == self.profile.shard {
+        if shard == self.peers.profile.shard {
             self.admit(state, stream, peer_addr);
         } else {
             self.admission.hand_over(shard, stream, peer_addr);
@@ -206,11 +204,11 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     /// have given to it: `all` of them, or as many as the share of the phase allows.
     pub(super) fn take_arrivals(&mut self, state: &mut LoopState, all: bool) {
         let mut came = false;
-        while let Some(arrival) = self.admission.next_arrival(self.profile.shard) {
+        while let Some(arrival) = self.admission.next_arrival(self.peers.profile.shard) {
             came = true;
             if arrival.adopted {
-                A::adjust(&arrival.stream, &self.profile.options);
-                self.profile.counters.adopted.add(1);
+                A::adjust(&arrival.stream, &self.peers.profile.options);
+                self.peers.profile.counters.adopted.add(1);
             }
             self.admit(state, arrival.stream, arrival.peer_addr);
             if state.is_share_over(1) && !all {
@@ -221,91 +219,27 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
             return;
         }
         // These connections were in transit when all others were forced.
-        if self.is_forced() {
-            self.force_all();
+        if self.peers.is_forced() {
+            self.peers.force_all();
         }
     }
 
-    /// Gives a connection a slot, registers it for events, then opens it. A connection that cannot
-    /// be registered takes no slot and no place.
-    pub(super) fn admit(
-        &mut self,
-        state: &mut LoopState,
-        mut stream: A::Stream,
-        peer_addr: Endpoint,
-    ) {
-        let slot = self.peers.vacant_key();
-        if slot == self.generations.len() {
-            self.generations.push(self.first_generation);
-            self.make_room(state);
+    /// Gives a connection a slot, then opens it. A connection that cannot be registered takes no
+    /// place.
+    pub(super) fn admit(&mut self, state: &mut LoopState, stream: A::Stream, peer_addr: Endpoint) {
+        match self.peers.admit(state, stream, peer_addr) {
+            Some(key) => self.open(state, key),
+            None => self.admission.leave(self.peers.profile.shard),
         }
-        let key = u32::try_from(slot).unwrap_or(u32::MAX);
-        let identity = Identity::new(key, self.generations[slot], peer_addr.canonical());
-        let token = token::peer(self.profile.slot, key, identity.generation);
-        if let Err(error) = stream.register(&state.registry, token) {
-            self.profile.counters.register_errors.add(1);
-            if self.gate.opens(Cause::RegisterError, state.nanos()) {
-                let (name, peer) = (&self.profile.name, identity.peer_addr());
-                say!(
-                    Warn,
-                    "listener \"{name}\": peer {peer}: cannot watch it: {error}; {WATCH_CURE}"
-                );
-            }
-            self.admission.leave(self.profile.shard);
-            return;
-        }
-        self.profile.counters.open.add(1);
-        self.peers.insert(Peer::new(stream, identity, state));
-        self.open(state, key);
     }
 
     /// Ends the opening stage: makes the handler and calls its `init`.
     fn open(&mut self, state: &mut LoopState, key: u32) {
-        let Some(Peer { identity, .. }) = self.peers.get(key as usize) else { return };
-        let accepted = Accepted { identity, profile: &self.profile };
-        match caught(|| (self.factory)(&accepted)) {
-            Ok(Ok(handler)) => self.with_peer(state, key, |peer, cx| peer.open(handler, cx)),
-            Ok(Err(refusal)) => self.refuse(state, key, refusal),
-            Err(text) => {
-                self.profile.counters.panics.add(1);
-                if self.gate.opens(Cause::FactoryPanic, state.nanos()) {
-                    let (name, peer) = (&self.profile.name, identity.peer_addr());
-                    say!(
-                        Error,
-                        "listener \"{name}\": peer {peer}: the factory panicked: {text}; \
-                         {PANIC_CURE}"
-                    );
-                }
-                self.free(state, key);
-            }
-        }
-    }
-
-    /// Ends a connection that the factory has refused. It keeps its slot only if it has to linger.
-    fn refuse(&mut self, state: &mut LoopState, key: u32, refusal: Refusal) {
-        let (peers, lists, mut cx) = self.lend(state);
-        let Some(peer) = peers.get_mut(key as usize) else { return };
-        if peer.refuse(&mut cx, refusal) == Swept::Gone {
-            return self.free(state, key);
-        }
-        lists.requeue(peer, &mut cx);
-    }
-
-    /// Reserves an entry in each list, and one in the wheel, for every slot. Long-lived memory must
-    /// not be allocated in the middle of a burst of buffers: the memory of the buffers could then
-    /// not be given back to the system. An entry that is not used takes no resident memory, unless
-    /// its list moves to grow. So the first call reserves 4096 entries, or `max_connections` if
-    /// that is less.
-    pub(super) fn make_room(&mut self, state: &mut LoopState) {
-        let slots = self.reserved();
-        state.wheel.make_room(slots);
-        self.lists.make_room(slots);
-    }
-
-    /// The number of slots that memory is reserved for.
-    pub(super) fn reserved(&self) -> usize {
-        const FIRST: usize = 4096;
-        self.generations.len().max(self.status().max_connections().min(FIRST))
+        let Some(Peer { identity, .. }) = self.peers.slots.get(key as usize) else { return };
+        let accepted = Accepted { identity, profile: &self.peers.profile };
+        let made = caught(|| (self.factory)(&accepted));
+        self.peers.open(state, key, made);
+        self.give_places_back(state);
     }
 
     /// Accepts the connections that have finished the handshake, so that they are served.
@@ -316,11 +250,11 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         self.accepting.ready = true;
         // A pause is worth one more try: there is none later.
         self.end_pause(state);
-        let most = u64::from(self.profile.options.backlog.max(LONGEST_BACKLOG));
-        let first = self.profile.counters.accepted.get();
+        let most = u64::from(self.peers.profile.options.backlog.max(LONGEST_BACKLOG));
+        let first = self.peers.profile.counters.accepted.get();
         loop {
             let more = self.accept_some(state, state.options.accept_budget);
-            if !more || self.profile.counters.accepted.get() - first >= most {
+            if !more || self.peers.profile.counters.accepted.get() - first >= most {
                 return;
             }
         }
@@ -362,7 +296,7 @@ mod tests {
     use crate::clock::{Clock, ManualClock};
     use crate::directory::{Inbox, NameGuard, Shared};
     use crate::handle::Handle;
-    use crate::handler::{Action, Context};
+    use crate::handler::{Action, Context, Refusal};
     use crate::listener_shared::ListenerShared;
     use crate::mailbox::{Mailbox, Notifier};
     use crate::options::{ListenerOptions, ReactorOptions};
@@ -523,7 +457,7 @@ mod tests {
                 assert_eq!(part.woken.load(Ordering::SeqCst), nth, "woken after the {cause}");
                 assert!(part.acceptor.take());
                 assert!(part.admission.has_room());
-                let stats = part.listener.profile.counters.snapshot();
+                let stats = part.listener.peers.profile.counters.snapshot();
                 let failed = stats.register_errors + stats.panics + stats.refused;
                 assert_eq!((failed, stats.made), (u64::from(nth), 0), "{cause}");
             }
@@ -531,7 +465,7 @@ mod tests {
             let stream = part.stream();
             part.hand_over(stream);
             part.accept();
-            assert_eq!(part.listener.profile.counters.open.get(), 1);
+            assert_eq!(part.listener.peers.profile.counters.open.get(), 1);
             assert!(!part.admission.has_room(), "a place was given back twice");
         }
     }
@@ -559,7 +493,7 @@ mod tests {
             part.listener.sweep(&mut part.state);
             assert_eq!(*part.ended.borrow(), [CloseReason::DrainForced], "{stage}");
             assert_eq!(part.listener.report().forced, 1, "{stage}");
-            assert!(part.listener.peers.is_empty(), "{stage}");
+            assert!(part.listener.peers.slots.is_empty(), "{stage}");
         }
     }
 }

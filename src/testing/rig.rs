@@ -211,7 +211,7 @@ impl<H: Handler> Rig<H> {
     }
 
     fn peer(&self, id: ConnectionId) -> Option<&Peer<Observed<H>, ScriptedStream>> {
-        let peer = self.listener()?.peers.get(id.key as usize)?;
+        let peer = self.listener()?.peers.slots.get(id.key as usize)?;
         (peer.identity.generation == id.generation).then_some(peer)
     }
 
@@ -228,13 +228,13 @@ impl<H: Handler> Rig<H> {
         let Some(listener) = self.listener() else {
             return Leftovers { deadlines, memberships, ..Leftovers::default() };
         };
-        let peers = listener.peers.iter().map(|(_, peer)| &peer.conn);
+        let peers = listener.peers.slots.iter().map(|(_, peer)| &peer.conn);
         let pieces = peers
             .clone()
             .map(|conn| usize::from(conn.input.is_some()) + usize::from(conn.output.is_some()));
         Leftovers {
-            connections: listener.peers.len(),
-            timers: listener.timers.len(),
+            connections: listener.peers.slots.len(),
+            timers: listener.peers.timers.len(),
             memberships,
             deadlines,
             buffers: pieces.sum(),

@@ -1,12 +1,12 @@
 //! What a listener gives back after a burst: memory for connections, timers and messages.
 
-use super::Listener;
-use crate::acceptor::Acceptor;
+use super::Peers;
 use crate::handler::Handler;
 use crate::loop_state::LoopState;
 use crate::mailbox::Envelope;
+use crate::stream::Stream;
 
-impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
+impl<H: Handler, S: Stream> Peers<H, S> {
     /// Asks for a trim if this listener holds memory that may not be needed any more.
     pub(super) fn ask_for_trim(&self, state: &mut LoopState) {
         state.ask_for_trim(self.spare());
@@ -16,16 +16,16 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     fn spare(&self) -> usize {
         let messages = self.inbox.capacity() + self.swapped;
         let queues = messages * size_of::<Envelope<H::Message>>();
-        let lists = self.lists.spare(self.reserved().max(self.peers.keys()));
-        self.peers.spare() + self.timers.spare() + queues + lists
+        let lists = self.lists.spare(self.reserved().max(self.slots.keys()));
+        self.slots.spare() + self.timers.spare() + queues + lists
     }
 
     /// Frees the memory that was not needed since the last trim. Returns how many bytes may be
     /// freed by a later trim.
-    pub(super) fn trim_memory(&mut self, state: &mut LoopState) -> usize {
+    pub(crate) fn trim_memory(&mut self, state: &mut LoopState) -> usize {
         self.timers.trim();
-        self.peers.trim();
-        let kept = self.generations.len().min(self.peers.keys());
+        self.slots.trim();
+        let kept = self.generations.len().min(self.slots.keys());
         // The next owner of a forgotten slot gets a generation that the slot has never had.
         let forgotten = self.generations.drain(kept..);
         self.first_generation = forgotten.fold(self.first_generation, u32::max);

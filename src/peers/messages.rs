@@ -1,14 +1,15 @@
 //! Delivery of everything but packets: messages, broadcasts, and the handler's own timers.
 
-use super::Listener;
-use crate::acceptor::Acceptor;
+use super::Peers;
 use crate::handler::{Handler, Info};
 use crate::loop_state::LoopState;
 use crate::mailbox::{Envelope, Parcel};
 use crate::peer::Peer;
+use crate::stream::Stream;
 use crate::time_budget::Phase;
 
-impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
+impl<H: Handler, S: Stream> Peers<H, S> {
+    #[inline]
     pub(super) fn has_messages(&self) -> bool {
         self.notified || self.broadcast.is_some() || !self.inbox.is_empty()
     }
@@ -62,11 +63,11 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     }
 
     pub(super) fn listens(&self, key: u32) -> bool {
-        self.peers.get(key as usize).is_some_and(Peer::listens)
+        self.slots.get(key as usize).is_some_and(Peer::listens)
     }
 
     pub(super) fn is_current(&self, key: u32, generation: u32) -> bool {
-        self.peers.get(key as usize).is_some_and(|peer| peer.identity.generation == generation)
+        self.slots.get(key as usize).is_some_and(|peer| peer.identity.generation == generation)
     }
 
     pub(super) fn deliver_one(&mut self, state: &mut LoopState, envelope: Envelope<H::Message>) {
@@ -127,9 +128,9 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     }
 
     /// Delivers the message of a `send_after` whose time has come.
-    pub(super) fn user_timer(&mut self, state: &mut LoopState, index: u32) {
+    pub(crate) fn user_timer(&mut self, state: &mut LoopState, index: u32) {
         let key = self.timers.owner(index);
-        let Some(list) = self.peers[key as usize].conn.timers_if_any() else { return };
+        let Some(list) = self.slots[key as usize].conn.timers_if_any() else { return };
         let removed = self.timers.remove_at(index, list);
         state.metrics.timer_lateness.record(state.expiry_now().0.saturating_sub(removed.at.0));
         if self.listens(key) {

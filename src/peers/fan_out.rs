@@ -1,9 +1,8 @@
 //! Delivers to the members of a group, or to all connections.
 
-use super::Listener;
+use super::Peers;
 use super::broadcast::{Broadcast, Reach};
 use super::queues::Lists;
-use crate::acceptor::Acceptor;
 use crate::groups::GroupId;
 use crate::guard::guarded;
 use crate::handler::{Handler, SHARE_FROM};
@@ -22,7 +21,7 @@ const TOGETHER: usize = 64;
 /// In bytes. Once the packets of the parcels are this long, no further parcel goes with them.
 const LONG: usize = 32 * 1024;
 
-impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
+impl<H: Handler, S: Stream> Peers<H, S> {
     /// Begins to deliver a parcel for a group, with those for the same group that follow it.
     pub(super) fn begin_broadcast(
         &mut self,
