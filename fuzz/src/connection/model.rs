@@ -17,6 +17,8 @@ use super::{Config, Seen, Trace};
 pub(crate) const MILLI: u64 = 1_000_000;
 /// The default of `max_timers`.
 const MAX_TIMERS: usize = 1_024;
+/// Framed output of this length is written before the next packet is delivered.
+const FLUSH_AT: usize = 256 * 1024;
 
 /// The clock of an incomplete packet, or of an expected one.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -555,8 +557,12 @@ impl Model {
                     if self.blocked() {
                         break;
                     }
-                    let pause = std::mem::take(&mut self.restart_batch);
-                    if pause && self.queue >= self.due_from() && self.queue > 0 {
+                    let fresh = self.promised.len() - self.written - self.queue;
+                    let due = match std::mem::take(&mut self.restart_batch) {
+                        true => self.queue >= self.due_from() && self.queue > 0,
+                        false => fresh >= FLUSH_AT,
+                    };
+                    if due {
                         self.write_out();
                         if self.blocked() {
                             break;
@@ -792,7 +798,6 @@ impl Model {
     /// The output of a batch is offered to the kernel at 256 KiB, and earlier if the queue has no
     /// space for 256 KiB more.
     fn due_from(&self) -> usize {
-        const FLUSH_AT: usize = 256 * 1024;
         FLUSH_AT.min(self.config.max_queued.saturating_sub(FLUSH_AT))
     }
 
