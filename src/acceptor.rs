@@ -16,7 +16,7 @@ use self::inherited::Probe;
 use crate::endpoint::{Endpoint, UnixName};
 use crate::error::Error;
 use crate::logging::say;
-use crate::options::{ListenerOptions, Origin};
+use crate::options::{ConnectionOptions, ListenerOptions, Origin};
 use crate::poller::Registry;
 use crate::stream::Stream;
 
@@ -25,10 +25,10 @@ pub(crate) trait Acceptor {
     type Stream: Stream;
 
     /// Accepts the next connection, and sets its socket's options from `options`.
-    fn accept(&mut self, options: &ListenerOptions) -> io::Result<(Self::Stream, Endpoint)>;
+    fn accept(&mut self, options: &ConnectionOptions) -> io::Result<(Self::Stream, Endpoint)>;
     /// Sets the options of a connection that a handle gave to the listener, from `options`. Simulated
     /// streams have none.
-    fn adjust(_: &Self::Stream, _: &ListenerOptions) {}
+    fn adjust(_: &Self::Stream, _: &ConnectionOptions) {}
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()>;
     /// Makes the kernel announce the socket again if a connection still waits, even if no new
     /// connection has arrived.
@@ -50,7 +50,7 @@ pub(crate) struct ListeningSocket {
 impl Acceptor for ListeningSocket {
     type Stream = TcpStream;
 
-    fn accept(&mut self, options: &ListenerOptions) -> io::Result<(TcpStream, Endpoint)> {
+    fn accept(&mut self, options: &ConnectionOptions) -> io::Result<(TcpStream, Endpoint)> {
         if let Some(probe) = &mut self.inherited {
             probe.expect_client()?;
         }
@@ -67,7 +67,7 @@ impl Acceptor for ListeningSocket {
         Ok((stream, Endpoint::Inet(peer_addr)))
     }
 
-    fn adjust(stream: &TcpStream, options: &ListenerOptions) {
+    fn adjust(stream: &TcpStream, options: &ConnectionOptions) {
         let socket = SockRef::from(stream);
         // A linger time would make `close` block the reactor. An error means that the stream is
         // broken already.
@@ -187,7 +187,7 @@ fn bind(
     if addr.is_ipv6() {
         socket.set_only_v6(options.v6_only)?;
     }
-    warn(configure(&SockRef::from(&socket), options));
+    warn(configure(&SockRef::from(&socket), &options.connection));
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
     socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
@@ -205,7 +205,7 @@ fn inherit(
     let inherited = Some(Probe::new(listener)?);
     let listener = listener.try_clone()?;
     listener.set_nonblocking(true)?;
-    warn(configure(&SockRef::from(&listener), options));
+    warn(configure(&SockRef::from(&listener), &options.connection));
     let addr = Endpoint::Inet(listener.local_addr()?);
     Ok((ListeningSocket { socket: TcpListener::from_std(listener), inherited }, addr))
 }
@@ -237,7 +237,7 @@ pub(crate) fn stream(fd: OwnedFd) -> TcpStream {
 }
 
 /// Sets options that a socket can do without. Returns a warning for each one that the system refuses.
-fn configure(socket: &SockRef<'_>, options: &ListenerOptions) -> Vec<String> {
+fn configure(socket: &SockRef<'_>, options: &ConnectionOptions) -> Vec<String> {
     let mut refused = Vec::new();
     if let Err(error) = socket.set_tcp_nodelay(options.nodelay) {
         refused.push(format!("cannot set nodelay: {error}; allow setsockopt(TCP_NODELAY)"));
@@ -262,7 +262,7 @@ mod tests {
         let (mut listener, addr) = listen("test", options).unwrap();
         let _client = net::TcpStream::connect(addr).unwrap();
         loop {
-            match Acceptor::accept(&mut listener, options) {
+            match Acceptor::accept(&mut listener, &options.connection) {
                 Ok((socket, _)) => return socket,
                 Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
             }
@@ -301,7 +301,7 @@ mod tests {
     fn a_refused_option_is_a_warning_with_a_cure() {
         let (socket, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
         let options = ListenerOptions::port(0).keepalive(Duration::from_secs(77));
-        let refused = configure(&SockRef::from(&socket), &options);
+        let refused = configure(&SockRef::from(&socket), &options.connection);
         let [nodelay, keepalive] = &refused[..] else { panic!("{refused:?}") };
         assert!(nodelay.starts_with("cannot set nodelay: "), "{nodelay}");
         assert!(nodelay.ends_with("; allow setsockopt(TCP_NODELAY)"), "{nodelay}");

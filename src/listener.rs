@@ -39,6 +39,8 @@ pub(crate) struct Listener<H: Handler, A: Acceptor> {
     listening: Option<Listening<A>>,
     factory: Factory<H>,
     accepting: Accepting,
+    /// The most clients that wait in the kernel.
+    backlog: u32,
 }
 
 impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
@@ -47,9 +49,10 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         admission: Arc<Admission<A::Stream>>,
         listening: Option<Listening<A>>,
         factory: Factory<H>,
+        backlog: u32,
     ) -> Self {
         let peers = Peers::new(profile);
-        Self { peers, admission, listening, factory, accepting: Accepting::default() }
+        Self { peers, admission, listening, factory, accepting: Accepting::default(), backlog }
     }
 
     /// Gives back the places of the connections that have gone.

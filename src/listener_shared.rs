@@ -10,7 +10,7 @@ use crate::handle::Handle;
 use crate::identity::{ConnectionId, Identity};
 use crate::logging::{Cause, LogGate, PANIC_CURE, say};
 use crate::mailbox::Mailbox;
-use crate::options::ListenerOptions;
+use crate::options::ConnectionOptions;
 use crate::stats::Counters;
 use crate::sync::Arc;
 
@@ -22,12 +22,12 @@ pub(crate) struct ListenerShared<M> {
     pub(crate) shard: usize,
     pub(crate) slot: u16,
     pub(crate) serial: u64,
-    pub(crate) options: ListenerOptions,
+    pub(crate) options: ConnectionOptions,
     pub(crate) framing: Framing,
     /// The shape of that framing, computed once.
     pub(crate) shape: Shape,
     pub(crate) limits: Limits,
-    /// See [`ListenerOptions::read_at_once`].
+    /// See [`ConnectionOptions::read_at_once`].
     pub(crate) read_at_once: usize,
     pub(crate) mailbox: Arc<Mailbox<M>>,
     /// The mailboxes of all parts, in the order of the shards.
@@ -75,20 +75,6 @@ impl<M> ListenerShared<M> {
         if gate.opens(Cause::DropPanic, now) {
             let (name, text) = (&self.name, &panics.text);
             say!(Error, "listener \"{name}\": the drop of {what} panicked: {text}; {PANIC_CURE}");
-        }
-    }
-
-    pub(crate) fn limits(options: &ListenerOptions) -> Limits {
-        Limits {
-            packet_timeout: options.packet_timeout,
-            idle_timeout: options.idle_timeout,
-            silence_timeout: options.silence_timeout,
-            first_packet_timeout: options.first_packet_timeout,
-            half_close_timeout: options.half_close_timeout,
-            time_the_idle: options.idle_timeout.or(options.silence_timeout).is_some(),
-            write_stall_timeout: options.write_stall_timeout,
-            write_high_water: options.write_high_water,
-            write_low_water: options.write_low_water,
         }
     }
 }

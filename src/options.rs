@@ -3,6 +3,7 @@
 //! Options are data. Before a socket is touched, [`ListenerOptions::check`] and
 //! [`ReactorOptions::check`] find every error in them, and every value that may be unintended.
 
+mod connection;
 mod listener;
 mod memory;
 mod reactor;
@@ -10,6 +11,7 @@ mod check;
 
 pub use check::{Findings, OptionsWarning};
 pub(crate) use check::{connections_error, connections_warning};
+pub(crate) use connection::ConnectionOptions;
 pub use listener::ListenerOptions;
 pub(crate) use listener::Origin;
 pub use reactor::ReactorOptions;

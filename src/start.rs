@@ -34,6 +34,7 @@ pub(crate) struct Part<M, A: Acceptor> {
     listening: Option<Listening<A>>,
     admission: Arc<Admission<A::Stream>>,
     profile: ListenerShared<M>,
+    backlog: u32,
 }
 
 impl<M: Send + 'static, A: Acceptor + 'static> Part<M, A> {
@@ -45,7 +46,7 @@ impl<M: Send + 'static, A: Acceptor + 'static> Part<M, A> {
     ) -> Box<dyn AnyListener> {
         self.profile.slot = slot;
         let factory: Factory<R::Handler> = Box::new(move |peer| factory(peer).into_handler());
-        Box::new(Listener::new(self.profile, self.admission, self.listening, factory))
+        Box::new(Listener::new(self.profile, self.admission, self.listening, factory, self.backlog))
     }
 }
 
@@ -123,7 +124,7 @@ impl Handle {
         for warning in findings.warnings {
             say!(Warn, "listener \"{name}\": {warning}");
         }
-        let status = shared.reserve(name, options.max_connections)?;
+        let status = shared.reserve(name, options.connection.max_connections)?;
         let acceptor = status.acceptor();
         let (mut socket, addr) = listen(&options).inspect_err(|_| shared.cancel(name))?;
         // The acceptor has a copy of an inherited socket by now. This drops the copy in the
@@ -140,12 +141,12 @@ impl Handle {
                 refused.refused_messages.fetch_add(1, Ordering::Relaxed);
             };
             let notifier = Arc::clone(&inbox.notifier);
-            Arc::new(Mailbox::new(serial, options.mailbox_capacity, notifier, refuse))
+            Arc::new(Mailbox::new(serial, options.connection.mailbox_capacity, notifier, refuse))
         });
         let mailboxes: Arc<[_]> = mailboxes.collect();
         let mut parts = Vec::with_capacity(shared.inboxes.len());
         for (shard, mailbox) in mailboxes.iter().enumerate() {
-            let framing = options.framing_in_force();
+            let framing = options.connection.framing_in_force();
             let admission = Arc::clone(&admission);
             let listening =
                 (shard == acceptor).then(|| Listening::new(socket.take(), Arc::clone(&admission)));
@@ -161,16 +162,16 @@ impl Handle {
                 serial: mailbox.serial(),
                 shape: framing.shape(),
                 framing,
-                limits: ListenerShared::<M>::limits(&options),
-                read_at_once: options.read_at_once(),
-                options: options.clone(),
+                limits: options.connection.limits(),
+                read_at_once: options.connection.read_at_once(),
+                options: options.connection.clone(),
                 mailbox: Arc::clone(mailbox),
                 mailboxes: Arc::clone(&mailboxes),
                 counters: Arc::clone(&status.counters()[shard]),
                 handle: self.clone(),
                 name_guard,
             };
-            parts.push(Part { listening, admission, profile });
+            parts.push(Part { listening, admission, profile, backlog: options.backlog });
         }
         parts.sort_by_key(|part| part.profile.shard == acceptor);
         let handle = ListenerHandle { name, addr, mailboxes, status, reactor: self.clone() };

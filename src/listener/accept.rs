@@ -250,7 +250,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         self.accepting.ready = true;
         // A pause is worth one more try: there is none later.
         self.end_pause(state);
-        let most = u64::from(self.peers.profile.options.backlog.max(LONGEST_BACKLOG));
+        let most = u64::from(self.backlog.max(LONGEST_BACKLOG));
         let first = self.peers.profile.counters.accepted.get();
         loop {
             let more = self.accept_some(state, state.options.accept_budget);
@@ -332,17 +332,17 @@ mod tests {
         let options = ListenerOptions::port(0);
         let ends = (0..2).map(|_| Inbox::new(Notifier::new(|| {}))).collect();
         let shared = Arc::new(Shared::new(ends));
-        let status = shared.reserve("test", options.max_connections).unwrap();
+        let status = shared.reserve("test", options.connection.max_connections).unwrap();
         ListenerShared {
             name: "test".into(),
             shard: 1,
             slot: 0,
             serial: status.serial() + 1,
-            framing: options.framing_in_force(),
-            shape: options.framing_in_force().shape(),
-            limits: ListenerShared::<()>::limits(&options),
-            read_at_once: options.read_at_once(),
-            options,
+            framing: options.connection.framing_in_force(),
+            shape: options.connection.framing_in_force().shape(),
+            limits: options.connection.limits(),
+            read_at_once: options.connection.read_at_once(),
+            options: options.connection,
             mailboxes: Arc::new([]),
             mailbox: Arc::new(Mailbox::new(2, 8, notifier, || ())),
             counters: Arc::default(),
@@ -390,7 +390,7 @@ mod tests {
             let registry = Registry::System(poll.registry().try_clone().unwrap());
             let clock = Clock::manual(ManualClock::default());
             let state = LoopState::new(clock, ReactorOptions::new(), registry, Arc::default());
-            let listener = Listener::new(profile(own), Arc::clone(&admission), None, factory);
+            let listener = Listener::new(profile(own), Arc::clone(&admission), None, factory, 1);
             let door = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             let clients = Vec::new();
             Self {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::connection::ConnectionOptions;
 use super::listener::ListenerOptions;
 use crate::error::OptionsError;
 use crate::reason::debug_as_display;
@@ -92,6 +93,33 @@ impl ListenerOptions {
     }
 
     fn errors(&self) -> Vec<OptionsError> {
+        let mut errors = self.connection.errors();
+        errors.extend(zeros([(self.backlog == 0, "backlog")]));
+        errors
+    }
+
+    fn warnings(&self) -> Vec<OptionsWarning> {
+        let mut warnings = self.connection.warnings();
+        if let Some(somaxconn) = somaxconn()
+            && self.backlog > somaxconn
+        {
+            warnings.push(OptionsWarning::BacklogCut { backlog: self.backlog, somaxconn });
+        }
+        let Self { connection: of, .. } = self;
+        let timeouts = [of.first_packet_timeout, of.idle_timeout, of.silence_timeout];
+        let endless = timeouts.into_iter().flatten().all(|timeout| timeout == Duration::MAX);
+        let reachable = self.addr().ip().is_some_and(|ip| !ip.to_canonical().is_loopback());
+        if endless && reachable {
+            let max_connections = of.max_connections;
+            warnings.push(OptionsWarning::SilentPeers { max_connections });
+        }
+        warnings
+    }
+}
+
+impl ConnectionOptions {
+    /// What is wrong with them.
+    pub(super) fn errors(&self) -> Vec<OptionsError> {
         let mut errors = Vec::new();
         let (low, high) = (self.write_low_water, self.write_high_water);
         if low >= high {
@@ -115,7 +143,6 @@ impl ListenerOptions {
             (self.mailbox_capacity == 0, "mailbox_capacity"),
             (self.max_timers == 0, "max_timers"),
             (self.max_groups == 0, "max_groups"),
-            (self.backlog == 0, "backlog"),
             (self.delivers_nothing(), "max_packet"),
             (self.packet_timeout.is_zero(), "packet_timeout"),
             (self.first_packet_timeout == Some(Duration::ZERO), "first_packet_timeout"),
@@ -142,27 +169,16 @@ impl ListenerOptions {
         self.max_packet == Some(0) || framing.check().is_ok() && largest.contains(&Some(0))
     }
 
-    fn warnings(&self) -> Vec<OptionsWarning> {
+    /// What may not be meant.
+    pub(super) fn warnings(&self) -> Vec<OptionsWarning> {
         let mut warnings = Vec::new();
-        let max_connections = self.max_connections;
-        warnings.extend(connections_warning(max_connections));
+        warnings.extend(connections_warning(self.max_connections));
         let (bytes, threshold) = (self.worst_case_memory(), self.memory_warning);
         if bytes > threshold {
             warnings.push(OptionsWarning::WorstCaseMemory { bytes, threshold });
         }
-        if let Some(somaxconn) = somaxconn()
-            && self.backlog > somaxconn
-        {
-            warnings.push(OptionsWarning::BacklogCut { backlog: self.backlog, somaxconn });
-        }
         if self.packet_timeout == Duration::MAX {
             warnings.push(OptionsWarning::NoPacketTimeout);
-        }
-        let timeouts = [self.first_packet_timeout, self.idle_timeout, self.silence_timeout];
-        let endless = timeouts.into_iter().flatten().all(|timeout| timeout == Duration::MAX);
-        let reachable = self.addr().ip().is_some_and(|ip| !ip.to_canonical().is_loopback());
-        if endless && reachable {
-            warnings.push(OptionsWarning::SilentPeers { max_connections });
         }
         warnings
     }

@@ -1,5 +1,6 @@
 //! How much memory hostile peers can make a listener hold.
 
+use super::connection::ConnectionOptions;
 use super::listener::ListenerOptions;
 use crate::buffer::{Buffer, Pool, Queue};
 use crate::groups::Groups;
@@ -23,18 +24,6 @@ const REACTOR: usize = 2 * Pool::MAX_HELD;
 const PIECES: usize = 32;
 
 impl ListenerOptions {
-    /// The most bytes that one read of a socket takes, and so about the most whole packets that are
-    /// kept for a handler that pauses: as much as the largest packet, from 16 to 64 KiB.
-    ///
-    /// A listener with small packets cannot keep much for each connection, and smaller reads cost it
-    /// little. Longer reads bring no more speed.
-    pub(crate) fn read_at_once(&self) -> usize {
-        const LEAST: usize = 16 * 1024;
-        const MOST: usize = 64 * 1024;
-        let largest = self.framing_in_force().max_kept().unwrap_or(MOST);
-        Buffer::fit(largest.min(MOST)).clamp(LEAST, MOST)
-    }
-
     /// The most memory in bytes that hostile peers can make this listener hold on one shard, *without*
     /// what your code allocates (handlers, and what messages and shared packets point to), the
     /// messages of [tickets](crate::Ticket), of which each connection has as many as its handler
@@ -70,6 +59,25 @@ impl ListenerOptions {
     /// are larger by as much. With [`Shards`](crate::Shards) the connections are divided among the
     /// shards, and each shard has the rest.
     pub fn worst_case_memory(&self) -> usize {
+        self.connection.worst_case_memory()
+    }
+}
+
+impl ConnectionOptions {
+    /// The most bytes that one read of a socket takes, and so about the most whole packets that are
+    /// kept for a handler that pauses: as much as the largest packet, from 16 to 64 KiB.
+    ///
+    /// A listener with small packets cannot keep much for each connection, and smaller reads cost it
+    /// little. Longer reads bring no more speed.
+    pub(crate) fn read_at_once(&self) -> usize {
+        const LEAST: usize = 16 * 1024;
+        const MOST: usize = 64 * 1024;
+        let largest = self.framing_in_force().max_kept().unwrap_or(MOST);
+        Buffer::fit(largest.min(MOST)).clamp(LEAST, MOST)
+    }
+
+    /// See [`ListenerOptions::worst_case_memory`].
+    pub(crate) fn worst_case_memory(&self) -> usize {
         let connection = self
             .most_input()
             .saturating_add(self.most_output())

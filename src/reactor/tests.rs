@@ -14,7 +14,7 @@ use crate::directory::{Command, Shared};
 use crate::drain::Drain;
 use crate::endpoint::Endpoint;
 use crate::handler::{Action, Context, Info};
-use crate::options::ReactorOptions;
+use crate::options::{ConnectionOptions, ReactorOptions};
 use crate::poller::Registry;
 use crate::status::ListenerState;
 use crate::sync::Arc;
@@ -203,7 +203,7 @@ struct Unwatchable;
 impl Acceptor for Unwatchable {
     type Stream = mio::net::TcpStream;
 
-    fn accept(&mut self, _: &ListenerOptions) -> io::Result<(Self::Stream, Endpoint)> {
+    fn accept(&mut self, _: &ConnectionOptions) -> io::Result<(Self::Stream, Endpoint)> {
         panic!("it announces nothing")
     }
 

@@ -130,7 +130,7 @@ impl<H: Handler> Rig<H> {
         let clock = Clock::manual(hand.clone());
         let mut reactor =
             Reactor::assemble(0, poller, Registry::Simulated, clock, reactor, Arc::new(shared));
-        let framing = options.framing_in_force().mirrored();
+        let framing = options.connection.framing_in_force().mirrored();
         let acceptor = ScriptedAcceptor(Rc::clone(&door));
         let listen = |options: &ListenerOptions| Ok((Some(acceptor), options.addr()));
         let prepared = match reactor.handle().prepare("testing", options, listen) {

@@ -17,7 +17,7 @@ use crate::acceptor::Acceptor;
 use crate::endpoint::Endpoint;
 use crate::framing::Framing;
 use crate::identity::ConnectionId;
-use crate::options::ListenerOptions;
+use crate::options::ConnectionOptions;
 use crate::poller::{Readiness, Registry};
 use crate::reason::CloseReason;
 use crate::stream::Stream;
@@ -382,7 +382,7 @@ pub(crate) struct ScriptedAcceptor(pub(super) Rc<RefCell<Door>>);
 impl Acceptor for ScriptedAcceptor {
     type Stream = ScriptedStream;
 
-    fn accept(&mut self, _: &ListenerOptions) -> io::Result<(ScriptedStream, Endpoint)> {
+    fn accept(&mut self, _: &ConnectionOptions) -> io::Result<(ScriptedStream, Endpoint)> {
         let mut door = self.0.borrow_mut();
         if let Some(kind) = door.errors.pop_front() {
             return Err(kind.into());

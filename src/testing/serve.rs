@@ -56,7 +56,7 @@ pub fn serve<M: Send + 'static, R: IntoHandler<Handler: Handler<Message = M>>>(
     options: ListenerOptions,
     factory: impl FnMut(&Accepted<'_, M>) -> R + Send + 'static,
 ) -> Server<M> {
-    let framing = options.framing_in_force().mirrored();
+    let framing = options.connection.framing_in_force().mirrored();
     start(framing, move |started| {
         let mut reactor = Reactor::new()?;
         // If the test has ended, the reactor is shut down already.
