@@ -188,6 +188,12 @@ impl Connection {
         self.is_open_without(Flags::BLOCKS.with(Flags::BACKLOG)) && !self.life().is_input_ended()
     }
 
+    /// Whether whole packets may be left that were not delivered, and can be.
+    #[inline(always)]
+    pub(crate) fn has_backlog(&self) -> bool {
+        self.word & (Flags::BACKLOG.bits() | Life::NOT_OPEN) == Flags::BACKLOG.bits()
+    }
+
     /// Whether nothing is pending: no input, no output, nothing owed, and no clock but the idle
     /// one. Most connections are in this state most of the time.
     #[inline]

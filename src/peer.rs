@@ -140,9 +140,9 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     }
 
     /// Whether nothing is left over from earlier turns, so that it comes before the connections that
-    /// were cut short.
+    /// were cut short. What a connection that ends has not delivered is not work.
     pub(crate) fn is_new(&self) -> bool {
-        !self.conn.has(Flags::BACKLOG) && !self.is_marked(Marks::OUTPUT_CUT)
+        !self.conn.has_backlog() && !self.is_marked(Marks::OUTPUT_CUT)
     }
 
     /// Does the peer's work of one turn.
