@@ -237,7 +237,7 @@ pub(crate) fn stream(fd: OwnedFd) -> TcpStream {
 }
 
 /// Sets options that a socket can do without. Returns a warning for each one that the system refuses.
-fn configure(socket: &SockRef<'_>, options: &ConnectionOptions) -> Vec<String> {
+pub(crate) fn configure(socket: &SockRef<'_>, options: &ConnectionOptions) -> Vec<String> {
     let mut refused = Vec::new();
     if let Err(error) = socket.set_tcp_nodelay(options.nodelay) {
         refused.push(format!("cannot set nodelay: {error}; allow setsockopt(TCP_NODELAY)"));

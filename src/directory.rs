@@ -99,13 +99,22 @@ struct Directory {
     retired: Stats,
 }
 
+/// What a name stands for.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Listener,
+    Connector,
+}
+
 #[derive(Debug)]
 struct Entry {
+    kind: Kind,
     status: Arc<Status>,
     /// Where a connection is handed to the listener. `None` if its streams are simulated.
     admission: Option<Arc<Admission<TcpStream>>>,
-    /// `None` while the listener is being started: until it has started, other callers do not see
-    /// it.
+    /// Until it has started, other callers do not see it.
+    started: bool,
+    /// Where a listener listens, once it has started.
     addr: Option<Endpoint>,
     /// A handle has stopped the listener. Its name stays taken until every part has ended.
     stopping: bool,
@@ -210,7 +219,12 @@ impl Shared {
         self.inboxes.iter().for_each(Inbox::set_gone);
     }
 
-    pub(crate) fn reserve(&self, name: &str, max_connections: usize) -> Result<Arc<Status>, Error> {
+    pub(crate) fn reserve(
+        &self,
+        kind: Kind,
+        name: &str,
+        max_connections: usize,
+    ) -> Result<Arc<Status>, Error> {
         let parts = self.inboxes.len();
         let mut directory = lock(&self.directory);
         if directory.entries.contains_key(name) {
@@ -222,8 +236,14 @@ impl Shared {
         let acceptor = directory.entries.len() % parts;
         let name: Arc<str> = name.into();
         let status = Arc::new(Status::new(Arc::clone(&name), acceptor, parts, max_connections));
-        let entry =
-            Entry { status: Arc::clone(&status), admission: None, addr: None, stopping: false };
+        let entry = Entry {
+            kind,
+            status: Arc::clone(&status),
+            admission: None,
+            started: false,
+            addr: None,
+            stopping: false,
+        };
         directory.entries.insert(name, entry);
         Ok(status)
     }
@@ -237,11 +257,11 @@ impl Shared {
     /// Later commands to the listener then arrive after the part.
     ///
     /// The listener may have ended by now, and another one may be starting under its name.
-    pub(crate) fn publish(&self, status: &Arc<Status>, addr: Endpoint) {
+    pub(crate) fn publish(&self, status: &Arc<Status>, addr: Option<Endpoint>) {
         if let Some(entry) = lock(&self.directory).entries.get_mut(status.name())
             && Arc::ptr_eq(&entry.status, status)
         {
-            entry.addr = Some(addr);
+            (entry.started, entry.addr) = (true, addr);
         }
     }
 
@@ -264,13 +284,18 @@ impl Shared {
         Some((Arc::clone(&entry.status), entry.admission.clone()))
     }
 
-    /// Marks a listener as being stopped. Returns `None` if no listener of that name runs, or if it
-    /// is being stopped already. If `only` is given, a later listener of the same name is another.
-    pub(crate) fn begin_stop(&self, name: &str, only: Option<&Arc<Status>>) -> Option<Arc<Status>> {
+    /// Marks a listener or a connector as being stopped. Returns `None` if none of that name runs, or
+    /// if it is being stopped already. If `only` is given, a later one of the same name is another.
+    pub(crate) fn begin_stop(
+        &self,
+        kind: Kind,
+        name: &str,
+        only: Option<&Arc<Status>>,
+    ) -> Option<Arc<Status>> {
         let mut directory = lock(&self.directory);
         let entry = directory.entries.get_mut(name)?;
         let is_another = only.is_some_and(|status| !Arc::ptr_eq(status, &entry.status));
-        if entry.stopping || entry.addr.is_none() || is_another {
+        if entry.kind != kind || entry.stopping || !entry.started || is_another {
             return None;
         }
         entry.stopping = true;
@@ -361,14 +386,14 @@ mod tests {
     #[test]
     fn a_start_shows_only_its_own_listener() {
         let shared = Shared::new(vec![Inbox::new(Notifier::new(|| {}))]);
-        let ended = shared.reserve("name", 1).unwrap();
+        let ended = shared.reserve(Kind::Listener, "name", 1).unwrap();
         shared.release("name", &ended);
-        let starting = shared.reserve("name", 1).unwrap();
+        let starting = shared.reserve(Kind::Listener, "name", 1).unwrap();
         let addr = Endpoint::from(([127, 0, 0, 1], 7));
-        shared.publish(&ended, addr.clone());
-        assert!(shared.begin_stop("name", None).is_none(), "it has not started");
-        shared.publish(&starting, addr);
-        assert!(shared.begin_stop("name", None).is_some());
+        shared.publish(&ended, Some(addr.clone()));
+        assert!(shared.begin_stop(Kind::Listener, "name", None).is_none(), "it has not started");
+        shared.publish(&starting, Some(addr));
+        assert!(shared.begin_stop(Kind::Listener, "name", None).is_some());
     }
 
     /// Goal: no command is left behind when its reactor ends. A sender checks that the reactor still

@@ -265,6 +265,13 @@ impl UnixName {
         Self(name.or_else(|| Some([b"\0", abstract_name?].concat().into())))
     }
 
+    /// The name as the kernel takes it.
+    pub(crate) fn to_kernel(&self) -> io::Result<SockAddr> {
+        let bytes = self.0.as_deref().unwrap_or_default();
+        // A path that begins with a NUL is an abstract name.
+        SockAddr::unix(OsStr::from_bytes(bytes))
+    }
+
     fn limited(self) -> Result<Self, EndpointError> {
         let bytes = self.0.as_deref().unwrap_or_default();
         let len = bytes.strip_prefix(b"\0").unwrap_or(bytes).len();

@@ -9,6 +9,7 @@
 //! | [`SendError`] | one packet to be sent | no byte of it is queued |
 //! | [`MessageError`] | the mailbox | the sender gets the message back |
 //! | [`AdoptError`] | a descriptor, or the limit | the caller gets the descriptor back |
+//! | [`DialError`] | the other end, the network, or a limit | no connection is made; the connector dials again |
 //!
 //! `FrameError`, `SendError` and `MessageError` are in [`reason`](crate::reason). So is
 //! [`CloseReason`], which is not an error: `terminate` gets it as its argument.
@@ -37,6 +38,8 @@ use crate::text::Line;
 ///   [`DuplicateName`](Self::DuplicateName), [`AddressInUse`](Self::AddressInUse),
 ///   [`Permission`](Self::Permission), [`NotLocal`](Self::NotLocal), [`Listen`](Self::Listen),
 ///   [`TooManyListeners`](Self::TooManyListeners).
+/// - Starting a connector: [`ConnectorOptions`](Self::ConnectorOptions), [`BadName`](Self::BadName),
+///   [`DuplicateName`](Self::DuplicateName), [`TooManyListeners`](Self::TooManyListeners).
 /// - Running a reactor or shards: [`Accept`](Self::Accept), [`Poll`](Self::Poll),
 ///   [`Shard`](Self::Shard).
 /// - Changing the limit of a listener: [`Options`](Self::Options).
@@ -55,6 +58,15 @@ pub enum Error {
     #[error("listener \"{name}\": {}", join(.errors))]
     Options {
         /// The listener's name.
+        name: String,
+        /// Every error found, not only the first.
+        errors: Vec<OptionsError>,
+    },
+    /// The options of a connector are wrong. [`check`](crate::ConnectorOptions::check) finds the same
+    /// errors without starting the connector.
+    #[error("connector \"{name}\": {}", join(.errors))]
+    ConnectorOptions {
+        /// The connector's name.
         name: String,
         /// Every error found, not only the first.
         errors: Vec<OptionsError>,
@@ -187,6 +199,7 @@ pub enum Error {
 
 debug_as_display!(Error {
     Options { name, errors },
+    ConnectorOptions { name, errors },
     ReactorOptions { errors },
     AddressInUse { name, addr },
     BadName { name, found },
@@ -297,8 +310,27 @@ pub enum OptionsError {
         /// The maximum in seconds.
         max: u64,
     },
-    /// `max_connections` is above 4,194,303: a listener's event tokens cannot tell more connections
-    /// apart.
+    /// A connector has no place to connect to.
+    #[error("no place to connect to")]
+    NoTarget,
+    /// A connector cannot connect to this text.
+    #[error("cannot connect to {target:?}: {why}")]
+    Target {
+        /// The text.
+        target: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// `backoff` has a `base` of zero, or one above its `max`.
+    #[error("backoff from {base:?} to {max:?}: base has to be more than zero and at most max")]
+    Backoff {
+        /// The first bound.
+        base: Duration,
+        /// The last bound.
+        max: Duration,
+    },
+    /// `max_connections` is above 4,194,303, or above 2,097,151 for a connector: event tokens cannot
+    /// tell more connections apart.
     #[error("max_connections of {asked} is above {max}")]
     TooManyConnections {
         /// `max_connections` as asked for.
@@ -317,8 +349,78 @@ debug_as_display!(OptionsError {
     TooSmall { option, asked, min },
     TooLarge { option, asked, max },
     Keepalive { asked, max },
+    NoTarget,
+    Target { target, why },
+    Backoff { base, max },
     TooManyConnections { asked, max },
 });
+
+/// Why a dial has failed.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DialError {
+    /// The system refused to connect, or the other end did.
+    #[error("cannot connect to {to}: {}", describe(*.kind, *.code))]
+    Connect {
+        /// The endpoint.
+        to: Endpoint,
+        /// The kind of the error.
+        kind: io::ErrorKind,
+        /// The number of the system's error, if it has one.
+        code: Option<i32>,
+    },
+    /// No address answered within the [`connect_timeout`](crate::ConnectorOptions::connect_timeout).
+    #[error("no connection within {after:?}{}", before(.last))]
+    Timeout {
+        /// The `connect_timeout`.
+        after: Duration,
+        /// The last error of an address, if one failed before.
+        last: Option<Box<DialError>>,
+    },
+    /// A name could not be looked up.
+    #[error("cannot look up {name}: {why}")]
+    Resolve {
+        /// `HOST:PORT`.
+        name: String,
+        /// What the resolver said.
+        why: String,
+    },
+    /// The socket was connected to itself: nothing listens on the port, and the system chose it as the
+    /// port to connect from.
+    #[error("cannot connect to {to}: the connection is one to itself, because no server is there")]
+    SelfConnect {
+        /// The endpoint.
+        to: Endpoint,
+    },
+    /// The connector has [`max_connections`](crate::ConnectorOptions::max_connections) connections.
+    #[error("max_connections of {max} is reached")]
+    Full {
+        /// The limit.
+        max: usize,
+    },
+}
+
+debug_as_display!(DialError {
+    Connect { to, kind, code },
+    Timeout { after, last },
+    Resolve { name, why },
+    SelfConnect { to },
+    Full { max },
+});
+
+impl DialError {
+    pub(crate) fn connect(to: &Endpoint, error: &io::Error) -> Self {
+        Self::Connect { to: to.clone(), kind: error.kind(), code: error.raw_os_error() }
+    }
+}
+
+fn describe(kind: io::ErrorKind, code: Option<i32>) -> String {
+    code.map_or_else(|| kind.to_string(), |code| io::Error::from_raw_os_error(code).to_string())
+}
+
+fn before(error: &Option<Box<DialError>>) -> String {
+    error.as_ref().map_or_else(String::new, |error| format!("; before that: {error}"))
+}
 
 fn on(addr: &Option<Endpoint>) -> String {
     addr.as_ref().map_or_else(String::new, |addr| format!(" on {addr}"))

@@ -3,12 +3,14 @@
 //! What can fail, fails at once on the caller's thread. The rest goes to the reactor as a command.
 //! The start of a listener is in [`start`](crate::start).
 
+mod connector;
 mod intake;
 mod timers;
 
 use std::fmt;
 
-use crate::directory::{Command, Shared};
+pub use self::connector::ConnectorHandle;
+use crate::directory::{Command, Kind, Shared};
 use crate::drain::Drain;
 use crate::endpoint::Endpoint;
 use crate::error::Error;
@@ -82,16 +84,16 @@ impl Handle {
     ///
     /// [`Error::UnknownName`], also if the listener was stopped already; [`Error::Gone`].
     pub fn stop_listener(&self, name: &str) -> Result<Drain, Error> {
-        self.stop(name, None)
+        self.stop(Kind::Listener, name, None)
     }
 
-    /// Stops the listener of this name. If `only` is given, a later listener of the same name is
-    /// left alone.
-    fn stop(&self, name: &str, only: Option<&Arc<Status>>) -> Result<Drain, Error> {
+    /// Stops the listener or the connector of this name. If `only` is given, a later one of the same
+    /// name is left alone.
+    fn stop(&self, kind: Kind, name: &str, only: Option<&Arc<Status>>) -> Result<Drain, Error> {
         if self.shared.is_gone() {
             return Err(Error::Gone);
         }
-        let Some(status) = self.shared.begin_stop(name, only) else {
+        let Some(status) = self.shared.begin_stop(kind, name, only) else {
             return Err(Error::UnknownName(name.to_owned()));
         };
         let acceptor = status.acceptor();
@@ -106,11 +108,17 @@ impl Handle {
                 reached = sent;
             }
         }
-        // When the part that accepts drains, the others drain, too. By now each of them knows where
-        // its report goes.
-        let serial = status.serial() + acceptor as u64;
-        let reached =
-            reached.and_then(|()| self.shared.inboxes[acceptor].command(Command::Drain { serial }));
+        // By now each part knows where its report goes. When the part of a listener that accepts
+        // drains, the others drain, too. Each part of a connector drains by itself.
+        for (shard, serial) in (0..self.shared.inboxes.len()).zip(status.serial()..) {
+            if shard == acceptor {
+                let sent = self.shared.inboxes[shard].command(Command::Drain { serial });
+                reached = reached.and(sent);
+            } else if kind == Kind::Connector {
+                // If that reactor is gone, its part has drained.
+                let _ = self.shared.inboxes[shard].command(Command::Drain { serial });
+            }
+        }
         if status.report(acceptor).get().is_none() {
             reached?;
         }
@@ -272,7 +280,7 @@ impl<M> ListenerHandle<M> {
     /// As [`Handle::stop_listener`]. If this listener has ended, that is [`Error::UnknownName`],
     /// even if another listener has its name by now.
     pub fn stop(&self) -> Result<Drain, Error> {
-        self.reactor.stop(&self.name, Some(&self.status))
+        self.reactor.stop(Kind::Listener, &self.name, Some(&self.status))
     }
 
     /// How far this listener has come.

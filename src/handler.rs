@@ -3,6 +3,7 @@
 
 mod action;
 mod context;
+mod dialed;
 mod pass_through;
 mod refusal;
 mod writer;
@@ -12,6 +13,7 @@ use std::fmt;
 pub use self::action::{Action, Packet};
 pub use self::context::Context;
 pub(crate) use self::context::SHARE_FROM;
+pub use self::dialed::Dialed;
 pub(crate) use self::pass_through::{PassThrough, Place};
 pub(crate) use self::refusal::Farewell;
 pub use self::refusal::Refusal;

@@ -201,6 +201,8 @@ pub mod client;
 mod shards;
 mod reactor;
 mod start;
+mod connect;
+mod connector;
 mod listener;
 mod peers;
 mod peer;
@@ -215,6 +217,8 @@ mod directory;
 mod phases;
 mod loop_state;
 mod admission;
+mod resolver;
+mod dialer;
 mod acceptor;
 mod stream;
 mod poller;
@@ -231,6 +235,7 @@ mod stats;
 mod logging;
 mod time_budget;
 mod clock;
+mod race;
 mod error;
 mod identity;
 mod endpoint;
@@ -247,27 +252,33 @@ mod framing;
 mod reason;
 mod wheel;
 mod pages;
+mod backoff;
+mod random;
 mod flags;
 mod guard;
 mod text;
 
 pub use address::Address;
+pub use backoff::{Backoff, Retry};
 pub use drain::{Drain, Report, SlowConnection};
 pub use endpoint::{Endpoint, EndpointError, UnixName};
-pub use error::{AdoptError, Error, OptionsError};
+pub use error::{AdoptError, DialError, Error, OptionsError};
 pub use every::Every;
 pub use framing::{
     Decode, Framer, Framing, FramingProblem, LengthField, Lines, Output, Partial, Raw,
 };
 pub use group::Group;
-pub use handle::{Handle, ListenerHandle};
+pub use handle::{ConnectorHandle, Handle, ListenerHandle};
 pub use handler::{
-    Accepted, Action, Context, Handler, Info, IntoHandler, Packet, PacketWriter, Refusal, Written,
+    Accepted, Action, Context, Dialed, Handler, Info, IntoHandler, Packet, PacketWriter, Refusal,
+    Written,
 };
 pub use identity::ConnectionId;
 pub use loop_metrics::{Histogram, LoopStats};
 pub use mailbox::{Recipients, SlowMember};
-pub use options::{Findings, ListenerOptions, OptionsWarning, ReactorOptions};
+pub use options::{
+    ConnectorOptions, Findings, IntoTargets, ListenerOptions, OptionsWarning, ReactorOptions,
+};
 pub use reactor::Reactor;
 pub use reason::{
     CloseReason, FrameError, JoinError, MessageError, ReplyError, SendError, TimerError,

@@ -120,7 +120,7 @@ impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
             Timer::Peer { key, .. } => self.peers.expire(state, key),
             Timer::User { index, .. } => self.peers.user_timer(state, index),
             Timer::Accept { .. } => self.accepting.pause = None,
-            Timer::Every { .. } | Timer::ShutdownDelay | Timer::Trim => {}
+            Timer::Dial { .. } | Timer::Every { .. } | Timer::ShutdownDelay | Timer::Trim => {}
             Timer::Drain { .. } => self.peers.drain_is_due(),
         }
     }

@@ -32,6 +32,7 @@ pub(crate) enum Cause {
     Panic,
     FactoryPanic,
     Refused,
+    Dial,
     AcceptPause,
     ConnectionLimit,
     AcceptError,

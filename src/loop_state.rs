@@ -4,6 +4,7 @@
 //! There is one `LoopState` per reactor. It knows no listener and no connection. They get it as an
 //! argument, use it, and leave it with `out` empty.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, Instant};
 
 use crate::buffer::Pool;
@@ -13,6 +14,7 @@ use crate::groups::Groups;
 use crate::loop_metrics::LoopMetrics;
 use crate::options::ReactorOptions;
 use crate::poller::Registry;
+use crate::random::Random;
 use crate::sync::Arc;
 use crate::time_budget::{FIRST_SLICE, Phase, SLICE, TimeBudget};
 use crate::wheel::{Tick, TimerKey, Wheel};
@@ -27,6 +29,8 @@ pub(crate) enum Timer {
     User { listener: u16, index: u32 },
     /// The pause of a listener is over: it may try to accept again.
     Accept { listener: u16 },
+    /// The next thing that is due for a dial of a connector.
+    Dial { listener: u16, dial: u32 },
     /// A listener's drain deadline.
     Drain { listener: u16 },
     /// A timer of the reactor's own.
@@ -82,6 +86,8 @@ pub(crate) struct LoopState {
     /// turn.
     pub(crate) per_listener_timing: bool,
     pub(crate) wheel: Wheel<Timer>,
+    /// For delays that are not to be in step with those of others.
+    pub(crate) random: Random,
     /// Framed output of the connection that is being worked on. It belongs to that connection
     /// alone.
     pub(crate) out: Vec<u8>,
@@ -122,6 +128,7 @@ impl LoopState {
             per_listener_timing: false,
             expiry_now: now,
             wheel: Wheel::new(),
+            random: Random::new(seed(&registry)),
             out: Vec::new(),
             draft: Vec::new(),
             notes: Notes::default(),
@@ -330,6 +337,14 @@ impl LoopState {
     pub(crate) fn put_draft_back(&mut self, mut draft: Vec<u8>) {
         clear(&mut draft);
         self.draft = draft;
+    }
+}
+
+/// Another seed for each reactor. That of a simulated one is always the same.
+fn seed(registry: &Registry) -> u64 {
+    match registry {
+        Registry::System(_) => RandomState::new().build_hasher().finish(),
+        Registry::Simulated => 0,
     }
 }
 

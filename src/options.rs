@@ -4,6 +4,7 @@
 //! [`ReactorOptions::check`] find every error in them, and every value that may be unintended.
 
 mod connection;
+mod connector;
 mod listener;
 mod memory;
 mod reactor;
@@ -12,6 +13,8 @@ mod check;
 pub use check::{Findings, OptionsWarning};
 pub(crate) use check::{connections_error, connections_warning};
 pub(crate) use connection::ConnectionOptions;
+pub use connector::{ConnectorOptions, IntoTargets};
+pub(crate) use connector::{Resolve, Target};
 pub use listener::ListenerOptions;
 pub(crate) use listener::Origin;
 pub use reactor::ReactorOptions;

@@ -16,6 +16,9 @@ mod queues;
 mod trim;
 
 use std::collections::VecDeque;
+use std::io;
+
+use mio::Token;
 
 use self::broadcast::Broadcast;
 use self::queues::{Keys, Lists};
@@ -31,7 +34,7 @@ use crate::mailbox::Envelope;
 use crate::pages::Pages;
 use crate::peer::{Marks, Peer, Swept};
 use crate::peer_cx::{Discarded, PeerCx};
-use crate::poller::Readiness;
+use crate::poller::{Readiness, Registry};
 use crate::reason::CloseReason;
 use crate::stream::Stream;
 use crate::time_budget::Phase;
@@ -135,9 +138,29 @@ impl<H: Handler, S: Stream> Peers<H, S> {
     pub(crate) fn admit(
         &mut self,
         state: &mut LoopState,
-        mut stream: S,
+        stream: S,
         peer_addr: Endpoint,
     ) -> Option<u32> {
+        self.take_in(state, stream, peer_addr, S::register).ok()
+    }
+
+    /// The same for a stream that is registered already, because it was connected here.
+    pub(crate) fn admit_connected(
+        &mut self,
+        state: &mut LoopState,
+        stream: S,
+        peer_addr: Endpoint,
+    ) -> io::Result<u32> {
+        self.take_in(state, stream, peer_addr, S::reregister)
+    }
+
+    fn take_in(
+        &mut self,
+        state: &mut LoopState,
+        mut stream: S,
+        peer_addr: Endpoint,
+        watch: impl FnOnce(&mut S, &Registry, Token) -> io::Result<()>,
+    ) -> io::Result<u32> {
         let slot = self.slots.vacant_key();
         if slot == self.generations.len() {
             self.generations.push(self.first_generation);
@@ -146,7 +169,7 @@ impl<H: Handler, S: Stream> Peers<H, S> {
         let key = u32::try_from(slot).unwrap_or(u32::MAX);
         let identity = Identity::new(key, self.generations[slot], peer_addr.canonical());
         let token = token::peer(self.profile.slot, key, identity.generation);
-        if let Err(error) = stream.register(&state.registry, token) {
+        if let Err(error) = watch(&mut stream, &state.registry, token) {
             self.profile.counters.register_errors.add(1);
             if self.gate.opens(Cause::RegisterError, state.nanos()) {
                 let (name, peer) = (&self.profile.name, identity.peer_addr());
@@ -155,11 +178,11 @@ impl<H: Handler, S: Stream> Peers<H, S> {
                     "listener \"{name}\": peer {peer}: cannot watch it: {error}; {WATCH_CURE}"
                 );
             }
-            return None;
+            return Err(error);
         }
         self.profile.counters.open.add(1);
         self.slots.insert(Peer::new(stream, identity, state));
-        Some(key)
+        Ok(key)
     }
 
     /// Ends the opening stage of a connection: gives it its handler and calls `init`, or ends it
@@ -367,7 +390,11 @@ impl<H: Handler, S: Stream> Peers<H, S> {
             }
             Timer::User { index, .. } => self.timers.moved(index, entry),
             Timer::Drain { .. } => self.drain_timer_moved(entry),
-            Timer::Accept { .. } | Timer::Every { .. } | Timer::ShutdownDelay | Timer::Trim => {}
+            Timer::Accept { .. }
+            | Timer::Dial { .. }
+            | Timer::Every { .. }
+            | Timer::ShutdownDelay
+            | Timer::Trim => {}
         }
     }
 

@@ -10,6 +10,7 @@
 
 pub(crate) mod build;
 mod commands;
+mod connect;
 mod every;
 mod probe;
 mod shutdown;
@@ -155,7 +156,7 @@ impl Reactor {
         if let Some(part) = parts.pop() {
             self.adopt(|slot| part.into_listener(slot, factory));
         }
-        self.handle.shared.publish(&handle.status, handle.local_addr());
+        self.handle.shared.publish(&handle.status, Some(handle.local_addr()));
         handle
     }
 
@@ -322,6 +323,7 @@ impl Reactor {
                 Timer::Peer { listener, .. }
                 | Timer::User { listener, .. }
                 | Timer::Accept { listener }
+                | Timer::Dial { listener, .. }
                 | Timer::Drain { listener } => {
                     if let Some(entry) = self.listeners.get_mut(listener.into()) {
                         entry.listener.expire(&mut self.state, timer);

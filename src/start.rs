@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use crate::acceptor::{self, Acceptor, ListeningSocket};
 use crate::admission::{Admission, Listening};
-use crate::directory::{Command, Inbox, NameGuard};
+use crate::directory::{Command, Inbox, Kind, NameGuard};
 use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::handle::{Handle, ListenerHandle};
@@ -17,8 +17,9 @@ use crate::listener::{Factory, Listener};
 use crate::listener_shared::ListenerShared;
 use crate::logging::say;
 use crate::mailbox::Mailbox;
-use crate::options::{ListenerOptions, Origin};
+use crate::options::{ConnectionOptions, ListenerOptions, Origin};
 use crate::phases::AnyListener;
+use crate::status::Status;
 use crate::sync::Arc;
 use crate::text::Line;
 
@@ -78,7 +79,7 @@ impl Handle {
             let make = move |slot| part.into_listener(slot, factory);
             inbox.command(Command::Adopt(Box::new(make)))?;
         }
-        self.shared.publish(&handle.status, handle.addr.clone());
+        self.shared.publish(&handle.status, Some(handle.addr.clone()));
         Ok(handle)
     }
 
@@ -124,7 +125,7 @@ impl Handle {
         for warning in findings.warnings {
             say!(Warn, "listener \"{name}\": {warning}");
         }
-        let status = shared.reserve(name, options.connection.max_connections)?;
+        let status = shared.reserve(Kind::Listener, name, options.connection.max_connections)?;
         let acceptor = status.acceptor();
         let (mut socket, addr) = listen(&options).inspect_err(|_| shared.cancel(name))?;
         // The acceptor has a copy of an inherited socket by now. This drops the copy in the
@@ -133,7 +134,31 @@ impl Handle {
         say!(Info, "listener \"{name}\": listening on {addr}");
         let notifiers = shared.inboxes.iter().map(|inbox| Arc::clone(&inbox.notifier));
         let admission = Arc::new(Admission::new(notifiers, Arc::clone(&status)));
-        let name: Arc<str> = name.into();
+        let profiles = self.profiles::<M>(name, &options.connection, &status);
+        let mut parts: Vec<_> = profiles
+            .into_iter()
+            .map(|profile| {
+                let admission = Arc::clone(&admission);
+                let listening = (profile.shard == acceptor)
+                    .then(|| Listening::new(socket.take(), Arc::clone(&admission)));
+                Part { listening, admission, profile, backlog: options.backlog }
+            })
+            .collect();
+        let mailboxes = Arc::clone(&parts[0].profile.mailboxes);
+        let name = name.into();
+        parts.sort_by_key(|part| part.profile.shard == acceptor);
+        let handle = ListenerHandle { name, addr, mailboxes, status, reactor: self.clone() };
+        Ok(Prepared { parts, handle })
+    }
+
+    /// What stays the same for the part on each shard, in the order of the shards.
+    pub(crate) fn profiles<M>(
+        &self,
+        name: &str,
+        options: &ConnectionOptions,
+        status: &Arc<Status>,
+    ) -> Vec<ListenerShared<M>> {
+        let (shared, name): (_, Arc<str>) = (&self.shared, name.into());
         let shards = status.counters().iter().zip(&shared.inboxes);
         let mailboxes = shards.zip(status.serial()..).map(|((counters, inbox), serial)| {
             let refused = Arc::clone(counters);
@@ -141,40 +166,33 @@ impl Handle {
                 refused.refused_messages.fetch_add(1, Ordering::Relaxed);
             };
             let notifier = Arc::clone(&inbox.notifier);
-            Arc::new(Mailbox::new(serial, options.connection.mailbox_capacity, notifier, refuse))
+            Arc::new(Mailbox::new(serial, options.mailbox_capacity, notifier, refuse))
         });
         let mailboxes: Arc<[_]> = mailboxes.collect();
-        let mut parts = Vec::with_capacity(shared.inboxes.len());
-        for (shard, mailbox) in mailboxes.iter().enumerate() {
-            let framing = options.connection.framing_in_force();
-            let admission = Arc::clone(&admission);
-            let listening =
-                (shard == acceptor).then(|| Listening::new(socket.take(), Arc::clone(&admission)));
+        let profile = |(shard, mailbox): (usize, &Arc<Mailbox<M>>)| {
+            let framing = options.framing_in_force();
             let name_guard = NameGuard {
                 shared: Arc::clone(shared),
                 name: Arc::clone(&name),
-                status: Arc::clone(&status),
+                status: Arc::clone(status),
             };
-            let profile = ListenerShared {
+            ListenerShared {
                 name: Arc::clone(&name),
                 shard,
                 slot: 0,
                 serial: mailbox.serial(),
                 shape: framing.shape(),
                 framing,
-                limits: options.connection.limits(),
-                read_at_once: options.connection.read_at_once(),
-                options: options.connection.clone(),
+                limits: options.limits(),
+                read_at_once: options.read_at_once(),
+                options: options.clone(),
                 mailbox: Arc::clone(mailbox),
                 mailboxes: Arc::clone(&mailboxes),
                 counters: Arc::clone(&status.counters()[shard]),
                 handle: self.clone(),
                 name_guard,
-            };
-            parts.push(Part { listening, admission, profile, backlog: options.backlog });
-        }
-        parts.sort_by_key(|part| part.profile.shard == acceptor);
-        let handle = ListenerHandle { name, addr, mailboxes, status, reactor: self.clone() };
-        Ok(Prepared { parts, handle })
+            }
+        };
+        mailboxes.iter().enumerate().map(profile).collect()
     }
 }

@@ -109,6 +109,12 @@ counters! {
     /// Connections given to the listener by [`Handle::adopt`](crate::Handle::adopt). They are not
     /// among the accepted ones. The shard that serves a connection counts it.
     adopted,
+    /// Dials that a connector began. Each tries all addresses until one answers.
+    dials,
+    /// Dials that came to nothing. See [`DialError`](crate::DialError).
+    dial_failures,
+    /// Addresses that dials tried.
+    attempts,
     /// Connections that hold a slot now, lingering ones included.
     open,
     /// Connections whose handler got [`Info::EndOfInput`](crate::Info::EndOfInput), and has not been

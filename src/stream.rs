@@ -28,6 +28,8 @@ pub(crate) trait Stream: Read + Write {
     fn is_readable(&self) -> bool;
     /// Registers the stream for events: bytes, ends and errors.
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()>;
+    /// As [`register`](Self::register), for a stream that is registered in another way.
+    fn reregister(&mut self, registry: &Registry, token: Token) -> io::Result<()>;
     /// Registers the stream for writability, too.
     fn watch_writable(&mut self, registry: &Registry, token: Token) -> io::Result<()>;
 }
@@ -71,6 +73,10 @@ impl Stream for TcpStream {
 
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         registry.with(|system| system.register(self, token, READING))
+    }
+
+    fn reregister(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        registry.with(|system| system.reregister(self, token, READING))
     }
 
     fn watch_writable(&mut self, registry: &Registry, token: Token) -> io::Result<()> {

@@ -144,6 +144,7 @@
 mod faults;
 mod harness;
 mod network;
+mod outward;
 mod observations;
 mod rig;
 mod script;
@@ -151,5 +152,6 @@ mod serve;
 
 pub use faults::Faults;
 pub use harness::Harness;
+pub use outward::{ConnectorHarness, FarEnd};
 pub use rig::Leftovers;
 pub use serve::{Server, serve};

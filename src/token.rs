@@ -16,6 +16,10 @@ const KEY_MASK: u32 = (1 << KEY_BITS) - 1;
 
 /// The most connections that one listener can hold. The highest key is the acceptor's.
 pub(crate) const MAX_CONNECTIONS: usize = KEY_MASK as usize;
+/// The most connections that one connector can hold: the upper half of the keys is for its attempts.
+pub(crate) const MAX_DIALLED: usize = MAX_CONNECTIONS / 2;
+/// The first key of an attempt.
+pub(crate) const FIRST_ATTEMPT: u32 = 1 << (KEY_BITS - 1);
 /// The most listeners that one reactor can hold. The highest number is the waker's.
 pub(crate) const MAX_LISTENERS: usize = (1 << LISTENER_BITS) - 1;
 

@@ -345,7 +345,7 @@ mod tests {
         let handle = Handle { shared: Arc::new(Shared::new(ends.into())) };
         let listeners = ["first", "second"].map(|name| {
             let prepared = handle.prepare_tcp::<()>(name, ListenerOptions::port(0)).unwrap();
-            handle.shared.publish(&prepared.handle.status, prepared.handle.local_addr());
+            handle.shared.publish(&prepared.handle.status, Some(prepared.handle.local_addr()));
             prepared
         });
         let changes: [Change; 3] = [

@@ -294,7 +294,7 @@ mod tests {
     use crate::acceptor::ListeningSocket;
     use crate::admission::Admission;
     use crate::clock::{Clock, ManualClock};
-    use crate::directory::{Inbox, NameGuard, Shared};
+    use crate::directory::{Inbox, Kind, NameGuard, Shared};
     use crate::handle::Handle;
     use crate::handler::{Action, Context, Refusal};
     use crate::listener_shared::ListenerShared;
@@ -332,7 +332,8 @@ mod tests {
         let options = ListenerOptions::port(0);
         let ends = (0..2).map(|_| Inbox::new(Notifier::new(|| {}))).collect();
         let shared = Arc::new(Shared::new(ends));
-        let status = shared.reserve("test", options.connection.max_connections).unwrap();
+        let status =
+            shared.reserve(Kind::Listener, "test", options.connection.max_connections).unwrap();
         ListenerShared {
             name: "test".into(),
             shard: 1,

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::connection::ConnectionOptions;
+use super::connector::ConnectorOptions;
 use super::listener::ListenerOptions;
+use crate::backoff::Backoff;
 use crate::error::OptionsError;
 use crate::reason::debug_as_display;
 use crate::system::{fd_limit, somaxconn};
@@ -114,6 +116,40 @@ impl ListenerOptions {
             warnings.push(OptionsWarning::SilentPeers { max_connections });
         }
         warnings
+    }
+}
+
+impl ConnectorOptions {
+    /// Finds every error in these options, and every value that may be unintended. No name is looked
+    /// up, and no socket is touched.
+    pub fn check(&self) -> Findings {
+        Findings { errors: self.errors(), warnings: self.connection.warnings() }
+    }
+
+    fn errors(&self) -> Vec<OptionsError> {
+        let mut errors = self.connection.errors();
+        if self.targets.is_empty() {
+            errors.push(OptionsError::NoTarget);
+        }
+        let wrong = self.targets.iter().filter_map(|target| target.as_ref().err());
+        errors.extend(wrong.cloned().map(|(target, why)| OptionsError::Target { target, why }));
+        errors.extend(zeros([
+            (self.connect_timeout.is_zero(), "connect_timeout"),
+            (self.attempt_delay.is_zero(), "attempt_delay"),
+        ]));
+        let Backoff { base, max, .. } = self.backoff;
+        if base.is_zero() || base > max {
+            errors.push(OptionsError::Backoff { base, max });
+        }
+        let (asked, max) = (self.connection.max_connections, crate::token::MAX_DIALLED);
+        if asked > max {
+            errors.push(OptionsError::TooManyConnections { asked, max });
+        }
+        if self.connections > asked {
+            let option = "connections";
+            errors.push(OptionsError::TooLarge { option, asked: self.connections, max: asked });
+        }
+        errors
     }
 }
 

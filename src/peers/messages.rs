@@ -66,7 +66,7 @@ impl<H: Handler, S: Stream> Peers<H, S> {
         self.slots.get(key as usize).is_some_and(Peer::listens)
     }
 
-    pub(super) fn is_current(&self, key: u32, generation: u32) -> bool {
+    pub(crate) fn is_current(&self, key: u32, generation: u32) -> bool {
         self.slots.get(key as usize).is_some_and(|peer| peer.identity.generation == generation)
     }
 

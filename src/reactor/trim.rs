@@ -13,6 +13,7 @@ impl Reactor {
             Timer::Peer { listener, .. }
             | Timer::User { listener, .. }
             | Timer::Accept { listener }
+            | Timer::Dial { listener, .. }
             | Timer::Drain { listener } => {
                 if let Some(slot) = listeners.get_mut(listener.into()) {
                     slot.listener.timer_moved(timer, entry);

@@ -49,6 +49,24 @@ impl Network {
         script
     }
 
+    /// A stream to `far` is opened.
+    pub(super) fn dial(&mut self, far: Endpoint) -> Shared {
+        self.connections += 1;
+        let port = u16::try_from(50_000 + self.connections % 10_000).unwrap_or_default();
+        let place = self.scripts.vacant_entry();
+        let own = ([192, 0, 2, 200], port).into();
+        let mut script = Script::new(place.key(), Rc::clone(&self.ready), far, own);
+        script.plan = self.faults.as_ref().map(|faults| faults.plan(self.connections));
+        let script = Rc::new(RefCell::new(script));
+        place.insert(Rc::clone(&script));
+        script
+    }
+
+    /// The number of streams that were not dropped.
+    pub(super) fn open_streams(&self) -> usize {
+        self.scripts.iter().filter(|(_, script)| !script.borrow().gone).count()
+    }
+
     /// Removes a script whose harness was dropped, if its stream is gone, too.
     pub(super) fn forget(&mut self, script: &Shared) {
         let (gone, place) = (script.borrow().gone, script.borrow().place);

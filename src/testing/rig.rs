@@ -28,7 +28,7 @@ use crate::sync::Arc;
 use crate::testing::script::ScriptedStream;
 
 /// A handler that is still busy after so many turns keeps itself busy: no test has as much work.
-const TURNS_MAX: u32 = 100_000;
+pub(super) const TURNS_MAX: u32 = 100_000;
 
 /// What a listener still holds. See [`Harness::leftovers`](super::Harness::leftovers).
 #[derive(Debug, Copy, Clone, Default, PartialEq, Eq)]

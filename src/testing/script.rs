@@ -66,6 +66,8 @@ pub(super) struct Script {
     pub(super) gone: bool,
     /// The stream was dropped with unread bytes, or is to be reset. A kernel resets the connection.
     pub(super) rude: bool,
+    /// It was dialled, and no answer has come.
+    pub(super) connecting: bool,
     /// Events not yet delivered.
     events: Readiness,
     pub(super) plan: Option<FaultPlan>,
@@ -102,6 +104,7 @@ impl Script {
             finished: false,
             gone: false,
             rude: false,
+            connecting: false,
             events: Readiness::default(),
             plan: None,
         }
@@ -145,9 +148,30 @@ impl Script {
 
     // ---- what the kernel announces ----
 
+    /// The far end refuses, or the network does it for the far end.
+    pub(super) fn refuse(&mut self, kind: ErrorKind) {
+        self.error = Some(kind);
+        (self.ended, self.dead, self.connecting) = (true, true, false);
+        self.announce(Readiness::WRITABLE.with(Readiness::ERROR));
+    }
+
+    /// The far end accepts.
+    pub(super) fn connected(&mut self) {
+        self.connecting = false;
+        self.announce(Readiness::WRITABLE);
+    }
+
+    /// Whether it is connected, and was never refused.
+    pub(super) fn is_established(&self) -> bool {
+        !self.connecting && !self.gone && !(self.dead && self.error.is_some())
+    }
+
     /// From now on its events are delivered.
     fn watch(&mut self, token: Token) {
         self.token = Some(token);
+        if self.connecting {
+            return;
+        }
         self.ready.borrow_mut().push(Source::Script(self.place));
         self.events = self.events.with(Readiness::WRITABLE);
     }
@@ -284,6 +308,15 @@ pub(super) type Shared = Rc<RefCell<Script>>;
 pub(crate) struct ScriptedStream(Shared);
 
 impl ScriptedStream {
+    pub(super) fn of(script: Shared) -> Self {
+        Self(script)
+    }
+
+    /// Whether it was dialled, and no answer has come.
+    pub(super) fn is_connecting(&self) -> bool {
+        self.0.borrow().connecting
+    }
+
     /// Linux fails a gathered write of more pieces (`UIO_MAXIOV`).
     const MOST_PIECES: usize = 1_024;
 }
@@ -339,6 +372,10 @@ impl Stream for ScriptedStream {
     fn register(&mut self, _: &Registry, token: Token) -> io::Result<()> {
         self.0.borrow_mut().watch(token);
         Ok(())
+    }
+
+    fn reregister(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        self.register(registry, token)
     }
 
     fn watch_writable(&mut self, _: &Registry, _: Token) -> io::Result<()> {

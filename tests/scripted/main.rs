@@ -12,6 +12,7 @@ use support::over_script as rig;
 
 mod bookkeeping;
 mod clocks;
+mod connectors;
 mod contract;
 #[cfg(panic = "unwind")]
 mod every;

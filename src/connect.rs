@@ -1,0 +1,116 @@
+//! Starts a connector: all the steps that can fail, on the caller's thread.
+//!
+//! The options are checked and the name is reserved before a reactor gets a command. Then the reactor
+//! of each shard gets one [`Part`], which becomes a connector once it has a slot.
+
+use crate::connector::{Connector, Factory};
+use crate::dialer::{Dialer, SystemDialer};
+use crate::directory::{Command, Inbox, Kind};
+use crate::error::Error;
+use crate::handle::{ConnectorHandle, Handle};
+use crate::handler::{Dialed, Handler, IntoHandler};
+use crate::listener_shared::ListenerShared;
+use crate::logging::say;
+use crate::options::ConnectorOptions;
+use crate::phases::AnyListener;
+use crate::resolver::Resolver;
+use crate::sync::Arc;
+use crate::text::Line;
+
+/// A connector that no reactor has adopted yet.
+pub(crate) struct Prepared<M> {
+    /// One part for each shard.
+    pub(crate) parts: Vec<Part<M>>,
+    pub(crate) handle: ConnectorHandle<M>,
+}
+
+/// One shard's part of a connector.
+pub(crate) struct Part<M> {
+    profile: ListenerShared<M>,
+    options: ConnectorOptions,
+    resolver: Resolver,
+}
+
+impl<M: Send + 'static> Part<M> {
+    /// Makes a connector of the part, for the slot that its reactor has for it.
+    pub(crate) fn into_connector<R: IntoHandler<Handler: Handler<Message = M>>>(
+        mut self,
+        slot: u16,
+        dialer: impl Dialer + 'static,
+        mut factory: impl FnMut(&Dialed<'_, M>) -> R + 'static,
+    ) -> Box<dyn AnyListener> {
+        self.profile.slot = slot;
+        let factory: Factory<R::Handler> = Box::new(move |peer| factory(peer).into_handler());
+        let Self { profile, options, resolver } = self;
+        Box::new(Connector::new(profile, options, dialer, resolver, factory))
+    }
+}
+
+impl Handle {
+    /// Starts a connector on every shard. See
+    /// [`Reactor::start_connector`](crate::Reactor::start_connector).
+    ///
+    /// # Errors
+    ///
+    /// As [`Reactor::start_connector`](crate::Reactor::start_connector), and [`Error::Gone`] if the
+    /// reactor is gone.
+    pub fn start_connector<M, R, F>(
+        &self,
+        name: &str,
+        options: ConnectorOptions,
+        factory: F,
+    ) -> Result<ConnectorHandle<M>, Error>
+    where
+        M: Send + 'static,
+        R: IntoHandler<Handler: Handler<Message = M>>,
+        F: FnMut(&Dialed<'_, M>) -> R + Clone + Send + 'static,
+    {
+        let Prepared { parts, handle } = self.prepare_connector::<M>(name, &options)?;
+        for part in parts {
+            let inbox = &self.shared.inboxes[part.profile.shard];
+            let factory = factory.clone();
+            let make = move |slot| part.into_connector(slot, SystemDialer, factory);
+            inbox.command(Command::Adopt(Box::new(make)))?;
+        }
+        self.shared.publish(&handle.status, None);
+        Ok(handle)
+    }
+
+    /// Makes a connector that is ready to dial.
+    pub(crate) fn prepare_connector<M: Send + 'static>(
+        &self,
+        name: &str,
+        options: &ConnectorOptions,
+    ) -> Result<Prepared<M>, Error> {
+        let shared = &self.shared;
+        if shared.inboxes.iter().any(Inbox::is_gone) {
+            return Err(Error::Gone);
+        }
+        if let Some(found) = name.chars().find(|c| Line::is_special(*c)) {
+            return Err(Error::BadName { name: name.to_owned(), found });
+        }
+        let findings = options.check();
+        if !findings.errors.is_empty() {
+            return Err(Error::ConnectorOptions { name: name.to_owned(), errors: findings.errors });
+        }
+        for warning in findings.warnings {
+            say!(Warn, "connector \"{name}\": {warning}");
+        }
+        let max_connections = options.connection.max_connections;
+        let status = shared.reserve(Kind::Connector, name, max_connections)?;
+        let names: Vec<Arc<str>> = options.names().map(Arc::from).collect();
+        let parts: Vec<Part<M>> = self
+            .profiles(name, &options.connection, &status)
+            .into_iter()
+            .map(|profile| {
+                let notifier = Arc::clone(&shared.inboxes[profile.shard].notifier);
+                let resolver = Resolver::new(names.clone(), options.resolve.clone(), notifier);
+                Part { profile, options: options.clone(), resolver }
+            })
+            .collect();
+        let mailboxes = Arc::clone(&parts[0].profile.mailboxes);
+        let handle =
+            ConnectorHandle { name: name.into(), mailboxes, status, reactor: self.clone() };
+        Ok(Prepared { parts, handle })
+    }
+}

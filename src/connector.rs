@@ -1,0 +1,256 @@
+//! One named connector: it opens connections and keeps them up, and the [`Peers`] are what they become.
+//!
+//! ```text
+//!   dial ──► names looked up ──► race of the addresses ──► a slot, a handler: up
+//!    ▲          │ failed              │ failed                  │ ended
+//!    └──────── wait (back-off) ◄──────┴─────────────────────────┘
+//! ```
+//!
+//! A connection that is up is like one that a listener accepted. So all that happens before is here,
+//! and what happens then is in `peers`.
+
+mod attempts;
+mod dials;
+mod drain;
+
+use std::any::Any;
+
+use slab::Slab;
+
+use crate::dialer::Dialer;
+use crate::drain::Report;
+use crate::endpoint::Endpoint;
+use crate::error::DialError;
+use crate::handler::{Dialed, Handler, Refusal};
+use crate::identity::ConnectionId;
+use crate::listener_shared::ListenerShared;
+use crate::loop_state::{LoopState, Timer};
+use crate::options::ConnectorOptions;
+use crate::peers::Peers;
+use crate::phases::AnyListener;
+use crate::poller::Readiness;
+use crate::race::Race;
+use crate::resolver::Resolver;
+use crate::status::Status;
+use crate::sync::Arc;
+use crate::time_budget::Phase;
+use crate::token::FIRST_ATTEMPT;
+use crate::wheel::{Tick, TimerKey};
+
+/// Makes the handlers of a connector's part on one shard.
+pub(crate) type Factory<H> =
+    Box<dyn FnMut(&Dialed<'_, <H as Handler>::Message>) -> Result<H, Refusal>>;
+
+/// How far a dial has come.
+#[derive(Debug)]
+enum Stage {
+    /// It begins in this turn.
+    Due,
+    /// Names are being looked up.
+    Resolving { ticket: u64 },
+    /// Addresses are being tried.
+    Racing(Race),
+    /// It has become the connection in this slot, at this time.
+    Up { key: u32, generation: u32, since: Tick },
+    /// It waits before it begins again.
+    Waiting,
+    /// The rule for retries allows no more.
+    GivenUp,
+}
+
+/// What keeps one connection up.
+#[derive(Debug)]
+struct Dial {
+    stage: Stage,
+    /// Dials that failed in a row. The end of a connection counts as one until one was stable.
+    failures: u32,
+    /// When the dial has to be over.
+    deadline: Tick,
+    /// The next thing that is due: an attempt, the deadline, or the end of a wait.
+    timer: Option<TimerKey>,
+    /// Why the last attempt failed.
+    error: Option<DialError>,
+}
+
+/// A stream that is being connected.
+#[derive(Debug)]
+struct Attempt<S> {
+    stream: S,
+    to: Endpoint,
+    generation: u32,
+    /// The dial that it belongs to.
+    dial: u32,
+}
+
+/// See the module's documentation.
+pub(crate) struct Connector<H: Handler, D: Dialer> {
+    pub(crate) peers: Peers<H, D::Stream>,
+    factory: Factory<H>,
+    options: ConnectorOptions,
+    dialer: D,
+    resolver: Resolver,
+    /// The connections that are kept up.
+    dials: Slab<Dial>,
+    /// Dials that are to begin now.
+    due: Vec<u32>,
+    attempts: Slab<Attempt<D::Stream>>,
+    /// Attempts that an event has announced.
+    announced: Vec<(u32, u32)>,
+    /// The generation of the next attempt, which tells it from earlier ones with the same key.
+    generation: u32,
+}
+
+impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
+    pub(crate) fn new(
+        profile: ListenerShared<H::Message>,
+        options: ConnectorOptions,
+        dialer: D,
+        resolver: Resolver,
+        factory: Factory<H>,
+    ) -> Self {
+        Self {
+            peers: Peers::new(profile),
+            factory,
+            options,
+            dialer,
+            resolver,
+            dials: Slab::new(),
+            due: Vec::new(),
+            attempts: Slab::new(),
+            announced: Vec::new(),
+            generation: 0,
+        }
+    }
+}
+
+impl<H: Handler, D: Dialer + 'static> AnyListener for Connector<H, D> {
+    /// Dials the connections that are kept up.
+    fn register(&mut self, state: &mut LoopState) {
+        for _ in 0..self.options.connections {
+            let (deadline, timer, error) = (Tick::NEVER, None, None);
+            let dial = Dial { stage: Stage::Due, failures: 0, deadline, timer, error };
+            let key = self.dials.insert(dial);
+            self.due.push(u32::try_from(key).unwrap_or(u32::MAX));
+        }
+        self.dial_ready(state);
+    }
+
+    fn mark_acceptor(&mut self) {}
+
+    fn mark_peer(&mut self, key: u32, generation: u32, readiness: Readiness) {
+        if key < FIRST_ATTEMPT {
+            self.peers.mark(key, generation, readiness);
+        } else {
+            self.announced.push((key - FIRST_ATTEMPT, generation));
+        }
+    }
+
+    fn accept(&mut self, state: &mut LoopState) {
+        if self.has_work(Phase::Accept) {
+            self.dial_ready(state);
+        }
+    }
+
+    fn work(&mut self, state: &mut LoopState, read: &mut [u8]) {
+        self.peers.work(state, read);
+    }
+
+    fn deliver(&mut self, state: &mut LoopState, notified: bool) {
+        self.peers.deliver(state, notified);
+    }
+
+    fn expire(&mut self, state: &mut LoopState, timer: Timer) {
+        match timer {
+            Timer::Peer { key, .. } => self.peers.expire(state, key),
+            Timer::User { index, .. } => self.peers.user_timer(state, index),
+            Timer::Dial { dial, .. } => self.dial_is_due(state, dial),
+            Timer::Drain { .. } => self.peers.drain_is_due(),
+            Timer::Accept { .. } | Timer::Every { .. } | Timer::ShutdownDelay | Timer::Trim => {}
+        }
+    }
+
+    fn flush(&mut self, state: &mut LoopState) {
+        self.peers.flush(state);
+    }
+
+    fn sweep(&mut self, state: &mut LoopState) {
+        if self.peers.sweep(state) && self.peers.take_freed() > 0 {
+            self.look_for_ends(state);
+        }
+    }
+
+    fn trim(&mut self, state: &mut LoopState) -> usize {
+        self.peers.trim_memory(state)
+    }
+
+    fn timer_moved(&mut self, timer: Timer, entry: TimerKey) {
+        match timer {
+            Timer::Dial { dial, .. } => self.dial_timer_moved(dial, entry),
+            of_a_connection => self.peers.timer_moved(of_a_connection, entry),
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.peers.is_busy() || self.has_work(Phase::Accept)
+    }
+
+    fn has_work(&self, phase: Phase) -> bool {
+        match phase {
+            Phase::Accept => {
+                !self.announced.is_empty() || !self.due.is_empty() || self.resolver.has_answers()
+            }
+            phase => self.peers.has_work(phase),
+        }
+    }
+
+    fn serial(&self) -> u64 {
+        self.peers.profile.serial
+    }
+
+    /// Each part drains by itself.
+    fn accepts(&self) -> bool {
+        true
+    }
+
+    fn name(&self) -> &str {
+        &self.peers.profile.name
+    }
+
+    fn status(&self) -> &Arc<Status> {
+        &self.peers.profile.name_guard.status
+    }
+
+    fn close(&mut self, state: &mut LoopState, id: ConnectionId) {
+        self.peers.close(state, id);
+    }
+
+    fn drain(&mut self, state: &mut LoopState) {
+        self.begin_drain(state);
+    }
+
+    fn force(&mut self) {
+        self.peers.force_all();
+    }
+
+    fn finished(&self) -> Option<Report> {
+        let is_drained = self.peers.has_begun_to_drain() && self.peers.slots.is_empty();
+        is_drained.then(|| self.peers.drain_report())
+    }
+
+    fn report(&self) -> Report {
+        self.peers.drain_report()
+    }
+
+    fn retire(&mut self, state: &mut LoopState) {
+        self.stop_for_good(state);
+    }
+
+    fn invariants(&self) {
+        debug_assert!(!self.peers.has_begun_to_drain() || self.attempts.is_empty());
+        self.peers.invariants();
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}

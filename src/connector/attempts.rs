@@ -1,0 +1,63 @@
+//! The attempts of dials: one for each address that is tried. The first that connects wins.
+
+use std::io;
+
+use super::{Attempt, Connector};
+use crate::dialer::Dialer;
+use crate::endpoint::Endpoint;
+use crate::error::DialError;
+use crate::handler::Handler;
+use crate::loop_state::LoopState;
+use crate::token::{self, FIRST_ATTEMPT};
+
+/// How an attempt has ended.
+pub(super) enum Outcome<S> {
+    Connected(S, Endpoint),
+    Failed(DialError),
+}
+
+impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
+    /// Begins to connect to one address.
+    pub(super) fn begin_attempt(
+        &mut self,
+        state: &LoopState,
+        dial: u32,
+        to: Endpoint,
+    ) -> Result<(), DialError> {
+        let failed = |error: io::Error| DialError::connect(&to, &error);
+        let options = &self.options;
+        let connected = self.dialer.connect(&to, options.source_addr, &options.connection);
+        let mut stream = connected.map_err(failed)?;
+        let place = self.attempts.vacant_entry();
+        let key = u32::try_from(place.key()).unwrap_or(u32::MAX);
+        self.generation = self.generation.wrapping_add(1);
+        let token = token::peer(self.peers.profile.slot, FIRST_ATTEMPT + key, self.generation);
+        D::register(&mut stream, &state.registry, token).map_err(failed)?;
+        place.insert(Attempt { stream, to, generation: self.generation, dial });
+        Ok(())
+    }
+
+    /// Looks at an attempt that an event has announced. Returns its dial and how it has ended, unless
+    /// it is under way. Then it exists no more.
+    pub(super) fn look_at(
+        &mut self,
+        (key, generation): (u32, u32),
+    ) -> Option<(u32, Outcome<D::Stream>)> {
+        let attempt = self.attempts.get(key as usize)?;
+        if attempt.generation != generation {
+            return None;
+        }
+        let outcome = D::outcome(&attempt.stream, &attempt.to).transpose()?;
+        let Attempt { stream, dial, .. } = self.attempts.remove(key as usize);
+        let outcome = match outcome {
+            Ok(peer_addr) => Outcome::Connected(stream, peer_addr),
+            Err(error) => Outcome::Failed(error),
+        };
+        Some((dial, outcome))
+    }
+
+    /// Closes the attempts of a dial before they have said a byte.
+    pub(super) fn end_attempts(&mut self, dial: u32) {
+        self.attempts.retain(|_, attempt| attempt.dial != dial);
+    }
+}

@@ -1,0 +1,276 @@
+//! The dials of a connector: each keeps one connection up.
+
+use super::attempts::Outcome;
+use super::{Connector, Stage};
+use crate::dialer::Dialer;
+use crate::endpoint::Endpoint;
+use crate::error::DialError;
+use crate::guard::caught;
+use crate::handler::{Dialed, Handler};
+use crate::logging::{Cause, say};
+use crate::loop_state::{LoopState, Timer};
+use crate::options::Target;
+use crate::peer::Peer;
+use crate::race::Race;
+use crate::resolver::Found;
+use crate::wheel::{Tick, TimerKey};
+
+impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
+    /// Does what is to be done for dials and attempts.
+    pub(super) fn dial_ready(&mut self, state: &mut LoopState) {
+        for announced in std::mem::take(&mut self.announced) {
+            match self.look_at(announced) {
+                Some((dial, Outcome::Connected(stream, peer_addr))) => {
+                    self.end_attempts(dial);
+                    self.is_connected(state, dial, stream, peer_addr);
+                }
+                Some((dial, Outcome::Failed(error))) => self.attempt_failed(state, dial, error),
+                None => {}
+            }
+        }
+        while let Some(answer) = self.resolver.answer() {
+            for dial in self.waiting_for(answer.ticket) {
+                self.race(state, dial, &answer.found);
+            }
+        }
+        for dial in std::mem::take(&mut self.due) {
+            self.begin(state, dial);
+        }
+    }
+
+    /// Begins a dial.
+    fn begin(&mut self, state: &mut LoopState, key: u32) {
+        let Some(dial) = self.dials.get_mut(key as usize) else { return };
+        dial.deadline = state.now().after(self.options.connect_timeout);
+        self.peers.profile.counters.dials.add(1);
+        if !self.resolver.has_names() {
+            return self.race(state, key, &[]);
+        }
+        match self.resolver.look_up() {
+            Ok(ticket) => {
+                dial.stage = Stage::Resolving { ticket };
+                self.arm(state, key);
+            }
+            Err(error) => {
+                let name = self.options.names().collect::<Vec<_>>().join(", ");
+                self.failed(state, key, DialError::Resolve { name, why: error.to_string() });
+            }
+        }
+    }
+
+    /// The dials that wait for this look-up.
+    fn waiting_for(&self, wanted: u64) -> Vec<u32> {
+        let waits =
+            |stage: &Stage| matches!(stage, Stage::Resolving { ticket } if *ticket == wanted);
+        let waiting = self.dials.iter().filter(|(_, dial)| waits(&dial.stage));
+        waiting.filter_map(|(key, _)| u32::try_from(key).ok()).collect()
+    }
+
+    /// Begins to try the addresses: those that were given, and those of names, in the order of the
+    /// targets.
+    fn race(&mut self, state: &mut LoopState, key: u32, found: &[Found]) {
+        let (mut addrs, mut error) = (Vec::new(), None);
+        for target in self.options.targets.iter().flatten() {
+            match target {
+                Target::Endpoint(endpoint) => addrs.push(endpoint.clone()),
+                Target::Name(name) => match found.iter().find(|(of, _)| of == name) {
+                    Some((_, Ok(found))) => addrs.extend(found.iter().copied().map(Endpoint::Inet)),
+                    Some((name, Err(why))) => {
+                        let (name, why) = (name.to_string(), why.clone());
+                        error = Some(DialError::Resolve { name, why });
+                    }
+                    None => {}
+                },
+            }
+        }
+        if let Some(dial) = self.dials.get_mut(key as usize) {
+            dial.stage = Stage::Racing(Race::new(addrs, state.now()));
+            dial.error = error;
+        }
+        self.go_on(state, key);
+    }
+
+    /// Begins the attempts of a race that are due. If none is left, the dial has failed.
+    fn go_on(&mut self, state: &mut LoopState, key: u32) {
+        let (now, delay) = (state.now(), self.options.attempt_delay);
+        while let Some(Stage::Racing(race)) = self.stage(key)
+            && let Some(to) = race.next(now, delay)
+        {
+            if let Err(error) = self.begin_attempt(state, key, to) {
+                self.has_failed(key, now, error);
+            }
+        }
+        let Some(dial) = self.dials.get_mut(key as usize) else { return };
+        match (&dial.stage, dial.error.take()) {
+            (Stage::Racing(race), Some(error)) if race.is_lost() => self.failed(state, key, error),
+            (_, error) => {
+                dial.error = error;
+                self.arm(state, key);
+            }
+        }
+    }
+
+    fn stage(&mut self, key: u32) -> Option<&mut Stage> {
+        self.dials.get_mut(key as usize).map(|dial| &mut dial.stage)
+    }
+
+    /// Notes that one attempt of a dial has failed.
+    fn has_failed(&mut self, key: u32, now: Tick, error: DialError) {
+        let Some(dial) = self.dials.get_mut(key as usize) else { return };
+        dial.error = Some(error);
+        if let Stage::Racing(race) = &mut dial.stage {
+            race.failed(now);
+        }
+    }
+
+    fn attempt_failed(&mut self, state: &mut LoopState, key: u32, error: DialError) {
+        self.has_failed(key, state.now(), error);
+        self.go_on(state, key);
+    }
+
+    /// An attempt has won: the stream gets a slot and a handler.
+    fn is_connected(
+        &mut self,
+        state: &mut LoopState,
+        key: u32,
+        stream: D::Stream,
+        peer_addr: Endpoint,
+    ) {
+        let Some(dial) = self.dials.get_mut(key as usize) else { return };
+        if let Some(timer) = dial.timer.take() {
+            state.wheel.cancel(timer);
+        }
+        let to = peer_addr.clone();
+        let slot = match self.peers.admit_connected(state, stream, peer_addr) {
+            Ok(slot) => slot,
+            Err(error) => return self.failed(state, key, DialError::connect(&to, &error)),
+        };
+        let Some(Peer { identity, .. }) = self.peers.slots.get(slot as usize) else { return };
+        let (generation, since) = (identity.generation, state.now());
+        let attempt = dial.failures.saturating_add(1);
+        dial.stage = Stage::Up { key: slot, generation, since };
+        let dialed = Dialed { identity, profile: &self.peers.profile, attempt };
+        let made = caught(|| (self.factory)(&dialed));
+        self.peers.open(state, slot, made);
+        if self.peers.take_freed() > 0 {
+            self.look_for_ends(state);
+        }
+    }
+
+    /// Looks which connections have ended, and has them dialled again.
+    pub(super) fn look_for_ends(&mut self, state: &mut LoopState) {
+        let stable = self.options.backoff.stable_after;
+        let mut ended = Vec::new();
+        for (key, dial) in &mut self.dials {
+            let Stage::Up { key: slot, generation, since } = dial.stage else { continue };
+            if !self.peers.is_current(slot, generation) {
+                if state.now() >= since.after(stable) {
+                    dial.failures = 0;
+                }
+                ended.extend(u32::try_from(key));
+            }
+        }
+        for key in ended {
+            self.wait(state, key, None);
+        }
+    }
+
+    /// A dial has failed.
+    fn failed(&mut self, state: &mut LoopState, key: u32, error: DialError) {
+        self.peers.profile.counters.dial_failures.add(1);
+        self.end_attempts(key);
+        self.wait(state, key, Some(error));
+    }
+
+    /// Waits before the next dial, or gives up. Without an error a connection has ended.
+    fn wait(&mut self, state: &mut LoopState, key: u32, error: Option<DialError>) {
+        if self.peers.has_begun_to_drain() {
+            return;
+        }
+        let Some(dial) = self.dials.get_mut(key as usize) else { return };
+        if let Some(timer) = dial.timer.take() {
+            state.wheel.cancel(timer);
+        }
+        // The end of a connection lengthens the next wait, and is no failed dial.
+        let before = dial.failures;
+        dial.failures = dial.failures.saturating_add(1);
+        let failed = if error.is_some() { dial.failures } else { before };
+        let (name, gate) = (&self.peers.profile.name, &mut self.peers.gate);
+        if !self.options.retry.again(failed) {
+            dial.stage = Stage::GivenUp;
+            dial.error = error;
+            let why = dial
+                .error
+                .as_ref()
+                .map_or("its connection ended".to_owned(), |error| error.to_string());
+            if gate.opens(Cause::Dial, state.nanos()) {
+                say!(Error, "connector \"{name}\": {why}; it gives up; raise retry");
+            }
+            return;
+        }
+        let wait = self.options.backoff.wait(dial.failures, &mut state.random);
+        let timer = Timer::Dial { listener: self.peers.profile.slot, dial: key };
+        dial.stage = Stage::Waiting;
+        dial.timer = Some(state.wheel.arm(state.now().after(wait), timer));
+        if let Some(error) = error {
+            if gate.opens(Cause::Dial, state.nanos()) {
+                say!(
+                    Warn,
+                    "connector \"{name}\": {error}; the next dial is in {wait:?}; check the targets"
+                );
+            }
+            dial.error = Some(error);
+        }
+    }
+
+    /// Sets the timer of a dial that is under way.
+    fn arm(&mut self, state: &mut LoopState, key: u32) {
+        let Some(dial) = self.dials.get_mut(key as usize) else { return };
+        let next = match &dial.stage {
+            Stage::Racing(race) => race.due_at(),
+            _ => None,
+        };
+        if let Some(timer) = dial.timer.take() {
+            state.wheel.cancel(timer);
+        }
+        let at = next.unwrap_or(Tick::NEVER).min(dial.deadline);
+        let timer = Timer::Dial { listener: self.peers.profile.slot, dial: key };
+        dial.timer = Some(state.wheel.arm(at, timer));
+    }
+
+    /// The timer of a dial has fired.
+    pub(super) fn dial_is_due(&mut self, state: &mut LoopState, key: u32) {
+        let Some(dial) = self.dials.get_mut(key as usize) else { return };
+        dial.timer = None;
+        match dial.stage {
+            Stage::Waiting => self.begin(state, key),
+            Stage::Racing(_) if state.expiry_now() < dial.deadline => self.go_on(state, key),
+            Stage::Racing(_) | Stage::Resolving { .. } => {
+                if let Stage::Resolving { ticket } = dial.stage {
+                    self.resolver.give_up(ticket);
+                }
+                let last = dial.error.take().map(Box::new);
+                let after = self.options.connect_timeout;
+                self.failed(state, key, DialError::Timeout { after, last });
+            }
+            Stage::Due | Stage::Up { .. } | Stage::GivenUp => {}
+        }
+    }
+
+    pub(super) fn dial_timer_moved(&mut self, key: u32, entry: TimerKey) {
+        if let Some(dial) = self.dials.get_mut(key as usize) {
+            dial.timer = Some(entry);
+        }
+    }
+
+    /// Ends all dials.
+    pub(super) fn end_dials(&mut self, state: &mut LoopState) {
+        for timer in self.dials.iter_mut().filter_map(|(_, dial)| dial.timer.take()) {
+            state.wheel.cancel(timer);
+        }
+        self.dials.clear();
+        self.due.clear();
+        self.announced.clear();
+        self.attempts.clear();
+    }
+}

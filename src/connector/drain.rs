@@ -1,0 +1,27 @@
+//! How a connector drains: it dials no more, and its connections come to their end.
+
+use super::{Connector, Factory};
+use crate::dialer::Dialer;
+use crate::handler::Handler;
+use crate::loop_state::LoopState;
+
+impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
+    pub(super) fn begin_drain(&mut self, state: &mut LoopState) {
+        if self.peers.has_begun_to_drain() {
+            return;
+        }
+        self.peers.profile.name_guard.status.set_draining();
+        self.end_dials(state);
+        self.peers.begin_drain(state);
+    }
+
+    pub(super) fn stop_for_good(&mut self, state: &mut LoopState) {
+        self.end_dials(state);
+        self.peers.retire(state);
+        // As a listener's: a panic in the drop of the factory counts.
+        let none: Factory<H> = Box::new(|_| panic!("a connector that has ended makes no handler"));
+        let factory = std::mem::replace(&mut self.factory, none);
+        let (profile, gate) = (&self.peers.profile, &mut self.peers.gate);
+        profile.drop_value("its factory", factory, gate, state.nanos());
+    }
+}

@@ -1,0 +1,98 @@
+//! How a connection is opened to another end, and what became of an attempt.
+
+use std::io::{self, ErrorKind};
+use std::net::{self, IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+
+use mio::net::TcpStream;
+use mio::{Interest, Token};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+
+use crate::acceptor::configure;
+use crate::endpoint::Endpoint;
+use crate::error::DialError;
+use crate::options::ConnectionOptions;
+use crate::poller::Registry;
+use crate::stream::Stream;
+
+/// Opens connections: sockets, or scripts in tests.
+pub(crate) trait Dialer {
+    type Stream: Stream;
+
+    /// Begins to connect, without waiting.
+    fn connect(
+        &mut self,
+        to: &Endpoint,
+        source: Option<IpAddr>,
+        options: &ConnectionOptions,
+    ) -> io::Result<Self::Stream>;
+    /// Registers an attempt for events: a connection, or an error.
+    fn register(stream: &mut Self::Stream, registry: &Registry, token: Token) -> io::Result<()>;
+    /// What became of an attempt: the endpoint of the peer, or `None` if it is under way.
+    fn outcome(stream: &Self::Stream, to: &Endpoint) -> Result<Option<Endpoint>, DialError>;
+}
+
+/// Connects with sockets of the system.
+#[derive(Debug)]
+pub(crate) struct SystemDialer;
+
+impl Dialer for SystemDialer {
+    type Stream = TcpStream;
+
+    /// The result of `connect` itself decides first: only success and `EINPROGRESS` go on. A Unix
+    /// socket whose peer's backlog is full returns `EAGAIN`, and a poller would call it connected.
+    fn connect(
+        &mut self,
+        to: &Endpoint,
+        source: Option<IpAddr>,
+        options: &ConnectionOptions,
+    ) -> io::Result<TcpStream> {
+        /// Linux, and the other systems.
+        const IN_PROGRESS: [i32; 2] = [115, 36];
+        let (addr, socket) = match to {
+            Endpoint::Inet(addr) => {
+                let kind = Type::STREAM.nonblocking();
+                let socket = Socket::new(Domain::for_address(*addr), kind, Some(Protocol::TCP))?;
+                drop(configure(&SockRef::from(&socket), options));
+                if let Some(source) = source {
+                    socket.bind(&SocketAddr::new(source, 0).into())?;
+                }
+                (SockAddr::from(*addr), socket)
+            }
+            Endpoint::Unix(name) => {
+                let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+                (name.to_kernel()?, socket)
+            }
+        };
+        match socket.connect(&addr) {
+            Err(error) if !error.raw_os_error().is_some_and(|code| IN_PROGRESS.contains(&code)) => {
+                Err(error)
+            }
+            // A Unix stream has the same calls, so it takes the same type.
+            _ => Ok(TcpStream::from_std(net::TcpStream::from(OwnedFd::from(socket)))),
+        }
+    }
+
+    fn register(stream: &mut TcpStream, registry: &Registry, token: Token) -> io::Result<()> {
+        let interest = Interest::READABLE.add(Interest::WRITABLE);
+        registry.with(|system| system.register(stream, token, interest))
+    }
+
+    fn outcome(stream: &TcpStream, to: &Endpoint) -> Result<Option<Endpoint>, DialError> {
+        let failed = |error: &io::Error| DialError::connect(to, error);
+        if let Some(error) = stream.take_error().map_err(|error| failed(&error))? {
+            return Err(failed(&error));
+        }
+        let socket = SockRef::from(stream);
+        let peer_addr = match socket.peer_addr() {
+            Ok(addr) => Endpoint::from_kernel(&addr),
+            Err(error) if error.kind() == ErrorKind::NotConnected => return Ok(None),
+            Err(error) => return Err(failed(&error)),
+        };
+        let peer_addr = peer_addr.unwrap_or_else(|| to.clone());
+        // Linux connects a socket to itself if it chooses the port that it is to connect to.
+        let is_itself = peer_addr.as_inet().is_some()
+            && Stream::local_addr(stream).is_ok_and(|own| own == peer_addr);
+        if is_itself { Err(DialError::SelfConnect { to: to.clone() }) } else { Ok(Some(peer_addr)) }
+    }
+}

@@ -1,0 +1,114 @@
+//! A connector that was started.
+
+use std::fmt;
+
+use super::Handle;
+use crate::directory::Kind;
+use crate::drain::Drain;
+use crate::error::Error;
+use crate::group::{self, Group};
+use crate::groups::GroupId;
+use crate::mailbox::{Mailbox, Recipients};
+use crate::reason::MessageError;
+use crate::stats::Stats;
+use crate::status::{ListenerState, Status};
+use crate::sync::Arc;
+
+impl Handle {
+    /// Stops a connector and drains it: it dials no more, and its connections get
+    /// [`Info::Shutdown`](crate::Info::Shutdown) and have until the
+    /// [`drain_timeout`](crate::ConnectorOptions::drain_timeout) to finish. Dials that are under way
+    /// are dropped.
+    ///
+    /// Returns at once. The name is free once the connector is drained.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownName`], also if the connector was stopped already; [`Error::Gone`].
+    pub fn stop_connector(&self, name: &str) -> Result<Drain, Error> {
+        self.stop(Kind::Connector, name, None)
+    }
+}
+
+/// A connector that was started: its counters, its end, and messages to all of its connections.
+///
+/// [`Reactor::start_connector`](crate::Reactor::start_connector) returns it. It can be cloned and sent
+/// to other threads. A drop of it does not stop the connector.
+pub struct ConnectorHandle<M> {
+    pub(crate) name: Arc<str>,
+    pub(crate) mailboxes: Arc<[Arc<Mailbox<M>>]>,
+    pub(crate) status: Arc<Status>,
+    pub(crate) reactor: Handle,
+}
+
+impl<M> ConnectorHandle<M> {
+    /// The connector's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Sends a clone of `message` to every connection that is up when the message is delivered. See
+    /// [`ListenerHandle::broadcast`](crate::ListenerHandle::broadcast).
+    ///
+    /// # Errors
+    ///
+    /// As [`Group::send`].
+    pub fn broadcast(&self, message: M) -> Result<(), MessageError<M>>
+    where
+        M: Clone,
+    {
+        group::send(&self.mailboxes, GroupId::ALL, message)
+    }
+
+    /// A new group, without members, for connections of this connector on any shard.
+    pub fn group(&self) -> Group<M> {
+        Group::new(&self.mailboxes)
+    }
+
+    /// Stops this connector. See [`Handle::stop_connector`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Handle::stop_connector`].
+    pub fn stop(&self) -> Result<Drain, Error> {
+        self.reactor.stop(Kind::Connector, &self.name, Some(&self.status))
+    }
+
+    /// Whether it has no connection left and dials no more, or its reactor has ended.
+    pub fn is_ended(&self) -> bool {
+        self.status.state() == ListenerState::Ended
+    }
+
+    /// This connector's counters. They stay available after it has ended.
+    pub fn stats(&self) -> Stats {
+        self.status.stats()
+    }
+
+    /// This connector's counters, one snapshot for each shard.
+    pub fn shard_stats(&self) -> Vec<Stats> {
+        self.status.counters().iter().map(|counters| counters.snapshot()).collect()
+    }
+}
+
+impl<M: Send + 'static> From<&ConnectorHandle<M>> for Recipients {
+    fn from(connector: &ConnectorHandle<M>) -> Self {
+        Self::of(&connector.mailboxes)
+    }
+}
+
+impl<M> Clone for ConnectorHandle<M> {
+    fn clone(&self) -> Self {
+        Self {
+            name: Arc::clone(&self.name),
+            mailboxes: Arc::clone(&self.mailboxes),
+            status: Arc::clone(&self.status),
+            reactor: self.reactor.clone(),
+        }
+    }
+}
+
+impl<M> fmt::Debug for ConnectorHandle<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectorHandle").field("name", &self.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,124 @@
+//! In which order the addresses of one dial are tried, and when: happy eyeballs (RFC 8305).
+//!
+//! ```text
+//!   t = 0     first address
+//!   + delay   second address, although the first has not failed     ─┐ the first that connects wins,
+//!   + delay   third address                                         ─┘ and the others are closed
+//! ```
+//!
+//! An address that fails makes the next one due at once.
+
+use std::time::Duration;
+
+use crate::endpoint::Endpoint;
+use crate::wheel::Tick;
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Race {
+    /// The addresses that were not tried, the last one first.
+    left: Vec<Endpoint>,
+    /// Attempts that are under way.
+    running: usize,
+    /// When the next attempt is due, if none fails before.
+    next_at: Tick,
+}
+
+impl Race {
+    /// A race to these addresses. The families alternate, beginning with that of the first address
+    /// (RFC 8305 §4); otherwise the order stays.
+    pub(crate) fn new(addrs: Vec<Endpoint>, now: Tick) -> Self {
+        let is_v6 = |addr: &Endpoint| addr.ip().is_some_and(|ip| ip.is_ipv6());
+        let first = addrs.first().is_some_and(is_v6);
+        let (mut one, mut other): (Vec<_>, Vec<_>) =
+            addrs.into_iter().rev().partition(|addr| is_v6(addr) == first);
+        let mut left = Vec::with_capacity(one.len() + other.len());
+        while let Some(addr) = one.pop() {
+            left.push(addr);
+            left.extend(other.pop());
+        }
+        other.reverse();
+        left.extend(other);
+        left.reverse();
+        Self { left, running: 0, next_at: now }
+    }
+
+    /// The address to try now, if one is due. Its attempt is then under way.
+    pub(crate) fn next(&mut self, now: Tick, attempt_delay: Duration) -> Option<Endpoint> {
+        if self.running > 0 && now < self.next_at {
+            return None;
+        }
+        let addr = self.left.pop()?;
+        self.running += 1;
+        self.next_at = now.after(attempt_delay);
+        Some(addr)
+    }
+
+    /// An attempt has failed. The next one is due at once.
+    pub(crate) fn failed(&mut self, now: Tick) {
+        self.running = self.running.saturating_sub(1);
+        self.next_at = now;
+    }
+
+    /// Whether every attempt has failed.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.left.is_empty() && self.running == 0
+    }
+
+    /// When the next attempt is due.
+    pub(crate) fn due_at(&self) -> Option<Tick> {
+        (!self.left.is_empty()).then_some(self.next_at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DELAY: Duration = Duration::from_millis(250);
+
+    fn order(addrs: &[&str]) -> Vec<String> {
+        let addrs = addrs.iter().map(|addr| addr.parse().expect("an endpoint")).collect();
+        let mut race = Race::new(addrs, Tick(0));
+        let mut order = Vec::new();
+        while let Some(addr) = race.next(Tick(0), Duration::ZERO) {
+            order.push(addr.to_string());
+        }
+        order
+    }
+
+    /// Goal: the families alternate, beginning with the first address's, and otherwise the order
+    /// stays. Method: lists of each kind.
+    #[test]
+    fn families_alternate() {
+        let (a, b, c) = ("192.0.2.1:1", "192.0.2.2:1", "192.0.2.3:1");
+        let (x, y) = ("[2001:db8::1]:1", "[2001:db8::2]:1");
+        assert_eq!(order(&[a, b, x, y]), [a, x, b, y]);
+        assert_eq!(order(&[x, a, b, c]), [x, a, b, c]);
+        assert_eq!(order(&[a, b, c]), [a, b, c]);
+        assert_eq!(order(&[x, y, a]), [x, a, y]);
+        assert_eq!(order(&["unix:/a", a]), ["unix:/a", a]);
+        assert!(order(&[]).is_empty());
+    }
+
+    /// Goal: an attempt that is under way delays the next one by the attempt delay, and one that fails
+    /// makes the next one due at once. Method: the due times.
+    #[test]
+    fn the_next_attempt_waits_for_the_delay_or_for_a_failure() {
+        let addrs = ["192.0.2.1:1", "192.0.2.2:1", "192.0.2.3:1"].map(|addr| addr.parse().unwrap());
+        let mut race = Race::new(addrs.to_vec(), Tick(5));
+        assert!(race.next(Tick(5), DELAY).is_some());
+        assert_eq!(race.due_at(), Some(Tick(255)));
+        assert!(race.next(Tick(254), DELAY).is_none());
+        assert!(race.next(Tick(255), DELAY).is_some());
+        race.failed(Tick(300));
+        assert!(!race.is_lost());
+        assert!(race.next(Tick(300), DELAY).is_some());
+        assert_eq!(race.due_at(), None, "no address is left");
+        race.failed(Tick(301));
+        assert!(!race.is_lost(), "one is under way");
+        race.failed(Tick(302));
+        assert!(race.is_lost());
+        assert!(Race::new(Vec::new(), Tick(0)).is_lost());
+    }
+}

@@ -1,0 +1,303 @@
+//! Connectors over a simulated network, with a clock that the test moves.
+
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use condor::testing::ConnectorHarness;
+use condor::{Action, Backoff, CloseReason, ConnectorOptions, Context, Handler, Refusal, Retry};
+
+const A: &str = "192.0.2.1:80";
+const B: &str = "192.0.2.2:80";
+const C: &str = "[2001:db8::1]:80";
+
+fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// Says "hello" when it is up, and sends each packet back.
+struct Greeter;
+
+impl Handler for Greeter {
+    type Message = ();
+
+    fn init(&mut self, _: &mut Context<'_, ()>) -> Action<'_> {
+        Action::send("hello")
+    }
+
+    fn handle_packet<'a>(&'a mut self, packet: &'a [u8], _: &mut Context<'_, ()>) -> Action<'a> {
+        match packet {
+            b"stop" => Action::stop(CloseReason::Normal),
+            packet => Action::send(packet),
+        }
+    }
+}
+
+fn greeter(options: ConnectorOptions) -> ConnectorHarness<Greeter> {
+    ConnectorHarness::new(options, |_| Greeter)
+}
+
+/// A back-off from 100 ms to 1 s.
+fn options(targets: &[&'static str]) -> ConnectorOptions {
+    ConnectorOptions::to(targets.to_vec()).backoff(Backoff::new(millis(100), millis(1_000)))
+}
+
+/// The times between attempts.
+fn waits<H: Handler>(harness: &ConnectorHarness<H>) -> Vec<Duration> {
+    let attempts = harness.attempts();
+    attempts.windows(2).map(|pair| pair[1].0 - pair[0].0).collect()
+}
+
+/// Goal: a connection that a connector opens is like one that a listener accepted: `init`, packets,
+/// answers. Method: a server that talks to it; the counters.
+#[test]
+fn a_connection_that_is_up_is_like_an_accepted_one() {
+    let harness = greeter(options(&[A]));
+    let server = harness.accept().expect("it has dialled");
+    assert_eq!(server.addr().to_string(), A);
+    server.packet("one");
+    server.packet("two");
+    assert_eq!(server.packets(), [&b"hello"[..], b"one", b"two"]);
+    let stats = harness.stats();
+    assert_eq!((stats.dials, stats.attempts, stats.dial_failures), (1, 1, 0));
+    assert_eq!((stats.open, stats.made, stats.accepted), (1, 1, 0));
+    assert_eq!(harness.deadlines(), 0, "a connection at rest has no timer");
+    assert!(harness.accept().is_none(), "it keeps one connection up");
+}
+
+/// Goal: a connection that ends is dialled again, for each way to end, and nothing is sent twice.
+/// Method: the server closes, resets, or is told to stop; then it is greeted once more.
+#[test]
+fn a_connection_that_ends_is_dialled_again() {
+    let harness = greeter(options(&[A]));
+    for end in 0..3 {
+        let server = harness.accept().expect("it has dialled");
+        assert_eq!(server.packets(), [b"hello"]);
+        match end {
+            0 => server.closes(),
+            1 => server.resets(),
+            _ => {
+                server.packet("stop");
+                server.closes();
+            }
+        }
+        assert!(server.is_gone());
+        harness.advance(millis(1_000));
+        assert!(server.sent().is_empty());
+    }
+    assert_eq!(harness.accept().expect("it has dialled").packets(), [b"hello"]);
+    assert_eq!((harness.stats().made, harness.streams()), (4, 1));
+}
+
+/// Goal: each wait is at most its bound, the bound doubles up to the maximum, and waits differ. Method:
+/// a server that refuses; the times of 200 attempts.
+#[test]
+fn waits_are_within_their_bounds() {
+    let harness = ConnectorHarness::idle(options(&[A]), |_| Greeter);
+    harness.refuse(A);
+    while harness.attempts().len() < 200 {
+        harness.advance(millis(1_000));
+    }
+    let waits = waits(&harness);
+    for (failures, wait) in (1_u32..).zip(&waits) {
+        let bound = millis(100 << failures.saturating_sub(1).min(4)).min(millis(1_000));
+        // A deadline is set from the next tick.
+        assert!(*wait <= bound + millis(2), "{wait:?} after {failures} failures");
+    }
+    let late = &waits[10..];
+    let mean = late.iter().sum::<Duration>() / u32::try_from(late.len()).expect("few");
+    assert!((millis(400)..millis(600)).contains(&mean), "half of the maximum, and not {mean:?}");
+    assert!(late.iter().any(|wait| *wait < millis(100)), "full jitter begins at zero");
+    assert_eq!(harness.streams(), 0, "a stream of an attempt that failed is closed");
+    assert_eq!(harness.stats().dial_failures, harness.stats().dials);
+}
+
+/// Goal: failures are forgotten only when a connection was up for the stable while. Method: a server
+/// that hangs up at once, many times; then one that stays; the bound of the next wait.
+#[test]
+fn failures_are_forgotten_after_a_stable_while() {
+    let backoff = Backoff::new(millis(10), millis(100_000)).stable_after(millis(5_000));
+    let harness = greeter(ConnectorOptions::to(A).backoff(backoff));
+    let mut longest = Duration::ZERO;
+    for _ in 0..12 {
+        let server = loop {
+            match harness.accept() {
+                Some(server) => break server,
+                None => harness.advance(millis(100)),
+            }
+        };
+        server.closes();
+        longest = waits(&harness).into_iter().max().unwrap_or_default();
+    }
+    assert!(longest > millis(1_000), "hanging up at once does not reset the waits: {longest:?}");
+    let server = loop {
+        match harness.accept() {
+            Some(server) => break server,
+            None => harness.advance(millis(100)),
+        }
+    };
+    let before = harness.attempts().len();
+    harness.advance(millis(5_000));
+    server.closes();
+    harness.advance(millis(12));
+    assert_eq!(harness.attempts().len(), before + 1, "the first bound is 10 ms again");
+}
+
+/// Goal: `Times(3)` dials three times in a row and gives up; a stable connection sets the count back;
+/// `Never` dials once. Nothing is left behind. Method: a server that refuses, and one that hangs up.
+#[test]
+fn a_connector_gives_up_by_its_rule() {
+    let harness = ConnectorHarness::idle(options(&[A]).retry(Retry::Times(3)), |_| Greeter);
+    harness.refuse(A);
+    harness.advance(millis(60_000));
+    assert_eq!(harness.attempts().len(), 3);
+    assert_eq!((harness.deadlines(), harness.streams()), (0, 0));
+
+    let harness = ConnectorHarness::idle(options(&[A]).retry(Retry::Never), |_| Greeter);
+    harness.refuse(A);
+    harness.advance(millis(60_000));
+    assert_eq!(harness.attempts().len(), 1);
+
+    let harness = greeter(options(&[A]).retry(Retry::Never));
+    harness.accept().expect("it has dialled").closes();
+    harness.advance(millis(60_000));
+    assert_eq!((harness.attempts().len(), harness.stats().terminated), (1, 1));
+}
+
+/// Goal: an address that does not answer delays the next one by the attempt delay, and no more; the
+/// winner is used, and the others are closed before they say a byte. Method: three addresses, of which
+/// the first two are silent.
+#[test]
+fn a_silent_address_costs_the_attempt_delay() {
+    let harness = ConnectorHarness::idle(options(&[A, B, C]), |_| Greeter);
+    harness.black_hole(A);
+    harness.black_hole(C);
+    harness.run();
+    harness.advance(millis(249));
+    assert_eq!(harness.attempts().len(), 1);
+    harness.advance(millis(252));
+    let tried: Vec<_> = harness.attempts().iter().map(|(_, to)| to.to_string()).collect();
+    assert_eq!(tried, [A, C, B], "the families alternate");
+    let server = harness.accept().expect("the last one accepts");
+    assert_eq!((server.addr().to_string(), server.packets().len()), (B.to_owned(), 1));
+    assert_eq!(harness.streams(), 1, "the silent ones are closed");
+    harness.answer(A);
+    assert!(harness.accept().is_none(), "it is too late");
+    assert_eq!(harness.deadlines(), 0);
+}
+
+/// Goal: an address that refuses makes the next one due at once. Method: no time passes.
+#[test]
+fn an_address_that_refuses_costs_no_time() {
+    let harness = ConnectorHarness::idle(options(&[A, B]), |_| Greeter);
+    harness.refuse(A);
+    harness.run();
+    assert_eq!(harness.accept().expect("the second accepts").addr().to_string(), B);
+    assert_eq!(waits(&harness), [Duration::ZERO]);
+    assert_eq!(harness.stats().dial_failures, 0, "the dial has succeeded");
+}
+
+/// Goal: a dial is over at its connect timeout, whatever is under way, and leaves nothing. Method: two
+/// silent addresses.
+#[test]
+fn a_dial_ends_by_its_timeout() {
+    let options = options(&[A, B]).connect_timeout(millis(700)).retry(Retry::Never);
+    let harness = ConnectorHarness::idle(options, |_| Greeter);
+    harness.black_hole(A);
+    harness.black_hole(B);
+    harness.run();
+    harness.advance(millis(699));
+    assert_eq!((harness.streams(), harness.stats().dial_failures), (2, 0));
+    harness.advance(millis(3));
+    assert_eq!((harness.streams(), harness.stats().dial_failures), (0, 1));
+    assert_eq!(harness.deadlines(), 0);
+}
+
+/// Goal: if the system refuses to begin an attempt (no descriptors, no ports, no route), the dial fails
+/// and is made again later; the loop does not spin. Method: each kind of error, then a server that
+/// answers.
+#[test]
+fn an_attempt_that_cannot_begin_is_made_again_later() {
+    for kind in [ErrorKind::Other, ErrorKind::AddrNotAvailable, ErrorKind::NetworkUnreachable] {
+        let harness = ConnectorHarness::idle(options(&[A]), |_| Greeter);
+        harness.fail(A, kind);
+        harness.advance(millis(10_000));
+        let count = harness.attempts().len();
+        assert!((5..200).contains(&count), "{count} attempts in 10 s");
+        harness.answer(A);
+        harness.advance(millis(1_010));
+        assert_eq!(harness.accept().expect("it has dialled").packets(), [b"hello"]);
+    }
+}
+
+/// Goal: a factory that refuses or panics does not keep a slot, and the dial is made again. Method: a
+/// factory that does each before it makes a handler.
+#[test]
+fn a_factory_that_makes_no_handler_is_asked_again() {
+    let mut calls = 0;
+    let harness = ConnectorHarness::new(options(&[A]), move |dialed| {
+        calls += 1;
+        assert_eq!(dialed.attempt(), calls);
+        match calls {
+            1 => Err(Refusal::close()),
+            2 => std::panic::resume_unwind(Box::new("no handler")),
+            _ => Ok(Greeter),
+        }
+    });
+    harness.advance(millis(2_000));
+    let stats = harness.stats();
+    assert_eq!((stats.refused, stats.panics, stats.made, stats.open), (1, 1, 1, 1));
+    assert_eq!(harness.streams(), 1);
+}
+
+/// Goal: a stop is over at once while the connector waits or connects, and by its deadline while a
+/// connection is up; nothing is left, and nothing is dialled afterwards. Method: a stop in each state.
+#[test]
+fn a_stop_ends_whatever_is_under_way() {
+    let waiting = ConnectorHarness::idle(options(&[A]), |_| Greeter);
+    waiting.refuse(A);
+    waiting.run();
+    let connecting = ConnectorHarness::idle(options(&[A]), |_| Greeter);
+    connecting.black_hole(A);
+    connecting.run();
+    let up = greeter(options(&[A]));
+    let server = up.accept().expect("it has dialled");
+    for harness in [&waiting, &connecting, &up] {
+        harness.drain();
+        if harness.report().is_none() {
+            server.closes();
+        }
+        let report = harness.report().expect("the stop is over");
+        assert_eq!(report.forced, 0);
+        assert_eq!((harness.streams(), harness.deadlines()), (0, 0));
+        let before = harness.attempts().len();
+        harness.advance(millis(60_000));
+        assert_eq!(harness.attempts().len(), before, "a stopped connector dials no more");
+        assert!(harness.handle().is_ended());
+    }
+    assert_eq!(up.stats().terminated, 1);
+}
+
+/// Goal: a thousand connections to a server that died do not come back together. Method: it dies, and
+/// refuses for a minute; after the first second no 10 ms have more than a twentieth of a round.
+#[test]
+fn a_thousand_connections_come_back_spread() {
+    const LINKS: usize = 1_000;
+    let options = ConnectorOptions::to(A).connections(LINKS).max_connections(LINKS);
+    let harness = greeter(options);
+    assert_eq!(harness.streams(), LINKS);
+    harness.refuse(A);
+    let servers: Vec<_> = std::iter::from_fn(|| harness.accept()).collect();
+    servers.iter().for_each(|server| server.resets());
+    let died = harness.attempts().len();
+    harness.advance(millis(60_000));
+    let mut slices = std::collections::HashMap::new();
+    for (at, _) in harness.attempts().drain(died..).filter(|(at, _)| *at > millis(1_000)) {
+        *slices.entry(at.as_millis() / 10).or_insert(0_usize) += 1;
+    }
+    let most = slices.values().copied().max().expect("they dial again");
+    assert!(most <= LINKS / 20, "{most} attempts in 10 ms");
+    assert_eq!(harness.streams(), 0);
+    harness.answer(A);
+    harness.advance(Duration::from_secs(31));
+    assert_eq!(harness.streams(), LINKS, "all are up within the longest wait");
+}
