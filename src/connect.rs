@@ -100,7 +100,7 @@ impl Handle {
         let status = shared.reserve(Kind::Connector, name, max_connections)?;
         let names: Vec<Arc<str>> = options.names().map(Arc::from).collect();
         let parts: Vec<Part<M>> = self
-            .profiles(name, &options.connection, &status)
+            .profiles("connector", name, &options.connection, &status)
             .into_iter()
             .map(|profile| {
                 let notifier = Arc::clone(&shared.inboxes[profile.shard].notifier);

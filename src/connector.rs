@@ -124,15 +124,14 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
 }
 
 impl<H: Handler, D: Dialer + 'static> AnyListener for Connector<H, D> {
-    /// Dials the connections that are kept up.
-    fn register(&mut self, state: &mut LoopState) {
+    /// The connections that are kept up are dialled in the next turn.
+    fn register(&mut self, _: &mut LoopState) {
         for _ in 0..self.options.connections {
             let (deadline, timer, error) = (Tick::NEVER, None, None);
             let dial = Dial { stage: Stage::Due, failures: 0, deadline, timer, error };
             let key = self.dials.insert(dial);
             self.due.push(u32::try_from(key).unwrap_or(u32::MAX));
         }
-        self.dial_ready(state);
     }
 
     fn mark_acceptor(&mut self) {}
@@ -214,6 +213,10 @@ impl<H: Handler, D: Dialer + 'static> AnyListener for Connector<H, D> {
 
     fn name(&self) -> &str {
         &self.peers.profile.name
+    }
+
+    fn label(&self) -> &str {
+        &self.peers.profile.label
     }
 
     fn status(&self) -> &Arc<Status> {

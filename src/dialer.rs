@@ -96,3 +96,82 @@ impl Dialer for SystemDialer {
         if is_itself { Err(DialError::SelfConnect { to: to.clone() }) } else { Ok(Some(peer_addr)) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+    use std::thread;
+
+    use super::*;
+    use crate::endpoint::UnixName;
+
+    /// Goal: a socket that the kernel has connected to itself is a failure. Method: a socket that is
+    /// bound to a port and connects to the same port, as happens by chance if nothing listens there.
+    #[test]
+    fn a_connection_to_itself_is_a_failure() {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let own = socket.local_addr().unwrap();
+        socket.connect(&own).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let to = Endpoint::from_kernel(&own).unwrap();
+        let stream = TcpStream::from_std(net::TcpStream::from(OwnedFd::from(socket)));
+        let outcome = SystemDialer::outcome(&stream, &to);
+        assert_eq!(outcome, Err(DialError::SelfConnect { to }));
+    }
+
+    /// Goal: an attempt ends as connected or as failed, and until then it is under way. Method: a
+    /// server that accepts, and a port where nothing listens.
+    #[test]
+    fn an_attempt_is_under_way_until_the_kernel_knows() {
+        let listener = net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = Endpoint::Inet(listener.local_addr().unwrap());
+        let options = ConnectionOptions::default();
+        let stream = SystemDialer.connect(&to, None, &options).unwrap();
+        let connected = loop {
+            match SystemDialer::outcome(&stream, &to) {
+                Ok(None) => thread::yield_now(),
+                outcome => break outcome,
+            }
+        };
+        assert_eq!(connected, Ok(Some(to.clone())));
+        drop(listener);
+        let refused = match SystemDialer.connect(&to, None, &options) {
+            Err(error) => error.kind(),
+            Ok(stream) => loop {
+                match SystemDialer::outcome(&stream, &to) {
+                    Ok(None) => thread::yield_now(),
+                    Err(DialError::Connect { kind, .. }) => break kind,
+                    other => panic!("{other:?}"),
+                }
+            },
+        };
+        assert_eq!(refused, ErrorKind::ConnectionRefused);
+    }
+
+    /// Goal: a Unix socket whose backlog is full fails, although a poller would call it connected.
+    /// Method: a listener with the shortest backlog, and connections until it is full.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_full_backlog_of_a_unix_socket_is_a_failure() {
+        let name = UnixName::from_abstract_name(format!("condor-full-{}", std::process::id()));
+        let to = Endpoint::Unix(name.unwrap());
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        let Endpoint::Unix(name) = &to else { unreachable!() };
+        socket.bind(&name.to_kernel().unwrap()).unwrap();
+        socket.listen(1).unwrap();
+        let listener = UnixListener::from(OwnedFd::from(socket));
+        let options = ConnectionOptions::default();
+        let mut held = Vec::new();
+        let error = loop {
+            match SystemDialer.connect(&to, None, &options) {
+                Ok(stream) => held.push(stream),
+                Err(error) => break error,
+            }
+            assert!(held.len() < 100, "the backlog is never full");
+        };
+        assert_eq!(error.kind(), ErrorKind::WouldBlock);
+        assert!(held.len() > 1);
+        drop(listener);
+    }
+}

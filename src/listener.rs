@@ -172,6 +172,10 @@ impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
         &self.peers.profile.name
     }
 
+    fn label(&self) -> &str {
+        &self.peers.profile.label
+    }
+
     fn status(&self) -> &Arc<Status> {
         &self.peers.profile.name_guard.status
     }

@@ -18,6 +18,8 @@ use crate::sync::Arc;
 #[derive(Debug)]
 pub(crate) struct ListenerShared<M> {
     pub(crate) name: Arc<str>,
+    /// What lines of the log begin with: what it is, and its name.
+    pub(crate) label: Arc<str>,
     /// The shard of this part of the listener.
     pub(crate) shard: usize,
     pub(crate) slot: u16,
@@ -73,8 +75,8 @@ impl<M> ListenerShared<M> {
     ) {
         self.counters.panics.add(panics.count);
         if gate.opens(Cause::DropPanic, now) {
-            let (name, text) = (&self.name, &panics.text);
-            say!(Error, "listener \"{name}\": the drop of {what} panicked: {text}; {PANIC_CURE}");
+            let (label, text) = (&self.label, &panics.text);
+            say!(Error, "{label}: the drop of {what} panicked: {text}; {PANIC_CURE}");
         }
     }
 }
@@ -94,11 +96,8 @@ impl<M> Drop for ListenerShared<M> {
         }
         if panics.count > 0 {
             self.counters.panics.add(panics.count);
-            let (name, Panics { count, text }) = (&self.name, panics);
-            say!(
-                Error,
-                "listener \"{name}\": {count} drops panicked at its end: {text}; {PANIC_CURE}"
-            );
+            let (label, Panics { count, text }) = (&self.label, panics);
+            say!(Error, "{label}: {count} drops panicked at its end: {text}; {PANIC_CURE}");
         }
     }
 }

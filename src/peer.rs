@@ -72,12 +72,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         self.conn.start_clocks(cx.state.now(), &cx.profile.limits);
         self.handler = Some(handler);
         cx.profile.counters.made.add(1);
-        say!(
-            Debug,
-            "listener \"{}\": peer {}: connected",
-            cx.profile.name,
-            self.identity.peer_addr()
-        );
+        say!(Debug, "{}: peer {}: connected", cx.profile.label, self.identity.peer_addr());
         self.dispatch(cx, |handler, ctx| {
             let action = handler.init(ctx);
             ctx.apply(action);

@@ -172,11 +172,8 @@ impl<H: Handler, S: Stream> Peers<H, S> {
         if let Err(error) = watch(&mut stream, &state.registry, token) {
             self.profile.counters.register_errors.add(1);
             if self.gate.opens(Cause::RegisterError, state.nanos()) {
-                let (name, peer) = (&self.profile.name, identity.peer_addr());
-                say!(
-                    Warn,
-                    "listener \"{name}\": peer {peer}: cannot watch it: {error}; {WATCH_CURE}"
-                );
+                let (label, peer) = (&self.profile.label, identity.peer_addr());
+                say!(Warn, "{label}: peer {peer}: cannot watch it: {error}; {WATCH_CURE}");
             }
             return Err(error);
         }
@@ -196,10 +193,10 @@ impl<H: Handler, S: Stream> Peers<H, S> {
                 if let Some(Peer { identity, .. }) = self.slots.get(key as usize)
                     && self.gate.opens(Cause::FactoryPanic, state.nanos())
                 {
-                    let (name, peer) = (&self.profile.name, identity.peer_addr());
+                    let (label, peer) = (&self.profile.label, identity.peer_addr());
                     say!(
                         Error,
-                        "listener \"{name}\": peer {peer}: the factory panicked: {text}; \
+                        "{label}: peer {peer}: the factory panicked: {text}; \
                          {PANIC_CURE}"
                     );
                 }

@@ -40,6 +40,8 @@ pub(crate) trait AnyListener {
     /// Whether this part is the one that accepts for all shards.
     fn accepts(&self) -> bool;
     fn name(&self) -> &str;
+    /// What it is, and its name, for the log.
+    fn label(&self) -> &str;
     /// What handles report of the listener.
     fn status(&self) -> &Arc<Status>;
     /// Decides the end of the connection with this id, if it still exists.

@@ -134,7 +134,7 @@ impl Handle {
         say!(Info, "listener \"{name}\": listening on {addr}");
         let notifiers = shared.inboxes.iter().map(|inbox| Arc::clone(&inbox.notifier));
         let admission = Arc::new(Admission::new(notifiers, Arc::clone(&status)));
-        let profiles = self.profiles::<M>(name, &options.connection, &status);
+        let profiles = self.profiles::<M>("listener", name, &options.connection, &status);
         let mut parts: Vec<_> = profiles
             .into_iter()
             .map(|profile| {
@@ -154,10 +154,12 @@ impl Handle {
     /// What stays the same for the part on each shard, in the order of the shards.
     pub(crate) fn profiles<M>(
         &self,
+        what: &str,
         name: &str,
         options: &ConnectionOptions,
         status: &Arc<Status>,
     ) -> Vec<ListenerShared<M>> {
+        let label: Arc<str> = format!("{what} \"{name}\"").into();
         let (shared, name): (_, Arc<str>) = (&self.shared, name.into());
         let shards = status.counters().iter().zip(&shared.inboxes);
         let mailboxes = shards.zip(status.serial()..).map(|((counters, inbox), serial)| {
@@ -178,6 +180,7 @@ impl Handle {
             };
             ListenerShared {
                 name: Arc::clone(&name),
+                label: Arc::clone(&label),
                 shard,
                 slot: 0,
                 serial: mailbox.serial(),

@@ -26,6 +26,7 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
     ) -> Result<(), DialError> {
         let failed = |error: io::Error| DialError::connect(&to, &error);
         let options = &self.options;
+        self.peers.profile.counters.attempts.add(1);
         let connected = self.dialer.connect(&to, options.source_addr, &options.connection);
         let mut stream = connected.map_err(failed)?;
         let place = self.attempts.vacant_entry();

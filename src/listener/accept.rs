@@ -336,6 +336,7 @@ mod tests {
             shared.reserve(Kind::Listener, "test", options.connection.max_connections).unwrap();
         ListenerShared {
             name: "test".into(),
+            label: "listener \"test\"".into(),
             shard: 1,
             slot: 0,
             serial: status.serial() + 1,

@@ -128,8 +128,9 @@ macro_rules! connection_setters {
         ///
         /// If a peer announces a longer packet, its connection ends as soon as the header has arrived,
         /// with [`CloseReason::PacketTooLarge`](crate::CloseReason::PacketTooLarge). A maximum set on
-        /// the [`LengthField`](crate::LengthField) itself takes precedence. [`Lines`](crate::Lines) always have their own
-        /// maximum, and [`Raw`](crate::Raw) has none. For a [custom](crate::Framing::custom) framer it limits
+        /// the [`LengthField`](crate::LengthField) itself takes precedence.
+        /// [`Lines`](crate::Lines) always have their own maximum, and [`Raw`](crate::Raw) has none.
+        /// For a [custom](crate::Framing::custom) framer it limits
         /// the whole frame.
         pub fn max_packet(mut self, bytes: usize) -> Self {
             self.connection.max_packet = Some(bytes);

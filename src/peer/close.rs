@@ -48,9 +48,9 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         if !self.conn.has(Flags::HAD_PACKET) && cx.gate.opens(Cause::Nonsense, cx.state.nanos()) {
             say!(
                 Warn,
-                "listener \"{}\": peer {}: the first packet came to nothing: {reason}, and it \
+                "{}: peer {}: the first packet came to nothing: {reason}, and it \
                  looks like {}; {}",
-                cx.profile.name,
+                cx.profile.label,
                 self.identity.peer_addr(),
                 resembles(bytes),
                 cure(reason)

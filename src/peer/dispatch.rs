@@ -163,12 +163,12 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         if self.conn.life().is_half_closed() {
             counters.half_closed.sub(1);
         }
-        let (name, identity) = (&cx.profile.name, &self.identity);
-        say!(Debug, "listener \"{name}\": peer {}: ended: {reason}", identity.peer_addr());
+        let (label, identity) = (&cx.profile.label, &self.identity);
+        say!(Debug, "{label}: peer {}: ended: {reason}", identity.peer_addr());
         if matches!(reason, CloseReason::WriteStalled | CloseReason::SlowReader)
             && cx.gate.opens(Cause::SlowPeer, cx.state.nanos())
         {
-            say!(Warn, "listener \"{name}\": peer {}: ended: {reason}", identity.peer_addr());
+            say!(Warn, "{label}: peer {}: ended: {reason}", identity.peer_addr());
         }
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| handler.terminate(reason))) {
             self.panicked(cx, payload);
@@ -182,8 +182,8 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         if cx.gate.opens(Cause::Panic, cx.state.nanos()) {
             say!(
                 Error,
-                "listener \"{}\": peer {}: a callback panicked: {}; {PANIC_CURE}",
-                cx.profile.name,
+                "{}: peer {}: a callback panicked: {}; {PANIC_CURE}",
+                cx.profile.label,
                 self.identity.peer_addr(),
                 panic_text(payload.as_ref())
             );

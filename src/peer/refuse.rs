@@ -18,8 +18,8 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         let Refusal { farewell, reason } = refusal;
         cx.profile.counters.refused.add(1);
         if cx.gate.opens(Cause::Refused, cx.state.nanos()) {
-            let (name, peer) = (&cx.profile.name, self.identity.peer_addr());
-            say!(Debug, "listener \"{name}\": peer {peer}: refused by the factory: {reason}");
+            let (label, peer) = (&cx.profile.label, self.identity.peer_addr());
+            say!(Debug, "{label}: peer {peer}: refused by the factory: {reason}");
         }
         match farewell {
             Farewell::Reset => self.stream.reset_on_drop(),
@@ -48,8 +48,8 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             Err(text) => {
                 profile.counters.panics.add(1);
                 if cx.gate.opens(Cause::Panic, cx.state.nanos()) {
-                    let name = &profile.name;
-                    say!(Error, "listener \"{name}\": the framer panicked: {text}; {PANIC_CURE}");
+                    let label = &profile.label;
+                    say!(Error, "{label}: the framer panicked: {text}; {PANIC_CURE}");
                 }
             }
         }

@@ -88,7 +88,7 @@ impl Reactor {
     fn remove(&mut self, slot: usize, report: &Report) -> Vec<DrainPart> {
         let ListenerSlot { mut listener, parts, .. } = self.listeners.remove(slot);
         listener.retire(&mut self.state);
-        say!(Info, "listener \"{}\": stopped: {report}", listener.name());
+        say!(Info, "{}: stopped: {report}", listener.label());
         parts
     }
 

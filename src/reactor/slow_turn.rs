@@ -22,10 +22,10 @@ impl Reactor {
             return;
         }
         let slowest = self.listeners.iter().max_by_key(|(_, entry)| entry.took);
-        match slowest.map(|(_, entry)| entry.listener.name()) {
-            Some(name) => say!(
+        match slowest.map(|(_, entry)| entry.listener.label()) {
+            Some(label) => say!(
                 Warn,
-                "listener \"{name}\": a turn took {took:?}, most of it here: slow_turn is \
+                "{label}: a turn took {took:?}, most of it here: slow_turn is \
                  {slow:?}; {SLOW_TURN_CURE}"
             ),
             None => {

@@ -218,7 +218,15 @@ fn no_header(text: &str) -> Findings {
 /// Log lines that do not begin with what they are about, and warnings that name no cure. A reason, an
 /// error and a warning of the options have their own form, and are not looked into.
 fn formless_logs(text: &str) -> Findings {
-    const SUBJECTS: [&str; 4] = ["listener \\\"", "reactor: ", "shard {shard}: ", "{error}"];
+    const SUBJECTS: [&str; 7] = [
+        "listener \\\"",
+        "connector \\\"",
+        "{label}: ",
+        "{}: ",
+        "reactor: ",
+        "shard {shard}: ",
+        "{error}",
+    ];
     const CURES: [&str; 4] = ["; ", "{reason}", "{warning}", "{refused}"];
     let mut found = Findings::new();
     for level in ["Error", "Warn", "Info", "Debug", "Trace"] {

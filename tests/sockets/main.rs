@@ -20,6 +20,7 @@ use support::over_sockets as rig;
 
 mod bookkeeping;
 mod client;
+mod connectors;
 mod descriptors;
 mod drain;
 mod every;
