@@ -135,6 +135,7 @@
 //!   listener         one named listener: where its connections come from
 //!   peers            the connections of a listener, and which of them have work to do
 //!   peer             one connection: reads and writes its stream, calls its handler
+//!   calls            requests that a handler has sent to its peer, until they are answered
 //!   replies          answers that are made elsewhere, in the order of their requests
 //!   typed            handlers of values: a codec between them and the packets
 //!   handler          the contract with your code: Handler, Context, Action, Info
@@ -204,6 +205,7 @@ mod start;
 mod listener;
 mod peers;
 mod peer;
+mod calls;
 mod replies;
 mod typed;
 mod handler;
@@ -252,6 +254,7 @@ mod guard;
 mod text;
 
 pub use address::Address;
+pub use calls::{CallError, Calls, InOrder};
 pub use drain::{Drain, Report, SlowConnection};
 pub use endpoint::{Endpoint, EndpointError, UnixName};
 pub use error::{AdoptError, Error, OptionsError};

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::calls_timer::CallsTimer;
 use crate::framing::Framing;
 use crate::groups::Memberships;
 use crate::reason::CloseReason;
@@ -27,6 +28,8 @@ pub(super) struct Cold {
     pub(super) timers: List,
     /// The groups that the connection is in.
     pub(super) groups: Option<Box<Memberships>>,
+    /// The timer of its calls.
+    pub(super) calls: Option<Box<CallsTimer>>,
 }
 
 impl Cold {
@@ -37,6 +40,7 @@ impl Cold {
             && self.reason.is_none()
             && self.timers.is_empty()
             && self.groups.is_none()
+            && self.calls.is_none()
     }
 }
 

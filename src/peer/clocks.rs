@@ -13,6 +13,9 @@ use crate::reason::CloseReason;
 use crate::stream::Stream;
 use crate::wheel::{Tick, TimerKey};
 
+/// For this long after the deadline of a call, bytes that are not read yet may be its answer.
+const CALLS_GRACE: Duration = Duration::from_millis(100);
+
 impl<H: Handler, S: Stream> Peer<H, S> {
     /// Whether no clock runs for it as long as it is idle.
     #[inline]
@@ -61,10 +64,13 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             Some(Due::Packet | Due::Expected | Due::Idle | Due::Silence)
                 if self.is_unread() || cx.state.more_events =>
             {
-                let timer = Timer::Peer { listener: cx.profile.slot, key: self.identity.key };
-                let next = cx.state.expiry_now().after(Duration::from_millis(1));
-                self.timer = cx.state.wheel.arm(next, timer);
-                return;
+                return self.look_again(cx);
+            }
+            // The same for an answer to a call. But a peer may send other packets without a pause.
+            Some(Due::Calls)
+                if (self.is_unread() || cx.state.more_events) && !self.is_answer_overdue(cx) =>
+            {
+                return self.look_again(cx);
             }
             Some(Due::Packet) => self.packet_timeout(cx),
             Some(Due::Expected) => self.expectation_failed(cx),
@@ -78,6 +84,10 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             Some(Due::Offer) => self.offer(cx),
             Some(Due::Stall) => self.close(cx, CloseReason::WriteStalled),
             Some(Due::HalfClose) => self.half_close_expired(cx),
+            Some(Due::Calls) => {
+                self.conn.stop_calls_timer();
+                self.deliver_info(cx, Info::CallsDue);
+            }
             Some(Due::Close) => {
                 self.conn.advance(|life| life.cut(Cut::Late));
                 // `sweep` does the rest. A new entry for this deadline would fire at once, again
@@ -88,6 +98,18 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         }
         self.queue_out(cx, 0);
         self.update_timers(cx);
+    }
+
+    /// Judges what is due one tick later.
+    fn look_again(&mut self, cx: &mut PeerCx<'_, H::Message>) {
+        let timer = Timer::Peer { listener: cx.profile.slot, key: self.identity.key };
+        let next = cx.state.expiry_now().after(Duration::from_millis(1));
+        self.timer = cx.state.wheel.arm(next, timer);
+    }
+
+    /// Whether unread bytes no longer put off the calls that are due.
+    fn is_answer_overdue(&self, cx: &PeerCx<'_, H::Message>) -> bool {
+        self.conn.calls_deadline().after(CALLS_GRACE) <= cx.state.expiry_now()
     }
 
     /// Offers the queued output to the kernel once more, although the kernel has announced no space.
