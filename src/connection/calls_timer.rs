@@ -1,7 +1,12 @@
 //! The one timer for the calls that a connection's handler has sent to its peer.
 
+use std::time::Duration;
+
 use super::Connection;
 use crate::wheel::Tick;
+
+/// For this long after a call was found to be due, bytes that are not read yet may be its answer.
+const GRACE: Duration = Duration::from_millis(100);
 
 /// The earliest deadline of a connection's calls.
 #[derive(Debug)]
@@ -9,10 +14,19 @@ pub(super) struct CallsTimer {
     /// The list of calls that has set it: not zero. Zero if several lists have.
     owner: u64,
     at: Tick,
+    /// When it was first found to be due, while bytes were not read yet.
+    due_since: Option<Tick>,
 }
 
 impl CallsTimer {
-    const OFF: Self = Self { owner: 0, at: Tick::NEVER };
+    const OFF: Self = Self { owner: 0, at: Tick::NEVER, due_since: None };
+
+    fn set(&mut self, owner: u64, at: Tick) {
+        if at != self.at {
+            self.due_since = None;
+        }
+        (self.owner, self.at) = (owner, at);
+    }
 }
 
 impl Connection {
@@ -24,21 +38,34 @@ impl Connection {
     pub(crate) fn set_calls_timer(&mut self, owner: u64, at: Tick) {
         let timer = self.cold().calls.get_or_insert_with(|| Box::new(CallsTimer::OFF));
         if timer.at == Tick::NEVER || timer.owner == owner {
-            **timer = CallsTimer { owner, at };
+            timer.set(owner, at);
         } else if at != Tick::NEVER {
-            **timer = CallsTimer { owner: 0, at: timer.at.min(at) };
+            timer.set(0, timer.at.min(at));
         }
     }
 
     /// Turns the timer off.
     pub(crate) fn stop_calls_timer(&mut self) {
-        if let Some(timer) = self.cold.as_mut().and_then(|cold| cold.calls.as_deref_mut()) {
+        if let Some(timer) = self.calls_timer() {
             *timer = CallsTimer::OFF;
         }
     }
 
-    /// The tick at which the timer fires. It never stands still: whoever waits for the result of a
-    /// call waits, too, while the peer is not read.
+    /// The timer is due, and bytes are not read yet. Returns whether to read them first. A peer that
+    /// sends without a pause cannot put the timer off for ever.
+    pub(crate) fn may_read_before_calls(&mut self, now: Tick) -> bool {
+        self.calls_timer().is_some_and(|timer| {
+            let since = *timer.due_since.get_or_insert(now);
+            now < since.after(GRACE)
+        })
+    }
+
+    fn calls_timer(&mut self) -> Option<&mut CallsTimer> {
+        self.cold.as_mut()?.calls.as_deref_mut()
+    }
+
+    /// The tick at which the timer fires. It never stands still: the result of a call is waited for
+    /// while the peer is not read, too.
     pub(crate) fn calls_deadline(&self) -> Tick {
         let timer = self.cold.as_ref().and_then(|cold| cold.calls.as_deref());
         timer.map_or(Tick::NEVER, |timer| timer.at)

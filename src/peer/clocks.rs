@@ -13,9 +13,6 @@ use crate::reason::CloseReason;
 use crate::stream::Stream;
 use crate::wheel::{Tick, TimerKey};
 
-/// For this long after the deadline of a call, bytes that are not read yet may be its answer.
-const CALLS_GRACE: Duration = Duration::from_millis(100);
-
 impl<H: Handler, S: Stream> Peer<H, S> {
     /// Whether no clock runs for it as long as it is idle.
     #[inline]
@@ -66,9 +63,9 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             {
                 return self.look_again(cx);
             }
-            // The same for an answer to a call. But a peer may send other packets without a pause.
             Some(Due::Calls)
-                if (self.is_unread() || cx.state.more_events) && !self.is_answer_overdue(cx) =>
+                if (self.is_unread() || cx.state.more_events)
+                    && self.conn.may_read_before_calls(cx.state.expiry_now()) =>
             {
                 return self.look_again(cx);
             }
@@ -105,11 +102,6 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         let timer = Timer::Peer { listener: cx.profile.slot, key: self.identity.key };
         let next = cx.state.expiry_now().after(Duration::from_millis(1));
         self.timer = cx.state.wheel.arm(next, timer);
-    }
-
-    /// Whether unread bytes no longer put off the calls that are due.
-    fn is_answer_overdue(&self, cx: &PeerCx<'_, H::Message>) -> bool {
-        self.conn.calls_deadline().after(CALLS_GRACE) <= cx.state.expiry_now()
     }
 
     /// Offers the queued output to the kernel once more, although the kernel has announced no space.
