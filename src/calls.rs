@@ -79,8 +79,8 @@ use crate::wheel::Tick;
 ///   [idle timeout](crate::ListenerOptions::idle_timeout) has to be longer than the longest call.
 ///
 /// A `Calls` has no memory of its own until the first call. It then grows with the calls that are
-/// outstanding at the same time, up to the maximum. A call allocates nothing else, and costs O(1) if
-/// all calls have the same timeout, otherwise O(log n).
+/// outstanding at the same time, up to the maximum. A call allocates nothing else. Of n calls, each
+/// costs at most O(log n), whatever their deadlines are.
 ///
 /// # Examples
 ///
@@ -481,5 +481,75 @@ impl<K, T> fmt::Debug for Calls<K, T> {
             .field("outstanding", &self.outstanding())
             .field("max", &self.max)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handler::{Action, Handler};
+    use crate::testing::Harness;
+
+    /// Opens a call for each packet. `done` answers them all.
+    struct Asking {
+        in_order: Calls<InOrder, ()>,
+        by_key: Calls<u64, ()>,
+        asked: u64,
+    }
+
+    impl Asking {
+        fn new(max: usize) -> Self {
+            Self { in_order: Calls::in_order(max), by_key: Calls::by_key(max), asked: 0 }
+        }
+
+        /// The places that the lists have memory for.
+        fn capacities(&self) -> [usize; 5] {
+            let Self { in_order, by_key, .. } = self;
+            [
+                in_order.waiting.capacity(),
+                in_order.deadlines.capacity(),
+                in_order.places.capacity(),
+                by_key.waiting.capacity(),
+                by_key.deadlines.capacity(),
+            ]
+        }
+    }
+
+    impl Handler for Asking {
+        type Message = ();
+
+        fn handle_packet(&mut self, packet: &[u8], ctx: &mut Context<'_, ()>) -> Action<'_> {
+            if packet == b"done" {
+                while self.in_order.answered(ctx).is_some() {}
+                for key in 0..self.asked {
+                    let _ = self.by_key.answered(&key, ctx);
+                }
+            } else {
+                let _ = self.in_order.open((), Duration::MAX, ctx);
+                let _ = self.by_key.open(self.asked, (), Duration::MAX, ctx);
+                self.asked += 1;
+            }
+            Action::Continue
+        }
+    }
+
+    /// Goal: no memory before the first call, then in proportion to the most calls that were
+    /// outstanding at the same time, and never more than for the maximum. Method: bursts of seven calls.
+    #[test]
+    fn calls_take_no_more_memory_than_the_maximum() {
+        assert!(size_of::<Call<u64, u64>>() <= 32, "{} bytes", size_of::<Call<u64, u64>>());
+        for max in [1, 3, 5, 100, usize::MAX] {
+            let harness = Harness::of(Asking::new(max));
+            let capacities = || harness.with_handler(Asking::capacities).unwrap();
+            assert_eq!(capacities(), [0; 5]);
+            for _ in 0..3 {
+                (0..7).for_each(|_| harness.packet("request"));
+                for capacity in capacities() {
+                    assert!((max.min(7)..=max.min(14)).contains(&capacity), "{max}: {capacity}");
+                }
+                harness.packet("done");
+                assert!(harness.with_handler(|asking| asking.by_key.is_empty()).unwrap());
+            }
+        }
     }
 }

@@ -79,3 +79,42 @@ impl Deadlines {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    impl Deadlines {
+        pub(crate) fn capacity(&self) -> usize {
+            self.0.capacity()
+        }
+    }
+
+    /// Goal: the first deadline is the earliest, and each is where its call was told. Method: a thousand
+    /// deadlines come and go in the order of a counter that is multiplied, and a sorted set is the
+    /// model.
+    #[test]
+    fn the_first_is_the_earliest() {
+        let (mut deadlines, mut places) = (Deadlines::new(), vec![0; 1_000]);
+        let mut model = BTreeSet::new();
+        let check = |deadlines: &Deadlines, places: &[usize], model: &BTreeSet<Deadline>| {
+            assert_eq!(deadlines.first(), model.first());
+            assert!(model.iter().all(|deadline| deadlines.0[places[deadline.slot]] == *deadline));
+        };
+        for slot in 0..places.len() {
+            let number = slot as u64;
+            let deadline = Deadline { at: Tick(number * 7_919 % 101), number, slot };
+            model.insert(deadline);
+            deadlines.push(deadline, |slot, place| places[slot] = place);
+            check(&deadlines, &places, &model);
+        }
+        for nth in 0..places.len() {
+            let slot = nth * 617 % places.len();
+            let removed = deadlines.remove(places[slot], |slot, place| places[slot] = place);
+            assert!(model.remove(&removed) && removed.slot == slot);
+            check(&deadlines, &places, &model);
+        }
+    }
+}
