@@ -58,6 +58,8 @@
 //! - **Answers that come later.** [`Replies`] keeps the order of answers that other threads make,
 //!   limits how many requests of a connection are in work, and ends the connection after the last
 //!   answer.
+//! - **Requests to the peer.** [`Calls`] matches answers to the requests that a handler has sent, and
+//!   tells which were not answered in time.
 //! - **Operation.** [`Handle`] changes the limit on connections, pauses accepting and reads counters
 //!   while the server runs. [`Handle::every`] calls a closure again and again.
 //! - **Fairness.** Every turn does a bounded amount of work for each connection, each listener,

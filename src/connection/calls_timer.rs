@@ -3,31 +3,11 @@
 use std::time::Duration;
 
 use super::Connection;
+use super::cold::CallsTimer;
 use crate::wheel::Tick;
 
 /// For this long after a call was found to be due, bytes that are not read yet may be its answer.
 const GRACE: Duration = Duration::from_millis(100);
-
-/// The earliest deadline of a connection's calls.
-#[derive(Debug)]
-pub(super) struct CallsTimer {
-    /// The list of calls that has set it: not zero. Zero if several lists have.
-    owner: u64,
-    at: Tick,
-    /// When it was first found to be due, while bytes were not read yet.
-    due_since: Option<Tick>,
-}
-
-impl CallsTimer {
-    const OFF: Self = Self { owner: 0, at: Tick::NEVER, due_since: None };
-
-    fn set(&mut self, owner: u64, at: Tick) {
-        if at != self.at {
-            self.due_since = None;
-        }
-        (self.owner, self.at) = (owner, at);
-    }
-}
 
 impl Connection {
     /// The list `owner` has its earliest deadline at `at`, or has none at [`Tick::NEVER`].

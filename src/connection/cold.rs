@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use super::calls_timer::CallsTimer;
 use crate::framing::Framing;
 use crate::groups::Memberships;
 use crate::reason::CloseReason;
@@ -50,4 +49,25 @@ pub(super) struct Timeouts {
     pub(super) packet: Option<Duration>,
     pub(super) idle: Option<Option<Duration>>,
     pub(super) silence: Option<Option<Duration>>,
+}
+
+/// The earliest deadline of a connection's calls to its peer.
+#[derive(Debug)]
+pub(super) struct CallsTimer {
+    /// The list of calls that has set it: not zero. Zero if several lists have.
+    pub(super) owner: u64,
+    pub(super) at: Tick,
+    /// When it was first found to be due, while bytes were not read yet.
+    pub(super) due_since: Option<Tick>,
+}
+
+impl CallsTimer {
+    pub(super) const OFF: Self = Self { owner: 0, at: Tick::NEVER, due_since: None };
+
+    pub(super) fn set(&mut self, owner: u64, at: Tick) {
+        if at != self.at {
+            self.due_since = None;
+        }
+        (self.owner, self.at) = (owner, at);
+    }
 }

@@ -301,8 +301,8 @@ impl Handler for Asking {
     }
 }
 
-/// Goal: a call to the peer allocates nothing, whether it is answered or expires. Method: ten calls in a
-/// round, of which eight are answered and two expire.
+/// Goal: a call to the peer allocates nothing, whether it is answered or expires. Method: in each
+/// round ten calls, of which eight are answered and two expire.
 #[test]
 fn no_allocation_per_call() {
     let harness = Harness::of(Asking {

@@ -231,6 +231,22 @@ fn due_calls_that_are_left_are_due_again() {
     conclude(&harness);
 }
 
+/// Goal: a handler that ignores the deadlines is told of each once, and is not kept busy. Method: two
+/// deadlines, and a call after them.
+#[test]
+fn a_handler_that_ignores_a_deadline_is_not_kept_busy() {
+    let (harness, log) = node::<InOrder>(9);
+    harness.message(Order::Ignore);
+    open(&harness, "a", secs(1));
+    open(&harness, "b", secs(2));
+    harness.advance(secs(3));
+    assert_eq!((log.read(), harness.leftovers().deadlines), (lines("due"), 0));
+    open(&harness, "c", secs(1));
+    assert_eq!(log.read(), ["due"], "a and b are still due");
+    conclude(&harness);
+    assert_eq!(log.read(), ["a left", "b left", "c left"]);
+}
+
 /// Goal: two lists of one connection lose no deadline to each other. Method: each of the two has the
 /// earlier deadline once, and the list with the earlier one becomes empty.
 #[test]
@@ -287,23 +303,31 @@ fn an_answer_that_came_while_we_stood_still_is_not_late() {
     conclude(&harness);
 }
 
-/// Goal: a peer that sends other packets without a pause cannot put off a deadline for ever. Method:
-/// it sends more than is read, one packet in a turn of one millisecond.
+/// Goal: a peer that sends other packets without a pause cannot put off a deadline for ever, also not
+/// by answers to other calls. Method: it sends more than is read, one packet in a turn of one
+/// millisecond.
 #[test]
 fn a_flood_of_other_packets_puts_no_deadline_off_for_ever() {
-    let (harness, log) = node::<char>(9);
-    open(&harness, "a", ms(10));
-    harness.arrive(wire(&vec![b"x" as &[u8]; 1_000]));
-    let mut passed = 0;
-    while !log.read().contains(&"a expired".into()) {
-        harness.stall(ms(1));
-        harness.turn();
-        passed += 1;
-        assert!(passed < 200, "the call has not expired after {passed} ms");
+    let others = || (0..=u8::MAX).filter(|name| *name != b'a').map(char::from);
+    for answers in [false, true] {
+        let (harness, log) = node::<char>(300);
+        open(&harness, "a", ms(10));
+        if answers {
+            open(&harness, &others().collect::<String>(), Duration::MAX);
+        }
+        let packets: Vec<_> = others().map(|name| [name as u8]).collect();
+        harness.arrive(wire(&packets.iter().map(|packet| &packet[..]).collect::<Vec<_>>()));
+        let mut passed = 0;
+        while !log.read().contains(&"a expired".into()) {
+            harness.stall(ms(1));
+            harness.turn();
+            passed += 1;
+            assert!(passed < 200, "the call has not expired after {passed} ms");
+        }
+        assert!(passed > 100, "unread bytes had no time: {passed} ms");
+        harness.run();
+        conclude(&harness);
     }
-    assert!(passed > 100, "unread bytes had no time: {passed} ms");
-    harness.run();
-    conclude(&harness);
 }
 
 // ---- the end ----
@@ -319,9 +343,10 @@ fn the_end_gives_back_all_calls_that_are_left() {
         open(&harness, "cde", secs(5));
         answer(&harness, "a");
         harness.advance(secs(1));
+        open(&harness, "f", secs(5));
         log.read();
         end(&harness);
-        assert_eq!(log.read(), ["c left", "d left", "e left"]);
+        assert_eq!(log.read(), ["c left", "d left", "e left", "f left"]);
         conclude(&harness);
         assert_eq!(log.read(), Vec::<String>::new());
     }

@@ -91,7 +91,7 @@ impl Way for char {
         answer: &[u8],
         ctx: &mut Context<'_, Order>,
     ) -> Option<char> {
-        calls.answered(&char::from(answer[0]), ctx)
+        calls.answered(&Self::from(answer[0]), ctx)
     }
 
     fn expired(calls: &mut Calls<Self, char>, ctx: &mut Context<'_, Order>) -> Option<char> {
@@ -110,6 +110,8 @@ pub(crate) enum Order {
     Resume,
     /// From now on `CallsDue` takes only one call.
     TakeOne,
+    /// From now on `CallsDue` has its default action.
+    Ignore,
     /// From now on a drain and the end of input wait for the calls.
     Wait,
 }
@@ -119,6 +121,7 @@ pub(crate) struct Node<W> {
     other: Calls<W, char>,
     log: Log,
     takes_one: bool,
+    ignores: bool,
     waits: bool,
 }
 
@@ -152,9 +155,13 @@ impl<W: Way> Handler for Node<W> {
             Info::Message(Order::Pause) => ctx.pause_reading(),
             Info::Message(Order::Resume) => ctx.resume_reading(),
             Info::Message(Order::TakeOne) => self.takes_one = true,
+            Info::Message(Order::Ignore) => self.ignores = true,
             Info::Message(Order::Wait) => self.waits = true,
             Info::CallsDue => {
                 self.log.note("due");
+                if self.ignores {
+                    return info.default_action();
+                }
                 while let Some(name) = W::expired(&mut self.calls, ctx) {
                     self.log.note(format!("{name} expired"));
                     if self.takes_one {
@@ -188,6 +195,7 @@ pub(crate) fn node_with<W: Way>(max: usize, options: ListenerOptions) -> (Harnes
         other: W::list(max),
         log: own.clone(),
         takes_one: false,
+        ignores: false,
         waits: false,
     });
     (harness, log)
