@@ -185,7 +185,7 @@ pub struct Calls<K, T> {
     waiting: Slab<Call<K, T>>,
     deadlines: Deadlines,
     /// The number of the next call.
-    next: u64,
+    next: usize,
     /// By key: where the call is.
     keys: HashMap<K, usize>,
     /// In order: where the calls are whose answers are still to come. [`EXPIRED`] if a call waits no
@@ -208,7 +208,7 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 struct Call<K, T> {
     key: K,
     value: T,
-    number: u64,
+    number: usize,
     /// Where its deadline is.
     place: usize,
 }
@@ -265,9 +265,8 @@ impl<T> Calls<InOrder, T> {
     /// Its place stays taken until its answer comes.
     pub fn expired<M>(&mut self, ctx: &mut Context<'_, M>) -> Option<(InOrder, T)> {
         let call = self.take_due(ctx)?;
-        let first = self.next - self.places.len() as u64;
-        // The difference is an index, so it fits.
-        self.places[(call.number - first) as usize] = EXPIRED;
+        let first = self.next - self.places.len();
+        self.places[call.number - first] = EXPIRED;
         self.expired += 1;
         Some((call.key, call.value))
     }

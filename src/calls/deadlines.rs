@@ -7,7 +7,7 @@ use crate::wheel::Tick;
 pub(super) struct Deadline {
     pub(super) at: Tick,
     /// The number of the call.
-    pub(super) number: u64,
+    pub(super) number: usize,
     /// Where the call is.
     pub(super) slot: usize,
 }
@@ -92,8 +92,8 @@ mod tests {
         }
     }
 
-    /// Goal: the first deadline is the earliest, and each is where its call was told. Method: a thousand
-    /// deadlines come and go in the order of a counter that is multiplied, and a sorted set is the
+    /// Goal: the first deadline is the earliest, none is before an earlier one of its branch, and each is
+    /// where its call was told. Method: a thousand deadlines come and go in the order of a counter that is multiplied, and a sorted set is the
     /// model.
     #[test]
     fn the_first_is_the_earliest() {
@@ -101,11 +101,13 @@ mod tests {
         let mut model = BTreeSet::new();
         let check = |deadlines: &Deadlines, places: &[usize], model: &BTreeSet<Deadline>| {
             assert_eq!(deadlines.first(), model.first());
+            let heap = &deadlines.0;
+            assert!((1..heap.len()).all(|place| heap[(place - 1) / 2] < heap[place]));
             assert!(model.iter().all(|deadline| deadlines.0[places[deadline.slot]] == *deadline));
         };
-        for slot in 0..places.len() {
-            let number = slot as u64;
-            let deadline = Deadline { at: Tick(number * 7_919 % 101), number, slot };
+        for number in 0..places.len() {
+            let at = Tick(number as u64 * 7_919 % 101);
+            let deadline = Deadline { at, number, slot: number };
             model.insert(deadline);
             deadlines.push(deadline, |slot, place| places[slot] = place);
             check(&deadlines, &places, &model);
