@@ -122,11 +122,16 @@ impl Connection {
         if !self.life().is_open() {
             return if self.life().is_ending() { Tick(self.clock) } else { Tick::NEVER };
         }
-        let packet = self.packet_deadline().min(self.expected_deadline());
-        let bytes = self.idle_deadline(limits).min(self.silence_deadline(limits));
+        let input = self.packet_deadline().min(self.idle_deadline(limits));
         let output = self.offer_deadline(limits).min(self.stall_deadline(limits));
-        let handler = self.half_close_deadline(limits).min(self.calls_deadline());
-        packet.min(bytes).min(output).min(handler)
+        let common = input.min(output).min(self.half_close_deadline(limits));
+        if self.cold.is_none() { common } else { common.min(self.cold_deadline(limits)) }
+    }
+
+    /// The deadline of the clocks that few connections have.
+    fn cold_deadline(&self, limits: &Limits) -> Tick {
+        let packet = self.expected_deadline().min(self.silence_deadline(limits));
+        packet.min(self.calls_deadline())
     }
 
     /// What has run out at `now`. The clocks of the peer's packets come first. An expectation takes
