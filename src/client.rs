@@ -24,6 +24,7 @@
 //! ```
 
 mod error;
+mod waits;
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -31,6 +32,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 pub use self::error::ClientError;
+use self::waits::Wait;
 use crate::framing::{Decode, Framing, Partial};
 use crate::reason::FrameError;
 
@@ -63,6 +65,8 @@ pub struct Client {
     stream: TcpStream,
     framing: Framing,
     timeout: Duration,
+    reads: Wait,
+    writes: Wait,
     /// `input[start..]` has arrived and was not returned yet.
     input: Vec<u8>,
     start: usize,
@@ -159,6 +163,8 @@ impl Client {
             stream,
             framing: Framing::default(),
             timeout: Self::DEFAULT_TIMEOUT,
+            reads: Wait::default(),
+            writes: Wait::default(),
             input: Vec::new(),
             start: 0,
             partial: Partial::default(),
@@ -185,6 +191,9 @@ impl Client {
 
     /// How long each `send` and each `receive` may take in all, even if bytes keep arriving one by
     /// one. Default: 10 s. At least 1 ms. `Duration::MAX` means no timeout.
+    ///
+    /// If a packet comes or leaves in pieces, the timeout may be up to 1/64 longer: this saves a system
+    /// call for each piece.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout.max(Duration::from_millis(1));
@@ -282,7 +291,9 @@ impl Client {
             let mut chunk = [0; Self::CHUNK];
             let timeout = |have| ClientError::Timeout { after: self.timeout, have };
             let left = deadline.left().ok_or_else(|| timeout(self.input.len()))?;
-            self.stream.set_read_timeout(left)?;
+            if let Some(timeout) = self.reads.change(left, deadline.whole) {
+                self.stream.set_read_timeout(finite(timeout))?;
+            }
             match self.stream.read(&mut chunk) {
                 Ok(0) => return Err(self.end_of_stream()),
                 Ok(len) => self.input.extend_from_slice(&chunk[..len]),
@@ -332,7 +343,8 @@ impl Client {
         Ok(self.stream.peer_addr()?)
     }
 
-    /// The socket, to read or set its options.
+    /// The socket, to read or set its options. The timeouts of its reads and writes belong to the
+    /// client, which does not notice a change: use [`timeout`](Self::timeout).
     pub fn stream(&self) -> &TcpStream {
         &self.stream
     }
@@ -359,7 +371,10 @@ impl Client {
         let mut rest = &self.output[..];
         while !rest.is_empty() {
             let timeout = || ClientError::Timeout { after: self.timeout, have: 0 };
-            self.stream.set_write_timeout(deadline.left().ok_or_else(timeout)?)?;
+            let left = deadline.left().ok_or_else(timeout)?;
+            if let Some(timeout) = self.writes.change(left, deadline.whole) {
+                self.stream.set_write_timeout(finite(timeout))?;
+            }
             match self.stream.write(rest) {
                 Ok(len) => rest = &rest[len..],
                 Err(error) if may_go_on(&error) => {}
@@ -386,33 +401,46 @@ fn may_go_on(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock)
 }
 
-/// The time at which an operation fails with a timeout. `None` is never: the timeout is beyond what
-/// the clock can represent.
-struct Deadline(Option<Instant>);
+/// The time at which an operation fails with a timeout.
+struct Deadline {
+    /// `None` is never: the timeout is beyond what the clock can represent.
+    at: Option<Instant>,
+    /// The whole timeout. [`Duration::MAX`] is none.
+    whole: Duration,
+}
 
 impl Deadline {
     fn after(timeout: Duration) -> Self {
-        Self(now().checked_add(timeout))
+        let at = now().checked_add(timeout);
+        Self { at, whole: at.map_or(Duration::MAX, |_| timeout) }
     }
 
-    /// The timeout to set on the socket. `Some(None)` is no timeout. `None` means that the deadline
-    /// has passed.
-    fn left(&self) -> Option<Option<Duration>> {
-        let Some(at) = self.0 else {
-            return Some(None);
+    /// The time left. [`Duration::MAX`] is for ever. `None` means that the deadline has passed.
+    fn left(&self) -> Option<Duration> {
+        let Some(at) = self.at else {
+            return Some(Duration::MAX);
         };
         let left = at.saturating_duration_since(now());
-        (!left.is_zero()).then_some(Some(left))
+        (!left.is_zero()).then_some(left)
     }
+}
+
+/// The timeout as the system takes it: [`Duration::MAX`] is none.
+fn finite(timeout: Duration) -> Option<Duration> {
+    (timeout != Duration::MAX).then_some(timeout)
 }
 
 #[expect(clippy::disallowed_methods, reason = "a client blocks: it has no reactor and no turns")]
 fn now() -> Instant {
-    Instant::now()
+    let now = Instant::now();
+    #[cfg(test)]
+    let now = now + tests::AHEAD.get();
+    now
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::net::TcpListener;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -420,6 +448,11 @@ mod tests {
 
     use super::*;
     use crate::framing::{Framer, LengthField, Output};
+
+    thread_local! {
+        /// The client's clock is ahead of the system's by this time.
+        pub(super) static AHEAD: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    }
 
     /// A server that runs `script` on the one connection it accepts.
     fn server(script: impl FnOnce(TcpStream) + Send + 'static) -> (Client, JoinHandle<()>) {
@@ -609,6 +642,32 @@ mod tests {
         done.join().unwrap();
         let looked = looked.load(Ordering::Relaxed);
         assert!(looked < LEN + 100, "looked at {looked} bytes of {LEN}");
+    }
+
+    /// Needs more bytes, always. Each look takes this time, on the client's clock.
+    struct Slow(Duration);
+
+    impl Framer for Slow {
+        fn decode(&self, _: &[u8], _: usize) -> Result<Decode, FrameError> {
+            AHEAD.set(AHEAD.get() + self.0);
+            Ok(Decode::Need(None))
+        }
+
+        fn encode(&self, _: &[u8], _: &mut Output<'_>) -> Result<(), FrameError> {
+            Ok(())
+        }
+    }
+
+    /// Goal: a packet in pieces extends no deadline: the client waits for the next piece no longer than
+    /// the time that is left. Method: a piece comes after half of the time, on the client's clock, and
+    /// the kernel tells how long it would have waited for the next.
+    #[test]
+    fn a_piece_of_a_packet_extends_no_deadline() {
+        let framing = Framing::custom(Slow(Duration::from_secs(32)));
+        let mut client = says(b"piece").framing(framing).timeout(Duration::from_secs(64));
+        assert!(matches!(client.receive(), Err(ClientError::ClosedMidPacket { have: 5 })));
+        let waits = client.stream().read_timeout().unwrap().unwrap();
+        assert!(waits <= Duration::from_millis(32_010), "{waits:?} of 32 s");
     }
 
     /// Goal: a wrong hint of a framer loses no packet, and a hint above the maximum announces a

@@ -5,6 +5,7 @@
 //! [`Connection::due`] then tells what has run out. The stage of a connection is in
 //! [`life`](crate::life).
 
+mod calls_timer;
 mod clocks;
 mod cold;
 mod end_of_input;

@@ -203,6 +203,9 @@ pub enum Info<'a, M> {
     /// There is room again where this connection wants to send: see
     /// [`Context::notify_when_ready`]. It comes once for each call. The default continues.
     MailboxReady,
+    /// The deadline of a call to the peer has passed: pass it to
+    /// [`Calls::expired`](crate::Calls::expired), which gives the calls back. The default continues.
+    CallsDue,
     /// The peer sends no more, and every packet that had arrived has been delivered. The peer has
     /// closed the connection, or it has shut down its sending half and still reads: TCP does not
     /// tell which.
@@ -283,7 +286,11 @@ impl<M> Info<'_, M> {
             Self::Timeout(_) => Action::Stop(CloseReason::PacketTimeout),
             Self::Shutdown => Action::Stop(CloseReason::Shutdown),
             Self::EndOfInput { .. } => Action::Stop(CloseReason::PeerClosed),
-            Self::Message(_) | Self::Writable | Self::Wake | Self::MailboxReady => Action::Continue,
+            Self::Message(_)
+            | Self::Writable
+            | Self::Wake
+            | Self::MailboxReady
+            | Self::CallsDue => Action::Continue,
         }
     }
 }

@@ -58,6 +58,8 @@
 //! - **Answers that come later.** [`Replies`] keeps the order of answers that other threads make,
 //!   limits how many requests of a connection are in work, and ends the connection after the last
 //!   answer.
+//! - **Requests to the peer.** [`Calls`] matches answers to the requests that a handler has sent, and
+//!   tells which were not answered in time.
 //! - **Operation.** [`Handle`] changes the limit on connections, pauses accepting and reads counters
 //!   while the server runs. [`Handle::every`] calls a closure again and again.
 //! - **Fairness.** Every turn does a bounded amount of work for each connection, each listener,
@@ -135,6 +137,7 @@
 //!   listener         one named listener: where its connections come from
 //!   peers            the connections of a listener, and which of them have work to do
 //!   peer             one connection: reads and writes its stream, calls its handler
+//!   calls            requests that a handler has sent to its peer, until they are answered
 //!   replies          answers that are made elsewhere, in the order of their requests
 //!   typed            handlers of values: a codec between them and the packets
 //!   handler          the contract with your code: Handler, Context, Action, Info
@@ -206,6 +209,7 @@ mod connector;
 mod listener;
 mod peers;
 mod peer;
+mod calls;
 mod replies;
 mod typed;
 mod handler;
@@ -260,6 +264,7 @@ mod text;
 
 pub use address::Address;
 pub use backoff::{Backoff, Retry};
+pub use calls::{CallError, Calls, InOrder};
 pub use drain::{Drain, Report, SlowConnection};
 pub use endpoint::{Endpoint, EndpointError, UnixName};
 pub use error::{AdoptError, DialError, Error, OptionsError};

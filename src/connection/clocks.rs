@@ -1,6 +1,6 @@
 //! The clocks of a connection: when it is due, and for what.
 //!
-//! An open connection has six clocks:
+//! An open connection has seven clocks:
 //! - The packet clock limits the time of a partial packet.
 //! - The expectation limits the time until the next packet, if the handler or the listener has set
 //!   a limit.
@@ -9,7 +9,8 @@
 //! - The stall clock limits the time in which the kernel takes no queued output. Before it runs out,
 //!   the queue is offered to the kernel a few times.
 //! - The half-close clock limits the time in which no output leaves after the input has ended. Then
-//!   only it and the stall clock run.
+//!   only it, the stall clock and the calls timer run.
+//! - The calls timer tells the handler that a call to the peer is due. It never stops.
 //!
 //! Three of them are stopped at times. While reading is blocked, because the handler has paused it
 //! or because too much output is queued, the peer cannot finish a packet. So neither the packet
@@ -121,10 +122,16 @@ impl Connection {
         if !self.life().is_open() {
             return if self.life().is_ending() { Tick(self.clock) } else { Tick::NEVER };
         }
-        let packet = self.packet_deadline().min(self.expected_deadline());
-        let bytes = self.idle_deadline(limits).min(self.silence_deadline(limits));
+        let input = self.packet_deadline().min(self.idle_deadline(limits));
         let output = self.offer_deadline(limits).min(self.stall_deadline(limits));
-        packet.min(bytes).min(output).min(self.half_close_deadline(limits))
+        let common = input.min(output).min(self.half_close_deadline(limits));
+        if self.cold.is_none() { common } else { common.min(self.cold_deadline(limits)) }
+    }
+
+    /// The deadline of the clocks that few connections have.
+    fn cold_deadline(&self, limits: &Limits) -> Tick {
+        let packet = self.expected_deadline().min(self.silence_deadline(limits));
+        packet.min(self.calls_deadline())
     }
 
     /// What has run out at `now`. The clocks of the peer's packets come first. An expectation takes
@@ -141,6 +148,7 @@ impl Connection {
             (self.half_close_deadline(limits), Due::HalfClose),
             (self.idle_deadline(limits), Due::Idle),
             (self.silence_deadline(limits), Due::Silence),
+            (self.calls_deadline(), Due::Calls),
         ];
         due.into_iter().find(|(deadline, _)| *deadline <= now).map(|(_, due)| due)
     }

@@ -27,6 +27,8 @@ pub(super) struct Cold {
     pub(super) timers: List,
     /// The groups that the connection is in.
     pub(super) groups: Option<Box<Memberships>>,
+    /// The timer of its calls.
+    pub(super) calls: Option<Box<CallsTimer>>,
 }
 
 impl Cold {
@@ -37,6 +39,7 @@ impl Cold {
             && self.reason.is_none()
             && self.timers.is_empty()
             && self.groups.is_none()
+            && self.calls.is_none()
     }
 }
 
@@ -46,4 +49,25 @@ pub(super) struct Timeouts {
     pub(super) packet: Option<Duration>,
     pub(super) idle: Option<Option<Duration>>,
     pub(super) silence: Option<Option<Duration>>,
+}
+
+/// The earliest deadline of a connection's calls to its peer.
+#[derive(Debug)]
+pub(super) struct CallsTimer {
+    /// The list of calls that has set it: not zero. Zero if several lists have.
+    pub(super) owner: u64,
+    pub(super) at: Tick,
+    /// When it was first found to be due, while bytes were not read yet.
+    pub(super) due_since: Option<Tick>,
+}
+
+impl CallsTimer {
+    pub(super) const OFF: Self = Self { owner: 0, at: Tick::NEVER, due_since: None };
+
+    pub(super) fn set(&mut self, owner: u64, at: Tick) {
+        if at != self.at {
+            self.due_since = None;
+        }
+        (self.owner, self.at) = (owner, at);
+    }
 }

@@ -30,5 +30,7 @@ pub(crate) enum Due {
     Stall,
     /// The input has ended, and no answer has left for a while.
     HalfClose,
+    /// A call to the peer got no answer in time.
+    Calls,
     Close,
 }

@@ -54,6 +54,7 @@ pub(crate) const SHARE_FROM: usize = 32 * 1024;
 /// - Look at the output that waits: [`queued_bytes`](Self::queued_bytes).
 /// - End the output, and still receive: [`end_output`](Self::end_output).
 /// - Set timers: [`send_after`](Self::send_after), [`cancel`](Self::cancel), [`now`](Self::now).
+/// - Wait for the answers to requests that it sends: [`Calls`](crate::Calls).
 /// - Get messages from other threads: [`address`](Self::address).
 /// - Be in groups: [`group`](Self::group), [`join`](Self::join), [`leave`](Self::leave).
 /// - Wait for room in a mailbox: [`notify_when_ready`](Self::notify_when_ready).

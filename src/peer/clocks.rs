@@ -61,10 +61,13 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             Some(Due::Packet | Due::Expected | Due::Idle | Due::Silence)
                 if self.is_unread() || cx.state.more_events =>
             {
-                let timer = Timer::Peer { listener: cx.profile.slot, key: self.identity.key };
-                let next = cx.state.expiry_now().after(Duration::from_millis(1));
-                self.timer = cx.state.wheel.arm(next, timer);
-                return;
+                return self.look_again(cx);
+            }
+            Some(Due::Calls)
+                if (self.is_unread() || cx.state.more_events)
+                    && self.conn.may_read_before_calls(cx.state.expiry_now()) =>
+            {
+                return self.look_again(cx);
             }
             Some(Due::Packet) => self.packet_timeout(cx),
             Some(Due::Expected) => self.expectation_failed(cx),
@@ -78,6 +81,10 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             Some(Due::Offer) => self.offer(cx),
             Some(Due::Stall) => self.close(cx, CloseReason::WriteStalled),
             Some(Due::HalfClose) => self.half_close_expired(cx),
+            Some(Due::Calls) => {
+                self.conn.stop_calls_timer();
+                self.deliver_info(cx, Info::CallsDue);
+            }
             Some(Due::Close) => {
                 self.conn.advance(|life| life.cut(Cut::Late));
                 // `sweep` does the rest. A new entry for this deadline would fire at once, again
@@ -88,6 +95,13 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         }
         self.queue_out(cx, 0);
         self.update_timers(cx);
+    }
+
+    /// Judges what is due one tick later.
+    fn look_again(&mut self, cx: &mut PeerCx<'_, H::Message>) {
+        let timer = Timer::Peer { listener: cx.profile.slot, key: self.identity.key };
+        let next = cx.state.expiry_now().after(Duration::from_millis(1));
+        self.timer = cx.state.wheel.arm(next, timer);
     }
 
     /// Offers the queued output to the kernel once more, although the kernel has announced no space.

@@ -15,9 +15,9 @@ use allocation_counter::measure;
 use bytes::Bytes;
 use condor::testing::Harness;
 use condor::{
-    Accepted, Action, Address, CloseKind, CloseReason, Context, Decode, Endpoint, FrameError,
-    Framer, Framing, Handler, Info, LengthField, Lines, ListenerOptions, Output, Partial, Raw,
-    Reactor, ReactorOptions, SendError, TimerId, UnixName,
+    Accepted, Action, Address, Calls, CloseKind, CloseReason, Context, Decode, Endpoint,
+    FrameError, Framer, Framing, Handler, InOrder, Info, LengthField, Lines, ListenerOptions,
+    Output, Partial, Raw, Reactor, ReactorOptions, SendError, TimerId, UnixName,
 };
 use socket2::SockRef;
 
@@ -254,6 +254,73 @@ fn no_allocation_per_packet_that_is_expected_and_noted() {
     let counts: Vec<u64> = (0..200).map(|_| measure(|| round(&harness)).count_total).collect();
     assert_eq!(counts, [0; 200]);
     assert_eq!(harness.stats().packets_in, 800);
+}
+
+/// Asks its peer in two ways. The packet `ask` opens calls. All other packets answer most of them,
+/// each list from another end.
+struct Asking {
+    in_order: Calls<InOrder, u64>,
+    by_key: Calls<u64, u64>,
+    asked: u64,
+    expired: u64,
+}
+
+impl Handler for Asking {
+    type Message = ();
+
+    fn handle_packet(&mut self, packet: &[u8], ctx: &mut Context<'_, ()>) -> Action<'_> {
+        let asks = packet == b"ask";
+        for nth in 0..5 {
+            if asks {
+                let (key, timeout) = (self.asked + nth, secs(1 + nth % 2));
+                self.in_order.open(key, timeout, ctx).unwrap();
+                self.by_key.open(key, key, timeout, ctx).unwrap();
+            } else if nth < 4 {
+                self.in_order.answered(ctx).unwrap();
+                self.by_key.answered(&(self.asked - 1 - nth), ctx).unwrap();
+            }
+        }
+        self.asked += if asks { 5 } else { 0 };
+        Action::Continue
+    }
+
+    fn handle_info<'a>(&'a mut self, info: Info<'a, ()>, ctx: &mut Context<'_, ()>) -> Action<'a> {
+        match info {
+            Info::CallsDue => {
+                while self.in_order.expired(ctx).is_some() {
+                    assert_eq!(self.in_order.answered(ctx), None);
+                    self.expired += 1;
+                }
+                while self.by_key.expired(ctx).is_some() {
+                    self.expired += 1;
+                }
+                Action::Continue
+            }
+            other => other.default_action(),
+        }
+    }
+}
+
+/// Goal: a call to the peer allocates nothing, whether it is answered or expires. Method: in each
+/// round ten calls, of which eight are answered and two expire.
+#[test]
+fn no_allocation_per_call() {
+    let harness = Harness::of(Asking {
+        in_order: Calls::in_order(9),
+        by_key: Calls::by_key(9),
+        asked: 0,
+        expired: 0,
+    });
+    let (ask, answer) = (harness.framed("ask"), harness.framed("answer"));
+    let round = |harness: &Harness<Asking>| {
+        harness.receive(&ask);
+        harness.receive(&answer);
+        harness.advance(secs(2));
+    };
+    (0..200).for_each(|_| round(&harness));
+    let counts: Vec<u64> = (0..200).map(|_| measure(|| round(&harness)).count_total).collect();
+    assert_eq!(counts, [0; 200]);
+    assert_eq!(harness.with_handler(|handler| handler.expired), Some(800));
 }
 
 /// Answers with a packet that a closure writes, and with one in parts. It refuses one in between.

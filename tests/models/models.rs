@@ -7,6 +7,7 @@ pub mod bodies;
 mod support;
 
 mod allocations;
+mod calls_model;
 mod endpoint_model;
 mod framing_model;
 mod fuzz_bodies;

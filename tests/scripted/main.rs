@@ -11,6 +11,7 @@ mod support;
 use support::over_script as rig;
 
 mod bookkeeping;
+mod calls;
 mod clocks;
 mod connectors;
 mod contract;

@@ -218,3 +218,32 @@ fn a_reset_while_receive_waits_stays_a_reset() {
     reset(stream);
     waiting.join().unwrap();
 }
+
+/// Goal: a request makes no system call that sets a timeout: the kernel has it from the first one, and
+/// gets another only if the client does. Method: after the first request the test gives the kernel
+/// other timeouts, behind the client's back. They are still there after all later requests.
+#[test]
+fn a_request_sets_no_timeout_of_its_socket() {
+    let (client, mut server) = pair();
+    let mut client = client.timeout(Duration::from_secs(20_000));
+    let mut request = |client: &mut Client| {
+        server.write_all(b"\x00\x02no").unwrap();
+        assert_eq!(client.request("all well?").unwrap(), b"no");
+        server.read_exact(&mut [0; 11]).unwrap();
+    };
+    request(&mut client);
+    let timeouts = |client: &Client| {
+        [client.stream().read_timeout(), client.stream().write_timeout()].map(Result::unwrap)
+    };
+    assert_eq!(timeouts(&client), [Some(Duration::from_secs(20_000)); 2]);
+    let other = Some(Duration::from_secs(21_000));
+    client.stream().set_read_timeout(other).unwrap();
+    client.stream().set_write_timeout(other).unwrap();
+    for _ in 0..100 {
+        request(&mut client);
+    }
+    assert_eq!(timeouts(&client), [other; 2]);
+    let mut client = client.timeout(Duration::from_secs(22_000));
+    request(&mut client);
+    assert_eq!(timeouts(&client), [Some(Duration::from_secs(22_000)); 2]);
+}

@@ -19,6 +19,7 @@ mod support;
 use support::over_sockets as rig;
 
 mod bookkeeping;
+mod calls;
 mod client;
 mod connectors;
 mod descriptors;

@@ -8,6 +8,7 @@ use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub(crate) mod calls;
 pub(crate) mod over_script;
 #[cfg(target_os = "linux")]
 pub(crate) mod over_sockets;
