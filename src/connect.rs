@@ -4,10 +4,11 @@
 //! of each shard gets one [`Part`], which becomes a connector once it has a slot.
 
 use crate::connector::{Connector, Factory};
+use crate::connector_handle::ConnectorHandle;
 use crate::dialer::{Dialer, SystemDialer};
 use crate::directory::{Command, Inbox, Kind};
 use crate::error::Error;
-use crate::handle::{ConnectorHandle, Handle};
+use crate::handle::Handle;
 use crate::handler::{Dialed, Handler, IntoHandler};
 use crate::listener_shared::ListenerShared;
 use crate::logging::say;

@@ -3,13 +3,11 @@
 //! What can fail, fails at once on the caller's thread. The rest goes to the reactor as a command.
 //! The start of a listener is in [`start`](crate::start).
 
-mod connector;
 mod intake;
 mod timers;
 
 use std::fmt;
 
-pub use self::connector::ConnectorHandle;
 use crate::directory::{Command, Kind, Shared};
 use crate::drain::Drain;
 use crate::endpoint::Endpoint;
@@ -31,6 +29,8 @@ use crate::sync::Arc;
 ///
 /// - Listeners: [`start_listener`](Self::start_listener), [`stop_listener`](Self::stop_listener),
 ///   [`listeners`](Self::listeners).
+/// - Connectors: [`start_connector`](Self::start_connector),
+///   [`stop_connector`](Self::stop_connector).
 /// - How many clients a listener takes: [`set_max_connections`](Self::set_max_connections),
 ///   [`pause_accepting`](Self::pause_accepting), [`resume_accepting`](Self::resume_accepting).
 /// - One connection: [`close`](Self::close), [`adopt`](Self::adopt).
@@ -87,9 +87,28 @@ impl Handle {
         self.stop(Kind::Listener, name, None)
     }
 
+    /// Stops a connector and drains it: it dials no more, and its connections get
+    /// [`Info::Shutdown`](crate::Info::Shutdown) and have until the
+    /// [`drain_timeout`](crate::ConnectorOptions::drain_timeout) to finish. Dials that are under way
+    /// are dropped.
+    ///
+    /// Returns at once. The name is free once the connector is drained.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownName`], also if the connector was stopped already; [`Error::Gone`].
+    pub fn stop_connector(&self, name: &str) -> Result<Drain, Error> {
+        self.stop(Kind::Connector, name, None)
+    }
+
     /// Stops the listener or the connector of this name. If `only` is given, a later one of the same
     /// name is left alone.
-    fn stop(&self, kind: Kind, name: &str, only: Option<&Arc<Status>>) -> Result<Drain, Error> {
+    pub(crate) fn stop(
+        &self,
+        kind: Kind,
+        name: &str,
+        only: Option<&Arc<Status>>,
+    ) -> Result<Drain, Error> {
         if self.shared.is_gone() {
             return Err(Error::Gone);
         }

@@ -134,21 +134,26 @@
 //!   shards           one reactor per core
 //!   reactor          the turn: polls for events, then runs each phase
 //!   start            starts a listener: checks its options, takes its name, listens
+//!   connect          starts a connector: checks its options, takes its name
+//!   connector        one named connector: it opens connections and keeps them up
 //!   listener         one named listener: where its connections come from
-//!   peers            the connections of a listener, and which of them have work to do
+//!   peers            connections, however they came, and which of them have work to do
 //!   peer             one connection: reads and writes its stream, calls its handler
 //!   calls            requests that a handler has sent to its peer, until they are answered
 //!   replies          answers that are made elsewhere, in the order of their requests
 //!   typed            handlers of values: a codec between them and the packets
 //!   handler          the contract with your code: Handler, Context, Action, Info
 //!   peer_cx          what a peer borrows while it is worked on
-//!   listener_shared  what stays the same while a listener runs
+//!   listener_shared  what stays the same while a listener or a connector runs
+//!   connector_handle what other threads and callbacks may ask of a connector
 //!   handle           what other threads and callbacks may ask of a reactor
 //!   every            a timer of a reactor's own, as its owner holds it
 //!   directory        listeners by name, and the commands to each reactor
 //!   phases           what a reactor asks of a listener, one method per phase
 //!   loop_state       what all phases share: the time, the timers, the buffers
 //!   admission        how many connections a listener has, and on which shard
+//!   resolver         looks up names away from the reactor's thread
+//!   dialer           how a connection is opened, and what became of an attempt
 //!   acceptor         the listening socket, and what its errors mean
 //!   stream           what a peer reads from and writes to
 //!   poller           where events come from: the system, or a simulated network
@@ -165,6 +170,7 @@
 //!   logging          at most one line per second and cause
 //!   time_budget      how long a turn, a phase and a connection's slice may take
 //!   clock            where a reactor gets the time from
+//!   race             in which order the addresses of a dial are tried, and when
 //!   error            errors of options and of the environment
 //!   identity         the name of a connection, and the endpoint of its peer
 //!   endpoint         what an end is called: an IP address with a port, or a Unix name
@@ -180,6 +186,8 @@
 //!   reason           why a connection ended, or why a packet or a message failed
 //!   wheel            many deadlines, one question: which are due?
 //!   pages            a slab that frees the memory of a burst
+//!   backoff          how long a connector waits before it dials again
+//!   random           random numbers for delays
 //!   flags            sets of flags that cannot be mixed
 //!   guard            catches the panics of your code
 //!   text             keeps text that others wrote on one line
@@ -215,6 +223,7 @@ mod typed;
 mod handler;
 mod peer_cx;
 mod listener_shared;
+mod connector_handle;
 mod handle;
 mod every;
 mod directory;
@@ -265,6 +274,7 @@ mod text;
 pub use address::Address;
 pub use backoff::{Backoff, Retry};
 pub use calls::{CallError, Calls, InOrder};
+pub use connector_handle::ConnectorHandle;
 pub use drain::{Drain, Report, SlowConnection};
 pub use endpoint::{Endpoint, EndpointError, UnixName};
 pub use error::{AdoptError, DialError, Error, OptionsError};
@@ -273,7 +283,7 @@ pub use framing::{
     Decode, Framer, Framing, FramingProblem, LengthField, Lines, Output, Partial, Raw,
 };
 pub use group::Group;
-pub use handle::{ConnectorHandle, Handle, ListenerHandle};
+pub use handle::{Handle, ListenerHandle};
 pub use handler::{
     Accepted, Action, Context, Dialed, Handler, Info, IntoHandler, Packet, PacketWriter, Refusal,
     Written,

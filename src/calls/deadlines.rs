@@ -92,9 +92,9 @@ mod tests {
         }
     }
 
-    /// Goal: the first deadline is the earliest, none is before an earlier one of its branch, and each is
-    /// where its call was told. Method: a thousand deadlines come and go in the order of a counter that is multiplied, and a sorted set is the
-    /// model.
+    /// Goal: the first deadline is the earliest, none is before an earlier one of its branch, and each
+    /// is where its call was told. Method: a thousand deadlines come and go in the order of a counter
+    /// that is multiplied, and a sorted set is the model.
     #[test]
     fn the_first_is_the_earliest() {
         let (mut deadlines, mut places) = (Deadlines::new(), vec![0; 1_000]);

@@ -2,9 +2,9 @@
 
 use super::Reactor;
 use crate::connect::Prepared;
+use crate::connector_handle::ConnectorHandle;
 use crate::dialer::{Dialer, SystemDialer};
 use crate::error::Error;
-use crate::handle::ConnectorHandle;
 use crate::handler::{Dialed, Handler, IntoHandler};
 use crate::options::ConnectorOptions;
 

@@ -1,34 +1,18 @@
-//! A connector that was started.
+//! What other threads and callbacks may ask of a connector.
 
 use std::fmt;
 
-use super::Handle;
 use crate::directory::Kind;
 use crate::drain::Drain;
 use crate::error::Error;
 use crate::group::{self, Group};
 use crate::groups::GroupId;
+use crate::handle::Handle;
 use crate::mailbox::{Mailbox, Recipients};
 use crate::reason::MessageError;
 use crate::stats::Stats;
 use crate::status::{ListenerState, Status};
 use crate::sync::Arc;
-
-impl Handle {
-    /// Stops a connector and drains it: it dials no more, and its connections get
-    /// [`Info::Shutdown`](crate::Info::Shutdown) and have until the
-    /// [`drain_timeout`](crate::ConnectorOptions::drain_timeout) to finish. Dials that are under way
-    /// are dropped.
-    ///
-    /// Returns at once. The name is free once the connector is drained.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::UnknownName`], also if the connector was stopped already; [`Error::Gone`].
-    pub fn stop_connector(&self, name: &str) -> Result<Drain, Error> {
-        self.stop(Kind::Connector, name, None)
-    }
-}
 
 /// A connector that was started: its counters, its end, and messages to all of its connections.
 ///
