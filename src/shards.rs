@@ -282,8 +282,8 @@ impl Job {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
     use std::net::{TcpListener, TcpStream};
+    use std::sync::mpsc::{Receiver, Sender, channel};
     use std::time::Duration;
 
     use super::*;
@@ -303,11 +303,6 @@ mod tests {
         assert_eq!(thread_name("nul\0", 1), "nul?/1");
     }
 
-    thread_local! {
-        /// Shards that are as fast as possible: when a call of `notify` returns, its work is done.
-        static FAST: RefCell<Vec<Reactor>> = const { RefCell::new(Vec::new()) };
-    }
-
     /// Turns all reactors until nothing is due within a second.
     fn rest(reactors: &mut [Reactor]) {
         const SOON: Duration = Duration::from_secs(1);
@@ -323,25 +318,46 @@ mod tests {
         panic!("the shards do not come to rest");
     }
 
-    /// Shards on this thread.
-    fn by_hand(count: usize) -> (Handle, Vec<Reactor>) {
+    /// Each wake-up of a shard, with what tells the waking thread that the shard is done.
+    type Wakes = Receiver<Sender<()>>;
+
+    /// Shards on this thread. If another thread wakes one, it waits until that is [done](fast).
+    fn by_hand(count: usize) -> (Handle, Vec<Reactor>, Wakes) {
         let (mut reactors, mut ends) = (Vec::new(), Vec::new());
+        let (bell, wakes) = channel::<Sender<()>>();
         for shard in 0..count {
             reactors.push(ReactorParts::new(shard, ReactorOptions::new()).unwrap().0);
-            ends.push(Inbox::new(Notifier::new(|| {
-                // If a turn is under way, it sees the notification by itself.
-                FAST.with(|fast| {
-                    fast.try_borrow_mut().is_ok_and(|mut fast| {
-                        rest(&mut fast);
-                        true
-                    })
-                });
+            let bell = bell.clone();
+            ends.push(Inbox::new(Notifier::new(move || {
+                let (done, is_done) = channel();
+                if bell.send(done).is_ok() {
+                    let _ = is_done.recv();
+                }
             })));
         }
         let shared = Arc::new(Shared::new(ends));
         let grow = |parts: ReactorParts| parts.grow(Arc::clone(&shared));
         let reactors = reactors.into_iter().map(grow).collect();
-        (Handle { shared }, reactors)
+        (Handle { shared }, reactors, wakes)
+    }
+
+    /// Makes `call` on another thread, with shards that are as fast as possible: when `call` has woken
+    /// one, all of them have come to rest before it goes on.
+    fn fast<T: Send>(
+        reactors: &mut [Reactor],
+        wakes: &Wakes,
+        call: impl FnOnce() -> T + Send,
+    ) -> T {
+        thread::scope(|scope| {
+            let caller = scope.spawn(call);
+            while !caller.is_finished() {
+                if let Ok(done) = wakes.recv_timeout(Duration::from_millis(1)) {
+                    rest(reactors);
+                    done.send(()).unwrap();
+                }
+            }
+            caller.join().unwrap()
+        })
     }
 
     struct Idle;
@@ -361,19 +377,19 @@ mod tests {
     #[test]
     fn no_shard_is_too_fast_for_the_report_of_a_drain() {
         for stops in ["first", "second", "both"] {
-            let (handle, reactors) = by_hand(2);
+            let (handle, mut reactors, wakes) = by_hand(2);
             let listeners = ["first", "second"].map(|name| {
                 let options = ListenerOptions::port(0).linger_timeout(Duration::from_millis(1));
                 handle.start_listener(name, options, |_| Idle).unwrap()
             });
-            FAST.set(reactors);
+            rest(&mut reactors);
             let _clients: Vec<TcpStream> = listeners
                 .iter()
                 .flat_map(|listener| (0..4).map(|_| TcpStream::connect(listener.local_addr())))
                 .map(Result::unwrap)
                 .collect();
             for _ in 0..10_000 {
-                FAST.with_borrow_mut(|reactors| rest(reactors));
+                rest(&mut reactors);
                 if handle.stats().open == 8 {
                     break;
                 }
@@ -382,16 +398,15 @@ mod tests {
                 let open: Vec<u64> = listener.shard_stats().iter().map(|part| part.open).collect();
                 assert_eq!(open, [2, 2]);
             }
-            let drain = match stops {
+            let drain = fast(&mut reactors, &wakes, || match stops {
                 "both" => handle.shutdown().unwrap(),
                 name => handle.stop_listener(name).unwrap(),
-            };
-            FAST.with_borrow_mut(|reactors| rest(reactors));
+            });
+            rest(&mut reactors);
             let report = drain.report().expect("the drain is over");
             let expected = if stops == "both" { 8 } else { 4 };
             assert_eq!((report.drained, report.forced), (expected, 0), "{stops}");
             assert_eq!(report.slowest.len() as u64, expected, "{stops}");
-            drop(FAST.take());
         }
     }
 
@@ -428,7 +443,7 @@ mod tests {
     /// turns only after the stop.
     #[test]
     fn a_stop_gets_the_report_of_a_part_that_has_ended_already() {
-        let (handle, mut reactors) = by_hand(2);
+        let (handle, mut reactors, _wakes) = by_hand(2);
         let kept = TcpListener::bind("127.0.0.1:0").unwrap();
         let options = ListenerOptions::from_std(kept.try_clone().unwrap());
         let options = options.linger_timeout(Duration::ZERO);

@@ -195,12 +195,13 @@ fn each_shard_keeps_its_connections_up() {
     let streams: Vec<_> = (0..6).map(|_| greeted(&listener)).collect();
     let open = || connector.shard_stats().iter().map(|stats| stats.open).collect::<Vec<_>>();
     until("three on each shard", || open() == [3, 3]);
+    assert!(server.handle.listeners().is_empty(), "a connector is no listener");
+    assert!(matches!(server.handle.stop_listener("up"), Err(Error::UnknownName(_))));
     let drain = connector.stop().unwrap();
     drop(streams);
     let report = drain.wait().unwrap();
     assert_eq!((report.drained, report.forced), (6, 0));
     assert!(matches!(connector.stop(), Err(Error::UnknownName(_))));
-    assert!(server.handle.listeners().is_empty(), "a connector is no listener");
 }
 
 /// Goal: wrong options and a name that is taken are refused, with everything that is wrong. Method:
