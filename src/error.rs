@@ -375,7 +375,7 @@ pub enum DialError {
         /// The `connect_timeout`.
         after: Duration,
         /// The last error of an address, if one failed before.
-        last: Option<Box<DialError>>,
+        last: Option<Box<Self>>,
     },
     /// A name could not be looked up.
     #[error("cannot look up {name}: {why}")]

@@ -202,7 +202,7 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
             let why = dial
                 .error
                 .as_ref()
-                .map_or("its connection ended".to_owned(), |error| error.to_string());
+                .map_or_else(|| "its connection ended".to_owned(), ToString::to_string);
             if gate.opens(Cause::Dial, state.nanos()) {
                 say!(Error, "connector \"{name}\": {why}; it gives up; raise retry");
             }

@@ -119,7 +119,7 @@ impl Dialer for ScriptedDialer {
 /// # impl Handler for Greeter {
 /// #     type Message = ();
 /// #     fn init(&mut self, _: &mut Context<'_, ()>) -> Action<'_> { Action::send("hello") }
-/// #     fn handle_packet<'a>(&'a mut self, packet: &'a [u8], _: &mut Context<'_, ()>) -> Action<'a> {
+/// #     fn handle_packet<'a>(&'a mut self, _: &'a [u8], _: &mut Context<'_, ()>) -> Action<'a> {
 /// #         Action::Continue
 /// #     }
 /// # }

@@ -163,7 +163,7 @@ impl Script {
 
     /// Whether it is connected, and was never refused.
     pub(super) fn is_established(&self) -> bool {
-        !self.connecting && !self.gone && !(self.dead && self.error.is_some())
+        !(self.connecting || self.gone || self.dead && self.error.is_some())
     }
 
     /// From now on its events are delivered.
