@@ -1,5 +1,7 @@
 //! Turns that are bounded in time, and commands, trims and ends that take many turns.
 
+use std::io::Write;
+
 use super::turns::{Call, Turns, count, micros};
 use super::*;
 use crate::reason::CloseReason;
@@ -241,4 +243,101 @@ fn a_timer_fires_after_a_full_batch() {
     let (_, calls) = turns.turn();
     assert!(turns.reactor.state.more_events, "the batch was full");
     assert_eq!(count(&calls, Call::Message(5)), 1, "{calls:?}");
+}
+
+/// Goal: only listeners that have work share a phase. Method: listeners without work, and one whose
+/// client has sent a packet; what each of them asks for.
+#[test]
+fn an_idle_listener_asks_for_no_share_of_a_turn() {
+    const PHASES: [Phase; 5] =
+        [Phase::Accept, Phase::Work, Phase::Deliver, Phase::Flush, Phase::Sweep];
+    let mut turns = Turns::new(ReactorOptions::new(), 2);
+    let client = turns.connect(0);
+    turns.until(|turns| !turns.reactor.is_busy());
+    let asks = |turns: &Turns, slot: usize| {
+        PHASES.map(|phase| turns.reactor.listeners[slot].listener.has_work(phase))
+    };
+    for slot in [0, 1] {
+        assert_eq!(asks(&turns, slot), [false; 5]);
+    }
+    turns.send(client, b"x", 1);
+    turns.reactor.poller.poll(None).unwrap();
+    turns.reactor.mark();
+    assert_eq!(asks(&turns, 0), [false, true, false, false, false]);
+    assert_eq!(asks(&turns, 1), [false; 5]);
+}
+
+/// Goal: a trim frees what a burst of connections needed, and says that a later one may free more.
+/// Method: connections that come and go; what two trims leave.
+#[test]
+fn trims_free_what_a_burst_of_connections_needed() {
+    let mut turns = Turns::new(ReactorOptions::new(), 1);
+    for _ in 0..300 {
+        turns.connect(0);
+    }
+    turns.clients.clear();
+    turns.until(|turns| turns.stats(|stats| stats.open) == 0);
+    let trim = |turns: &mut Turns| {
+        let Reactor { listeners, state, .. } = &mut turns.reactor;
+        listeners[0].listener.trim(state)
+    };
+    let first = trim(&mut turns);
+    assert!(first > 1, "the burst was since the last trim");
+    assert_eq!(trim(&mut turns), 0);
+}
+
+/// Goal: busy listeners get equal time for messages as well, also for those that an earlier turn has
+/// left. Method: as many slow messages for each.
+#[test]
+fn listeners_share_the_time_for_messages() {
+    let mut turns = Turns::new(ReactorOptions::new(), 2);
+    for listener in [0, 1] {
+        turns.connect(listener);
+    }
+    turns.probe.cost.set(micros(20));
+    let addresses: Vec<_> = turns.probe.addresses.borrow().clone();
+    for (address, number) in addresses.iter().zip(0..) {
+        for _ in 0..1_000 {
+            address.send(number).unwrap();
+        }
+    }
+    turns.turn();
+    let mut served = [0, 0];
+    for _ in 0..10 {
+        let (took, calls) = turns.turn();
+        assert!(took <= micros(2_400), "{took:?}");
+        for (number, served) in (0..).zip(&mut served) {
+            *served += count(&calls, Call::Message(number));
+        }
+    }
+    let [first, second] = served;
+    assert!(first > 100 && first.abs_diff(second) <= first / 4, "{served:?}");
+}
+
+/// Goal: the deadline of a drain counts from the command, although the turn began long before.
+/// Method: a slow packet in the turn that carries out the command, and a connection in the middle of
+/// a packet, which the drain waits for.
+#[test]
+fn a_deadline_counts_from_the_command_that_sets_it() {
+    let secs = Duration::from_secs;
+    let adjust =
+        |options: ListenerOptions| options.drain_timeout(secs(60)).packet_timeout(Duration::MAX);
+    let mut turns = Turns::with(ReactorOptions::new(), 1, adjust);
+    let clients = [turns.connect(0), turns.connect(0)];
+    turns.clients[clients[1]].write_all(b"\x00").unwrap();
+    turns.until(|turns| turns.stats(|stats| stats.bytes_in) == 1);
+    turns.until(|turns| !turns.reactor.is_busy());
+    turns.send(clients[0], b"x", 1);
+    turns.probe.cost.set(secs(10));
+    let drain = turns.listeners[0].stop().unwrap();
+    let (took, calls) = turns.turn();
+    assert_eq!((took, calls.len()), (secs(10), 1));
+    turns.probe.cost.set(Duration::ZERO);
+    for (passed, is_over) in [(secs(59), false), (secs(2), true)] {
+        turns.probe.hand.advance(passed);
+        turns.reactor.look_at_clock();
+        turns.turn();
+        assert_eq!(turns.probe.ends.borrow().len() == 2, is_over);
+    }
+    turns.until(|_| drain.report().is_some_and(|report| report.forced == 1));
 }
