@@ -603,6 +603,9 @@ fn wakes_are_merged_and_never_refused() {
     two.peer_resets();
     let three = one.connect();
     assert_eq!((three.id().map(|id| id == addresses[1].id()), wakes.take()), (Some(false), 0));
+    addresses[1].wake();
+    one.run();
+    assert_eq!(wakes.take(), 0, "it has the slot of the one before");
     one.drain();
     one.advance(secs(10));
     assert!(!addresses[0].wake(), "the listener has ended");

@@ -1,7 +1,6 @@
 //! Turns that are bounded in time, and commands, trims and ends that take many turns.
 
-use std::io::Write;
-
+use super::super::stage::Stage;
 use super::turns::{Call, Turns, count, micros};
 use super::*;
 use crate::reason::CloseReason;
@@ -314,30 +313,26 @@ fn listeners_share_the_time_for_messages() {
     assert!(first > 100 && first.abs_diff(second) <= first / 4, "{served:?}");
 }
 
-/// Goal: the deadline of a drain counts from the command, although the turn began long before.
-/// Method: a slow packet in the turn that carries out the command, and a connection in the middle of
-/// a packet, which the drain waits for.
+/// Goal: a deadline counts from the command that sets it, although the turn began long before.
+/// Method: a slow packet in the turn that begins a shutdown with a delay.
 #[test]
 fn a_deadline_counts_from_the_command_that_sets_it() {
     let secs = Duration::from_secs;
-    let adjust =
-        |options: ListenerOptions| options.drain_timeout(secs(60)).packet_timeout(Duration::MAX);
-    let mut turns = Turns::with(ReactorOptions::new(), 1, adjust);
-    let clients = [turns.connect(0), turns.connect(0)];
-    turns.clients[clients[1]].write_all(b"\x00").unwrap();
-    turns.until(|turns| turns.stats(|stats| stats.bytes_in) == 1);
+    let mut turns = Turns::new(ReactorOptions::new().shutdown_delay(secs(60)), 1);
+    let client = turns.connect(0);
+    let (_drain, mut parts) = Drain::new(Arc::clone(&turns.reactor.handle.shared.threads));
+    turns.reactor.obey(Command::AnnounceShutdown(parts.remove(0)));
     turns.until(|turns| !turns.reactor.is_busy());
-    turns.send(clients[0], b"x", 1);
+    turns.send(client, b"x", 1);
     turns.probe.cost.set(secs(10));
-    let drain = turns.listeners[0].stop().unwrap();
+    turns.reactor.inbox().command(Command::BeginShutdown).unwrap();
     let (took, calls) = turns.turn();
     assert_eq!((took, calls.len()), (secs(10), 1));
-    turns.probe.cost.set(Duration::ZERO);
-    for (passed, is_over) in [(secs(59), false), (secs(2), true)] {
+    for (passed, expected) in [(secs(59), Stage::Delay), (secs(2), Stage::Draining)] {
         turns.probe.hand.advance(passed);
         turns.reactor.look_at_clock();
         turns.turn();
-        assert_eq!(turns.probe.ends.borrow().len() == 2, is_over);
+        let stage = turns.reactor.shutdown.as_ref().map(|shutdown| shutdown.stage);
+        assert_eq!(stage, Some(expected));
     }
-    turns.until(|_| drain.report().is_some_and(|report| report.forced == 1));
 }
