@@ -313,6 +313,24 @@ fn listeners_share_the_time_for_messages() {
     assert!(first > 100 && first.abs_diff(second) <= first / 4, "{served:?}");
 }
 
+/// Goal: a burst of messages is followed by a trim, which frees the memory of the queues. Method:
+/// messages of one listener; without them no deadline is set.
+#[test]
+fn a_burst_of_messages_is_followed_by_a_trim() {
+    let adjust = |options: ListenerOptions| options.mailbox_capacity(100_000);
+    let mut turns = Turns::with(ReactorOptions::new(), 1, adjust);
+    turns.connect(0);
+    turns.until(|turns| !turns.reactor.is_busy());
+    assert_eq!(turns.reactor.next_deadline(), None);
+    let address = turns.probe.addresses.borrow()[0].clone();
+    for _ in 0..50_000 {
+        address.send(1).unwrap();
+    }
+    turns.until(|turns| !turns.reactor.is_busy());
+    let trim = turns.reactor.next_deadline().expect("a trim is to come");
+    assert!(trim > Duration::from_secs(1), "{trim:?}");
+}
+
 /// Goal: a deadline counts from the command that sets it, although the turn began long before.
 /// Method: a slow packet in the turn that begins a shutdown with a delay.
 #[test]
