@@ -406,9 +406,10 @@ mod tests {
         let mut life = opened();
         life.end_output();
         assert_eq!((life.output(), life.is_input_ended()), (OutputHalf::Ending, false));
+        assert!(!life.may_send());
         life.output_ended();
         life.end_output();
-        assert_eq!(life.output(), OutputHalf::Ended);
+        assert_eq!((life.output(), life.may_send()), (OutputHalf::Ended, false));
         life.end_input();
         assert!(life.is_input_ended() && life.is_open());
         life.invariants();
@@ -433,11 +434,11 @@ mod tests {
     #[test]
     fn each_stage_is_told_from_the_others() {
         let mut life = Life::opening();
-        assert!(!life.is_open() && !life.is_ending() && !life.is_lingering());
+        assert!(!life.is_open() && !life.may_send() && !life.is_ending() && !life.is_lingering());
         life.open();
-        assert!(life.is_open() && !life.is_ending() && !life.is_lingering());
+        assert!(life.is_open() && life.may_send() && !life.is_ending() && !life.is_lingering());
         life.close(Ending::Normal);
-        assert!(!life.is_open() && life.is_ending() && !life.is_lingering());
+        assert!(!life.is_open() && !life.may_send() && life.is_ending() && !life.is_lingering());
         assert!(!life.is_cut() && !life.is_broken());
         for (cut, is_broken) in [(Cut::Late, false), (Cut::Broken, true)] {
             let mut life = life;
