@@ -15,7 +15,7 @@ use crate::drain::Drain;
 use crate::endpoint::Endpoint;
 use crate::handler::{Action, Context, Info};
 use crate::options::{ConnectionOptions, ReactorOptions};
-use crate::poller::Registry;
+use crate::poller::{Readiness, Registry, SimulatedNetwork};
 use crate::status::ListenerState;
 use crate::sync::Arc;
 
@@ -218,6 +218,27 @@ fn a_reactor_can_be_woken_after_an_error_of_its_event_queue() {
     let mut woken = false;
     by_hand.reactor.poller.each(|token, _| woken |= token == token::WAKER);
     assert!(woken, "it sleeps on");
+}
+
+/// An event queue whose waits fail.
+struct FailsWith(ErrorKind);
+
+impl SimulatedNetwork for FailsWith {
+    fn take_events(&mut self, _: usize, _: &mut Vec<(Token, Readiness)>) -> io::Result<()> {
+        Err(self.0.into())
+    }
+}
+
+/// Goal: a signal that interrupts the wait ends neither the turn nor the loop. Other errors are returned. Method: an event queue that fails.
+#[test]
+fn an_interrupted_wait_is_no_error() {
+    let mut by_hand = ByHand::new(ListenerOptions::port(0));
+    let mut turn = |kind| {
+        by_hand.reactor.poller = Poller::simulated(Box::new(FailsWith(kind)), 8);
+        by_hand.reactor.turn(NO_TIME)
+    };
+    assert!(turn(ErrorKind::Interrupted).is_ok());
+    assert!(matches!(turn(ErrorKind::OutOfMemory), Err(Error::Poll { .. })));
 }
 
 /// A listening socket that the kernel refuses to watch.
