@@ -229,7 +229,8 @@ impl SimulatedNetwork for FailsWith {
     }
 }
 
-/// Goal: a signal that interrupts the wait ends neither the turn nor the loop. Other errors are returned. Method: an event queue that fails.
+/// Goal: a signal that interrupts the wait ends neither the turn nor the loop. Other errors are
+/// returned. Method: an event queue that fails.
 #[test]
 fn an_interrupted_wait_is_no_error() {
     let mut by_hand = ByHand::new(ListenerOptions::port(0));
