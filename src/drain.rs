@@ -294,4 +294,45 @@ mod tests {
         let after = sum.slowest.iter().map(|slow| slow.after.as_secs());
         assert_eq!(after.collect::<Vec<_>>(), [3, 6, 9], "the last one last");
     }
+
+    /// Goal: a wait gives up after a second only on the thread that has the shards, and only until
+    /// they run elsewhere. Method: the question that `wait` asks, on this thread and on another.
+    #[test]
+    fn shards_are_on_the_thread_that_used_them_last_until_they_run() {
+        let threads = Threads::new(2);
+        assert!(!threads.is_owner_here());
+        threads.owned_here();
+        assert!(threads.is_owner_here() && !threads.is_reactor_here());
+        thread::scope(|scope| {
+            scope.spawn(|| assert!(!threads.is_owner_here()));
+        });
+        threads.disown();
+        assert!(!threads.is_owner_here(), "they run on other threads");
+    }
+
+    /// Goal: a drain is over when all parts are, with the sum of their reports. A part that is
+    /// dropped counts with the report that its shutdown or its listener has left. Without one, the
+    /// reactor is gone. Method: parts that end in each of these ways.
+    #[test]
+    fn a_part_counts_with_its_own_report_or_with_the_one_that_was_left() {
+        let (own, left) = (report(1, 10, 100, 1_000, 2), report(2, 20, 200, 2_000, 1));
+        let final_report = FinalReport::default();
+        let (drain, mut parts) = Drain::new(Arc::new(Threads::new(2)));
+        let [first, second] =
+            [parts.remove(0).or(&final_report), parts.remove(0).or(&final_report)];
+        final_report.get_or_init(|| left.clone());
+        first.complete(&own);
+        assert_eq!(drain.report(), None, "a part is not over");
+        drop(second);
+        let mut sum = Report::default();
+        sum.merge(&own);
+        sum.merge(&left);
+        assert_eq!(drain.report(), Some(sum.clone()));
+        assert_eq!(drain.wait().unwrap(), sum);
+
+        let (drain, parts) = Drain::new(Arc::new(Threads::new(1)));
+        drop(parts);
+        assert_eq!(drain.report(), None);
+        assert!(matches!(drain.wait(), Err(Error::Gone)));
+    }
 }

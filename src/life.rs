@@ -406,11 +406,49 @@ mod tests {
         let mut life = opened();
         life.end_output();
         assert_eq!((life.output(), life.is_input_ended()), (OutputHalf::Ending, false));
+        assert!(!life.may_send());
         life.output_ended();
         life.end_output();
-        assert_eq!(life.output(), OutputHalf::Ended);
+        assert_eq!((life.output(), life.may_send()), (OutputHalf::Ended, false));
         life.end_input();
         assert!(life.is_input_ended() && life.is_open());
         life.invariants();
+    }
+
+    /// Goal: the three most common reasons are kept in the life, and no other one is taken for them.
+    #[test]
+    fn the_most_common_reasons_need_no_memory() {
+        for (reason, ending) in [
+            (CloseReason::Normal, Ending::Normal),
+            (CloseReason::PeerClosed, Ending::PeerClosed),
+            (CloseReason::Reset, Ending::Reset),
+            (CloseReason::Shutdown, Ending::Other),
+            (CloseReason::Panicked, Ending::Other),
+        ] {
+            assert_eq!(Ending::from(reason), ending);
+        }
+    }
+
+    /// Goal: each question about the stage and about a cut is answered by its own bits. Method: all
+    /// stages, and each cut.
+    #[test]
+    fn each_stage_is_told_from_the_others() {
+        let mut life = Life::opening();
+        assert!(!life.is_open() && !life.may_send() && !life.is_ending() && !life.is_lingering());
+        life.open();
+        assert!(life.is_open() && life.may_send() && !life.is_ending() && !life.is_lingering());
+        life.close(Ending::Normal);
+        assert!(!life.is_open() && !life.may_send() && life.is_ending() && !life.is_lingering());
+        assert!(!life.is_cut() && !life.is_broken());
+        for (cut, is_broken) in [(Cut::Late, false), (Cut::Broken, true)] {
+            let mut life = life;
+            life.cut(cut);
+            assert!(life.is_cut() && life.is_broken() == is_broken);
+        }
+        life.linger();
+        assert!(life.is_ending() && life.is_lingering());
+        life.go();
+        assert!(life.is_ending() && !life.is_lingering());
+        assert_eq!(life.stage(), Stage::Gone);
     }
 }

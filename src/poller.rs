@@ -57,7 +57,7 @@ impl From<&Event> for Readiness {
 /// A network that exists in this process only.
 pub(crate) trait SimulatedNetwork {
     /// Takes at most `most` events, oldest first.
-    fn take_events(&mut self, most: usize, into: &mut Vec<(Token, Readiness)>);
+    fn take_events(&mut self, most: usize, into: &mut Vec<(Token, Readiness)>) -> io::Result<()>;
 }
 
 /// Where sockets are registered.
@@ -104,8 +104,7 @@ impl Poller {
             }
             Self::Simulated { network, events, most } => {
                 events.clear();
-                network.take_events(*most, events);
-                Ok(())
+                network.take_events(*most, events)
             }
         }
     }

@@ -158,3 +158,21 @@ impl Status {
         self.failure.get()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: each part leaves its report in its own place, and the first one stays. The part that
+    /// accepts is the one that was named.
+    #[test]
+    fn each_part_leaves_its_own_report() {
+        let status = Status::new("two".into(), 1, 2, 8);
+        assert_eq!(status.acceptor(), 1);
+        let report = |drained| Report { drained, ..Report::default() };
+        status.keep_report(1, &report(3));
+        status.keep_report(1, &report(4));
+        assert_eq!(status.report(0).get(), None);
+        assert_eq!(status.report(1).get(), Some(&report(3)));
+    }
+}

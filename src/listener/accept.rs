@@ -286,6 +286,7 @@ mod tests {
     use std::cell::{Cell, RefCell};
     use std::rc::Rc;
     use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Duration;
 
     use mio::net::TcpStream;
     use mio::{Interest, Poll, Token};
@@ -309,6 +310,8 @@ mod tests {
     #[derive(Debug, Copy, Clone, PartialEq, Eq)]
     enum Behaviour {
         Makes,
+        /// It needs a millisecond.
+        MakesSlowly,
         Panics,
         Refuses,
     }
@@ -383,14 +386,19 @@ mod tests {
             let admission = Arc::new(Admission::new(notifiers, status));
             let (behaviour, ended) = (Rc::new(Cell::new(Behaviour::Makes)), Rc::default());
             let (record, will) = (Rc::clone(&ended), Rc::clone(&behaviour));
+            let hand = ManualClock::default();
+            let clock = Clock::manual(hand.clone());
             let factory = Box::new(move |_: &Accepted<'_>| match will.get() {
                 Behaviour::Makes => Ok(Guest(Rc::clone(&record))),
+                Behaviour::MakesSlowly => {
+                    hand.advance(Duration::from_millis(1));
+                    Ok(Guest(Rc::clone(&record)))
+                }
                 Behaviour::Panics => panic!("the factory panics, as the test wants"),
                 Behaviour::Refuses => Err(Refusal::close()),
             });
             let poll = Poll::new().unwrap();
             let registry = Registry::System(poll.registry().try_clone().unwrap());
-            let clock = Clock::manual(ManualClock::default());
             let state = LoopState::new(clock, ReactorOptions::new(), registry, Arc::default());
             let listener = Listener::new(profile(own), Arc::clone(&admission), None, factory, 1);
             let door = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -497,5 +505,47 @@ mod tests {
             assert_eq!(part.listener.report().forced, 1, "{stage}");
             assert!(part.listener.peers.slots.is_empty(), "{stage}");
         }
+    }
+
+    /// Goal: a part that does not accept has work once a connection is handed to it, or once no
+    /// more can come; the reactor's own shutdown does not drain it before. Method: the test plays
+    /// the part that accepts.
+    #[test]
+    fn a_part_that_does_not_accept_waits_for_the_one_that_does() {
+        let mut part = Part::new();
+        assert!(!part.listener.accepts() && part.admission.accepts(0));
+        assert!(part.admission.reserve());
+        assert_eq!(part.admission.enter(), 0);
+        assert!(!part.listener.is_busy() && !part.listener.has_work(Phase::Accept));
+        let stream = part.stream();
+        part.hand_over(stream);
+        assert!(part.listener.is_busy() && part.listener.has_work(Phase::Accept));
+        part.accept();
+        assert!(!part.listener.is_busy() && !part.listener.has_work(Phase::Accept));
+        part.admission.close();
+        assert!(part.listener.is_busy() && part.listener.has_work(Phase::Accept));
+        assert!(!part.listener.peers.has_begun_to_drain());
+        part.accept();
+        assert!(part.listener.peers.has_begun_to_drain());
+    }
+
+    /// Goal: a turn admits as many of the connections that were handed over as it has time for. A
+    /// drain admits all of them, so that each is told of it. Method: more of them than a turn looks
+    /// at without the clock, and a slow factory.
+    #[test]
+    fn a_drain_admits_all_that_were_handed_over() {
+        const MANY: usize = 200;
+        let mut part = Part::new();
+        part.factory.set(Behaviour::MakesSlowly);
+        for _ in 0..MANY {
+            let stream = part.stream();
+            part.admission.hand_over(1, stream, ([127, 0, 0, 1], 1).into());
+        }
+        part.state.begin(None);
+        part.accept();
+        let admitted = part.listener.peers.slots.len();
+        assert!((2..MANY / 2).contains(&admitted), "{admitted}");
+        part.listener.drain(&mut part.state);
+        assert_eq!(part.listener.peers.slots.len(), MANY);
     }
 }

@@ -43,3 +43,20 @@ impl Accepting {
         1 << (self.full_rounds / FULL_ROUNDS * 2).min(u32::BITS - 1)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: the quota starts at one connection, and grows fourfold after each four full rounds. It
+    /// has no overflow.
+    #[test]
+    fn the_quota_grows_with_the_full_rounds() {
+        for (full_rounds, quota) in
+            [(0, 1), (3, 1), (4, 4), (7, 4), (8, 16), (12, 64), (u32::MAX, 1 << 31)]
+        {
+            let accepting = Accepting { full_rounds, ..Accepting::default() };
+            assert_eq!(accepting.quota(), quota, "{full_rounds}");
+        }
+    }
+}

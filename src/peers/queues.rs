@@ -113,3 +113,20 @@ fn push<H: Handler, S: Stream>(list: &mut Keys, peer: &mut Peer<H, S>, mark: Mar
         list.push(peer.identity.key);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: the lists have room for all slots, and give it back when slots are fewer.
+    #[test]
+    fn room_in_the_lists_goes_back() {
+        let mut lists = Lists::default();
+        assert_eq!(lists.spare(0), 0);
+        lists.make_room(10_000);
+        assert!(lists.spare(0) >= 4 * 10_000 * size_of::<u32>());
+        assert_eq!(lists.spare(10_000), 0);
+        lists.shrink(0);
+        assert_eq!(lists.spare(0), 0);
+    }
+}

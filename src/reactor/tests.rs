@@ -15,7 +15,7 @@ use crate::drain::Drain;
 use crate::endpoint::Endpoint;
 use crate::handler::{Action, Context, Info};
 use crate::options::{ConnectionOptions, ReactorOptions};
-use crate::poller::Registry;
+use crate::poller::{Readiness, Registry, SimulatedNetwork};
 use crate::status::ListenerState;
 use crate::sync::Arc;
 
@@ -159,6 +159,29 @@ fn a_client_that_comes_between_two_steps_of_a_second_shutdown_is_not_waited_for(
     }
 }
 
+/// Goal: a shutdown without a delay drains at once, and so does one that was asked for twice before it
+/// begins. Method: the test gives the commands, and looks at the stage.
+#[test]
+fn a_shutdown_waits_only_for_a_delay_that_was_asked_for_once() {
+    for (delay, announcements, expected) in [
+        (0, 1, stage::Stage::Draining),
+        (60, 1, stage::Stage::Delay),
+        (60, 2, stage::Stage::Draining),
+    ] {
+        let options = ReactorOptions::new().shutdown_delay(Duration::from_secs(delay));
+        let mut by_hand = ByHand::with(options, ListenerOptions::port(0));
+        by_hand.reactor.handle.shared.set_unready();
+        for _ in 0..announcements {
+            let threads = Arc::clone(&by_hand.reactor.handle.shared.threads);
+            let (_, mut parts) = Drain::new(threads);
+            by_hand.reactor.obey(Command::AnnounceShutdown(parts.remove(0)));
+        }
+        by_hand.reactor.obey(Command::BeginShutdown);
+        let stage = by_hand.reactor.shutdown.as_ref().map(|shutdown| shutdown.stage);
+        assert_eq!(stage, Some(expected), "{announcements} of {delay} s");
+    }
+}
+
 /// Goal: `next_deadline` is counted from the present, to the nanosecond. Method: the packet
 /// timeouts of two clients; the test moves the clock after the turn.
 #[test]
@@ -195,6 +218,28 @@ fn a_reactor_can_be_woken_after_an_error_of_its_event_queue() {
     let mut woken = false;
     by_hand.reactor.poller.each(|token, _| woken |= token == token::WAKER);
     assert!(woken, "it sleeps on");
+}
+
+/// An event queue whose waits fail.
+struct FailsWith(ErrorKind);
+
+impl SimulatedNetwork for FailsWith {
+    fn take_events(&mut self, _: usize, _: &mut Vec<(Token, Readiness)>) -> io::Result<()> {
+        Err(self.0.into())
+    }
+}
+
+/// Goal: a signal that interrupts the wait ends neither the turn nor the loop. Other errors are
+/// returned. Method: an event queue that fails.
+#[test]
+fn an_interrupted_wait_is_no_error() {
+    let mut by_hand = ByHand::new(ListenerOptions::port(0));
+    let mut turn = |kind| {
+        by_hand.reactor.poller = Poller::simulated(Box::new(FailsWith(kind)), 8);
+        by_hand.reactor.turn(NO_TIME)
+    };
+    assert!(turn(ErrorKind::Interrupted).is_ok());
+    assert!(matches!(turn(ErrorKind::OutOfMemory), Err(Error::Poll { .. })));
 }
 
 /// A listening socket that the kernel refuses to watch.
@@ -264,4 +309,30 @@ fn after_an_error_of_run_the_reactor_has_ended() {
     assert!(matches!(handle.shutdown(), Err(Error::Gone)));
     assert!(!handle.is_ready());
     by_hand.reactor.run().unwrap();
+}
+
+/// Goal: with `busy_poll` a reactor polls without a wait until so much time has passed since the last
+/// event; without it, never. Method: an event, and a clock that the test moves.
+#[test]
+fn busy_polling_goes_on_for_its_time_after_an_event() {
+    let spin = Duration::from_millis(10);
+    let options = ReactorOptions::new().busy_poll(spin);
+    let mut by_hand = ByHand::with(options, ListenerOptions::port(0));
+    let turn_after = |by_hand: &mut ByHand, passed: Duration| {
+        by_hand.hand.advance(passed);
+        by_hand.turn();
+        by_hand.reactor.spins()
+    };
+    turn_after(&mut by_hand, 2 * spin);
+    assert!(!by_hand.reactor.spins(), "there was no event for so long");
+    by_hand.send(b"\x00\x01x");
+    by_hand.until(|by_hand| by_hand.listener.stats().packets_in == 2);
+    assert!(by_hand.reactor.spins());
+    assert!(turn_after(&mut by_hand, spin - Duration::from_nanos(1)));
+    assert!(!turn_after(&mut by_hand, Duration::from_nanos(1)));
+
+    let mut by_hand = ByHand::new(ListenerOptions::port(0));
+    by_hand.send(b"\x00\x01x");
+    by_hand.until(|by_hand| by_hand.listener.stats().packets_in == 2);
+    assert!(!by_hand.reactor.spins(), "the default");
 }

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::io;
 use std::rc::Rc;
 
 use mio::Token;
@@ -107,7 +108,7 @@ impl Network {
 pub(super) struct Wire(pub(super) Rc<RefCell<Network>>);
 
 impl SimulatedNetwork for Wire {
-    fn take_events(&mut self, most: usize, into: &mut Vec<(Token, Readiness)>) {
+    fn take_events(&mut self, most: usize, into: &mut Vec<(Token, Readiness)>) -> io::Result<()> {
         let mut network = self.0.borrow_mut();
         let Network { ready, left, .. } = &mut *network;
         left.extend(ready.borrow_mut().drain(..));
@@ -116,5 +117,6 @@ impl SimulatedNetwork for Wire {
         {
             into.extend(network.event(source));
         }
+        Ok(())
     }
 }

@@ -2,6 +2,7 @@
 //! wait for room; and wakes.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::io::ErrorKind;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
@@ -168,6 +169,20 @@ fn a_packet_reaches_the_members_without_their_handlers() {
     let mut heard = room.heard();
     heard.sort_unstable();
     assert_eq!(heard, ["1: all", "2: all"]);
+    end_all(&all);
+}
+
+/// Goal: a member whose write fails ends at once, and the other members get the packet. Method: an
+/// error of the write that the packet causes, on the second of four connections.
+#[test]
+fn a_member_whose_write_fails_ends_and_the_others_get_the_packet() {
+    let (all, room) = room(ReactorOptions::default(), options(), 4);
+    all[1].fail_next_write(ErrorKind::BrokenPipe);
+    room.send_packet("news");
+    all[0].run();
+    assert!(all[1].closed().is_some());
+    assert_eq!(all[2].packets(), [b"news"]);
+    assert_eq!(all[3].packets(), [b"news"]);
     end_all(&all);
 }
 
@@ -603,6 +618,9 @@ fn wakes_are_merged_and_never_refused() {
     two.peer_resets();
     let three = one.connect();
     assert_eq!((three.id().map(|id| id == addresses[1].id()), wakes.take()), (Some(false), 0));
+    addresses[1].wake();
+    one.run();
+    assert_eq!(wakes.take(), 0, "it has the slot of the one before");
     one.drain();
     one.advance(secs(10));
     assert!(!addresses[0].wake(), "the listener has ended");

@@ -474,6 +474,28 @@ fn timers_and_deadlines_survive_the_return_of_memory() {
     assert_eq!(harness.closed(), Some(CloseReason::DrainForced));
 }
 
+/// Goal: a drain that ends before its deadline leaves no deadline, although the return of memory has
+/// moved its timer. Method: 50,000 timers that fire before; the trims; then the last connection ends.
+#[test]
+fn a_drain_takes_its_deadline_with_it_after_the_return_of_memory() {
+    let trace = Trace::default();
+    let long = options().max_timers(100_000).drain_timeout(secs(60));
+    let harness = Harness::new(long, move |_| Actor::stubborn(&trace));
+    harness.message(order("arm", |ctx| {
+        for _ in 0..50_000 {
+            let _ = ctx.send_after(ms(1), order("", |_| Action::Continue));
+        }
+        Action::Continue
+    }));
+    harness.drain();
+    harness.advance(secs(30));
+    assert_eq!(harness.leftovers().deadlines, 1, "of the drain");
+    harness.peer_closes();
+    assert!(harness.report().is_some());
+    assert_eq!(harness.leftovers().deadlines, 0);
+    assert_clean(&harness);
+}
+
 /// Goal: the timers of a connection end with it. Method: the connection ends, and the next owner of
 /// its slot waits for longer than the timer.
 #[test]

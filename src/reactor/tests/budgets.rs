@@ -1,5 +1,6 @@
 //! Turns that are bounded in time, and commands, trims and ends that take many turns.
 
+use super::super::stage::Stage;
 use super::turns::{Call, Turns, count, micros};
 use super::*;
 use crate::reason::CloseReason;
@@ -241,4 +242,115 @@ fn a_timer_fires_after_a_full_batch() {
     let (_, calls) = turns.turn();
     assert!(turns.reactor.state.more_events, "the batch was full");
     assert_eq!(count(&calls, Call::Message(5)), 1, "{calls:?}");
+}
+
+/// Goal: only listeners that have work share a phase. Method: listeners without work, and one whose
+/// client has sent a packet; what each of them asks for.
+#[test]
+fn an_idle_listener_asks_for_no_share_of_a_turn() {
+    const PHASES: [Phase; 5] =
+        [Phase::Accept, Phase::Work, Phase::Deliver, Phase::Flush, Phase::Sweep];
+    let mut turns = Turns::new(ReactorOptions::new(), 2);
+    let client = turns.connect(0);
+    turns.until(|turns| !turns.reactor.is_busy());
+    let asks = |turns: &Turns, slot: usize| {
+        PHASES.map(|phase| turns.reactor.listeners[slot].listener.has_work(phase))
+    };
+    for slot in [0, 1] {
+        assert_eq!(asks(&turns, slot), [false; 5]);
+    }
+    turns.send(client, b"x", 1);
+    turns.reactor.poller.poll(None).unwrap();
+    turns.reactor.mark();
+    assert_eq!(asks(&turns, 0), [false, true, false, false, false]);
+    assert_eq!(asks(&turns, 1), [false; 5]);
+}
+
+/// Goal: a trim frees what a burst of connections needed, and says that a later one may free more.
+/// Method: connections that come and go; what two trims leave.
+#[test]
+fn trims_free_what_a_burst_of_connections_needed() {
+    let mut turns = Turns::new(ReactorOptions::new(), 1);
+    for _ in 0..300 {
+        turns.connect(0);
+    }
+    turns.clients.clear();
+    turns.until(|turns| turns.stats(|stats| stats.open) == 0);
+    let trim = |turns: &mut Turns| {
+        let Reactor { listeners, state, .. } = &mut turns.reactor;
+        listeners[0].listener.trim(state)
+    };
+    let first = trim(&mut turns);
+    assert!(first > 1, "the burst was since the last trim");
+    assert_eq!(trim(&mut turns), 0);
+}
+
+/// Goal: busy listeners get equal time for messages as well, also for those that an earlier turn has
+/// left. Method: as many slow messages for each.
+#[test]
+fn listeners_share_the_time_for_messages() {
+    let mut turns = Turns::new(ReactorOptions::new(), 2);
+    for listener in [0, 1] {
+        turns.connect(listener);
+    }
+    turns.probe.cost.set(micros(20));
+    let addresses: Vec<_> = turns.probe.addresses.borrow().clone();
+    for (address, number) in addresses.iter().zip(0..) {
+        for _ in 0..1_000 {
+            address.send(number).unwrap();
+        }
+    }
+    turns.turn();
+    let mut served = [0, 0];
+    for _ in 0..10 {
+        let (took, calls) = turns.turn();
+        assert!(took <= micros(2_400), "{took:?}");
+        for (number, served) in (0..).zip(&mut served) {
+            *served += count(&calls, Call::Message(number));
+        }
+    }
+    let [first, second] = served;
+    assert!(first > 100 && first.abs_diff(second) <= first / 4, "{served:?}");
+}
+
+/// Goal: a burst of messages is followed by a trim, which frees the memory of the queues. Method:
+/// messages of one listener; without them no deadline is set.
+#[test]
+fn a_burst_of_messages_is_followed_by_a_trim() {
+    let adjust = |options: ListenerOptions| options.mailbox_capacity(100_000);
+    let mut turns = Turns::with(ReactorOptions::new(), 1, adjust);
+    turns.connect(0);
+    turns.until(|turns| !turns.reactor.is_busy());
+    assert_eq!(turns.reactor.next_deadline(), None);
+    let address = turns.probe.addresses.borrow()[0].clone();
+    for _ in 0..50_000 {
+        address.send(1).unwrap();
+    }
+    turns.until(|turns| !turns.reactor.is_busy());
+    let trim = turns.reactor.next_deadline().expect("a trim is to come");
+    assert!(trim > Duration::from_secs(1), "{trim:?}");
+}
+
+/// Goal: a deadline counts from the command that sets it, although the turn began long before.
+/// Method: a slow packet in the turn that begins a shutdown with a delay.
+#[test]
+fn a_deadline_counts_from_the_command_that_sets_it() {
+    let secs = Duration::from_secs;
+    let mut turns = Turns::new(ReactorOptions::new().shutdown_delay(secs(60)), 1);
+    let client = turns.connect(0);
+    let (_drain, mut parts) = Drain::new(Arc::clone(&turns.reactor.handle.shared.threads));
+    turns.reactor.obey(Command::AnnounceShutdown(parts.remove(0)));
+    turns.until(|turns| !turns.reactor.is_busy());
+    turns.send(client, b"x", 1);
+    turns.probe.cost.set(secs(10));
+    turns.reactor.inbox().command(Command::BeginShutdown).unwrap();
+    let (took, calls) = turns.turn();
+    assert_eq!((took, calls.len()), (secs(10), 1));
+    for (passed, expected) in [(secs(59), Stage::Delay), (secs(2), Stage::Draining)] {
+        turns.probe.hand.advance(passed);
+        turns.reactor.look_at_clock();
+        turns.turn();
+        let stage = turns.reactor.shutdown.as_ref().map(|shutdown| shutdown.stage);
+        assert_eq!(stage, Some(expected));
+    }
 }
