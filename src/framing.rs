@@ -28,6 +28,7 @@ use std::sync::Arc;
 use crate::guard::Panics;
 use crate::reason::FrameError;
 
+mod alike;
 mod framer;
 mod in_place;
 mod length_field;
@@ -123,20 +124,6 @@ impl Framing {
     /// The framing for the other end of the connection: input and output swap.
     pub(crate) fn mirrored(self) -> Self {
         Self { input: self.output, output: self.input }
-    }
-
-    /// Whether the other framing certainly makes the same frames. Framings with a [`Framer`] do so
-    /// only if they are clones of one framing.
-    pub(crate) fn frames_like(&self, other: &Self) -> bool {
-        match (&self.output, &other.output) {
-            (Side::Field(own), Side::Field(other)) => own == other,
-            (Side::Lines(own), Side::Lines(other)) => own == other,
-            (Side::Raw, Side::Raw) => true,
-            (Side::Custom(own), Side::Custom(other)) => {
-                Arc::ptr_eq(&own.framer, &other.framer) && own.max == other.max
-            }
-            _ => false,
-        }
     }
 
     /// No framing at all; see [`Raw`].

@@ -501,8 +501,8 @@ fn a_burst_of_messages_gives_its_memory_back() {
 
 // ---- a burst of publications ----
 
-/// It joins with `join`, fills its queue with `fill`, and publishes every other packet. While there is no room for a publication,
-/// it is not read.
+/// It joins with `join`, fills its queue with `fill`, and publishes every other packet. While there is
+/// no room for a publication, it is not read.
 struct Publisher {
     group: Rc<OnceCell<Group<()>>>,
     refused: Option<Bytes>,
@@ -546,9 +546,9 @@ impl Handler for Publisher {
 }
 
 /// Goal: 200,000 publications in one write never take more memory than the high-water marks of the
-/// members and the places of the mailbox allow, although one member reads nothing, and is disconnected.
-/// All others get all. Method: the publisher writes and the members read on threads of their own, so only
-/// what the reactor allocates counts.
+/// members and the places of the mailbox allow, although one member reads nothing, and is
+/// disconnected. All others get all. Method: the publisher writes and the members read on threads of
+/// their own, so only what the reactor allocates counts.
 #[test]
 fn a_burst_of_publications_stays_below_the_marks() {
     const MEMBERS: usize = 8;

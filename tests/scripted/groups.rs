@@ -44,7 +44,8 @@ impl Room {
     }
 }
 
-/// It carries out its packets: `join`, `leave`, `own` and `#` with a number (a framing of its own), `end` (its output),
+/// It carries out its packets: `join`, `leave`, `own` and `#` with a number (a framing of its own),
+/// `end` (its output),
 /// `both` (an answer before and after a packet to the group), and `!text`, which publishes the text.
 struct Member {
     room: Rc<Room>,
@@ -368,9 +369,8 @@ impl Framer for Counted {
 
 /// Goal: the frame of a packet is made once for each framing that members have of their own, however
 /// many have it, and each member gets its own framing's. Beyond eight framings each further member gets
-/// a frame of its own. A framing that refuses the packet is asked once a member, and refuses it to its
-/// members alone. Method: 3 members for each of 10 framings, packets that wait together, and one that is
-/// too long.
+/// a frame of its own. A framing that refuses the packet refuses it to its members alone. Method: 3
+/// members for each of 10 framings, packets that wait together, and one that is too long.
 #[test]
 fn a_frame_is_made_once_for_each_framing() {
     let (all, room) = room(ReactorOptions::default(), options(), 32);
