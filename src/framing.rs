@@ -28,6 +28,7 @@ use std::sync::Arc;
 use crate::guard::Panics;
 use crate::reason::FrameError;
 
+mod alike;
 mod framer;
 mod in_place;
 mod length_field;

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::Peer;
 use super::marks::Marks;
 use crate::connection::Flags;
+use crate::framing::Framing;
 use crate::handler::Handler;
 use crate::loop_state::FLUSH_AT;
 use crate::mailbox::SlowMember;
@@ -16,17 +17,24 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     /// Whether frames in the listener's framing can go to the kernel as they are.
     #[inline]
     pub(crate) fn takes_frames(&self) -> bool {
-        self.conn.output.is_none()
-            && self.is_marked(Marks::WRITABLE)
-            && self.conn.life().may_send()
-            && self.conn.own_framing().is_none()
+        self.takes_output() && self.conn.own_framing().is_none()
+    }
+
+    /// Whether frames in the framing of this connection can go to the kernel as they are.
+    #[inline]
+    pub(crate) fn takes_output(&self) -> bool {
+        self.conn.output.is_none() && self.is_marked(Marks::WRITABLE) && self.conn.life().may_send()
+    }
+
+    pub(crate) fn own_framing(&self) -> Option<&Framing> {
+        self.conn.own_framing()
     }
 
     /// Writes these frames, and queues what the kernel does not take. Returns whether it took all: then
     /// nothing has changed that decides in which lists the peer is.
     #[inline]
     pub(crate) fn write_frames(&mut self, cx: &mut PeerCx<'_, H::Message>, frames: &[u8]) -> bool {
-        debug_assert!(cx.state.out.is_empty() && self.takes_frames());
+        debug_assert!(cx.state.out.is_empty() && self.takes_output());
         let taken = self.write(frames, cx.profile, &cx.state.registry);
         if taken > 0 {
             self.conn.answered(cx.state.now());

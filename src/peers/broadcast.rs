@@ -1,8 +1,12 @@
 //! What was sent to the members of a group, or to all connections, and whom it has not reached.
 
+use crate::framing::Framing;
 use crate::groups::{GroupId, Groups};
+use crate::guard::{Panics, guarded};
+use crate::handler::SHARE_FROM;
 use crate::mailbox::Parcel;
 use crate::pages::Pages;
+use crate::stats::Counters;
 
 /// Consecutive parcels for one group.
 #[derive(Debug)]
@@ -14,6 +18,64 @@ pub(super) struct Broadcast<M> {
     /// them are packets, or if one of them is long or refused: then each member is looked at by
     /// itself.
     pub(super) frames: Option<Vec<u8>>,
+    pub(super) others: OtherFrames,
+}
+
+/// The frames of the same parcels in the framings that members have of their own, each made when the
+/// first member needs it.
+#[derive(Debug, Default)]
+pub(super) struct OtherFrames(Vec<(Framing, Option<Vec<u8>>)>);
+
+impl OtherFrames {
+    /// In how many framings frames are kept. Members with further framings get frames of their own.
+    const MOST: usize = 8;
+
+    /// The frames in this framing. `None` if the framing refuses one of the packets, or if there are
+    /// too many framings.
+    pub(super) fn of<M>(
+        &mut self,
+        framing: &Framing,
+        parcels: &[Box<Parcel<M>>],
+        counters: &Counters,
+    ) -> Option<&[u8]> {
+        let found = self.0.iter().position(|(known, _)| known.frames_like(framing));
+        let at = match found {
+            Some(at) => at,
+            None if self.0.len() == Self::MOST => return None,
+            None => {
+                let mut frames = Vec::new();
+                let frames = encode(framing, parcels, &mut frames, counters).then_some(frames);
+                self.0.push((framing.clone(), frames));
+                self.0.len() - 1
+            }
+        };
+        self.0[at].1.as_deref()
+    }
+
+    /// Drops the framings. A member may have ended since, and then this was the last one of its
+    /// framings.
+    pub(super) fn discard(self, panics: &mut Panics) {
+        self.0.into_iter().for_each(|(framing, _)| framing.discard(panics));
+    }
+}
+
+/// Appends the frames of all parcels in this framing. Returns whether that went well: all are packets,
+/// none of them is long, and the framing refuses none.
+pub(super) fn encode<M>(
+    framing: &Framing,
+    parcels: &[Box<Parcel<M>>],
+    frames: &mut Vec<u8>,
+    counters: &Counters,
+) -> bool {
+    parcels.iter().all(|parcel| match &**parcel {
+        // A longer packet is shared and not copied for each member.
+        Parcel::Packet { bytes, .. } if bytes.len() < SHARE_FROM => {
+            let framed = guarded(|| framing.encode(bytes, frames));
+            counters.panics.add(framed.is_none().into());
+            matches!(framed, Some(Ok(())))
+        }
+        _ => false,
+    })
 }
 
 /// Which members are still to be reached.

@@ -1,11 +1,11 @@
 //! Delivers to the members of a group, or to all connections.
 
 use super::Peers;
-use super::broadcast::{Broadcast, Reach};
+use super::broadcast::{Broadcast, OtherFrames, Reach, encode};
 use super::queues::Lists;
 use crate::groups::GroupId;
-use crate::guard::guarded;
-use crate::handler::{Handler, SHARE_FROM};
+use crate::guard::{Panics, guarded};
+use crate::handler::Handler;
 use crate::loop_state::LoopState;
 use crate::mailbox::{Envelope, Parcel};
 use crate::pages::Pages;
@@ -52,26 +52,15 @@ impl<H: Handler, S: Stream> Peers<H, S> {
         };
         let Some(reach) = reach else { return self.forget(state, parcels) };
         let frames = self.frames_of(&parcels);
-        self.broadcast = Some(Broadcast { parcels, reach, frames });
+        self.broadcast = Some(Broadcast { parcels, reach, frames, others: OtherFrames::default() });
     }
 
     /// The frames of these parcels in the listener's framing, if they can be sent as they are.
     fn frames_of(&mut self, parcels: &[Box<Parcel<H::Message>>]) -> Option<Vec<u8>> {
         let mut frames = std::mem::take(&mut self.frames);
-        for parcel in parcels {
-            let framed = match &**parcel {
-                // A longer packet is shared and not copied for each member.
-                Parcel::Packet { bytes, .. } if bytes.len() < SHARE_FROM => {
-                    let framed = guarded(|| self.profile.framing.encode(bytes, &mut frames));
-                    self.profile.counters.panics.add(framed.is_none().into());
-                    matches!(framed, Some(Ok(())))
-                }
-                _ => false,
-            };
-            if !framed {
-                self.keep_frames(frames);
-                return None;
-            }
+        if !encode(&self.profile.framing, parcels, &mut frames, &self.profile.counters) {
+            self.keep_frames(frames);
+            return None;
         }
         Some(frames)
     }
@@ -90,13 +79,14 @@ impl<H: Handler, S: Stream> Peers<H, S> {
         let last = self.inbox.is_empty();
         let Some(mut broadcast) = self.broadcast.take() else { return };
         let (peers, lists, mut cx) = self.lend(state);
-        let Broadcast { parcels, reach, frames } = &mut broadcast;
+        let Broadcast { parcels, reach, frames, others } = &mut broadcast;
         let each = parcels.len();
         let mut sent = 0;
         let is_over = loop {
             if let (Reach::List { id, list }, Some(frames)) = (&*reach, &*frames) {
                 let to = (*list, *id);
-                break fan_out(peers, lists, &mut cx, to, frames, parcels, budget, &mut sent);
+                let made = (&frames[..], others);
+                break fan_out(peers, lists, &mut cx, to, made, parcels, budget, &mut sent);
             }
             let Some(key) = reach.next(peers, &mut cx.state.groups) else { break true };
             // No member gets a part of them in this turn and the rest in the next.
@@ -120,16 +110,26 @@ impl<H: Handler, S: Stream> Peers<H, S> {
             self.broadcast = Some(broadcast);
             return;
         }
-        if let Some(frames) = broadcast.frames {
+        self.end_broadcast(state, broadcast);
+    }
+
+    fn end_broadcast(&mut self, state: &LoopState, broadcast: Broadcast<H::Message>) {
+        let Broadcast { parcels, frames, others, .. } = broadcast;
+        if let Some(frames) = frames {
             self.keep_frames(frames);
         }
-        self.forget(state, broadcast.parcels);
+        let mut panics = Panics::default();
+        others.discard(&mut panics);
+        if panics.count > 0 {
+            self.profile.drops_panicked("a framer", &panics, &mut self.gate, state.nanos());
+        }
+        self.forget(state, parcels);
     }
 
     /// Drops the broadcast that is going on, because the listener ends.
     pub(super) fn forget_broadcast(&mut self, state: &LoopState) {
         if let Some(broadcast) = self.broadcast.take() {
-            self.forget(state, broadcast.parcels);
+            self.end_broadcast(state, broadcast);
         }
     }
 
@@ -154,7 +154,7 @@ fn fan_out<H: Handler, S: Stream>(
     lists: &mut Lists,
     cx: &mut PeerCx<'_, H::Message>,
     (list, id): (u32, GroupId),
-    frames: &[u8],
+    (frames, others): (&[u8], &mut OtherFrames),
     parcels: &[Box<Parcel<H::Message>>],
     budget: &mut u32,
     sent: &mut usize,
@@ -183,8 +183,7 @@ fn fan_out<H: Handler, S: Stream>(
                     lists.requeue(peer, cx);
                 }
             } else if peer.listens() {
-                deliver(peer, cx, parcels);
-                peer.flush_replies(cx, false);
+                *sent += reach_otherwise(peer, cx, others, parcels);
                 lists.requeue(peer, cx);
             }
             if cx.state.is_share_over(each) {
@@ -193,6 +192,27 @@ fn fan_out<H: Handler, S: Stream>(
             }
         }
     }
+}
+
+/// Sends these packets to a member that has a framing of its own or something queued. Returns how many
+/// were sent as frames that all members with the same framing get.
+#[inline(never)]
+fn reach_otherwise<H: Handler, S: Stream>(
+    peer: &mut Peer<H, S>,
+    cx: &mut PeerCx<'_, H::Message>,
+    others: &mut OtherFrames,
+    parcels: &[Box<Parcel<H::Message>>],
+) -> usize {
+    if peer.takes_output()
+        && let Some(framing) = peer.own_framing()
+        && let Some(frames) = others.of(framing, parcels, &cx.profile.counters)
+    {
+        peer.write_frames(cx, frames);
+        return parcels.len();
+    }
+    deliver(peer, cx, parcels);
+    peer.flush_replies(cx, false);
+    0
 }
 
 /// Delivers these parcels to one member, as long as it listens. Returns how many.

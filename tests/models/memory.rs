@@ -5,19 +5,22 @@
 //! allocations are counted.
 #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
-use std::cell::RefCell;
-use std::io::Write;
+use std::cell::{OnceCell, RefCell};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use allocation_counter::measure;
 use bytes::Bytes;
 use condor::testing::Harness;
 use condor::{
-    Accepted, Action, Address, Context, Framing, Handler, Info, LengthField, Lines,
-    ListenerOptions, MessageError, Raw, Reactor, TimerError, TimerId,
+    Accepted, Action, Address, CloseKind, Context, Framing, Group, Handler, Info, LengthField,
+    Lines, ListenerOptions, MessageError, Raw, Reactor, TimerError, TimerId,
 };
+use socket2::{Domain, Socket, Type};
 
 use crate::support::over_script::options;
 use crate::support::secs;
@@ -494,4 +497,120 @@ fn a_burst_of_messages_gives_its_memory_back() {
     });
     assert!(at_once > 65_536 * 128, "{at_once} bytes: no burst");
     assert!(later < LITTLE, "{later} of {at_once} bytes are held");
+}
+
+// ---- a burst of publications ----
+
+/// It joins with `join`, fills its queue with `fill`, and publishes every other packet. While there is
+/// no room for a publication, it is not read.
+struct Publisher {
+    group: Rc<OnceCell<Group<()>>>,
+    refused: Option<Bytes>,
+}
+
+impl Publisher {
+    fn publish(&mut self, packet: Bytes, ctx: &mut Context<'_, ()>) {
+        let group = self.group.get_or_init(|| ctx.group()).clone();
+        if let Err(MessageError::Full(packet)) = group.send_packet(packet) {
+            ctx.pause_reading();
+            ctx.notify_when_ready(&group);
+            self.refused = Some(packet);
+        }
+    }
+}
+
+impl Handler for Publisher {
+    type Message = ();
+
+    fn handle_packet<'a>(&'a mut self, packet: &'a [u8], ctx: &mut Context<'_, ()>) -> Action<'a> {
+        if packet == b"join" {
+            return ctx.join(self.group.get_or_init(|| ctx.group())).into();
+        }
+        if packet == b"fill" {
+            while ctx.send(&[0; 1_000]).is_ok() {}
+            return Action::Continue;
+        }
+        self.publish(Bytes::copy_from_slice(packet), ctx);
+        Action::Continue
+    }
+
+    fn handle_info<'a>(&'a mut self, info: Info<'a, ()>, ctx: &mut Context<'_, ()>) -> Action<'a> {
+        if let Info::MailboxReady = info {
+            ctx.resume_reading();
+            if let Some(packet) = self.refused.take() {
+                self.publish(packet, ctx);
+            }
+        }
+        info.default_action()
+    }
+}
+
+/// Goal: 200,000 publications in one write never take more memory than the high-water marks of the
+/// members and the places of the mailbox allow, although one member reads nothing, and is
+/// disconnected. All others get all. Method: the publisher writes and the members read on threads of
+/// their own, so only what the reactor allocates counts.
+#[test]
+fn a_burst_of_publications_stays_below_the_marks() {
+    const MEMBERS: usize = 8;
+    const PUBLICATIONS: u32 = 200_000;
+    const MARK: usize = 512 * 1024;
+    const PLACES: usize = 100;
+    let options = ListenerOptions::port(0)
+        .framing(LengthField::U16)
+        .mailbox_capacity(PLACES)
+        .write_high_water(MARK)
+        .max_queued(2 * MARK);
+    let group = Rc::new(OnceCell::new());
+    let theirs = Rc::clone(&group);
+    let mut reactor = Reactor::new().unwrap();
+    let listener = reactor
+        .start_listener("hub", options, move |_| Publisher {
+            group: Rc::clone(&theirs),
+            refused: None,
+        })
+        .unwrap();
+    let addr = listener.local_addr().as_inet().unwrap();
+    let mut members = connect(&mut reactor, addr, MEMBERS - 1);
+    let silent = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    silent.set_recv_buffer_size(4096).unwrap();
+    silent.connect(&addr.into()).unwrap();
+    members.push(silent.into());
+    for member in &mut members {
+        member.write_all(b"\x00\x04join").unwrap();
+        settle(&mut reactor);
+    }
+    let wire: Vec<u8> =
+        (0..PUBLICATIONS).flat_map(|at| [&[0, 4][..], &at.to_be_bytes()].concat()).collect();
+    let wire = Arc::new(wire);
+    let mut silent = members.pop().unwrap();
+    // More than the kernel takes. While the queue is long, the rest is not read.
+    silent.write_all(&b"\x00\x04fill".repeat(16)).unwrap();
+    settle(&mut reactor);
+    let readers: Vec<_> = members
+        .into_iter()
+        .map(|mut member| {
+            let expected = Arc::clone(&wire);
+            thread::spawn(move || {
+                let mut got = vec![0; expected.len()];
+                member.read_exact(&mut got).unwrap();
+                assert!(got == *expected, "they are in order");
+            })
+        })
+        .collect();
+    let publisher = thread::spawn(move || {
+        let mut publisher = TcpStream::connect(addr).unwrap();
+        publisher.write_all(&wire).unwrap();
+        publisher
+    });
+    let most = measure(|| {
+        while !readers.iter().all(thread::JoinHandle::is_finished) {
+            reactor.turn(Some(Duration::from_millis(10))).unwrap();
+        }
+    });
+    readers.into_iter().for_each(|reader| reader.join().unwrap());
+    publisher.join().unwrap();
+    assert!(listener.stats().refused_messages > 0, "the publisher was not held up");
+    assert_eq!(listener.stats().closed(CloseKind::SlowReader), 1);
+    let most = usize::try_from(most.bytes_max).unwrap();
+    assert!(most <= MEMBERS * MARK + PLACES * 256, "{most} bytes");
 }

@@ -4,13 +4,15 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io::ErrorKind;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use condor::testing::{Faults, Harness};
 use condor::{
-    Action, Address, CloseKind, CloseReason, Context, Group, Handler, Info, JoinError, LengthField,
-    ListenerOptions, MessageError, ReactorOptions, SlowMember,
+    Action, Address, CloseKind, CloseReason, Context, Decode, FrameError, Framer, Framing, Group,
+    Handler, Info, JoinError, LengthField, ListenerOptions, MessageError, Output, ReactorOptions,
+    SlowMember,
 };
 
 use crate::rig::{assert_clean, conclude, options};
@@ -22,6 +24,8 @@ struct Room {
     group: OnceCell<Group<String>>,
     /// The messages that handlers got, in order.
     heard: RefCell<Vec<String>>,
+    /// The framings for `framing`, by number.
+    framings: OnceCell<Vec<Framing>>,
     /// The publishers that were told of room, in order.
     told: RefCell<Vec<u8>>,
     pauses: Cell<u32>,
@@ -41,7 +45,8 @@ impl Room {
     }
 }
 
-/// It carries out its packets: `join`, `leave`, `own` (a framing of its own), `end` (its output),
+/// It carries out its packets: `join`, `leave`, `own` and `#` with a number (a framing of its own),
+/// `end` (its output),
 /// `both` (an answer before and after a packet to the group), and `!text`, which publishes the text.
 struct Member {
     room: Rc<Room>,
@@ -78,6 +83,10 @@ impl Handler for Member {
                 ctx.leave(self.room.group());
             }
             b"own" => ctx.set_framing(LengthField::U8),
+            [b'#', number] => {
+                let framings = self.room.framings.get().unwrap();
+                ctx.set_framing(framings[usize::from(*number)].clone());
+            }
             b"end" => ctx.end_output(),
             b"both" => {
                 ctx.send("before").unwrap();
@@ -345,6 +354,82 @@ fn a_packet_that_does_not_fit_one_member_reaches_the_others() {
     }
     assert_eq!((all[2].queued_bytes(), all[2].closed()), (602, None));
     assert_eq!((all[0].stats().skipped_packets, all[3].packets().len()), (1, 4));
+    end_all(&all);
+}
+
+/// A framing that counts how often it makes a frame. A frame begins with its letter.
+struct Counted {
+    letter: u8,
+    frames: Arc<AtomicU32>,
+}
+
+impl Framer for Counted {
+    fn decode(&self, input: &[u8], _: usize) -> Result<Decode, FrameError> {
+        let [_, len, ..] = input else { return Ok(Decode::Need(None)) };
+        let end = 2 + usize::from(*len);
+        if input.len() < end {
+            return Ok(Decode::Need(Some(end)));
+        }
+        Ok(Decode::Frame { payload: 2..end, consumed: end })
+    }
+
+    fn encode(&self, payload: &[u8], out: &mut Output<'_>) -> Result<(), FrameError> {
+        self.frames.fetch_add(1, Ordering::Relaxed);
+        let len = u8::try_from(payload.len()).map_err(|_| FrameError::Bad("too long"))?;
+        out.put(&[self.letter, len]);
+        out.put(payload);
+        Ok(())
+    }
+}
+
+/// Goal: the frame of a packet is made once for each framing that members have of their own, however
+/// many have it, and each member gets its own framing's. Beyond eight framings each further member gets
+/// a frame of its own. A framing that refuses the packet refuses it to its members alone. Method: 3
+/// members for each of 10 framings, packets that wait together, and one that is too long.
+#[test]
+fn a_frame_is_made_once_for_each_framing() {
+    let (all, room) = room(ReactorOptions::default(), options(), 32);
+    let frames = Arc::new(AtomicU32::new(0));
+    let framing = |letter| Framing::custom(Counted { letter, frames: Arc::clone(&frames) });
+    room.framings.set((b'a'..=b'j').map(framing).collect()).unwrap();
+    let own = |at: usize| u8::try_from((at - 1) % 10).unwrap();
+    for (at, member) in all.iter().enumerate().skip(1).take(30) {
+        member.packet([b'#', own(at)]);
+    }
+    for (packets, expected) in [(1, 8 + 2 * 3), (3, 3 * (8 + 2 * 3))] {
+        (0..packets).for_each(|_| room.send_packet("news"));
+        all[0].run();
+        assert_eq!(frames.swap(0, Ordering::Relaxed), expected);
+        for (at, member) in all.iter().enumerate().skip(1).take(30) {
+            let frame = [&[b'a' + own(at), 4][..], b"news"].concat();
+            assert_eq!(member.sent(), frame.repeat(packets), "member {at}");
+        }
+        assert_eq!(all[31].packets().len(), packets);
+    }
+    let before = all[0].stats();
+    assert_eq!((before.packets_out, before.refused_sends), (4 * 31, 0));
+    room.send_packet(vec![7; 300]);
+    all[0].run();
+    assert_eq!(all[0].stats().refused_sends, 30);
+    assert_eq!((all[31].packets().len(), all[1].sent().len()), (1, 0));
+    end_all(&all);
+}
+
+/// Goal: a member that changes its framing between two packets gets the second in the new one. Method:
+/// a framing of its own between two packets.
+#[test]
+fn a_member_that_changes_its_framing_gets_the_next_packet_in_it() {
+    let (all, room) = room(ReactorOptions::default(), options(), 3);
+    let frames = Arc::new(AtomicU32::new(0));
+    let framing = Framing::custom(Counted { letter: b'x', frames });
+    room.framings.set(vec![framing]).unwrap();
+    room.send_packet("one");
+    all[0].run();
+    all[1].packet([b'#', 0]);
+    room.send_packet("two");
+    all[0].run();
+    assert_eq!(all[2].packets(), [&b"one"[..], b"two"]);
+    assert_eq!(all[1].sent(), b"\x00\x03onex\x03two");
     end_all(&all);
 }
 

@@ -35,6 +35,7 @@ use crate::cores::Cores;
 use crate::machine::Machine;
 use crate::report::{Missing, Report, Settings};
 use crate::rounds::{Built, Plan};
+use crate::scenario::Scenario;
 
 /// Descriptors that are not connections, in the server or here.
 const OTHER_DESCRIPTORS: usize = 300;
@@ -68,13 +69,29 @@ fn run(cli: &Cli) -> Result<bool> {
                 .to_owned(),
         );
     }
-    let idle_counts = affordable(cli.idle_counts(), &mut warnings);
-    let (servers, missing) = build(&choice)?;
+    let files = raise_files();
+    let idle_counts = affordable(files, cli.idle_counts(), &mut warnings);
+    let (scenarios, beyond): (Vec<_>, Vec<_>) = choice
+        .scenarios
+        .iter()
+        .partition(|scenario| scenario.connections() + OTHER_DESCRIPTORS <= files);
+    let (servers, mut missing) = build(&choice)?;
+    for (scenario, built) in beyond.iter().flat_map(|&scenario: &&'static Scenario| {
+        servers.iter().map(move |built| (scenario, built))
+    }) {
+        if built.server.takes_part(scenario) {
+            missing.push(Missing {
+                server: built.server.name,
+                scenario: Some(scenario.name),
+                why: format!("a process may open {files} files here"),
+            });
+        }
+    }
     warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
     let machine = Machine::describe(&choice.servers);
     cores::pin(cores.generator)?;
     let plan = Plan {
-        scenarios: &choice.scenarios,
+        scenarios: &scenarios,
         servers: &servers,
         rounds: cli.rounds(),
         round: cli.round(),
@@ -126,14 +143,17 @@ fn build(choice: &Choice) -> Result<(Vec<Built>, Vec<Missing>)> {
     Ok((built, missing))
 }
 
-/// Raises the limit on open files as far as that goes, and leaves out the numbers of connections
-/// that it does not allow.
-fn affordable(counts: &[usize], warnings: &mut Vec<String>) -> Vec<usize> {
+/// Raises the limit on open files as far as that goes. Returns it.
+fn raise_files() -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised =
         setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
-    let files = if raised.is_ok() { limit.maximum } else { limit.current }
-        .map_or(usize::MAX, |files| files as usize);
+    if raised.is_ok() { limit.maximum } else { limit.current }
+        .map_or(usize::MAX, |files| files as usize)
+}
+
+/// Leaves out the numbers of connections for which so many files are not enough.
+fn affordable(files: usize, counts: &[usize], warnings: &mut Vec<String>) -> Vec<usize> {
     let (within, beyond): (Vec<usize>, Vec<usize>) =
         counts.iter().partition(|count| **count + OTHER_DESCRIPTORS <= files);
     if !beyond.is_empty() {

@@ -156,6 +156,7 @@ impl Plan<'_> {
 
     fn launch<'a>(&'a self, scenario: &Scenario, built: &'a Built) -> Launch<'a> {
         let most = self.idle_counts.iter().copied().max().unwrap_or(0).max(1000);
+        let most = most.max(scenario.connections());
         Launch {
             server: built.server,
             program: &built.program,

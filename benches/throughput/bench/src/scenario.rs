@@ -42,7 +42,7 @@ pub(crate) struct Scenario {
     pub(crate) job: Job,
 }
 
-pub(crate) static SCENARIOS: [&Scenario; 11] = [
+pub(crate) static SCENARIOS: [&Scenario; 14] = [
     &Scenario {
         name: "depth1",
         what: "depth 1, 200 connections, 64 B",
@@ -88,6 +88,21 @@ pub(crate) static SCENARIOS: [&Scenario; 11] = [
         what: "broadcast, 100 connections, 64 B",
         job: Job::Load(Load::Broadcast { connections: 100, payload: 64, depth: 8 }),
     },
+    &Scenario {
+        name: "fanout-100",
+        what: "fan-out, 100 members, 64 B, the next when all have the last",
+        job: Job::Load(Load::Broadcast { connections: 100, payload: 64, depth: 1 }),
+    },
+    &Scenario {
+        name: "fanout-1000",
+        what: "fan-out, 1,000 members, 64 B, the next when all have the last",
+        job: Job::Load(Load::Broadcast { connections: 1_000, payload: 64, depth: 1 }),
+    },
+    &Scenario {
+        name: "fanout-10000",
+        what: "fan-out, 10,000 members, 64 B, the next when all have the last",
+        job: Job::Load(Load::Broadcast { connections: 10_000, payload: 64, depth: 1 }),
+    },
     &Scenario { name: "idle", what: "idle connections", job: Job::Idle { payload: 64 } },
     &Scenario {
         name: "burst",
@@ -104,7 +119,19 @@ impl Scenario {
 
     /// Whether it takes too long for a first look.
     pub(crate) fn is_long(&self) -> bool {
-        matches!(self.job, Job::Burst { .. })
+        matches!(self.job, Job::Burst { .. }) || self.connections() >= 10_000
+    }
+
+    /// The connections that are open at once. Idle ones have numbers of their own.
+    pub(crate) fn connections(&self) -> usize {
+        match self.job {
+            Job::Load(Load::Closed { connections, .. })
+            | Job::Load(Load::Open { connections, .. })
+            | Job::Load(Load::Broadcast { connections, .. })
+            | Job::Burst { connections, .. } => connections,
+            Job::Load(Load::Churn { at_once, .. }) => at_once,
+            Job::Idle { .. } => 0,
+        }
     }
 
     pub(crate) fn is_broadcast(&self) -> bool {

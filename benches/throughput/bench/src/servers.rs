@@ -34,17 +34,20 @@ pub(crate) struct Server {
     pub(crate) library: Option<&'static str>,
 }
 
+/// One packet to many members.
+const FANOUT: [&str; 3] = ["fanout-100", "fanout-1000", "fanout-10000"];
+
 /// The server that ratios are taken to if the user names no other.
 pub(crate) static USUAL_REFERENCE: &Server = SERVERS[0];
 
 /// All of them, in the order in which they are reported.
-pub(crate) static SERVERS: [&Server; 10] = [
+pub(crate) static SERVERS: [&Server; 13] = [
     &Server {
         name: "c",
         what: "C, edge-triggered epoll",
         source: Source::C,
         mode: None,
-        part: Part::AllAnd(&["broadcast", "burst"]),
+        part: Part::AllAnd(&["broadcast", "fanout-100", "fanout-1000", "fanout-10000", "burst"]),
         library: None,
     },
     &Server {
@@ -69,6 +72,22 @@ pub(crate) static SERVERS: [&Server; 10] = [
         source: Source::Package("echo-condor"),
         mode: Some("2-shards"),
         part: Part::Only(&["depth64"]),
+        library: Some("condor-reactor"),
+    },
+    &Server {
+        name: "condor-group",
+        what: "this crate, packets to a group",
+        source: Source::Package("echo-condor"),
+        mode: Some("group"),
+        part: Part::Only(&FANOUT),
+        library: Some("condor-reactor"),
+    },
+    &Server {
+        name: "condor-group-silent",
+        what: "the same, and one more member, which reads nothing and is skipped",
+        source: Source::Package("echo-condor"),
+        mode: Some("group-silent"),
+        part: Part::Only(&FANOUT),
         library: Some("condor-reactor"),
     },
     &Server {
@@ -101,6 +120,14 @@ pub(crate) static SERVERS: [&Server; 10] = [
         source: Source::Package("echo-tokio-hand"),
         mode: None,
         part: Part::AllAnd(&["broadcast", "burst"]),
+        library: Some("tokio"),
+    },
+    &Server {
+        name: "tokio-channel",
+        what: "tokio, its broadcast channel, a task for each member",
+        source: Source::Package("echo-tokio-hand"),
+        mode: Some("channel"),
+        part: Part::Only(&FANOUT),
         library: Some("tokio"),
     },
     &Server {

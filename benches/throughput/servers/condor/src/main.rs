@@ -1,9 +1,11 @@
 //! This crate. All its limits and its packet timeout are at their defaults.
 //!
 //! `--mode busy` polls without blocking for a while after each event; `--mode 2-shards` serves with
-//! two reactors, each on a thread of its own.
+//! two reactors, each on a thread of its own; `--mode group` broadcasts by packets to a group,
+//! `--mode group-silent` does the same, and its first member is one that reads nothing.
 
 mod broadcast;
+mod group;
 
 use std::time::Duration;
 
@@ -33,9 +35,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Some("busy") => {
             one(ReactorOptions::default().busy_poll(BUSY_POLL), listen, options.broadcast)
         }
+        Some(mode @ ("group" | "group-silent")) => {
+            let mut reactor = Reactor::new()?;
+            let address = group::start(&mut reactor, listen)?;
+            let silent = (mode == "group-silent").then(|| group::silent_member(&address));
+            let _open = silent.transpose()?;
+            common::announce(address)?;
+            Ok(reactor.run()?)
+        }
         Some("2-shards") if options.broadcast => Err("broadcasts come from one reactor".into()),
         Some("2-shards") => sharded(2, listen),
-        Some(other) => Err(format!("no mode {other:?}: busy or 2-shards").into()),
+        Some(other) => {
+            Err(format!("no mode {other:?}: busy, 2-shards, group or group-silent").into())
+        }
     }
 }
 

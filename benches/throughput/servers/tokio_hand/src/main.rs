@@ -1,9 +1,12 @@
 //! Tokio on the current thread, framed by hand: one read buffer shared by all tasks, whole frames
 //! written straight out of it.
 //!
+//! `--mode channel` broadcasts through tokio's channel instead of a loop over the connections.
+//!
 //! A task owns memory only for a partial frame and for output the kernel did not take.
 
 mod broadcast;
+mod channel;
 mod echo;
 
 use std::io;
@@ -14,7 +17,9 @@ use tokio::net::TcpListener;
 fn main() -> io::Result<()> {
     let options = Options::from_command_line();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    if options.broadcast {
+    if options.mode.as_deref() == Some("channel") {
+        tokio::task::LocalSet::new().block_on(&runtime, channel::run(&options))
+    } else if options.broadcast {
         tokio::task::LocalSet::new().block_on(&runtime, broadcast::run(&options))
     } else {
         runtime.block_on(echo::run(&options))
