@@ -1012,7 +1012,8 @@ fn shards_that_never_run_are_gone() {
 
 /// Goal: connections that the factory refuses keep no place, on whichever shard they are, and all
 /// places are free afterwards. Method: a listener with four places on two shards. Clients in turn are
-/// served, closed, reset, and sent a last packet; then four clients are there at once.
+/// served, closed, reset, and sent a last packet. The one that is served stays until the next one is,
+/// so the refused ones come to each shard in turn. Then four clients are there at once.
 #[test]
 fn refused_connections_keep_no_place_on_any_shard() {
     let (number, serves_all) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
@@ -1032,8 +1033,10 @@ fn refused_connections_keep_no_place_on_any_shard() {
         };
         starter.start_listener("test", options, factory).unwrap()
     });
-    let mut busy = 0;
+    let (mut busy, mut held) = (0, None);
     for nth in 0..40 {
+        let held_places = u64::from(held.is_some());
+        until("only the one that stays has a place", || listener.stats().open == held_places);
         // Both fail if the reset is there already.
         let Ok(stream) = TcpStream::connect(inet(listener.local_addr())) else {
             assert_eq!(nth % 4, 2);
@@ -1042,7 +1045,10 @@ fn refused_connections_keep_no_place_on_any_shard() {
         let mut client = Client::from(stream);
         let _ = client.stream.write_all(&framed(b"hello"));
         match nth % 4 {
-            0 => assert_eq!(client.receive(), b"hello"),
+            0 => {
+                assert_eq!(client.receive(), b"hello");
+                held = Some(client);
+            }
             3 => {
                 assert_eq!(client.read_to_end(), framed(b"busy"));
                 busy += 1;
@@ -1050,6 +1056,7 @@ fn refused_connections_keep_no_place_on_any_shard() {
             _ => client.expect_gone(),
         }
     }
+    drop(held);
     until("every place is free", || listener.stats().open == 0);
     let stats = listener.stats();
     assert_eq!((stats.accepted, stats.made, stats.refused, busy), (40, 10, 30, 10));
