@@ -11,7 +11,7 @@ use crate::random::Random;
 /// together, and of all ways to spread them it needs the fewest attempts
 /// ([measured by AWS](https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/)).
 ///
-/// A dial counts as one attempt, however many addresses it tries. The count of failures begins again
+/// A dial counts once, however many addresses it tries. The count of failures begins again
 /// once a connection was up for [`stable_after`](Self::stable_after). So a server that accepts and
 /// hangs up at once does not get more dials than one that refuses.
 ///

@@ -6,7 +6,7 @@
 use crate::connector::{Connector, Factory};
 use crate::connector_handle::ConnectorHandle;
 use crate::dialer::{Dialer, SystemDialer};
-use crate::directory::{Command, Inbox, Kind};
+use crate::directory::{Command, Kind};
 use crate::error::Error;
 use crate::handle::Handle;
 use crate::handler::{Dialed, Handler, IntoHandler};
@@ -16,7 +16,6 @@ use crate::options::ConnectorOptions;
 use crate::phases::AnyListener;
 use crate::resolver::Resolver;
 use crate::sync::Arc;
-use crate::text::Line;
 
 /// A connector that no reactor has adopted yet.
 pub(crate) struct Prepared<M> {
@@ -84,12 +83,7 @@ impl Handle {
         options: &ConnectorOptions,
     ) -> Result<Prepared<M>, Error> {
         let shared = &self.shared;
-        if shared.inboxes.iter().any(Inbox::is_gone) {
-            return Err(Error::Gone);
-        }
-        if let Some(found) = name.chars().find(|c| Line::is_special(*c)) {
-            return Err(Error::BadName { name: name.to_owned(), found });
-        }
+        self.may_start(name)?;
         let findings = options.check();
         if !findings.errors.is_empty() {
             return Err(Error::ConnectorOptions { name: name.to_owned(), errors: findings.errors });
@@ -100,13 +94,18 @@ impl Handle {
         let max_connections = options.connection.max_connections;
         let status = shared.reserve(Kind::Connector, name, max_connections)?;
         let names: Vec<Arc<str>> = options.names().map(Arc::from).collect();
+        // The profiles have the options of connections, and the resolver has the closure: no further
+        // copy of what is the user's is dropped where a panic would do harm.
+        let mut dialling = options.clone();
+        dialling.connection.take_framing();
+        let resolve = dialling.resolve.take();
         let parts: Vec<Part<M>> = self
             .profiles("connector", name, &options.connection, &status)
             .into_iter()
             .map(|profile| {
                 let notifier = Arc::clone(&shared.inboxes[profile.shard].notifier);
-                let resolver = Resolver::new(names.clone(), options.resolve.clone(), notifier);
-                Part { profile, options: options.clone(), resolver }
+                let resolver = Resolver::new(names.clone(), resolve.clone(), notifier);
+                Part { profile, options: dialling.clone(), resolver }
             })
             .collect();
         let mailboxes = Arc::clone(&parts[0].profile.mailboxes);

@@ -14,6 +14,7 @@ mod dials;
 mod drain;
 
 use std::any::Any;
+use std::collections::VecDeque;
 
 use slab::Slab;
 
@@ -91,11 +92,11 @@ pub(crate) struct Connector<H: Handler, D: Dialer> {
     resolver: Resolver,
     /// The connections that are kept up.
     dials: Slab<Dial>,
-    /// Dials that are to begin now.
-    due: Vec<u32>,
+    /// Dials that have something to do now: to begin, or to try the addresses of a name.
+    due: VecDeque<u32>,
     attempts: Slab<Attempt<D::Stream>>,
     /// Attempts that an event has announced.
-    announced: Vec<(u32, u32)>,
+    announced: VecDeque<(u32, u32)>,
     /// The generation of the next attempt, which tells it from earlier ones with the same key.
     generation: u32,
 }
@@ -115,9 +116,9 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
             dialer,
             resolver,
             dials: Slab::new(),
-            due: Vec::new(),
+            due: VecDeque::new(),
             attempts: Slab::new(),
-            announced: Vec::new(),
+            announced: VecDeque::new(),
             generation: 0,
         }
     }
@@ -130,7 +131,7 @@ impl<H: Handler, D: Dialer + 'static> AnyListener for Connector<H, D> {
             let (deadline, timer, error) = (Tick::NEVER, None, None);
             let dial = Dial { stage: Stage::Due, failures: 0, deadline, timer, error };
             let key = self.dials.insert(dial);
-            self.due.push(u32::try_from(key).unwrap_or(u32::MAX));
+            self.due.push_back(u32::try_from(key).unwrap_or(u32::MAX));
         }
     }
 
@@ -140,7 +141,7 @@ impl<H: Handler, D: Dialer + 'static> AnyListener for Connector<H, D> {
         if key < FIRST_ATTEMPT {
             self.peers.mark(key, generation, readiness);
         } else {
-            self.announced.push((key - FIRST_ATTEMPT, generation));
+            self.announced.push_back((key - FIRST_ATTEMPT, generation));
         }
     }
 

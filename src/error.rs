@@ -392,12 +392,6 @@ pub enum DialError {
         /// The endpoint.
         to: Endpoint,
     },
-    /// The connector has [`max_connections`](crate::ConnectorOptions::max_connections) connections.
-    #[error("max_connections of {max} is reached")]
-    Full {
-        /// The limit.
-        max: usize,
-    },
 }
 
 debug_as_display!(DialError {
@@ -405,7 +399,6 @@ debug_as_display!(DialError {
     Timeout { after, last },
     Resolve { name, why },
     SelfConnect { to },
-    Full { max },
 });
 
 impl DialError {

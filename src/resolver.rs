@@ -99,8 +99,14 @@ impl Resolver {
         }
     }
 
+    /// It is asked in each turn, so it takes the lock only if an answer may come.
     pub(crate) fn has_answers(&self) -> bool {
-        !self.arrived.lock().is_empty()
+        (self.running || self.stuck > 0) && !self.arrived.lock().is_empty()
+    }
+
+    /// Takes the closure, whose drop is code of the user.
+    pub(crate) fn take_closure(&mut self) -> Option<Resolve> {
+        self.resolve.take()
     }
 
     /// The next answer. `None` if there is none that a dial waits for.

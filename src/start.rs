@@ -112,12 +112,7 @@ impl Handle {
         listen: impl FnOnce(&ListenerOptions) -> Result<(Option<A>, Endpoint), Error>,
     ) -> Result<Prepared<M, A>, Error> {
         let shared = &self.shared;
-        if shared.inboxes.iter().any(Inbox::is_gone) {
-            return Err(Error::Gone);
-        }
-        if let Some(found) = name.chars().find(|c| Line::is_special(*c)) {
-            return Err(Error::BadName { name: name.to_owned(), found });
-        }
+        self.may_start(name)?;
         let findings = options.check();
         if !findings.errors.is_empty() {
             return Err(Error::Options { name: name.to_owned(), errors: findings.errors });
@@ -149,6 +144,17 @@ impl Handle {
         parts.sort_by_key(|part| part.profile.shard == acceptor);
         let handle = ListenerHandle { name, addr, mailboxes, status, reactor: self.clone() };
         Ok(Prepared { parts, handle })
+    }
+
+    /// Whether a listener or a connector may start under this name, unless it is taken.
+    pub(crate) fn may_start(&self, name: &str) -> Result<(), Error> {
+        if self.shared.inboxes.iter().any(Inbox::is_gone) {
+            return Err(Error::Gone);
+        }
+        match name.chars().find(|c| Line::is_special(*c)) {
+            Some(found) => Err(Error::BadName { name: name.to_owned(), found }),
+            None => Ok(()),
+        }
     }
 
     /// What stays the same for the part on each shard, in the order of the shards.

@@ -25,9 +25,9 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         to: Endpoint,
     ) -> Result<(), DialError> {
         let failed = |error: io::Error| DialError::connect(&to, &error);
-        let options = &self.options;
-        self.peers.profile.counters.attempts.add(1);
-        let connected = self.dialer.connect(&to, options.source_addr, &options.connection);
+        let profile = &self.peers.profile;
+        profile.counters.attempts.add(1);
+        let connected = self.dialer.connect(&to, self.options.source_addr, &profile.options);
         let mut stream = connected.map_err(failed)?;
         let place = self.attempts.vacant_entry();
         let key = u32::try_from(place.key()).unwrap_or(u32::MAX);

@@ -1,7 +1,7 @@
 //! The dials of a connector: each keeps one connection up.
 
 use super::attempts::Outcome;
-use super::{Connector, Stage};
+use super::{Connector, Dial, Stage};
 use crate::dialer::Dialer;
 use crate::endpoint::Endpoint;
 use crate::error::DialError;
@@ -9,32 +9,65 @@ use crate::guard::caught;
 use crate::handler::{Dialed, Handler};
 use crate::logging::{Cause, say};
 use crate::loop_state::{LoopState, Timer};
-use crate::options::Target;
+use crate::options::{ConnectorOptions, Target};
 use crate::peer::Peer;
 use crate::race::Race;
-use crate::resolver::Found;
+use crate::resolver::{Answer, Found};
+use crate::time_budget::Phase;
 use crate::wheel::{Tick, TimerKey};
 
+impl Dial {
+    /// Begins to try the addresses: those that were given, and those of names, in the order of the
+    /// targets.
+    fn race(&mut self, options: &ConnectorOptions, found: &[Found], now: Tick) {
+        let mut addrs = Vec::new();
+        self.error = None;
+        for target in options.targets.iter().flatten() {
+            match target {
+                Target::Endpoint(endpoint) => addrs.push(endpoint.clone()),
+                Target::Name(name) => match found.iter().find(|(of, _)| of == name) {
+                    Some((_, Ok(found))) => addrs.extend(found.iter().copied().map(Endpoint::Inet)),
+                    Some((name, Err(why))) => {
+                        let (name, why) = (name.to_string(), why.clone());
+                        self.error = Some(DialError::Resolve { name, why });
+                    }
+                    None => {}
+                },
+            }
+        }
+        self.stage = Stage::Racing(Race::new(addrs, now));
+    }
+}
+
 impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
-    /// Does what is to be done for dials and attempts.
+    /// Does what is to be done for dials and attempts, as far as the accept budget and the share of
+    /// the phase allow.
     pub(super) fn dial_ready(&mut self, state: &mut LoopState) {
-        for announced in std::mem::take(&mut self.announced) {
-            match self.look_at(announced) {
-                Some((dial, Outcome::Connected(stream, peer_addr))) => {
-                    self.end_attempts(dial);
-                    self.is_connected(state, dial, stream, peer_addr);
-                }
-                Some((dial, Outcome::Failed(error))) => self.attempt_failed(state, dial, error),
-                None => {}
+        state.begin_phase(Phase::Accept);
+        for _ in 0..state.options.accept_budget {
+            if let Some(announced) = self.announced.pop_front() {
+                self.attempt_is_announced(state, announced);
+            } else if let Some(answer) = self.resolver.answer() {
+                self.names_are_found(state, &answer);
+            } else if let Some(dial) = self.due.pop_front() {
+                self.proceed(state, dial);
+            } else {
+                return;
+            }
+            if state.is_share_over(1) {
+                return;
             }
         }
-        while let Some(answer) = self.resolver.answer() {
-            for dial in self.waiting_for(answer.ticket) {
-                self.race(state, dial, &answer.found);
+    }
+
+    fn attempt_is_announced(&mut self, state: &mut LoopState, announced: (u32, u32)) {
+        match self.look_at(announced) {
+            Some((dial, Outcome::Connected(stream, peer_addr))) => {
+                self.end_attempts(dial);
+                self.is_connected(state, dial, stream, peer_addr);
             }
-        }
-        for dial in std::mem::take(&mut self.due) {
-            self.begin(state, dial);
+            Some((dial, Outcome::Failed(error))) => self.attempt_failed(state, dial, error),
+            None => {}
         }
     }
 
@@ -44,7 +77,8 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         dial.deadline = state.now().after(self.options.connect_timeout);
         self.peers.profile.counters.dials.add(1);
         if !self.resolver.has_names() {
-            return self.race(state, key, &[]);
+            dial.race(&self.options, &[], state.now());
+            return self.go_on(state, key);
         }
         match self.resolver.look_up() {
             Ok(ticket) => {
@@ -58,36 +92,24 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         }
     }
 
-    /// The dials that wait for this look-up.
-    fn waiting_for(&self, wanted: u64) -> Vec<u32> {
-        let waits =
-            |stage: &Stage| matches!(stage, Stage::Resolving { ticket } if *ticket == wanted);
-        let waiting = self.dials.iter().filter(|(_, dial)| waits(&dial.stage));
-        waiting.filter_map(|(key, _)| u32::try_from(key).ok()).collect()
-    }
-
-    /// Begins to try the addresses: those that were given, and those of names, in the order of the
-    /// targets.
-    fn race(&mut self, state: &mut LoopState, key: u32, found: &[Found]) {
-        let (mut addrs, mut error) = (Vec::new(), None);
-        for target in self.options.targets.iter().flatten() {
-            match target {
-                Target::Endpoint(endpoint) => addrs.push(endpoint.clone()),
-                Target::Name(name) => match found.iter().find(|(of, _)| of == name) {
-                    Some((_, Ok(found))) => addrs.extend(found.iter().copied().map(Endpoint::Inet)),
-                    Some((name, Err(why))) => {
-                        let (name, why) = (name.to_string(), why.clone());
-                        error = Some(DialError::Resolve { name, why });
-                    }
-                    None => {}
-                },
+    /// Has the dials that waited for this look-up go on. Each is a piece of work of its own.
+    fn names_are_found(&mut self, state: &LoopState, answer: &Answer) {
+        let waits = |stage: &Stage| matches!(stage, Stage::Resolving { ticket } if *ticket == answer.ticket);
+        for (key, dial) in &mut self.dials {
+            if waits(&dial.stage) {
+                dial.race(&self.options, &answer.found, state.now());
+                self.due.extend(u32::try_from(key));
             }
         }
-        if let Some(dial) = self.dials.get_mut(key as usize) {
-            dial.stage = Stage::Racing(Race::new(addrs, state.now()));
-            dial.error = error;
+    }
+
+    /// Goes on with a dial that has something to do.
+    fn proceed(&mut self, state: &mut LoopState, key: u32) {
+        match self.stage(key) {
+            Some(Stage::Due) => self.begin(state, key),
+            Some(Stage::Racing(_)) => self.go_on(state, key),
+            _ => {}
         }
-        self.go_on(state, key);
     }
 
     /// Begins the attempts of a race that are due. If none is left, the dial has failed.
@@ -198,13 +220,12 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         let (name, gate) = (&self.peers.profile.name, &mut self.peers.gate);
         if !self.options.retry.again(failed) {
             dial.stage = Stage::GivenUp;
-            dial.error = error;
-            let why = dial
-                .error
-                .as_ref()
-                .map_or_else(|| "its connection ended".to_owned(), ToString::to_string);
-            if gate.opens(Cause::Dial, state.nanos()) {
-                say!(Error, "connector \"{name}\": {why}; it gives up; raise retry");
+            match error {
+                Some(error) if gate.opens(Cause::Dial, state.nanos()) => {
+                    say!(Error, "connector \"{name}\": {error}; it gives up; raise retry");
+                }
+                Some(_) => {}
+                None => say!(Debug, "connector \"{name}\": its connection ended; it gives up"),
             }
             return;
         }
@@ -212,14 +233,13 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         let timer = Timer::Dial { listener: self.peers.profile.slot, dial: key };
         dial.stage = Stage::Waiting;
         dial.timer = Some(state.wheel.arm(state.now().after(wait), timer));
-        if let Some(error) = error {
-            if gate.opens(Cause::Dial, state.nanos()) {
-                say!(
-                    Warn,
-                    "connector \"{name}\": {error}; the next dial is in {wait:?}; check the targets"
-                );
-            }
-            dial.error = Some(error);
+        if let Some(error) = error
+            && gate.opens(Cause::Dial, state.nanos())
+        {
+            say!(
+                Warn,
+                "connector \"{name}\": {error}; the next dial is in {wait:?}; check the targets"
+            );
         }
     }
 

@@ -21,7 +21,9 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         // As a listener's: a panic in the drop of the factory counts.
         let none: Factory<H> = Box::new(|_| panic!("a connector that has ended makes no handler"));
         let factory = std::mem::replace(&mut self.factory, none);
+        let closure = self.resolver.take_closure();
         let (profile, gate) = (&self.peers.profile, &mut self.peers.gate);
+        profile.drop_value("its resolver", closure, gate, state.nanos());
         profile.drop_value("its factory", factory, gate, state.nanos());
     }
 }

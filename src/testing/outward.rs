@@ -424,3 +424,37 @@ impl<H: Handler> fmt::Debug for FarEnd<H> {
         f.debug_struct("FarEnd").field("addr", &self.addr()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handler::{Action, Context};
+
+    struct Quiet;
+
+    impl Handler for Quiet {
+        type Message = ();
+
+        fn handle_packet<'a>(&'a mut self, _: &'a [u8], _: &mut Context<'_, ()>) -> Action<'a> {
+            Action::Continue
+        }
+    }
+
+    /// Goal: many dials do not make a long turn: each turn begins as many as its accept budget allows,
+    /// and as many of those that connect get their handler. Method: a thousand connections; turn after
+    /// turn.
+    #[test]
+    fn a_turn_does_a_part_of_many_dials() {
+        let budget = ReactorOptions::default().accept_budget as usize;
+        let options = ConnectorOptions::to("192.0.2.1:80").connections(1_000);
+        let harness = ConnectorHarness::idle(options, |_| Quiet);
+        let (mut pieces, mut turns) = (0, 0);
+        while harness.stats().made < 1_000 {
+            harness.inner.borrow_mut().reactor.turn(Some(Duration::ZERO)).expect("a turn");
+            let done = harness.attempts().len() + usize::try_from(harness.stats().made).unwrap();
+            assert!(done - pieces <= budget, "{} pieces in one turn", done - pieces);
+            (pieces, turns) = (done, turns + 1);
+        }
+        assert!(turns >= 2 * 1_000 / budget, "{turns} turns");
+    }
+}

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use condor::{
-    Action, CloseReason, Context, Decode, FrameError, Framer, Framing, Handler, Info, LengthField,
-    ListenerOptions, ListenerState, Output, Reactor,
+    Action, CloseReason, ConnectorOptions, Context, Decode, FrameError, Framer, Framing, Handler,
+    Info, LengthField, ListenerOptions, ListenerState, Output, Reactor,
 };
 
 use crate::support::{Client, Script, Server, drive, framed, inet, next, over, until};
@@ -390,6 +390,43 @@ fn all_that_a_listener_owns_may_panic_at_its_end() {
         assert_eq!(stats.panics, 2 + 2 + factory, "{end}");
         assert_eq!(handle.stats().panics, stats.panics, "{end}");
         assert!(handle.listeners().is_empty(), "{end}");
+    }
+}
+
+/// Goal: everything that a connector owns may panic when the connector ends. Method: as for a listener,
+/// and the closure that looks names up.
+#[test]
+fn all_that_a_connector_owns_may_panic_at_its_end() {
+    for end in ["stopped", "dropped", "never adopted"] {
+        let mut reactor = Reactor::new().unwrap();
+        let handle = reactor.handle();
+        let (armed, closure) = (Arc::new(Bomb(true)), Bomb(true));
+        let options = ConnectorOptions::to("127.0.0.1:1").framing(BadFramer::two());
+        let options = options.resolve(move |_| {
+            let _ = &closure;
+            Ok(Vec::new())
+        });
+        let connector = handle
+            .start_connector("test", options, move |_| {
+                let _ = &armed;
+                Script::<Bomb>::new()
+            })
+            .unwrap();
+        IS_CALLER.set(true);
+        connector.broadcast(Bomb(true)).unwrap();
+        connector.broadcast(Bomb(true)).unwrap();
+        if end == "stopped" {
+            let drain = connector.stop().unwrap();
+            drive(&mut reactor, "the drain is over", || drain.report().is_some());
+        } else if end == "dropped" {
+            reactor.turn(Some(Duration::ZERO)).unwrap();
+        }
+        drop(reactor);
+        assert!(connector.is_ended(), "{end}");
+        // The factory and the closure of one that was never adopted belong to no connector yet.
+        let own = if end == "never adopted" { 0 } else { 2 };
+        assert_eq!(connector.stats().panics, 2 + 2 + own, "{end}");
+        assert_eq!(handle.stats().panics, connector.stats().panics, "{end}");
     }
 }
 
