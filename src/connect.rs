@@ -10,10 +10,10 @@ use crate::directory::{Command, Kind};
 use crate::error::Error;
 use crate::handle::Handle;
 use crate::handler::{Dialed, Handler, IntoHandler};
-use crate::listener_shared::ListenerShared;
 use crate::logging::say;
 use crate::options::ConnectorOptions;
 use crate::phases::AnyListener;
+use crate::profile::Profile;
 use crate::resolver::Resolver;
 use crate::sync::Arc;
 
@@ -26,7 +26,7 @@ pub(crate) struct Prepared<M> {
 
 /// One shard's part of a connector.
 pub(crate) struct Part<M> {
-    profile: ListenerShared<M>,
+    profile: Profile<M>,
     options: ConnectorOptions,
     resolver: Resolver,
 }
@@ -94,8 +94,8 @@ impl Handle {
         let max_connections = options.connection.max_connections;
         let status = shared.reserve(Kind::Connector, name, max_connections)?;
         let names: Vec<Arc<str>> = options.names().map(Arc::from).collect();
-        // The profiles have the options of connections, and the resolver has the closure: no further
-        // copy of what is the user's is dropped where a panic would do harm.
+        // The profiles have the options of connections, and the resolver has the closure. So no
+        // further copy of what is the user's is dropped without a guard.
         let mut dialling = options.clone();
         dialling.connection.take_framing();
         let resolve = dialling.resolve.take();

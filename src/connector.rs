@@ -24,12 +24,12 @@ use crate::endpoint::Endpoint;
 use crate::error::DialError;
 use crate::handler::{Dialed, Handler, Refusal};
 use crate::identity::ConnectionId;
-use crate::listener_shared::ListenerShared;
 use crate::loop_state::{LoopState, Timer};
 use crate::options::ConnectorOptions;
 use crate::peers::Peers;
 use crate::phases::AnyListener;
 use crate::poller::Readiness;
+use crate::profile::Profile;
 use crate::race::Race;
 use crate::resolver::Resolver;
 use crate::status::Status;
@@ -103,7 +103,7 @@ pub(crate) struct Connector<H: Handler, D: Dialer> {
 
 impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
     pub(crate) fn new(
-        profile: ListenerShared<H::Message>,
+        profile: Profile<H::Message>,
         options: ConnectorOptions,
         dialer: D,
         resolver: Resolver,

@@ -21,7 +21,7 @@ pub use self::writer::{PacketWriter, Written};
 use crate::address::Address;
 use crate::endpoint::Endpoint;
 use crate::identity::{ConnectionId, Identity};
-use crate::listener_shared::ListenerShared;
+use crate::profile::Profile;
 use crate::reason::CloseReason;
 
 /// The code of one connection. A value of the implementing type is the connection's state.
@@ -408,7 +408,7 @@ impl<H: Handler> IntoHandler for Result<H, Refusal> {
 /// ```
 pub struct Accepted<'a, M = ()> {
     pub(crate) identity: &'a Identity,
-    pub(crate) profile: &'a ListenerShared<M>,
+    pub(crate) profile: &'a Profile<M>,
 }
 
 impl<M> Accepted<'_, M> {

@@ -144,7 +144,7 @@
 //!   typed            handlers of values: a codec between them and the packets
 //!   handler          the contract with your code: Handler, Context, Action, Info
 //!   peer_cx          what a peer borrows while it is worked on
-//!   listener_shared  what stays the same while a listener or a connector runs
+//!   profile          what stays the same while a listener or a connector runs
 //!   connector_handle what other threads and callbacks may ask of a connector
 //!   handle           what other threads and callbacks may ask of a reactor
 //!   every            a timer of a reactor's own, as its owner holds it
@@ -222,7 +222,7 @@ mod replies;
 mod typed;
 mod handler;
 mod peer_cx;
-mod listener_shared;
+mod profile;
 mod connector_handle;
 mod handle;
 mod every;

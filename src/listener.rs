@@ -15,12 +15,12 @@ use crate::admission::{Admission, Listening};
 use crate::drain::Report;
 use crate::handler::{Accepted, Handler, Refusal};
 use crate::identity::ConnectionId;
-use crate::listener_shared::ListenerShared;
 use crate::logging::WATCH_CURE;
 use crate::loop_state::{LoopState, Timer};
 use crate::peers::Peers;
 use crate::phases::AnyListener;
 use crate::poller::Readiness;
+use crate::profile::Profile;
 use crate::status::Status;
 use crate::sync::Arc;
 use crate::time_budget::Phase;
@@ -45,7 +45,7 @@ pub(crate) struct Listener<H: Handler, A: Acceptor> {
 
 impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     pub(crate) fn new(
-        profile: ListenerShared<H::Message>,
+        profile: Profile<H::Message>,
         admission: Arc<Admission<A::Stream>>,
         listening: Option<Listening<A>>,
         factory: Factory<H>,

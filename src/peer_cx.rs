@@ -1,8 +1,8 @@
 //! What a peer borrows while it is worked on.
 
-use crate::listener_shared::ListenerShared;
 use crate::logging::LogGate;
 use crate::loop_state::LoopState;
+use crate::profile::Profile;
 use crate::timers::Timers;
 
 /// Bytes that were dropped because an end was forced.
@@ -24,7 +24,7 @@ impl Discarded {
 pub(crate) struct PeerCx<'a, M> {
     pub(crate) state: &'a mut LoopState,
     pub(crate) timers: &'a mut Timers<M>,
-    pub(crate) profile: &'a ListenerShared<M>,
+    pub(crate) profile: &'a Profile<M>,
     pub(crate) gate: &'a mut LogGate,
     pub(crate) discarded: &'a mut Discarded,
 }

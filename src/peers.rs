@@ -27,7 +27,6 @@ use crate::drain::Report;
 use crate::endpoint::Endpoint;
 use crate::handler::{Handler, Refusal};
 use crate::identity::{ConnectionId, Identity};
-use crate::listener_shared::ListenerShared;
 use crate::logging::{Cause, LogGate, PANIC_CURE, WATCH_CURE, say};
 use crate::loop_state::{LoopState, Timer};
 use crate::mailbox::Envelope;
@@ -35,6 +34,7 @@ use crate::pages::Pages;
 use crate::peer::{Marks, Peer, Swept};
 use crate::peer_cx::{Discarded, PeerCx};
 use crate::poller::{Readiness, Registry};
+use crate::profile::Profile;
 use crate::reason::CloseReason;
 use crate::stream::Stream;
 use crate::time_budget::Phase;
@@ -62,7 +62,7 @@ type Lent<'a, H, S> =
 
 /// See the module's documentation.
 pub(crate) struct Peers<H: Handler, S> {
-    pub(crate) profile: ListenerShared<H::Message>,
+    pub(crate) profile: Profile<H::Message>,
     pub(crate) slots: Pages<Peer<H, S>>,
     /// One per slot ever used. It changes whenever the slot's owner changes.
     generations: Vec<u32>,
@@ -89,7 +89,7 @@ pub(crate) struct Peers<H: Handler, S> {
 }
 
 impl<H: Handler, S: Stream> Peers<H, S> {
-    pub(crate) fn new(profile: ListenerShared<H::Message>) -> Self {
+    pub(crate) fn new(profile: Profile<H::Message>) -> Self {
         Self {
             timers: Timers::new(profile.serial),
             profile,

@@ -14,11 +14,11 @@ use crate::error::Error;
 use crate::handle::{Handle, ListenerHandle};
 use crate::handler::{Accepted, Handler, IntoHandler};
 use crate::listener::{Factory, Listener};
-use crate::listener_shared::ListenerShared;
 use crate::logging::say;
 use crate::mailbox::Mailbox;
 use crate::options::{ConnectionOptions, ListenerOptions, Origin};
 use crate::phases::AnyListener;
+use crate::profile::Profile;
 use crate::status::Status;
 use crate::sync::Arc;
 use crate::text::Line;
@@ -34,7 +34,7 @@ pub(crate) struct Prepared<M, A: Acceptor> {
 pub(crate) struct Part<M, A: Acceptor> {
     listening: Option<Listening<A>>,
     admission: Arc<Admission<A::Stream>>,
-    profile: ListenerShared<M>,
+    profile: Profile<M>,
     backlog: u32,
 }
 
@@ -164,7 +164,7 @@ impl Handle {
         name: &str,
         options: &ConnectionOptions,
         status: &Arc<Status>,
-    ) -> Vec<ListenerShared<M>> {
+    ) -> Vec<Profile<M>> {
         let label: Arc<str> = format!("{what} \"{name}\"").into();
         let (shared, name): (_, Arc<str>) = (&self.shared, name.into());
         let shards = status.counters().iter().zip(&shared.inboxes);
@@ -184,7 +184,7 @@ impl Handle {
                 name: Arc::clone(&name),
                 status: Arc::clone(status),
             };
-            ListenerShared {
+            Profile {
                 name: Arc::clone(&name),
                 label: Arc::clone(&label),
                 shard,

@@ -94,9 +94,10 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
 
     /// Has the dials that waited for this look-up go on. Each is a piece of work of its own.
     fn names_are_found(&mut self, state: &LoopState, answer: &Answer) {
-        let waits = |stage: &Stage| matches!(stage, Stage::Resolving { ticket } if *ticket == answer.ticket);
         for (key, dial) in &mut self.dials {
-            if waits(&dial.stage) {
+            if let Stage::Resolving { ticket } = dial.stage
+                && ticket == answer.ticket
+            {
                 dial.race(&self.options, &answer.found, state.now());
                 self.due.extend(u32::try_from(key));
             }

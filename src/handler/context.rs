@@ -16,9 +16,9 @@ use crate::framing::Framing;
 use crate::guard::Panics;
 use crate::handle::Handle;
 use crate::identity::{ConnectionId, Identity};
-use crate::listener_shared::ListenerShared;
 use crate::loop_state::{LoopState, Timer};
 use crate::peer_cx::PeerCx;
+use crate::profile::Profile;
 use crate::reason::{SendError, TimerError};
 use crate::stream::Stream;
 use crate::timers::{TimerId, Timers};
@@ -109,7 +109,7 @@ pub struct Context<'a, M> {
     pub(crate) conn: &'a mut Connection,
     pub(crate) state: &'a mut LoopState,
     pub(crate) timers: &'a mut Timers<M>,
-    pub(crate) profile: &'a ListenerShared<M>,
+    pub(crate) profile: &'a Profile<M>,
     pub(crate) identity: &'a Identity,
     pub(crate) stream: &'a dyn Stream,
     /// Answers of this batch that are received packets, unchanged.

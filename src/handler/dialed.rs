@@ -5,7 +5,7 @@ use std::fmt;
 use crate::address::Address;
 use crate::endpoint::Endpoint;
 use crate::identity::{ConnectionId, Identity};
-use crate::listener_shared::ListenerShared;
+use crate::profile::Profile;
 
 /// A connection that a connector has just opened: what the factory knows when it makes the handler.
 /// `M` is the handler's [`Message`](crate::Handler::Message).
@@ -13,7 +13,7 @@ use crate::listener_shared::ListenerShared;
 /// See [`start_connector`](crate::Reactor::start_connector).
 pub struct Dialed<'a, M = ()> {
     pub(crate) identity: &'a Identity,
-    pub(crate) profile: &'a ListenerShared<M>,
+    pub(crate) profile: &'a Profile<M>,
     pub(crate) attempt: u32,
 }
 

@@ -298,10 +298,10 @@ mod tests {
     use crate::directory::{Inbox, Kind, NameGuard, Shared};
     use crate::handle::Handle;
     use crate::handler::{Action, Context, Refusal};
-    use crate::listener_shared::ListenerShared;
     use crate::mailbox::{Mailbox, Notifier};
     use crate::options::{ListenerOptions, ReactorOptions};
     use crate::poller::Registry;
+    use crate::profile::Profile;
     use crate::reason::CloseReason;
     use crate::status::Status;
     use crate::sync::Arc;
@@ -331,13 +331,13 @@ mod tests {
         }
     }
 
-    fn profile(notifier: Arc<Notifier>) -> ListenerShared<()> {
+    fn profile(notifier: Arc<Notifier>) -> Profile<()> {
         let options = ListenerOptions::port(0);
         let ends = (0..2).map(|_| Inbox::new(Notifier::new(|| {}))).collect();
         let shared = Arc::new(Shared::new(ends));
         let status =
             shared.reserve(Kind::Listener, "test", options.connection.max_connections).unwrap();
-        ListenerShared {
+        Profile {
             name: "test".into(),
             label: "listener \"test\"".into(),
             shard: 1,

@@ -14,10 +14,10 @@ use super::marks::Marks;
 use crate::buffer::Queue;
 use crate::handler::{Handler, Info};
 use crate::life::OutputHalf;
-use crate::listener_shared::ListenerShared;
 use crate::loop_state::{FLUSH_AT, LoopState};
 use crate::peer_cx::PeerCx;
 use crate::poller::Registry;
+use crate::profile::Profile;
 use crate::reason::CloseReason;
 use crate::stream::Stream;
 use crate::token;
@@ -127,7 +127,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     pub(super) fn write(
         &mut self,
         bytes: &[u8],
-        profile: &ListenerShared<H::Message>,
+        profile: &Profile<H::Message>,
         registry: &Registry,
     ) -> usize {
         let taken = match self.stream.write(bytes) {
@@ -144,7 +144,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         &mut self,
         bytes: &[u8],
         first: io::Result<usize>,
-        profile: &ListenerShared<H::Message>,
+        profile: &Profile<H::Message>,
         registry: &Registry,
     ) -> usize {
         let (mut taken, mut last) = (0, first);
@@ -164,7 +164,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         &mut self,
         queue: &Queue,
         most: usize,
-        profile: &ListenerShared<H::Message>,
+        profile: &Profile<H::Message>,
         registry: &Registry,
     ) -> usize {
         let mut pieces = [IoSlice::new(&[]); GATHER_MOST];
@@ -192,7 +192,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     fn took(
         &mut self,
         result: io::Result<usize>,
-        profile: &ListenerShared<H::Message>,
+        profile: &Profile<H::Message>,
         registry: &Registry,
     ) -> Option<usize> {
         match result {
@@ -213,7 +213,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
 
     /// Registers the stream for writable events when its first write is refused. If the kernel has
     /// space again by then, it announces that at once.
-    fn watch_writable(&mut self, profile: &ListenerShared<H::Message>, registry: &Registry) {
+    fn watch_writable(&mut self, profile: &Profile<H::Message>, registry: &Registry) {
         if self.is_marked(Marks::WRITE_INTEREST) {
             return;
         }

@@ -1,4 +1,4 @@
-//! What stays the same while a listener runs, for its connections and their handlers.
+//! What stays the same while a listener or a connector runs, for its connections and their handlers.
 
 use crate::address::Address;
 use crate::clock::Nanos;
@@ -14,13 +14,13 @@ use crate::options::ConnectionOptions;
 use crate::stats::Counters;
 use crate::sync::Arc;
 
-/// What stays the same while a listener runs.
+/// See the module's documentation.
 #[derive(Debug)]
-pub(crate) struct ListenerShared<M> {
+pub(crate) struct Profile<M> {
     pub(crate) name: Arc<str>,
     /// What lines of the log begin with: what it is, and its name.
     pub(crate) label: Arc<str>,
-    /// The shard of this part of the listener.
+    /// The shard of this part.
     pub(crate) shard: usize,
     pub(crate) slot: u16,
     pub(crate) serial: u64,
@@ -40,7 +40,7 @@ pub(crate) struct ListenerShared<M> {
     pub(crate) name_guard: NameGuard,
 }
 
-impl<M> ListenerShared<M> {
+impl<M> Profile<M> {
     /// The name of the connection with this identity.
     pub(crate) fn id_of(&self, identity: &Identity) -> ConnectionId {
         ConnectionId { serial: self.serial, key: identity.key, generation: identity.generation }
@@ -81,7 +81,7 @@ impl<M> ListenerShared<M> {
     }
 }
 
-impl<M> Drop for ListenerShared<M> {
+impl<M> Drop for Profile<M> {
     /// Closes the mailbox, so that sends fail even if no reactor has adopted the listener. Messages
     /// and framers are dropped one by one: a second panic during the drop of one value would abort
     /// the process.
