@@ -9,9 +9,7 @@ use condor::{Action, CloseReason, Context, Handler, Info, PacketWriter, SendErro
 
 use crate::channels::Channel;
 use crate::protocol::{Problem, Request, array_of, integer};
-use crate::store::Store;
-
-pub(crate) const NOT_AN_INTEGER: &str = "ERR value is not an integer or out of range";
+use crate::store::{NOT_AN_INTEGER, Store};
 
 /// What all connections share.
 #[derive(Default)]
@@ -77,6 +75,7 @@ fn command(name: &[u8]) -> Option<Command> {
         b"set" => (Client::set, 2, MANY),
         b"del" => (Client::del, 1, MANY),
         b"incr" => (Client::incr, 1, 1),
+        b"incrby" => (Client::incr, 2, 2),
         b"mget" => (Client::mget, 1, MANY),
         b"mset" => (Client::mset, 2, MANY),
         b"echo" => (Client::echo, 1, 1),

@@ -7,6 +7,8 @@ use bytes::Bytes;
 
 use crate::protocol::integer;
 
+pub(crate) const NOT_AN_INTEGER: &str = "ERR value is not an integer or out of range";
+
 /// The most expired keys that one request removes.
 const SWEPT: usize = 16;
 
@@ -82,12 +84,12 @@ impl Store {
         }
     }
 
-    /// Adds 1 to a number, which is 0 if there is no such key.
-    pub(crate) fn increment(&mut self, key: &[u8], now: Instant) -> Result<i64, &'static str> {
+    /// Adds to a number, which is 0 if there is no such key.
+    pub(crate) fn add(&mut self, key: &[u8], by: i64, now: Instant) -> Result<i64, &'static str> {
         let old = self.live(key, now);
         let number = old.map_or(Some(0), |entry| integer(text(&entry.framed)));
-        let number = number.ok_or("value is not an integer or out of range")?;
-        let number = number.checked_add(1).ok_or("increment or decrement would overflow")?;
+        let number = number.ok_or(NOT_AN_INTEGER)?;
+        let number = number.checked_add(by).ok_or("ERR increment or decrement would overflow")?;
         let expires = old.and_then(|entry| entry.expires);
         self.set(key, framed(number.to_string().as_bytes()).into(), expires);
         Ok(number)
@@ -131,7 +133,7 @@ mod tests {
         store.sweep(at(10));
         assert_eq!(store.len(), (24, 24));
         assert!(!store.delete(&[39], at(10)), "it has expired");
-        assert_eq!(store.increment(&[38], at(10)), Ok(1));
+        assert_eq!(store.add(&[38], 1, at(10)), Ok(1));
         assert_eq!(store.len(), (23, 22));
         store.sweep(at(10));
         store.sweep(at(10));
@@ -144,7 +146,7 @@ mod tests {
         let mut store = Store::default();
         store.set(b"k", framed(b"1").into(), Some(at(10)));
         store.set(b"k", framed(b"1").into(), Some(at(20)));
-        assert_eq!((store.increment(b"k", at(15)), store.len()), (Ok(2), (1, 1)));
+        assert_eq!((store.add(b"k", 1, at(15)), store.len()), (Ok(2), (1, 1)));
         assert_eq!(store.get(b"k", at(20)), None, "INCR keeps the time");
         store.set(b"k", framed(b"1").into(), Some(at(30)));
         store.set(b"k", framed(b"1").into(), None);

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use condor::{Action, Context, SendError};
 
-use crate::client::{Answer, Client, NOT_AN_INTEGER, wrong_number};
+use crate::client::{Answer, Client, wrong_number};
 use crate::protocol::{Request, integer};
-use crate::store::Store;
+use crate::store::{NOT_AN_INTEGER, Store};
 
 /// A value of this length or longer is sent without a copy. The library copies shorter ones, and then
 /// a borrowed value saves counting its owners.
@@ -45,10 +45,11 @@ impl Client {
         Ok(Action::send(format!(":{deleted}\r\n")))
     }
 
+    /// `INCR`, and `INCRBY`, which clients use for both.
     pub(crate) fn incr(&mut self, request: &Request<'_>, ctx: &mut Context<'_, ()>) -> Answer {
-        let store = &mut self.server.borrow_mut().store;
-        let number = store.increment(request.nth(1).text, ctx.now());
-        let number = number.map_err(|text| format!("ERR {text}"))?;
+        let by = if request.len() > 2 { integer(request.nth(2).text) } else { Some(1) };
+        let (by, store) = (by.ok_or(NOT_AN_INTEGER)?, &mut self.server.borrow_mut().store);
+        let number = store.add(request.nth(1).text, by, ctx.now())?;
         ctx.send_with(|out| write!(out, ":{number}\r\n"))?;
         Ok(Action::Continue)
     }
