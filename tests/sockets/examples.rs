@@ -20,6 +20,7 @@ const SERVERS: [(&str, &[&str]); 9] = [
     ("offload", &[]),
     ("own_loop", &[]),
     ("ping_server", &[]),
+    ("resp", &[]),
 ];
 
 #[test]
@@ -48,6 +49,7 @@ fn zero_is_refused_where_it_means_nothing() {
     zero_is_refused("offload", &[], "--window");
     zero_is_refused("hub", &[], "--shards");
     zero_is_refused("hub", &[], "--max-connections");
+    zero_is_refused("resp", &[], "--max-connections");
     zero_is_refused("own_loop", &[], "--tick");
     zero_is_refused("call", &["127.0.0.1:1", "hello"], "--timeout");
 }
