@@ -163,7 +163,7 @@ impl Client {
         }
         if !for_subscribers && !self.channels.is_empty() {
             return Err(format!(
-                "ERR Can't execute '{}': only (UN)SUBSCRIBE / PING / QUIT are allowed in this context",
+                "ERR Can't execute '{}': only (UN)SUBSCRIBE / PING / QUIT are allowed here",
                 name.to_ascii_lowercase().escape_ascii()
             )
             .into());
@@ -486,7 +486,8 @@ mod tests {
         assert_eq!(ask(&one, "unsubscribe c"), "*3\r\n$11\r\nunsubscribe\r\n$1\r\nc\r\n:2\r\n");
         assert_eq!(
             ask(&one, "unsubscribe"),
-            "*3\r\n$11\r\nunsubscribe\r\n$1\r\na\r\n:1\r\n*3\r\n$11\r\nunsubscribe\r\n$1\r\nb\r\n:0\r\n"
+            "*3\r\n$11\r\nunsubscribe\r\n$1\r\na\r\n:1\r\n\
+             *3\r\n$11\r\nunsubscribe\r\n$1\r\nb\r\n:0\r\n"
         );
         assert_eq!(ask(&one, "get a"), "$-1\r\n");
         assert_eq!(ask(&three, "publish a x"), ":1\r\n");

@@ -133,8 +133,8 @@ impl Framer for Requests {
     }
 
     fn resume(&self, input: &[u8], partial: &mut Partial) -> Result<Decode, FrameError> {
-        // What the last call has noted: where the next string begins, how many strings are left, and
-        // the place up to which no end of a line was found.
+        // What the last call has noted: where the next string begins, how many strings are left,
+        // and the place up to which no end of a line was found.
         let [mut at, mut left, mut from, _] = partial.notes;
         if input.first().is_some_and(|byte| *byte != b'*') {
             return Ok(line(input, partial));

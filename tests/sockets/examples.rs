@@ -10,7 +10,7 @@ use condor::client::Client;
 use crate::program::{Program, arguments_are_explained, zero_is_refused};
 use crate::server::{behaves, line, serving};
 
-const SERVERS: [(&str, &[&str]); 9] = [
+const SERVERS: [(&str, &[&str]); 10] = [
     ("chat", &[]),
     ("dnstap_collector", &[]),
     ("echo", &[]),
