@@ -13,7 +13,7 @@ use std::fmt;
 use condor::{Decode, FrameError, Framer, Output, Partial};
 
 /// The most strings of a request.
-pub(crate) const MAX_ARGUMENTS: i64 = 1_048_576;
+pub(crate) const MAX_ARGUMENTS: usize = 1_048_576;
 /// The most bytes of a request.
 pub(crate) const MAX_REQUEST: usize = 64 * 1024 * 1024;
 /// The most bytes of a line: a request of words, or the header of an array or string.
@@ -73,16 +73,40 @@ fn header(input: &[u8], at: usize, from: usize) -> Result<Option<usize>, usize> 
     }
 }
 
+/// The number of a header that is whole, right and short, as nearly all are, and where the header
+/// ends. In all other cases [`header`] finds out more.
+#[inline(always)]
+fn short_header(input: &[u8], at: usize, kind: u8) -> Option<(usize, usize)> {
+    let (first, rest) = input.get(at..)?.split_first()?;
+    if *first != kind {
+        return None;
+    }
+    let mut number = 0;
+    for (nth, byte) in rest.iter().take(9).enumerate() {
+        match byte {
+            b'0'..=b'9' if nth == 0 || number > 0 => {
+                number = 10 * number + usize::from(byte - b'0')
+            }
+            b'\r' if nth > 0 && rest.len() > nth + 1 => return Some((number, at + nth + 3)),
+            _ => break,
+        }
+    }
+    None
+}
+
 /// The number of strings in the array, and where the first one begins.
 fn count(input: &[u8], from: usize) -> Part<(usize, usize)> {
+    if let Some((count, end)) = short_header(input, 0, b'*')
+        && count <= MAX_ARGUMENTS
+    {
+        return Part::Whole((count, end));
+    }
     match header(input, 0, from) {
         Err(end) => Part::Wrong(Problem::LongCount, end),
         Ok(None) => Part::Partial(None),
         Ok(Some(end)) => match integer(&input[1..end]) {
-            Some(count) if count <= MAX_ARGUMENTS => {
-                // Redis ignores an array of a negative length, too.
-                Part::Whole((usize::try_from(count).unwrap_or(0), end + 2))
-            }
+            // Redis ignores an array of a negative length, too.
+            Some(count) if count < 0 => Part::Whole((0, end + 2)),
             _ => Part::Wrong(Problem::Count, end + 2),
         },
     }
@@ -90,20 +114,22 @@ fn count(input: &[u8], from: usize) -> Part<(usize, usize)> {
 
 /// The string at `at`: where its text begins, and where the next string begins.
 fn string(input: &[u8], at: usize, from: usize) -> Part<(usize, usize)> {
-    let end = match header(input, at, from) {
-        Err(end) => return Part::Wrong(Problem::LongLength, end),
-        Ok(None) => return Part::Partial(None),
-        Ok(Some(end)) => end,
+    let (len, start) = match short_header(input, at, b'$') {
+        Some(found) => found,
+        None => match header(input, at, from) {
+            Err(end) => return Part::Wrong(Problem::LongLength, end),
+            Ok(None) => return Part::Partial(None),
+            Ok(Some(end)) if input[at] != b'$' => {
+                return Part::Wrong(Problem::NoString(input[at]), end + 2);
+            }
+            // A length of more digits is too large, or wrong in another way.
+            Ok(Some(end)) => return Part::Wrong(Problem::Length, end + 2),
+        },
     };
-    if input[at] != b'$' {
-        return Part::Wrong(Problem::NoString(input[at]), end + 2);
-    }
-    let start = end + 2;
-    let len = integer(&input[at + 1..end]).and_then(|len| usize::try_from(len).ok());
-    match len.and_then(|len| (start + 2).checked_add(len)).filter(|next| *next <= MAX_REQUEST) {
-        None => Part::Wrong(Problem::Length, start),
-        Some(next) if next > input.len() => Part::Partial(Some(next)),
-        Some(next) => Part::Whole((start, next)),
+    match start + len + 2 {
+        next if next > MAX_REQUEST => Part::Wrong(Problem::Length, start),
+        next if next > input.len() => Part::Partial(Some(next)),
+        next => Part::Whole((start, next)),
     }
 }
 
@@ -155,7 +181,7 @@ impl Framer for Requests {
                 Part::Whole((_, next)) => (at, left) = (next, left - 1),
                 Part::Wrong(_, end) => return Ok(frame(end)),
                 Part::Partial(end) => {
-                    // A header that is whole is parsed again: it has at most 21 bytes.
+                    // A header that is whole is parsed again: it has at most 10 bytes.
                     let from = if end.is_some() { at } else { input.len().saturating_sub(1) };
                     partial.notes = [at, left, from, 0];
                     return Ok(Decode::Need(end));
@@ -460,10 +486,9 @@ mod tests {
 
     #[test]
     fn the_most_arguments_and_the_most_bytes_are_taken() {
-        let most = usize::try_from(MAX_ARGUMENTS).unwrap();
-        let bytes = array(&vec![&b""[..]; most]);
+        let bytes = array(&vec![&b""[..]; MAX_ARGUMENTS]);
         assert_eq!(Requests.decode(&bytes, 0), Ok(frame(bytes.len())));
-        assert_eq!(Request::parse(&bytes).unwrap().from(1).count(), most - 1);
+        assert_eq!(Request::parse(&bytes).unwrap().from(1).count(), MAX_ARGUMENTS - 1);
         let header = b"*2\r\n$4\r\nECHO\r\n$67108837\r\n";
         let whole = header.len() + 67_108_837 + 2;
         assert_eq!(whole, MAX_REQUEST);
