@@ -114,17 +114,16 @@ fn count(input: &[u8], from: usize) -> Part<(usize, usize)> {
 
 /// The string at `at`: where its text begins, and where the next string begins.
 fn string(input: &[u8], at: usize, from: usize) -> Part<(usize, usize)> {
-    let (len, start) = match short_header(input, at, b'$') {
-        Some(found) => found,
-        None => match header(input, at, from) {
-            Err(end) => return Part::Wrong(Problem::LongLength, end),
-            Ok(None) => return Part::Partial(None),
+    let Some((len, start)) = short_header(input, at, b'$') else {
+        return match header(input, at, from) {
+            Err(end) => Part::Wrong(Problem::LongLength, end),
+            Ok(None) => Part::Partial(None),
             Ok(Some(end)) if input[at] != b'$' => {
-                return Part::Wrong(Problem::NoString(input[at]), end + 2);
+                Part::Wrong(Problem::NoString(input[at]), end + 2)
             }
             // A length of more digits is too large, or wrong in another way.
-            Ok(Some(end)) => return Part::Wrong(Problem::Length, end + 2),
-        },
+            Ok(Some(end)) => Part::Wrong(Problem::Length, end + 2),
+        };
     };
     match start + len + 2 {
         next if next > MAX_REQUEST => Part::Wrong(Problem::Length, start),
