@@ -93,7 +93,6 @@ impl Handle {
         }
         let max_connections = options.connection.max_connections;
         let status = shared.reserve(Kind::Connector, name, max_connections)?;
-        let names: Vec<Arc<str>> = options.names().map(Arc::from).collect();
         // The profiles have the options of connections, and the resolver has the closure. So no
         // further copy of what is the user's is dropped without a guard.
         let mut dialling = options.clone();
@@ -104,7 +103,7 @@ impl Handle {
             .into_iter()
             .map(|profile| {
                 let notifier = Arc::clone(&shared.inboxes[profile.shard].notifier);
-                let resolver = Resolver::new(names.clone(), resolve.clone(), notifier);
+                let resolver = Resolver::new(resolve.clone(), notifier);
                 Part { profile, options: dialling.clone(), resolver }
             })
             .collect();

@@ -6,18 +6,26 @@
 //!    └──────── wait (back-off) ◄──────┴─────────────────────────┘
 //! ```
 //!
+//! A dial that a handler has asked for is made once. It waits for nothing, and is over when the
+//! connection is up.
+//!
 //! A connection that is up is like one that a listener accepted. So all that happens before is here,
 //! and what happens then is in `peers`.
 
 mod attempts;
 mod dials;
 mod drain;
+mod wanted;
 
 use std::any::Any;
+use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use slab::Slab;
 
+use self::dials::names_of;
+use crate::dial_requests::{DialRequest, DialRequests};
 use crate::dialer::Dialer;
 use crate::drain::Report;
 use crate::endpoint::Endpoint;
@@ -25,13 +33,13 @@ use crate::error::DialError;
 use crate::handler::{Dialed, Handler, Refusal};
 use crate::identity::ConnectionId;
 use crate::loop_state::{LoopState, Timer};
-use crate::options::ConnectorOptions;
+use crate::options::{ConnectorOptions, Target};
 use crate::peers::Peers;
 use crate::phases::AnyListener;
 use crate::poller::Readiness;
 use crate::profile::Profile;
 use crate::race::Race;
-use crate::resolver::Resolver;
+use crate::resolver::{Names, Resolver};
 use crate::status::Status;
 use crate::sync::Arc;
 use crate::time_budget::Phase;
@@ -71,6 +79,8 @@ struct Dial {
     timer: Option<TimerKey>,
     /// Why the last attempt failed.
     error: Option<DialError>,
+    /// What a handler has asked for. Such a dial is made once.
+    wanted: Option<Box<DialRequest>>,
 }
 
 /// A stream that is being connected.
@@ -78,6 +88,8 @@ struct Dial {
 struct Attempt<S> {
     stream: S,
     to: Endpoint,
+    /// The number of the target that the endpoint belongs to.
+    target: u32,
     generation: u32,
     /// The dial that it belongs to.
     dial: u32,
@@ -90,8 +102,16 @@ pub(crate) struct Connector<H: Handler, D: Dialer> {
     options: ConnectorOptions,
     dialer: D,
     resolver: Resolver,
-    /// The connections that are kept up.
+    /// Where connections that are kept up go to.
+    targets: Vec<Target>,
+    /// The names among them.
+    names: Names,
+    /// The connections that are kept up, and those that handlers have asked for, until these are up.
     dials: Slab<Dial>,
+    /// How many of the dials have become connections.
+    up: usize,
+    /// What handlers ask for.
+    requests: Rc<RefCell<DialRequests>>,
     /// Dials that have something to do now: to begin, or to try the addresses of a name.
     due: VecDeque<u32>,
     attempts: Slab<Attempt<D::Stream>>,
@@ -109,7 +129,13 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         resolver: Resolver,
         factory: Factory<H>,
     ) -> Self {
+        let requests = DialRequests::new(profile.serial, options.connection.max_connections);
+        let targets: Vec<Target> = options.targets.iter().flatten().cloned().collect();
         Self {
+            names: names_of(&targets),
+            targets,
+            up: 0,
+            requests: Rc::new(RefCell::new(requests)),
             peers: Peers::new(profile),
             factory,
             options,
@@ -126,13 +152,13 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
 
 impl<H: Handler, D: Dialer + 'static> AnyListener for Connector<H, D> {
     /// The connections that are kept up are dialled in the next turn.
-    fn register(&mut self, _: &mut LoopState) {
+    fn register(&mut self, state: &mut LoopState) {
         for _ in 0..self.options.connections {
-            let (deadline, timer, error) = (Tick::NEVER, None, None);
-            let dial = Dial { stage: Stage::Due, failures: 0, deadline, timer, error };
-            let key = self.dials.insert(dial);
+            let key = self.dials.insert(Dial::new(Stage::Due, None));
             self.due.push_back(u32::try_from(key).unwrap_or(u32::MAX));
         }
+        state.dial_requests.open(&self.requests);
+        self.lend_keys(state);
     }
 
     fn mark_acceptor(&mut self) {}
@@ -197,7 +223,10 @@ impl<H: Handler, D: Dialer + 'static> AnyListener for Connector<H, D> {
     fn has_work(&self, phase: Phase) -> bool {
         match phase {
             Phase::Accept => {
-                !self.announced.is_empty() || !self.due.is_empty() || self.resolver.has_answers()
+                !self.announced.is_empty()
+                    || !self.due.is_empty()
+                    || self.resolver.has_answers()
+                    || !self.requests.borrow().is_empty()
             }
             phase => self.peers.has_work(phase),
         }
@@ -225,7 +254,9 @@ impl<H: Handler, D: Dialer + 'static> AnyListener for Connector<H, D> {
     }
 
     fn close(&mut self, state: &mut LoopState, id: ConnectionId) {
-        self.peers.close(state, id);
+        if !self.stop_wanted(state, id) {
+            self.peers.close(state, id);
+        }
     }
 
     fn drain(&mut self, state: &mut LoopState) {

@@ -355,7 +355,7 @@ debug_as_display!(OptionsError {
     TooManyConnections { asked, max },
 });
 
-/// Why a dial has failed.
+/// Why a dial has failed, or has not begun.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DialError {
@@ -385,6 +385,32 @@ pub enum DialError {
         /// What the resolver said.
         why: String,
     },
+    /// The text that a handler dialled is no place to connect to.
+    #[error("cannot dial {target:?}: {why}")]
+    Target {
+        /// The text.
+        target: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A handler dialled by the connector of another reactor.
+    #[error("the connector belongs to another reactor")]
+    Elsewhere,
+    /// A handler dialled by a connector that is not running on this shard: it drains or has ended, or
+    /// this shard has not started it yet.
+    #[error("the connector is not running on this shard")]
+    NotRunning,
+    /// The connector has as many connections as it may have on this shard, those that are being dialled
+    /// included. Or so many dials were asked for in one turn.
+    #[error("no dial begins: there are {max} connections already; raise max_connections")]
+    Full {
+        /// [`max_connections`](crate::ConnectorOptions::max_connections), or 1,024 for one turn.
+        max: usize,
+    },
+    /// The dial was given up: its connector was stopped, or [`Handle::close`](crate::Handle::close) was
+    /// called with the id of its connection.
+    #[error("the dial was stopped")]
+    Stopped,
     /// The socket was connected to itself: nothing listens on the port, and the system chose it as the
     /// port to connect from.
     #[error("cannot connect to {to}: the connection is one to itself, because no server is there")]
@@ -398,6 +424,11 @@ debug_as_display!(DialError {
     Connect { to, kind, code },
     Timeout { after, last },
     Resolve { name, why },
+    Target { target, why },
+    Elsewhere,
+    NotRunning,
+    Full { max },
+    Stopped,
     SelfConnect { to },
 });
 

@@ -132,7 +132,7 @@ impl<M> Group<M> {
         Mailbox::post_to_all(&self.mailboxes, parcel).map_err(|refused| {
             refused.map(|parcel| match parcel {
                 Parcel::Packet { bytes, .. } => bytes,
-                Parcel::Message { .. } | Parcel::Ready { .. } => Bytes::new(),
+                _ => Bytes::new(),
             })
         })
     }
@@ -157,7 +157,7 @@ pub(crate) fn send<M: Clone>(
     Mailbox::post_to_all(mailboxes, parcel).map_err(|refused| {
         refused.map(|parcel| match parcel {
             Parcel::Message { message, .. } => message,
-            Parcel::Packet { .. } | Parcel::Ready { .. } => unreachable!("it was a message"),
+            _ => unreachable!("it was a message"),
         })
     })
 }

@@ -200,6 +200,11 @@ impl Handle {
         if self.shared.is_gone() { Err(Error::Gone) } else { Ok(()) }
     }
 
+    /// Whether both belong to the same reactor.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
     /// The sum of the counters of all listeners, including those that have ended.
     pub fn stats(&self) -> Stats {
         self.shared.stats()

@@ -20,6 +20,7 @@ pub use self::refusal::Refusal;
 pub use self::writer::{PacketWriter, Written};
 use crate::address::Address;
 use crate::endpoint::Endpoint;
+use crate::error::DialError;
 use crate::identity::{ConnectionId, Identity};
 use crate::profile::Profile;
 use crate::reason::CloseReason;
@@ -203,6 +204,17 @@ pub enum Info<'a, M> {
     /// There is room again where this connection wants to send: see
     /// [`Context::notify_when_ready`]. It comes once for each call. The default continues.
     MailboxReady,
+    /// A connection that this handler has [dialled](Context::dial) did not come up. It comes once, and
+    /// nothing else comes of that dial. The default continues.
+    DialFailed {
+        /// The id that the connection would have: that of the [`Address`](crate::Address) which `dial`
+        /// returned.
+        id: ConnectionId,
+        /// What was dialled.
+        target: &'a str,
+        /// Why it failed.
+        error: &'a DialError,
+    },
     /// The deadline of a call to the peer has passed: pass it to
     /// [`Calls::expired`](crate::Calls::expired), which gives the calls back. The default continues.
     CallsDue,
@@ -290,6 +302,7 @@ impl<M> Info<'_, M> {
             | Self::Writable
             | Self::Wake
             | Self::MailboxReady
+            | Self::DialFailed { .. }
             | Self::CallsDue => Action::Continue,
         }
     }

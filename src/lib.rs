@@ -231,6 +231,7 @@ mod phases;
 mod loop_state;
 mod admission;
 mod resolver;
+mod dial_requests;
 mod dialer;
 mod acceptor;
 mod stream;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::buffer::Pool;
 use crate::clock::{Clock, Nanos};
+use crate::dial_requests::RequestDesk;
 use crate::framing::Notes;
 use crate::groups::Groups;
 use crate::loop_metrics::LoopMetrics;
@@ -100,6 +101,8 @@ pub(crate) struct LoopState {
     pub(crate) pool: Pool,
     /// The groups of the connections of all listeners.
     pub(crate) groups: Groups,
+    /// The dials that handlers ask for.
+    pub(crate) dial_requests: RequestDesk,
     /// A [`Timer::Trim`] is in the wheel.
     trim_armed: bool,
     pub(crate) options: ReactorOptions,
@@ -134,6 +137,7 @@ impl LoopState {
             notes: Notes::default(),
             pool: Pool::default(),
             groups: Groups::new(),
+            dial_requests: RequestDesk::default(),
             trim_armed: false,
             options,
             registry,

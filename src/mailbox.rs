@@ -30,6 +30,7 @@
 //! No lock is held while code of the user runs. Messages are first taken out of the mailbox. Then
 //! they are delivered, cloned or dropped.
 
+mod caller;
 mod room;
 mod waiting;
 
@@ -40,6 +41,7 @@ use std::sync::{OnceLock, PoisonError};
 
 use bytes::Bytes;
 
+pub(crate) use self::caller::{Caller, DialFailure};
 pub(crate) use self::waiting::Baton;
 pub use self::waiting::Recipients;
 use self::waiting::Waiter;
@@ -139,6 +141,8 @@ pub(crate) enum Parcel<M> {
     Packet { group: GroupId, bytes: Bytes, slow: SlowMember },
     /// There is room where one connection wants to send.
     Ready { key: u32, generation: u32, baton: Baton },
+    /// A dial that one connection has asked for has failed.
+    DialFailed { key: u32, generation: u32, failure: DialFailure },
 }
 
 /// What happens to a member of a [`Group`](crate::Group) whose output is above the
@@ -180,7 +184,7 @@ impl<M> Parcel<M> {
     pub(crate) fn group(&self) -> Option<GroupId> {
         match self {
             Self::Message { group, .. } | Self::Packet { group, .. } => Some(*group),
-            Self::Ready { .. } => None,
+            Self::Ready { .. } | Self::DialFailed { .. } => None,
         }
     }
 
@@ -193,7 +197,7 @@ impl<M> Parcel<M> {
             Self::Packet { group, bytes, slow } => {
                 Some(Self::Packet { group: *group, bytes: bytes.clone(), slow: *slow })
             }
-            Self::Ready { .. } => None,
+            Self::Ready { .. } | Self::DialFailed { .. } => None,
         }
     }
 }
@@ -214,6 +218,9 @@ impl<M> fmt::Debug for Parcel<M> {
             Self::Message { group, .. } => write!(f, "Message({})", group.0),
             Self::Packet { group, bytes, .. } => write!(f, "Packet({}, {})", group.0, bytes.len()),
             Self::Ready { key, generation, .. } => write!(f, "Ready({key}.{generation})"),
+            Self::DialFailed { key, generation, .. } => {
+                write!(f, "DialFailed({key}.{generation})")
+            }
         }
     }
 }

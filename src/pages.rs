@@ -12,6 +12,9 @@
 //!
 //! A word of bits per page says which keys are in use, and one bit per page whether it has any. So a
 //! walk over all values costs one step for each page with values, and one for each 4,096 keys.
+//!
+//! A key may be *held* before it has a value ([`Pages::hold`]): then it is in use, and no value gets it
+//! but the one that it is held for.
 
 use std::ops::{Index, IndexMut};
 
@@ -30,16 +33,16 @@ struct Page<T> {
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Pages<T> {
-    /// The last page has memory.
+    /// The last page has memory, or a key in use.
     pages: Vec<Page<T>>,
     /// One bit per page: the page has a vacant key.
     open: Vec<u64>,
-    /// One bit per page: the page has a value.
+    /// One bit per page: the page has a key in use.
     live: Vec<u64>,
     /// No word of `open` before this one has a bit.
     first_open: usize,
     len: usize,
-    /// Pages that have memory and no value.
+    /// Pages that have memory and no key in use.
     empty: usize,
     /// The fewest such pages at any time since the last trim.
     idle: usize,
@@ -92,6 +95,14 @@ impl<T> Pages<T> {
     }
 
     pub(crate) fn insert(&mut self, value: T) -> usize {
+        let key = self.hold();
+        self.insert_at(key, value);
+        key
+    }
+
+    /// Takes the lowest vacant key, for a value that comes later by [`insert_at`](Self::insert_at).
+    #[inline]
+    pub(crate) fn hold(&mut self) -> usize {
         let key = self.vacant_key();
         let (page, at) = (key / PAGE, key % PAGE);
         if page == self.pages.len() {
@@ -101,30 +112,49 @@ impl<T> Pages<T> {
         set(&mut self.live, page, true);
         self.first_open = page / PAGE;
         let Page { used, entries } = &mut self.pages[page];
-        if entries.is_empty() && page > 0 {
-            // The first page grows as it needs, because most slabs stay small.
-            entries.reserve_exact(PAGE);
-        } else if *used == 0 && !entries.is_empty() {
+        if *used == 0 && !entries.is_empty() {
             self.empty -= 1;
             self.idle = self.idle.min(self.empty);
         }
         *used |= 1 << at;
-        match entries.get_mut(at) {
-            Some(entry) => *entry = Some(value),
-            None => entries.push(Some(value)),
-        }
         if *used == u64::MAX {
             set(&mut self.open, page, false);
         }
-        self.len += 1;
         key
     }
 
-    /// Removes the value of `key`. `None` if there is none.
-    pub(crate) fn remove(&mut self, key: usize) -> Option<T> {
+    /// Gives a held key its value.
+    #[inline]
+    pub(crate) fn insert_at(&mut self, key: usize, value: T) {
+        debug_assert!(self.is_held(key), "key {key}");
         let (page, at) = (key / PAGE, key % PAGE);
-        let Page { used, entries } = self.pages.get_mut(page)?;
-        let value = entries.get_mut(at)?.take()?;
+        let Page { entries, .. } = &mut self.pages[page];
+        if entries.is_empty() && page > 0 {
+            // The first page grows as it needs, because most slabs stay small.
+            entries.reserve_exact(PAGE);
+        }
+        if entries.len() <= at {
+            entries.resize_with(at + 1, || None);
+        }
+        entries[at] = Some(value);
+        self.len += 1;
+    }
+
+    /// Gives up a held key, which has no value.
+    pub(crate) fn let_go(&mut self, key: usize) {
+        debug_assert!(self.is_held(key), "key {key}");
+        self.vacate(key);
+    }
+
+    /// Whether the key is in use, and has no value.
+    pub(crate) fn is_held(&self, key: usize) -> bool {
+        let page = self.pages.get(key / PAGE);
+        page.is_some_and(|page| page.used >> (key % PAGE) & 1 == 1) && self.get(key).is_none()
+    }
+
+    fn vacate(&mut self, key: usize) {
+        let (page, at) = (key / PAGE, key % PAGE);
+        let Page { used, entries } = &mut self.pages[page];
         if *used == u64::MAX {
             set(&mut self.open, page, true);
         }
@@ -132,8 +162,14 @@ impl<T> Pages<T> {
         *used &= !(1 << at);
         if *used == 0 {
             set(&mut self.live, page, false);
+            self.empty += usize::from(!entries.is_empty());
         }
-        self.empty += usize::from(*used == 0);
+    }
+
+    /// Removes the value of `key`. `None` if there is none.
+    pub(crate) fn remove(&mut self, key: usize) -> Option<T> {
+        let value = self.pages.get_mut(key / PAGE)?.entries.get_mut(key % PAGE)?.take()?;
+        self.vacate(key);
         self.len -= 1;
         Some(value)
     }
@@ -149,7 +185,7 @@ impl<T> Pages<T> {
         Some(page * PAGE + self.pages[page].used.trailing_zeros() as usize)
     }
 
-    /// The first page with a value that is not before `from`.
+    /// The first page with a key in use that is not before `from`.
     fn next_live(&self, from: usize) -> Option<usize> {
         let first = from / PAGE;
         let mut mask = u64::MAX << (from % PAGE);
@@ -209,9 +245,10 @@ impl<T> Pages<T> {
         }
     }
 
-    /// Drops the pages without memory at the end.
+    /// Drops the pages at the end that have no memory and no key in use.
     fn forget_pages(&mut self) {
-        let last = self.pages.iter().rposition(|page| !page.entries.is_empty());
+        let is_needed = |page: &Page<T>| page.used != 0 || !page.entries.is_empty();
+        let last = self.pages.iter().rposition(is_needed);
         let pages = last.map_or(0, |last| last + 1);
         if pages == self.pages.len() {
             return;
@@ -300,6 +337,31 @@ mod tests {
             assert!(steps.eq(map.keys().copied()));
             assert!(map.keys().all(|key| pages.get(*key) == map.get(key)));
         }
+    }
+
+    /// Goal: a held key is in use without a value, and gets its value out of order; a key that is given
+    /// up is vacant again, and its page goes back. Method: keys of two pages, with trims in between.
+    #[test]
+    fn held_keys_wait_for_their_values() {
+        let mut pages = Pages::new();
+        let keys: Vec<usize> = (0..2 * PAGE).map(|_| pages.hold()).collect();
+        assert!(keys.iter().copied().eq(0..2 * PAGE) && pages.is_empty());
+        pages.trim();
+        assert_eq!((pages.keys(), pages.vacant_key()), (2 * PAGE, 2 * PAGE));
+        assert!(pages.is_held(70) && pages.get(70).is_none() && pages.remove(70).is_none());
+        pages.insert_at(70, "seventy");
+        pages.insert_at(65, "sixty-five");
+        assert!(!pages.is_held(70));
+        assert!(pages.iter().eq([(65, &"sixty-five"), (70, &"seventy")]));
+        keys.iter().filter(|key| ![65, 70].contains(*key)).for_each(|key| pages.let_go(*key));
+        assert_eq!((pages.vacant_key(), pages.next_key(0)), (0, Some(65)));
+        assert_eq!((pages.insert("zero"), pages.len()), (0, 3));
+        for key in [0, 65, 70] {
+            assert!(pages.remove(key).is_some() && pages.remove(key).is_none());
+        }
+        pages.trim();
+        pages.trim();
+        assert_eq!((pages.spare(), pages.keys(), pages.next_key(0)), (0, 0, None));
     }
 
     /// Goal: keys that are vacant cost a walk nothing once the pages are trimmed. Method: 9,400 values

@@ -15,7 +15,7 @@ mod messages;
 mod queues;
 mod trim;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 
 use mio::Token;
@@ -74,6 +74,8 @@ pub(crate) struct Peers<H: Handler, S> {
     inbox: VecDeque<Envelope<H::Message>>,
     /// The most messages that the inbox had at once since the last trim.
     inbox_peak: usize,
+    /// By slot: messages for connections that are being dialled.
+    early: BTreeMap<u32, Vec<Envelope<H::Message>>>,
     /// Messages that the queue in the mailbox had memory for when the inbox was swapped with it.
     swapped: usize,
     broadcast: Option<Broadcast<H::Message>>,
@@ -99,6 +101,7 @@ impl<H: Handler, S: Stream> Peers<H, S> {
             lists: Lists::default(),
             inbox: VecDeque::new(),
             inbox_peak: 0,
+            early: BTreeMap::new(),
             swapped: 0,
             broadcast: None,
             frames: Vec::new(),
@@ -141,33 +144,35 @@ impl<H: Handler, S: Stream> Peers<H, S> {
         stream: S,
         peer_addr: Endpoint,
     ) -> Option<u32> {
-        self.take_in(state, stream, peer_addr, S::register).ok()
+        let key = self.hold(state);
+        if self.take_in(state, key, stream, peer_addr, S::register).is_err() {
+            self.let_go(key);
+            return None;
+        }
+        Some(key)
     }
 
-    /// The same for a stream that is registered already, because it was connected here.
+    /// The same with a slot that is held, for a stream that is registered already, because it was
+    /// connected here. After an error the slot is still held.
     pub(crate) fn admit_connected(
         &mut self,
         state: &mut LoopState,
+        key: u32,
         stream: S,
         peer_addr: Endpoint,
-    ) -> io::Result<u32> {
-        self.take_in(state, stream, peer_addr, S::reregister)
+    ) -> io::Result<()> {
+        self.take_in(state, key, stream, peer_addr, S::reregister)
     }
 
     fn take_in(
         &mut self,
         state: &mut LoopState,
+        key: u32,
         mut stream: S,
         peer_addr: Endpoint,
         watch: impl FnOnce(&mut S, &Registry, Token) -> io::Result<()>,
-    ) -> io::Result<u32> {
-        let slot = self.slots.vacant_key();
-        if slot == self.generations.len() {
-            self.generations.push(self.first_generation);
-            self.make_room(state);
-        }
-        let key = u32::try_from(slot).unwrap_or(u32::MAX);
-        let identity = Identity::new(key, self.generations[slot], peer_addr.canonical());
+    ) -> io::Result<()> {
+        let identity = Identity::new(key, self.generation(key), peer_addr.canonical());
         let token = token::peer(self.profile.slot, key, identity.generation);
         if let Err(error) = watch(&mut stream, &state.registry, token) {
             self.profile.counters.register_errors.add(1);
@@ -178,8 +183,37 @@ impl<H: Handler, S: Stream> Peers<H, S> {
             return Err(error);
         }
         self.profile.counters.open.add(1);
-        self.slots.insert(Peer::new(stream, identity, state));
-        Ok(key)
+        self.slots.insert_at(key as usize, Peer::new(stream, identity, state));
+        Ok(())
+    }
+
+    /// Holds a slot for a connection that comes later.
+    pub(crate) fn hold(&mut self, state: &mut LoopState) -> u32 {
+        let slot = self.slots.hold();
+        if slot == self.generations.len() {
+            self.generations.push(self.first_generation);
+            self.make_room(state);
+        }
+        u32::try_from(slot).unwrap_or(u32::MAX)
+    }
+
+    /// Frees a slot that was held for a connection that does not come. The address that it had is of no
+    /// use any more.
+    pub(crate) fn let_go(&mut self, key: u32) {
+        self.slots.let_go(key as usize);
+        self.pass_on(key);
+        self.release_early(key);
+    }
+
+    /// The generation of a slot's owner, or of its next one.
+    pub(crate) fn generation(&self, key: u32) -> u32 {
+        self.generations[key as usize]
+    }
+
+    /// The slot's next owner has another generation.
+    fn pass_on(&mut self, key: u32) {
+        let generation = &mut self.generations[key as usize];
+        *generation = generation.wrapping_add(1);
     }
 
     /// Ends the opening stage of a connection: gives it its handler and calls `init`, or ends it
@@ -215,12 +249,11 @@ impl<H: Handler, S: Stream> Peers<H, S> {
         lists.requeue(peer, &mut cx);
     }
 
-    /// Frees a slot. The slot's next owner has another generation.
+    /// Frees a slot.
     fn free(&mut self, key: u32) {
         // The peer is dropped first: its descriptor must be closed before its place counts as free.
         drop(self.slots.remove(key as usize));
-        let generation = &mut self.generations[key as usize];
-        *generation = generation.wrapping_add(1);
+        self.pass_on(key);
         self.profile.counters.open.sub(1);
         self.freed += 1;
     }
@@ -434,7 +467,9 @@ impl<H: Handler, S: Stream> Peers<H, S> {
     pub(crate) fn retire(&mut self, state: &mut LoopState) {
         self.end_drain_timer(state);
         let unread = self.profile.mailbox.close();
-        for envelope in std::mem::take(&mut self.inbox).into_iter().chain(unread) {
+        let early = std::mem::take(&mut self.early).into_values().flatten();
+        let inbox = std::mem::take(&mut self.inbox);
+        for envelope in early.chain(inbox).chain(unread) {
             self.profile.counters.dropped_messages.add(envelope.is_message().into());
             self.profile.drop_value("a message", envelope, &mut self.gate, state.nanos());
         }

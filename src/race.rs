@@ -16,8 +16,8 @@ use crate::wheel::Tick;
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Race {
-    /// The addresses that were not tried, the last one first.
-    left: Vec<Endpoint>,
+    /// The addresses that were not tried, the last one first, each with the number of its target.
+    left: Vec<(Endpoint, u32)>,
     /// Attempts that are under way.
     running: usize,
     /// When the next attempt is due, if none fails before.
@@ -25,10 +25,10 @@ pub(crate) struct Race {
 }
 
 impl Race {
-    /// A race to these addresses. The families alternate, beginning with that of the first address
+    /// A race to these addresses, each with the number of the target that it belongs to. The families alternate, beginning with that of the first address
     /// (RFC 8305 §4); otherwise the order stays.
-    pub(crate) fn new(addrs: Vec<Endpoint>, now: Tick) -> Self {
-        let is_v6 = |addr: &Endpoint| addr.ip().is_some_and(|ip| ip.is_ipv6());
+    pub(crate) fn new(addrs: Vec<(Endpoint, u32)>, now: Tick) -> Self {
+        let is_v6 = |(addr, _): &(Endpoint, u32)| addr.ip().is_some_and(|ip| ip.is_ipv6());
         let first = addrs.first().is_some_and(is_v6);
         let (mut one, mut other): (Vec<_>, Vec<_>) =
             addrs.into_iter().rev().partition(|addr| is_v6(addr) == first);
@@ -44,7 +44,7 @@ impl Race {
     }
 
     /// The address to try now, if one is due. Its attempt is then under way.
-    pub(crate) fn next(&mut self, now: Tick, attempt_delay: Duration) -> Option<Endpoint> {
+    pub(crate) fn next(&mut self, now: Tick, attempt_delay: Duration) -> Option<(Endpoint, u32)> {
         if self.running > 0 && now < self.next_at {
             return None;
         }
@@ -78,10 +78,10 @@ mod tests {
     const DELAY: Duration = Duration::from_millis(250);
 
     fn order(addrs: &[&str]) -> Vec<String> {
-        let addrs = addrs.iter().map(|addr| addr.parse().expect("an endpoint")).collect();
+        let addrs = addrs.iter().map(|addr| (addr.parse().expect("an endpoint"), 0)).collect();
         let mut race = Race::new(addrs, Tick(0));
         let mut order = Vec::new();
-        while let Some(addr) = race.next(Tick(0), Duration::ZERO) {
+        while let Some((addr, _)) = race.next(Tick(0), Duration::ZERO) {
             order.push(addr.to_string());
         }
         order
@@ -105,7 +105,8 @@ mod tests {
     /// makes the next one due at once. Method: the due times.
     #[test]
     fn the_next_attempt_waits_for_the_delay_or_for_a_failure() {
-        let addrs = ["192.0.2.1:1", "192.0.2.2:1", "192.0.2.3:1"].map(|addr| addr.parse().unwrap());
+        let addrs = ["192.0.2.1:1", "192.0.2.2:1", "192.0.2.3:1"];
+        let addrs = addrs.map(|addr| (addr.parse().unwrap(), 0));
         let mut race = Race::new(addrs.to_vec(), Tick(5));
         assert!(race.next(Tick(5), DELAY).is_some());
         assert_eq!(race.due_at(), Some(Tick(255)));

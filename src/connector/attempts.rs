@@ -12,7 +12,8 @@ use crate::token::{self, FIRST_ATTEMPT};
 
 /// How an attempt has ended.
 pub(super) enum Outcome<S> {
-    Connected(S, Endpoint),
+    /// The stream, the peer's endpoint, and the number of the target.
+    Connected(S, Endpoint, u32),
     Failed(DialError),
 }
 
@@ -22,7 +23,7 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         &mut self,
         state: &LoopState,
         dial: u32,
-        to: Endpoint,
+        (to, target): (Endpoint, u32),
     ) -> Result<(), DialError> {
         let failed = |error: io::Error| DialError::connect(&to, &error);
         let profile = &self.peers.profile;
@@ -34,7 +35,7 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         self.generation = self.generation.wrapping_add(1);
         let token = token::peer(self.peers.profile.slot, FIRST_ATTEMPT + key, self.generation);
         D::register(&mut stream, &state.registry, token).map_err(failed)?;
-        place.insert(Attempt { stream, to, generation: self.generation, dial });
+        place.insert(Attempt { stream, to, target, generation: self.generation, dial });
         Ok(())
     }
 
@@ -49,9 +50,9 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
             return None;
         }
         let outcome = D::outcome(&attempt.stream, &attempt.to).transpose()?;
-        let Attempt { stream, dial, .. } = self.attempts.remove(key as usize);
+        let Attempt { stream, dial, target, .. } = self.attempts.remove(key as usize);
         let outcome = match outcome {
-            Ok(peer_addr) => Outcome::Connected(stream, peer_addr),
+            Ok(peer_addr) => Outcome::Connected(stream, peer_addr, target),
             Err(error) => Outcome::Failed(error),
         };
         Some((dial, outcome))

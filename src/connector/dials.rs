@@ -1,7 +1,10 @@
-//! The dials of a connector: each keeps one connection up.
+//! The dials of a connector: each keeps one connection up, or opens one that a handler has asked for.
+
+use std::net::SocketAddr;
 
 use super::attempts::Outcome;
 use super::{Connector, Dial, Stage};
+use crate::dial_requests::DialRequest;
 use crate::dialer::Dialer;
 use crate::endpoint::Endpoint;
 use crate::error::DialError;
@@ -9,34 +12,56 @@ use crate::guard::caught;
 use crate::handler::{Dialed, Handler};
 use crate::logging::{Cause, say};
 use crate::loop_state::{LoopState, Timer};
-use crate::options::{ConnectorOptions, Target};
+use crate::options::Target;
 use crate::peer::Peer;
 use crate::race::Race;
-use crate::resolver::{Answer, Found};
+use crate::resolver::{Answer, Found, Names};
+use crate::sync::Arc;
 use crate::time_budget::Phase;
 use crate::wheel::{Tick, TimerKey};
 
 impl Dial {
+    pub(super) fn new(stage: Stage, wanted: Option<Box<DialRequest>>) -> Self {
+        Self { stage, failures: 0, deadline: Tick::NEVER, timer: None, error: None, wanted }
+    }
+
+    /// The places that it tries: those that a handler asked for, or the connector's.
+    pub(super) fn targets<'a>(&'a self, of_connector: &'a [Target]) -> &'a [Target] {
+        self.wanted.as_ref().map_or(of_connector, |wanted| &wanted.targets)
+    }
+
     /// Begins to try the addresses: those that were given, and those of names, in the order of the
     /// targets.
-    fn race(&mut self, options: &ConnectorOptions, found: &[Found], now: Tick) {
-        let mut addrs = Vec::new();
-        self.error = None;
-        for target in options.targets.iter().flatten() {
+    fn race(&mut self, of_connector: &[Target], found: &[Found], now: Tick) {
+        let (mut addrs, mut error) = (Vec::new(), None);
+        for (number, target) in (0..).zip(self.targets(of_connector)) {
             match target {
-                Target::Endpoint(endpoint) => addrs.push(endpoint.clone()),
+                Target::Endpoint(endpoint) => addrs.push((endpoint.clone(), number)),
                 Target::Name(name) => match found.iter().find(|(of, _)| of == name) {
-                    Some((_, Ok(found))) => addrs.extend(found.iter().copied().map(Endpoint::Inet)),
+                    Some((_, Ok(found))) => {
+                        let inet = |addr: &SocketAddr| (Endpoint::Inet(*addr), number);
+                        addrs.extend(found.iter().map(inet));
+                    }
                     Some((name, Err(why))) => {
                         let (name, why) = (name.to_string(), why.clone());
-                        self.error = Some(DialError::Resolve { name, why });
+                        error = Some(DialError::Resolve { name, why });
                     }
                     None => {}
                 },
             }
         }
+        self.error = error;
         self.stage = Stage::Racing(Race::new(addrs, now));
     }
+}
+
+/// The names among some targets.
+pub(super) fn names_of(targets: &[Target]) -> Names {
+    let name = |target: &Target| match target {
+        Target::Name(name) => Some(Arc::clone(name)),
+        Target::Endpoint(_) => None,
+    };
+    targets.iter().filter_map(name).collect()
 }
 
 impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
@@ -51,20 +76,21 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
                 self.names_are_found(state, &answer);
             } else if let Some(dial) = self.due.pop_front() {
                 self.proceed(state, dial);
-            } else {
-                return;
+            } else if !self.begin_wanted(state) {
+                break;
             }
             if state.is_share_over(1) {
-                return;
+                break;
             }
         }
+        self.lend_keys(state);
     }
 
     fn attempt_is_announced(&mut self, state: &mut LoopState, announced: (u32, u32)) {
         match self.look_at(announced) {
-            Some((dial, Outcome::Connected(stream, peer_addr))) => {
+            Some((dial, Outcome::Connected(stream, peer_addr, target))) => {
                 self.end_attempts(dial);
-                self.is_connected(state, dial, stream, peer_addr);
+                self.is_connected(state, dial, stream, (peer_addr, target));
             }
             Some((dial, Outcome::Failed(error))) => self.attempt_failed(state, dial, error),
             None => {}
@@ -72,22 +98,26 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
     }
 
     /// Begins a dial.
-    fn begin(&mut self, state: &mut LoopState, key: u32) {
+    pub(super) fn begin(&mut self, state: &mut LoopState, key: u32) {
         let Some(dial) = self.dials.get_mut(key as usize) else { return };
         dial.deadline = state.now().after(self.options.connect_timeout);
         self.peers.profile.counters.dials.add(1);
-        if !self.resolver.has_names() {
-            dial.race(&self.options, &[], state.now());
+        let names = match &dial.wanted {
+            Some(wanted) => names_of(&wanted.targets),
+            None => Arc::clone(&self.names),
+        };
+        if names.is_empty() {
+            dial.race(&self.targets, &[], state.now());
             return self.go_on(state, key);
         }
-        match self.resolver.look_up() {
+        match self.resolver.look_up(&names) {
             Ok(ticket) => {
                 dial.stage = Stage::Resolving { ticket };
                 self.arm(state, key);
             }
             Err(error) => {
-                let name = self.options.names().collect::<Vec<_>>().join(", ");
-                self.failed(state, key, DialError::Resolve { name, why: error.to_string() });
+                let (name, why) = (names.join(", "), error.to_string());
+                self.failed(state, key, DialError::Resolve { name, why });
             }
         }
     }
@@ -98,7 +128,7 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
             if let Stage::Resolving { ticket } = dial.stage
                 && ticket == answer.ticket
             {
-                dial.race(&self.options, &answer.found, state.now());
+                dial.race(&self.targets, &answer.found, state.now());
                 self.due.extend(u32::try_from(key));
             }
         }
@@ -157,24 +187,37 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         state: &mut LoopState,
         key: u32,
         stream: D::Stream,
-        peer_addr: Endpoint,
+        (peer_addr, target): (Endpoint, u32),
     ) {
         let Some(dial) = self.dials.get_mut(key as usize) else { return };
         if let Some(timer) = dial.timer.take() {
             state.wheel.cancel(timer);
         }
         let to = peer_addr.clone();
-        let slot = match self.peers.admit_connected(state, stream, peer_addr) {
-            Ok(slot) => slot,
-            Err(error) => return self.failed(state, key, DialError::connect(&to, &error)),
+        let slot = match &dial.wanted {
+            Some(wanted) => wanted.key,
+            None => self.peers.hold(state),
         };
+        if let Err(error) = self.peers.admit_connected(state, slot, stream, peer_addr) {
+            if dial.wanted.is_none() {
+                self.peers.let_go(slot);
+            }
+            return self.failed(state, key, DialError::connect(&to, &error));
+        }
         let Some(Peer { identity, .. }) = self.peers.slots.get(slot as usize) else { return };
         let (generation, since) = (identity.generation, state.now());
         let attempt = dial.failures.saturating_add(1);
-        dial.stage = Stage::Up { key: slot, generation, since };
-        let dialed = Dialed { identity, profile: &self.peers.profile, attempt };
+        let Some(target) = dial.targets(&self.targets).get(target as usize) else { return };
+        let dialed = Dialed { identity, profile: &self.peers.profile, target, attempt };
         let made = caught(|| (self.factory)(&dialed));
+        if dial.wanted.is_some() {
+            self.dials.remove(key as usize);
+        } else {
+            dial.stage = Stage::Up { key: slot, generation, since };
+            self.up += 1;
+        }
         self.peers.open(state, slot, made);
+        self.peers.release_early(slot);
         if self.peers.take_freed() > 0 {
             self.look_for_ends(state);
         }
@@ -193,16 +236,22 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
                 ended.extend(u32::try_from(key));
             }
         }
+        self.up -= ended.len();
         for key in ended {
             self.wait(state, key, None);
         }
+        self.lend_keys(state);
     }
 
     /// A dial has failed.
-    fn failed(&mut self, state: &mut LoopState, key: u32, error: DialError) {
+    pub(super) fn failed(&mut self, state: &mut LoopState, key: u32, error: DialError) {
         self.peers.profile.counters.dial_failures.add(1);
         self.end_attempts(key);
-        self.wait(state, key, Some(error));
+        if self.dials.get(key as usize).is_some_and(|dial| dial.wanted.is_some()) {
+            self.wanted_failed(state, key, error);
+        } else {
+            self.wait(state, key, Some(error));
+        }
     }
 
     /// Waits before the next dial, or gives up. Without an error a connection has ended.
@@ -289,7 +338,10 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         for timer in self.dials.iter_mut().filter_map(|(_, dial)| dial.timer.take()) {
             state.wheel.cancel(timer);
         }
+        self.resolver.give_up_all();
+        self.end_wanted(state);
         self.dials.clear();
+        self.up = 0;
         self.due.clear();
         self.announced.clear();
         self.attempts.clear();

@@ -1,5 +1,6 @@
 //! What a callback may do before it returns an action.
 
+mod dial;
 mod groups;
 mod send;
 mod send_with;
@@ -58,6 +59,7 @@ pub(crate) const SHARE_FROM: usize = 32 * 1024;
 /// - Get messages from other threads: [`address`](Self::address).
 /// - Be in groups: [`group`](Self::group), [`join`](Self::join), [`leave`](Self::leave).
 /// - Wait for room in a mailbox: [`notify_when_ready`](Self::notify_when_ready).
+/// - Open a connection to elsewhere: [`dial`](Self::dial).
 /// - Stop and continue reading: [`pause_reading`](Self::pause_reading),
 ///   [`resume_reading`](Self::resume_reading).
 /// - Change framing and timeouts: [`set_framing`](Self::set_framing),

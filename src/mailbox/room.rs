@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::waiting::{AnyMailbox, Baton, Recipients, Waiter};
-use super::{Envelope, Mailbox, Parcel};
+use super::{DialFailure, Envelope, Mailbox, Parcel};
 use crate::sync::Arc;
 
 impl Recipients {
@@ -94,5 +94,15 @@ impl<M: Send + 'static> AnyMailbox for Mailbox<M> {
 
     fn tell_next(&self) {
         self.tell_first(true);
+    }
+
+    fn dial_failed(&self, key: u32, generation: u32, failure: DialFailure) {
+        let mut contents = self.contents();
+        if !contents.closed {
+            let failed = Parcel::DialFailed { key, generation, failure };
+            contents.queue.push_back(Envelope::Other(Box::new(failed)));
+            drop(contents);
+            self.notifier.notify();
+        }
     }
 }

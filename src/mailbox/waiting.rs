@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use super::caller::DialFailure;
 use crate::sync::Arc;
 
 /// A mailbox, whatever its messages are.
@@ -20,6 +21,10 @@ pub(super) trait AnyMailbox: Send + Sync {
 
     /// The one that was told has had its turn: tells the next one.
     fn tell_next(&self);
+
+    /// Puts a [`Parcel::DialFailed`](super::Parcel::DialFailed) for a connection of this mailbox into
+    /// it, however full it is: the connector bounds how many there are.
+    fn dial_failed(&self, key: u32, generation: u32, failure: DialFailure);
 }
 
 /// Where a connection wants to send: [`Context::notify_when_ready`](crate::Context::notify_when_ready)

@@ -128,7 +128,7 @@ impl ConnectorOptions {
 
     fn errors(&self) -> Vec<OptionsError> {
         let mut errors = self.connection.errors();
-        if self.targets.is_empty() {
+        if self.targets.is_empty() && self.connections > 0 {
             errors.push(OptionsError::NoTarget);
         }
         let wrong = self.targets.iter().filter_map(|target| target.as_ref().err());

@@ -49,9 +49,9 @@ impl fmt::Display for Target {
 
 /// Options of one connector: where it connects to, how many connections it keeps up, and their limits.
 ///
-/// [`to`](Self::to) makes them. Each option has a default, given here in parentheses.
+/// [`to`](Self::to) or [`on_demand`](Self::on_demand) makes them. Each option has a default, given here in parentheses.
 ///
-/// - Where to: [`to`](Self::to), [`source_addr`](Self::source_addr) (the system chooses),
+/// - Where to: [`to`](Self::to), [`on_demand`](Self::on_demand), [`source_addr`](Self::source_addr) (the system chooses),
 ///   [`resolve`](Self::resolve) (the system's resolver).
 /// - How many: [`connections`](Self::connections) (1 on each shard),
 ///   [`max_connections`](Self::max_connections) (1,024 on each shard).
@@ -157,8 +157,14 @@ impl ConnectorOptions {
         }
     }
 
+    /// Options of a connector that keeps no connection up. It opens those that handlers
+    /// [dial](crate::Context::dial).
+    pub fn on_demand() -> Self {
+        Self::to(Vec::<String>::new()).connections(0)
+    }
+
     /// How many connections each shard keeps up. Default: 1. Zero: none, only those that a handler
-    /// dials. At most [`max_connections`](Self::max_connections).
+    /// [dials](crate::Context::dial). At most [`max_connections`](Self::max_connections).
     pub fn connections(mut self, connections: usize) -> Self {
         self.connections = connections;
         self
@@ -214,14 +220,6 @@ impl ConnectorOptions {
     ) -> Self {
         self.resolve = Some(Arc::new(resolve));
         self
-    }
-
-    /// The names that have to be looked up.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.targets.iter().flatten().filter_map(|target| match target {
-            Target::Name(name) => Some(&**name),
-            Target::Endpoint(_) => None,
-        })
     }
 
     /// As [`ListenerOptions::worst_case_memory`](crate::ListenerOptions::worst_case_memory), for the

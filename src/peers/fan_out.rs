@@ -31,7 +31,7 @@ impl<H: Handler, S: Stream> Peers<H, S> {
     ) {
         let len = |parcel: &Parcel<H::Message>| match parcel {
             Parcel::Packet { bytes, .. } => bytes.len(),
-            Parcel::Message { .. } | Parcel::Ready { .. } => 0,
+            Parcel::Message { .. } | Parcel::Ready { .. } | Parcel::DialFailed { .. } => 0,
         };
         // A member gets all of them in one turn, so they must fit into one turn's budget.
         let most = TOGETHER.min(state.options.message_budget as usize);
@@ -233,7 +233,7 @@ fn deliver<H: Handler, S: Stream>(
                 None => cx.profile.counters.panics.add(1),
             },
             Parcel::Packet { bytes, slow, .. } => peer.take_packet(cx, bytes, *slow),
-            Parcel::Ready { .. } => {}
+            Parcel::Ready { .. } | Parcel::DialFailed { .. } => {}
         }
     }
     delivered

@@ -3,7 +3,7 @@
 use super::Peers;
 use crate::handler::{Handler, Info};
 use crate::loop_state::LoopState;
-use crate::mailbox::{Envelope, Parcel};
+use crate::mailbox::{DialFailure, Envelope, Parcel};
 use crate::peer::Peer;
 use crate::stream::Stream;
 use crate::time_budget::Phase;
@@ -73,15 +73,22 @@ impl<H: Handler, S: Stream> Peers<H, S> {
     pub(super) fn deliver_one(&mut self, state: &mut LoopState, envelope: Envelope<H::Message>) {
         match envelope {
             Envelope::To { key, generation, message } => {
+                let is_current = self.is_current(key, generation);
+                if !is_current && self.is_dialled(key, generation) {
+                    return self.keep(key, Envelope::To { key, generation, message });
+                }
                 // The message no longer counts as waiting, so that its receiver can send a message
                 // to the mailbox even if the mailbox was full.
                 self.profile.mailbox.delivered();
-                if self.is_current(key, generation) && self.listens(key) {
+                if is_current && self.listens(key) {
                     let last = self.inbox.is_empty();
                     self.message(state, key, message, last);
                 } else {
                     self.drop_message(state, message);
                 }
+            }
+            Envelope::Wake { key, generation } if self.is_dialled(key, generation) => {
+                self.keep(key, envelope);
             }
             Envelope::Wake { key, generation } => {
                 self.profile.mailbox.delivered();
@@ -90,18 +97,45 @@ impl<H: Handler, S: Stream> Peers<H, S> {
             }
             Envelope::Other(parcel) => match parcel.group() {
                 Some(group) => self.begin_broadcast(state, group, parcel),
-                None => self.mailbox_is_ready(state, *parcel),
+                None => self.tell_one(state, *parcel),
             },
         }
     }
 
-    /// Tells a connection that it has room where it wants to send. The next one that waits for the
-    /// same mailbox is told afterwards.
-    fn mailbox_is_ready(&mut self, state: &mut LoopState, parcel: Parcel<H::Message>) {
+    /// Tells a connection what it has asked for.
+    fn tell_one(&mut self, state: &mut LoopState, parcel: Parcel<H::Message>) {
         self.profile.mailbox.delivered();
-        if let Parcel::Ready { key, generation, baton } = parcel {
-            self.tell(state, key, generation, Info::MailboxReady);
-            drop(baton);
+        match parcel {
+            Parcel::Ready { key, generation, baton } => {
+                self.tell(state, key, generation, Info::MailboxReady);
+                // The next one that waits for the same mailbox is told afterwards.
+                drop(baton);
+            }
+            Parcel::DialFailed { key, generation, failure } => {
+                let DialFailure { id, target, error } = &failure;
+                let failed = Info::DialFailed { id: *id, target, error };
+                self.tell(state, key, generation, failed);
+            }
+            Parcel::Message { .. } | Parcel::Packet { .. } => {}
+        }
+    }
+
+    /// Whether this is the address of a connection that is being dialled.
+    #[cold]
+    fn is_dialled(&self, key: u32, generation: u32) -> bool {
+        self.slots.is_held(key as usize) && self.generation(key) == generation
+    }
+
+    /// Keeps a message for a connection that is being dialled. It counts as a message in the mailbox.
+    fn keep(&mut self, key: u32, envelope: Envelope<H::Message>) {
+        self.early.entry(key).or_default().push(envelope);
+    }
+
+    /// A dial is over: what came for its connection meanwhile is delivered before all that comes later,
+    /// or dropped if there is no connection.
+    pub(crate) fn release_early(&mut self, key: u32) {
+        if let Some(early) = self.early.remove(&key) {
+            early.into_iter().rev().for_each(|envelope| self.inbox.push_front(envelope));
         }
     }
 

@@ -15,6 +15,7 @@ mod calls;
 mod clocks;
 mod connectors;
 mod contract;
+mod dials;
 #[cfg(panic = "unwind")]
 mod every;
 mod faulty_network;

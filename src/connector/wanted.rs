@@ -1,0 +1,87 @@
+//! Dials that handlers have asked for: they have a slot and an address before they are up.
+
+use super::{Connector, Dial, Stage};
+use crate::dial_requests::DialRequest;
+use crate::dialer::Dialer;
+use crate::error::DialError;
+use crate::handler::Handler;
+use crate::identity::ConnectionId;
+use crate::loop_state::LoopState;
+use crate::mailbox::DialFailure;
+
+impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
+    /// Lends keys for as many dials as there may be.
+    pub(super) fn lend_keys(&mut self, state: &mut LoopState) {
+        if self.peers.has_begun_to_drain() {
+            return;
+        }
+        let in_use = self.peers.slots.len() + self.dials.len() - self.up;
+        let room = self.options.connection.max_connections.saturating_sub(in_use);
+        let mut requests = self.requests.borrow_mut();
+        for _ in 0..requests.wants_keys(room) {
+            let key = self.peers.hold(state);
+            requests.lend(key, self.peers.generation(key));
+        }
+    }
+
+    /// Begins the next dial that was asked for. Returns whether there was one.
+    pub(super) fn begin_wanted(&mut self, state: &mut LoopState) -> bool {
+        let Some(request) = self.requests.borrow_mut().take() else { return false };
+        let key = self.dials.insert(Dial::new(Stage::Due, Some(Box::new(request))));
+        self.begin(state, u32::try_from(key).unwrap_or(u32::MAX));
+        true
+    }
+
+    /// A dial that was asked for has failed: its caller is told, and its address is of no use.
+    pub(super) fn wanted_failed(&mut self, state: &mut LoopState, key: u32, error: DialError) {
+        let Some(dial) = self.dials.try_remove(key as usize) else { return };
+        if let Some(timer) = dial.timer {
+            state.wheel.cancel(timer);
+        }
+        if let Some(wanted) = dial.wanted {
+            self.tell_caller(*wanted, error);
+        }
+    }
+
+    fn tell_caller(&mut self, wanted: DialRequest, error: DialError) {
+        let DialRequest { key, generation, targets, caller } = wanted;
+        self.peers.let_go(key);
+        let id = ConnectionId { serial: self.peers.profile.serial, key, generation };
+        let target = targets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        caller.dial_failed(DialFailure { id, target, error });
+    }
+
+    /// Stops the dial whose connection would have this id. Returns whether there was one.
+    pub(super) fn stop_wanted(&mut self, state: &mut LoopState, id: ConnectionId) -> bool {
+        let is_it =
+            |request: &DialRequest| (request.key, request.generation) == (id.key, id.generation);
+        let found = self.dials.iter().find(|(_, dial)| dial.wanted.as_deref().is_some_and(is_it));
+        if let Some((key, dial)) = found {
+            if let Stage::Resolving { ticket } = dial.stage {
+                self.resolver.give_up(ticket);
+            }
+            self.failed(state, u32::try_from(key).unwrap_or(u32::MAX), DialError::Stopped);
+            return true;
+        }
+        let asked = self.requests.borrow_mut().take_if(is_it);
+        asked.map(|request| self.tell_caller(request, DialError::Stopped)).is_some()
+    }
+
+    /// Ends all dials that were asked for, and lends no more keys.
+    pub(super) fn end_wanted(&mut self, state: &mut LoopState) {
+        state.dial_requests.close(&self.requests);
+        let wanted: Vec<_> =
+            self.dials.iter_mut().filter_map(|(_, dial)| dial.wanted.take()).collect();
+        for request in wanted {
+            self.tell_caller(*request, DialError::Stopped);
+        }
+        loop {
+            let Some(request) = self.requests.borrow_mut().take() else { break };
+            self.tell_caller(request, DialError::Stopped);
+        }
+        loop {
+            let Some((key, _)) = self.requests.borrow_mut().take_back() else { break };
+            self.peers.let_go(key);
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Dials that handlers ask for ([`Context::dial`](crate::Context::dial)), on their way to the connector.
+//!
+//! ```text
+//!   callback: ctx.dial ──► DialRequests (one for each connector of this reactor) ──► accept phase: dial
+//!                 ▲              keys lent                │
+//!                 └──────────────────────────────── Connector
+//! ```
+//!
+//! A callback borrows its own listener, so it cannot reach the connector. Yet the address that it gets
+//! is final. So the connector lends keys of its slots in advance, and takes the requests in its next
+//! turn.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use crate::error::DialError;
+use crate::mailbox::Caller;
+use crate::options::Target;
+
+/// The most keys that a connector lends: so many dials may be asked for before it has its next turn.
+const LENT: usize = 1_024;
+
+/// A dial that a handler has asked for.
+#[derive(Debug)]
+pub(crate) struct DialRequest {
+    /// The slot that its connection gets.
+    pub(crate) key: u32,
+    pub(crate) generation: u32,
+    /// The places of one service.
+    pub(crate) targets: Vec<Target>,
+    /// What is told if it fails.
+    pub(crate) caller: Caller,
+}
+
+/// What one connector lends, and what was asked of it.
+#[derive(Debug)]
+pub(crate) struct DialRequests {
+    /// The connector's part.
+    serial: u64,
+    /// Free slots with their generations.
+    keys: Vec<(u32, u32)>,
+    /// How many more connections the connector may have.
+    room: usize,
+    max_connections: usize,
+    asked: VecDeque<DialRequest>,
+}
+
+impl DialRequests {
+    pub(crate) fn new(serial: u64, max_connections: usize) -> Self {
+        Self { serial, keys: Vec::new(), room: 0, max_connections, asked: VecDeque::new() }
+    }
+
+    /// How many keys are missing if there is room for so many more connections.
+    pub(crate) fn wants_keys(&mut self, room: usize) -> usize {
+        self.room = room.saturating_sub(self.asked.len());
+        self.room.min(LENT).saturating_sub(self.keys.len())
+    }
+
+    /// Lends the key of a free slot.
+    pub(crate) fn lend(&mut self, key: u32, generation: u32) {
+        self.keys.push((key, generation));
+    }
+
+    /// Takes one lent key back.
+    pub(crate) fn take_back(&mut self) -> Option<(u32, u32)> {
+        self.keys.pop()
+    }
+
+    /// Whether a dial was asked for that the connector does not know yet.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.asked.is_empty()
+    }
+
+    /// The next dial that was asked for.
+    pub(crate) fn take(&mut self) -> Option<DialRequest> {
+        self.asked.pop_front()
+    }
+
+    /// Takes the dial that fits, whenever it was asked for.
+    pub(crate) fn take_if(
+        &mut self,
+        fits: impl FnMut(&DialRequest) -> bool,
+    ) -> Option<DialRequest> {
+        let at = self.asked.iter().position(fits)?;
+        self.asked.remove(at)
+    }
+
+    fn ask(&mut self, targets: Vec<Target>, caller: Caller) -> Result<(u32, u32), DialError> {
+        if self.room == 0 {
+            return Err(DialError::Full { max: self.max_connections });
+        }
+        let Some((key, generation)) = self.keys.pop() else {
+            return Err(DialError::Full { max: LENT });
+        };
+        self.room -= 1;
+        self.asked.push_back(DialRequest { key, generation, targets, caller });
+        Ok((key, generation))
+    }
+}
+
+/// The requests for each connector of one reactor.
+#[derive(Debug, Default)]
+pub(crate) struct RequestDesk(Vec<Rc<RefCell<DialRequests>>>);
+
+impl RequestDesk {
+    /// From now on dials of this connector can be asked for.
+    pub(crate) fn open(&mut self, requests: &Rc<RefCell<DialRequests>>) {
+        self.0.push(Rc::clone(requests));
+    }
+
+    /// The connector dials no more.
+    pub(crate) fn close(&mut self, requests: &Rc<RefCell<DialRequests>>) {
+        self.0.retain(|known| !Rc::ptr_eq(known, requests));
+    }
+
+    /// Asks the connector with this serial for a dial. Returns the slot and the generation of the
+    /// connection.
+    pub(crate) fn ask(
+        &self,
+        serial: u64,
+        targets: Vec<Target>,
+        caller: Caller,
+    ) -> Result<(u32, u32), DialError> {
+        let is_its = |requests: &&Rc<RefCell<DialRequests>>| requests.borrow().serial == serial;
+        let found = self.0.iter().find(is_its).ok_or(DialError::NotRunning)?;
+        found.borrow_mut().ask(targets, caller)
+    }
+}
