@@ -24,7 +24,6 @@ use std::rc::Rc;
 
 use slab::Slab;
 
-use self::dials::names_of;
 use crate::dial_requests::{DialRequest, DialRequests};
 use crate::dialer::Dialer;
 use crate::drain::Report;
@@ -39,7 +38,7 @@ use crate::phases::AnyListener;
 use crate::poller::Readiness;
 use crate::profile::Profile;
 use crate::race::Race;
-use crate::resolver::{Names, Resolver};
+use crate::resolver::{Names, Resolver, names_of};
 use crate::status::Status;
 use crate::sync::Arc;
 use crate::time_budget::Phase;

@@ -1,9 +1,11 @@
-//! Dials that handlers ask for ([`Context::dial`](crate::Context::dial)), on their way to the connector.
+//! Dials that handlers ask for ([`Context::dial`](crate::Context::dial)), on their way to the
+//! connector.
 //!
 //! ```text
-//!   callback: ctx.dial ──► DialRequests (one for each connector of this reactor) ──► accept phase: dial
-//!                 ▲              keys lent                │
-//!                 └──────────────────────────────── Connector
+//!                  asks                     takes, in its next accept phase
+//!   ctx.dial ──────────────► DialRequests ─────────────────────────────────► Connector
+//!            ◄──────────────      ▲            lends keys of slots               │
+//!               an address        └──────────────────────────────────────────────┘
 //! ```
 //!
 //! A callback borrows its own listener, so it cannot reach the connector. Yet the address that it gets

@@ -1,6 +1,7 @@
 //! The contract with the user's code: which callbacks a handler has, what they return, and what
 //! they may do.
 
+mod accepted;
 mod action;
 mod context;
 mod dialed;
@@ -8,8 +9,7 @@ mod pass_through;
 mod refusal;
 mod writer;
 
-use std::fmt;
-
+pub use self::accepted::Accepted;
 pub use self::action::{Action, Packet};
 pub use self::context::Context;
 pub(crate) use self::context::SHARE_FROM;
@@ -18,11 +18,8 @@ pub(crate) use self::pass_through::{PassThrough, Place};
 pub(crate) use self::refusal::Farewell;
 pub use self::refusal::Refusal;
 pub use self::writer::{PacketWriter, Written};
-use crate::address::Address;
-use crate::endpoint::Endpoint;
 use crate::error::DialError;
-use crate::identity::{ConnectionId, Identity};
-use crate::profile::Profile;
+use crate::identity::ConnectionId;
 use crate::reason::CloseReason;
 
 /// The code of one connection. A value of the implementing type is the connection's state.
@@ -380,79 +377,5 @@ impl<H: Handler> IntoHandler for Result<H, Refusal> {
 
     fn into_handler(self) -> Self {
         self
-    }
-}
-
-/// A connection that was just accepted: what the factory knows when it makes the handler. `M` is the
-/// handler's [`Message`](Handler::Message).
-///
-/// # Examples
-///
-/// A handler whose worker thread knows where to send its results:
-///
-/// ```
-/// use std::sync::mpsc::Sender;
-/// use condor::{Accepted, Address};
-/// # use condor::{Action, Context, Handler};
-/// # impl Handler for Lookup {
-/// #     type Message = String;
-/// #     fn handle_packet<'a>(&'a mut self, _: &'a [u8], _: &mut Context<'_, String>) -> Action<'a> {
-/// #         Action::Continue
-/// #     }
-/// # }
-///
-/// struct Lookup {
-///     jobs: Sender<(Address<String>, Vec<u8>)>,
-///     address: Address<String>,
-/// }
-///
-/// impl Lookup {
-///     fn new(peer: &Accepted<'_, String>, jobs: Sender<(Address<String>, Vec<u8>)>) -> Self {
-///         Self { jobs, address: peer.address() }
-///     }
-/// }
-/// # let (jobs, _) = std::sync::mpsc::channel();
-/// # let options = condor::ListenerOptions::port(5555);
-/// # let harness = condor::testing::Harness::new(options, move |peer| Lookup::new(peer, jobs.clone()));
-/// # harness.with_handler(|lookup| assert!(lookup.address.send(String::from("done")).is_ok()));
-/// # harness.with_handler(|lookup| drop(lookup.jobs.clone()));
-/// # harness.run();
-/// # assert_eq!(harness.stats().messages, 1);
-/// ```
-pub struct Accepted<'a, M = ()> {
-    pub(crate) identity: &'a Identity,
-    pub(crate) profile: &'a Profile<M>,
-}
-
-impl<M> Accepted<'_, M> {
-    /// The peer's address. An IPv4 client of an IPv6 socket has its IPv4 address here.
-    pub fn peer_addr(&self) -> Endpoint {
-        self.identity.peer_addr()
-    }
-
-    /// The connection's id.
-    pub fn id(&self) -> ConnectionId {
-        self.profile.id_of(self.identity)
-    }
-
-    /// The address to which other threads send messages for this connection's handler. It is the same
-    /// as [`Context::address`].
-    pub fn address(&self) -> Address<M> {
-        self.profile.address_of(self.identity)
-    }
-
-    /// The name of the listener that accepted the connection.
-    pub fn listener(&self) -> &str {
-        &self.profile.name
-    }
-}
-
-impl<M> fmt::Debug for Accepted<'_, M> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Accepted")
-            .field("peer_addr", &self.peer_addr())
-            .field("id", &self.id())
-            .field("listener", &self.listener())
-            .finish()
     }
 }

@@ -153,6 +153,7 @@
 //!   loop_state       what all phases share: the time, the timers, the buffers
 //!   admission        how many connections a listener has, and on which shard
 //!   resolver         looks up names away from the reactor's thread
+//!   dial_requests    dials that handlers ask for, on their way to a connector
 //!   dialer           how a connection is opened, and what became of an attempt
 //!   acceptor         the listening socket, and what its errors mean
 //!   stream           what a peer reads from and writes to

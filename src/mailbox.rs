@@ -41,10 +41,11 @@ use std::sync::{OnceLock, PoisonError};
 
 use bytes::Bytes;
 
-pub(crate) use self::caller::{Caller, DialFailure};
+pub(crate) use self::caller::Caller;
 pub(crate) use self::waiting::Baton;
 pub use self::waiting::Recipients;
 use self::waiting::Waiter;
+use crate::error::DialFailure;
 use crate::groups::GroupId;
 use crate::reason::MessageError;
 use crate::sync::{

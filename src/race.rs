@@ -25,8 +25,8 @@ pub(crate) struct Race {
 }
 
 impl Race {
-    /// A race to these addresses, each with the number of the target that it belongs to. The families alternate, beginning with that of the first address
-    /// (RFC 8305 §4); otherwise the order stays.
+    /// A race to these addresses, each with the number of the target that it belongs to. The families
+    /// alternate, beginning with that of the first address (RFC 8305 §4); otherwise the order stays.
     pub(crate) fn new(addrs: Vec<(Endpoint, u32)>, now: Tick) -> Self {
         let is_v6 = |(addr, _): &(Endpoint, u32)| addr.ip().is_some_and(|ip| ip.is_ipv6());
         let first = addrs.first().is_some_and(is_v6);

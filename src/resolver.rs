@@ -1,10 +1,10 @@
 //! Looks up names away from the reactor's thread, because the system's resolver blocks.
 //!
-//! A look-up runs on a thread of its own, and all dials of one connector that need the same names at the
-//! same time share it. A few run beside each other, and the others wait for their turn. A look-up cannot
-//! be stopped: one that outlives its dials is *stuck*, and its answer is not used. A few stuck ones are
-//! left behind. If there are more, no other look-up begins until one of them ends. The thread holds only
-//! a weak reference to the connector, so it keeps no reactor and no process from ending.
+//! A look-up runs on a thread of its own, and all dials of one connector that need the same names at
+//! the same time share it. A few run beside each other, and the others wait for their turn. A look-up
+//! cannot be stopped: one that outlives its dials is *stuck*, and its answer is not used. A few stuck
+//! ones are left behind. If there are more, no other look-up begins until one of them ends. The thread
+//! holds only a weak reference to the connector, so it keeps no reactor and no process from ending.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
@@ -15,7 +15,7 @@ use std::thread;
 
 use crate::guard::caught;
 use crate::mailbox::Notifier;
-use crate::options::Resolve;
+use crate::options::{Resolve, Target};
 use crate::sync::{Arc, Mutex, MutexGuard};
 
 /// The most look-ups that run beside each other.
@@ -25,6 +25,15 @@ const MOST_STUCK: usize = 4;
 
 /// Names that are looked up together.
 pub(crate) type Names = Arc<[Arc<str>]>;
+
+/// The names among some targets.
+pub(crate) fn names_of(targets: &[Target]) -> Names {
+    let name = |target: &Target| match target {
+        Target::Name(name) => Some(Arc::clone(name)),
+        Target::Endpoint(_) => None,
+    };
+    targets.iter().filter_map(name).collect()
+}
 
 /// The addresses of one name, or why there are none.
 pub(crate) type Found = (Arc<str>, Result<Vec<SocketAddr>, String>);
@@ -197,5 +206,101 @@ fn find(ticket: u64, names: &[Arc<str>], resolve: Option<Resolve>, arrived: &Wea
     if let Some(arrived) = arrived.upgrade() {
         arrived.lock().push_back(Answer { ticket, found });
         arrived.notifier.notify();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use super::*;
+
+    /// A resolver whose look-ups say when they begin, and go on when the test lets them.
+    fn held() -> (Resolver, Receiver<String>, Sender<()>) {
+        let (begun, begins) = channel();
+        let (release, held) = channel();
+        let held = Mutex::new(held);
+        let resolve = move |name: &str| {
+            begun.send(name.to_owned()).map_err(io::Error::other)?;
+            let released = held.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            released.map_err(io::Error::other)?;
+            Ok(vec![SocketAddr::from(([192, 0, 2, 1], 80))])
+        };
+        let notifier = Arc::new(Notifier::new(|| {}));
+        (Resolver::new(Some(Arc::new(resolve)), notifier), begins, release)
+    }
+
+    fn names(name: &str) -> Names {
+        Arc::from([Arc::from(name)])
+    }
+
+    fn answer(resolver: &mut Resolver) -> Answer {
+        loop {
+            match resolver.answer() {
+                Some(answer) => return answer,
+                None => thread::yield_now(),
+            }
+        }
+    }
+
+    /// Goal: dials of the same names share one look-up, and it goes on if one of them gives up. Method:
+    /// two dials, the first of which gives up.
+    #[test]
+    fn a_look_up_goes_on_while_a_dial_waits_for_it() {
+        let (mut resolver, begins, release) = held();
+        let ticket = resolver.look_up(&names("one:1")).unwrap();
+        assert_eq!(resolver.look_up(&names("one:1")).unwrap(), ticket);
+        resolver.give_up(ticket);
+        release.send(()).unwrap();
+        let answer = answer(&mut resolver);
+        assert_eq!((answer.ticket, &*answer.found[0].0), (ticket, "one:1"));
+        assert!(answer.found[0].1.is_ok());
+        assert_eq!((begins.iter().take(1).count(), resolver.stuck), (1, 0));
+        assert!(!resolver.has_answers());
+    }
+
+    /// Goal: a few look-ups run beside each other, and the others wait; one whose dials give up before
+    /// it begins never does. Method: six names, each of which is held.
+    #[test]
+    fn look_ups_wait_for_their_turn() {
+        let (mut resolver, begins, release) = held();
+        let tickets: Vec<u64> =
+            (0..6).map(|n| resolver.look_up(&names(&format!("{n}:1"))).unwrap()).collect();
+        let mut begun: Vec<String> = begins.iter().take(MOST_RUNNING).collect();
+        begun.sort();
+        assert_eq!(begun, ["0:1", "1:1", "2:1", "3:1"]);
+        assert!(!resolver.has_answers(), "no other can begin");
+        resolver.give_up(tickets[4]);
+        for _ in 0..5 {
+            release.send(()).unwrap();
+        }
+        let mut answered: Vec<u64> = (0..5).map(|_| answer(&mut resolver).ticket).collect();
+        answered.sort_unstable();
+        assert_eq!(answered, [tickets[0], tickets[1], tickets[2], tickets[3], tickets[5]]);
+        assert_eq!(begins.try_iter().collect::<Vec<_>>(), ["5:1"]);
+    }
+
+    /// Goal: look-ups that hang are left behind up to a limit, and later ones begin again once they end.
+    /// Method: dials that give up; then the look-ups go on.
+    #[test]
+    fn a_few_look_ups_are_left_behind() {
+        let (mut resolver, begins, release) = held();
+        for _ in 0..MOST_STUCK {
+            let ticket = resolver.look_up(&names("stuck:1")).unwrap();
+            resolver.give_up(ticket);
+        }
+        let refused = resolver.look_up(&names("stuck:1")).unwrap_err();
+        assert_eq!(refused.to_string(), "4 earlier look-ups are stuck");
+        assert_eq!(begins.iter().take(MOST_STUCK).count(), MOST_STUCK);
+        for _ in 0..MOST_STUCK {
+            release.send(()).unwrap();
+        }
+        while resolver.stuck > 0 {
+            assert!(resolver.answer().is_none(), "no dial waits for it");
+            thread::yield_now();
+        }
+        resolver.look_up(&names("stuck:1")).unwrap();
+        release.send(()).unwrap();
+        assert!(answer(&mut resolver).found[0].1.is_ok());
     }
 }

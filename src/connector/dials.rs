@@ -15,7 +15,7 @@ use crate::loop_state::{LoopState, Timer};
 use crate::options::Target;
 use crate::peer::Peer;
 use crate::race::Race;
-use crate::resolver::{Answer, Found, Names};
+use crate::resolver::{Answer, Found, names_of};
 use crate::sync::Arc;
 use crate::time_budget::Phase;
 use crate::wheel::{Tick, TimerKey};
@@ -53,15 +53,6 @@ impl Dial {
         self.error = error;
         self.stage = Stage::Racing(Race::new(addrs, now));
     }
-}
-
-/// The names among some targets.
-pub(super) fn names_of(targets: &[Target]) -> Names {
-    let name = |target: &Target| match target {
-        Target::Name(name) => Some(Arc::clone(name)),
-        Target::Endpoint(_) => None,
-    };
-    targets.iter().filter_map(name).collect()
 }
 
 impl<H: Handler, D: Dialer + 'static> Connector<H, D> {

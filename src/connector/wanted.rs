@@ -3,11 +3,10 @@
 use super::{Connector, Dial, Stage};
 use crate::dial_requests::DialRequest;
 use crate::dialer::Dialer;
-use crate::error::DialError;
+use crate::error::{DialError, DialFailure};
 use crate::handler::Handler;
 use crate::identity::ConnectionId;
 use crate::loop_state::LoopState;
-use crate::mailbox::DialFailure;
 
 impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
     /// Lends keys for as many dials as there may be.

@@ -1,9 +1,10 @@
-//! When a mailbox has room, and whom it tells.
+//! When a mailbox has room, and whom it tells. It also tells callers of their dials.
 
 use std::sync::atomic::Ordering;
 
 use super::waiting::{AnyMailbox, Baton, Recipients, Waiter};
-use super::{DialFailure, Envelope, Mailbox, Parcel};
+use super::{Caller, Envelope, Mailbox, Parcel};
+use crate::error::DialFailure;
 use crate::sync::Arc;
 
 impl Recipients {
@@ -53,6 +54,11 @@ impl<M> Mailbox<M> {
 }
 
 impl<M: Send + 'static> Mailbox<M> {
+    /// The owner of a slot, as a caller.
+    pub(crate) fn caller(self: &Arc<Self>, key: u32, generation: u32) -> Caller {
+        Caller { mailbox: Arc::clone(self) as Arc<dyn AnyMailbox>, key, generation }
+    }
+
     /// A connection of this mailbox waits for `awaited`.
     pub(crate) fn wait_for(self: &Arc<Self>, key: u32, generation: u32, awaited: Recipients) {
         let own = Arc::clone(self) as Arc<dyn AnyMailbox>;

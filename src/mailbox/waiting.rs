@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use super::caller::DialFailure;
+use crate::error::DialFailure;
 use crate::sync::Arc;
 
 /// A mailbox, whatever its messages are.

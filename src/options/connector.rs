@@ -49,10 +49,12 @@ impl fmt::Display for Target {
 
 /// Options of one connector: where it connects to, how many connections it keeps up, and their limits.
 ///
-/// [`to`](Self::to) or [`on_demand`](Self::on_demand) makes them. Each option has a default, given here in parentheses.
+/// [`to`](Self::to) or [`on_demand`](Self::on_demand) makes them. Each option has a default, given here
+/// in parentheses.
 ///
-/// - Where to: [`to`](Self::to), [`on_demand`](Self::on_demand), [`source_addr`](Self::source_addr) (the system chooses),
-///   [`resolve`](Self::resolve) (the system's resolver).
+/// - Where to: [`to`](Self::to), [`on_demand`](Self::on_demand),
+///   [`source_addr`](Self::source_addr) (the system chooses), [`resolve`](Self::resolve) (the system's
+///   resolver).
 /// - How many: [`connections`](Self::connections) (1 on each shard),
 ///   [`max_connections`](Self::max_connections) (1,024 on each shard).
 /// - How it dials: [`connect_timeout`](Self::connect_timeout) (3 s),

@@ -1,9 +1,10 @@
 //! Delivery of everything but packets: messages, broadcasts, and the handler's own timers.
 
 use super::Peers;
+use crate::error::DialFailure;
 use crate::handler::{Handler, Info};
 use crate::loop_state::LoopState;
-use crate::mailbox::{DialFailure, Envelope, Parcel};
+use crate::mailbox::{Envelope, Parcel};
 use crate::peer::Peer;
 use crate::stream::Stream;
 use crate::time_budget::Phase;

@@ -7,8 +7,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use condor::{
-    Action, Backoff, CloseReason, ConnectorHandle, ConnectorOptions, Context, Error, Handler,
-    OptionsError, Reactor, ReactorOptions, Retry,
+    Action, Address, Backoff, CloseReason, ConnectionId, ConnectorHandle, ConnectorOptions,
+    Context, Error, Handler, Info, OptionsError, Reactor, ReactorOptions, Retry,
 };
 
 use crate::support::{PATIENCE, Server, Starter, child, descriptors, is_child, passes, until};
@@ -202,6 +202,92 @@ fn each_shard_keeps_its_connections_up() {
     let report = drain.wait().unwrap();
     assert_eq!((report.drained, report.forced), (6, 0));
     assert!(matches!(connector.stop(), Err(Error::UnknownName(_))));
+}
+
+/// One client of a gateway, or its connection to the server: what the other end sends goes to `other`.
+struct Half {
+    other: Option<Address<Vec<u8>>>,
+    connector: Option<ConnectorHandle<Vec<u8>>>,
+    shards: Sender<(u64, u64)>,
+}
+
+impl Handler for Half {
+    type Message = Vec<u8>;
+
+    fn init(&mut self, ctx: &mut Context<'_, Vec<u8>>) -> Action<'_> {
+        if let Some(connector) = &self.connector {
+            let dialled = ctx.dial(connector, ["nowhere.test:7", "backend.test:7"]).unwrap();
+            dialled.send(b"hello".to_vec()).unwrap();
+            self.other = Some(dialled);
+        }
+        Action::Continue
+    }
+
+    fn handle_packet<'a>(
+        &'a mut self,
+        packet: &'a [u8],
+        ctx: &mut Context<'_, Vec<u8>>,
+    ) -> Action<'a> {
+        if self.connector.is_none() {
+            return Action::send_and_stop(packet, CloseReason::Normal);
+        }
+        let dialled = self.other.as_ref().unwrap();
+        let serial = |id: ConnectionId| id.to_string().split('.').next().unwrap().parse().unwrap();
+        self.shards.send((serial(ctx.id()), serial(dialled.id()))).unwrap();
+        dialled.send(packet.to_vec()).unwrap();
+        Action::Continue
+    }
+
+    fn handle_info<'a>(
+        &'a mut self,
+        info: Info<'a, Vec<u8>>,
+        _: &mut Context<'_, Vec<u8>>,
+    ) -> Action<'a> {
+        match info {
+            Info::Message(packet) => Action::send(packet),
+            other => other.default_action(),
+        }
+    }
+}
+
+/// Goal: a handler of a listener dials by name, on its own shard, and the connection is another one
+/// for each client. Method: a gateway on two shards; two clients; the serials of the parts, which are
+/// consecutive numbers for each name; a resolver that knows one of two names.
+#[test]
+fn handlers_dial_by_name_on_their_own_shard() {
+    let (backend, addr) = backend();
+    let (tell, told) = channel();
+    let (server, (listener, connector)) =
+        Server::sharded(2, ReactorOptions::default(), move |starter| {
+            let options = ConnectorOptions::on_demand().resolve(move |name| match name {
+                "backend.test:7" => Ok(vec![addr]),
+                name => Err(io::Error::other(format!("{name} is unknown"))),
+            });
+            let tell_dialled = tell.clone();
+            let connector = starter.handle().start_connector("out", options, move |dialed| {
+                assert_eq!(dialed.target(), "backend.test:7");
+                Half { other: None, connector: None, shards: tell_dialled.clone() }
+            });
+            let connector = connector.unwrap();
+            let by = connector.clone();
+            let options = condor::ListenerOptions::port(0);
+            let listener = starter.handle().start_listener("in", options, move |_| Half {
+                other: None,
+                connector: Some(by.clone()),
+                shards: tell.clone(),
+            });
+            (listener.unwrap(), connector)
+        });
+    let mut clients: Vec<TcpStream> = (0..2)
+        .map(|_| TcpStream::connect(listener.local_addr().as_inet().unwrap()).unwrap())
+        .collect();
+    let _streams: Vec<_> = clients.iter().map(|_| greeted(&backend)).collect();
+    clients.iter_mut().for_each(|client| client.write_all(b"\0\x01?").unwrap());
+    let pairs: Vec<(u64, u64)> = (0..2).map(|_| told.recv_timeout(PATIENCE).unwrap()).collect();
+    assert_ne!(pairs[0].0, pairs[1].0, "the clients are on two shards");
+    assert_eq!(pairs[0].0.abs_diff(pairs[0].1), pairs[1].0.abs_diff(pairs[1].1));
+    assert_eq!(connector.shard_stats().iter().map(|stats| stats.open).collect::<Vec<_>>(), [1, 1]);
+    drop(server);
 }
 
 /// Goal: wrong options and a name that is taken are refused, with everything that is wrong. Method:
