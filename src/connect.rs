@@ -5,6 +5,7 @@
 
 use crate::connector::{Connector, Factory};
 use crate::connector_handle::ConnectorHandle;
+use crate::connector_state::{ConnectorState, PartStates};
 use crate::dialer::{Dialer, SystemDialer};
 use crate::directory::{Command, Kind};
 use crate::error::Error;
@@ -28,6 +29,7 @@ pub(crate) struct Prepared<M> {
 pub(crate) struct Part<M> {
     profile: Profile<M>,
     options: ConnectorOptions,
+    states: PartStates,
     resolver: Resolver,
 }
 
@@ -41,8 +43,8 @@ impl<M: Send + 'static> Part<M> {
     ) -> Box<dyn AnyListener> {
         self.profile.slot = slot;
         let factory: Factory<R::Handler> = Box::new(move |peer| factory(peer).into_handler());
-        let Self { profile, options, resolver } = self;
-        Box::new(Connector::new(profile, options, dialer, resolver, factory))
+        let Self { profile, options, states, resolver } = self;
+        Box::new(Connector::new(profile, options, states, dialer, resolver, factory))
     }
 }
 
@@ -98,18 +100,22 @@ impl Handle {
         let mut dialling = options.clone();
         dialling.connection.take_framing();
         let resolve = dialling.resolve.take();
+        let kept_up = options.connections > 0;
+        let at_first = if kept_up { ConnectorState::Connecting } else { ConnectorState::Idle };
+        let states = PartStates::new(shared.inboxes.len(), &at_first);
         let parts: Vec<Part<M>> = self
             .profiles("connector", name, &options.connection, &status)
             .into_iter()
             .map(|profile| {
                 let notifier = Arc::clone(&shared.inboxes[profile.shard].notifier);
                 let resolver = Resolver::new(resolve.clone(), notifier);
-                Part { profile, options: dialling.clone(), resolver }
+                let (options, states) = (dialling.clone(), states.clone());
+                Part { profile, options, states, resolver }
             })
             .collect();
         let mailboxes = Arc::clone(&parts[0].profile.mailboxes);
         let handle =
-            ConnectorHandle { name: name.into(), mailboxes, status, reactor: self.clone() };
+            ConnectorHandle { name: name.into(), mailboxes, status, states, reactor: self.clone() };
         Ok(Prepared { parts, handle })
     }
 }

@@ -15,6 +15,7 @@
 mod attempts;
 mod dials;
 mod drain;
+mod state;
 mod wanted;
 
 use std::any::Any;
@@ -24,6 +25,7 @@ use std::rc::Rc;
 
 use slab::Slab;
 
+use crate::connector_state::PartStates;
 use crate::dial_requests::{DialRequest, DialRequests};
 use crate::dialer::Dialer;
 use crate::drain::Report;
@@ -32,7 +34,7 @@ use crate::error::DialError;
 use crate::handler::{Dialed, Handler, Refusal};
 use crate::identity::ConnectionId;
 use crate::loop_state::{LoopState, Timer};
-use crate::options::{ConnectorOptions, Target};
+use crate::options::{ConnectorOptions, OnState, Target};
 use crate::peers::Peers;
 use crate::phases::AnyListener;
 use crate::poller::Readiness;
@@ -60,8 +62,8 @@ enum Stage {
     Racing(Race),
     /// It has become the connection in this slot, at this time.
     Up { key: u32, generation: u32, since: Tick },
-    /// It waits before it begins again.
-    Waiting,
+    /// It waits until then, and begins again.
+    Waiting { until: Tick },
     /// The rule for retries allows no more.
     GivenUp,
 }
@@ -118,12 +120,20 @@ pub(crate) struct Connector<H: Handler, D: Dialer> {
     announced: VecDeque<(u32, u32)>,
     /// The generation of the next attempt, which tells it from earlier ones with the same key.
     generation: u32,
+    /// Why the last dial failed. None if a connection came up since.
+    last_error: Option<DialError>,
+    /// What handles are told of each part.
+    states: PartStates,
+    /// The state of this part may have changed since it was told.
+    may_have_changed: bool,
+    on_state: Option<OnState>,
 }
 
 impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
     pub(crate) fn new(
         profile: Profile<H::Message>,
-        options: ConnectorOptions,
+        mut options: ConnectorOptions,
+        states: PartStates,
         dialer: D,
         resolver: Resolver,
         factory: Factory<H>,
@@ -137,6 +147,7 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
             requests: Rc::new(RefCell::new(requests)),
             peers: Peers::new(profile),
             factory,
+            on_state: options.on_state.take(),
             options,
             dialer,
             resolver,
@@ -145,6 +156,9 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
             attempts: Slab::new(),
             announced: VecDeque::new(),
             generation: 0,
+            last_error: None,
+            states,
+            may_have_changed: true,
         }
     }
 }
@@ -172,6 +186,7 @@ impl<H: Handler, D: Dialer + 'static> AnyListener for Connector<H, D> {
 
     fn accept(&mut self, state: &mut LoopState) {
         if self.has_work(Phase::Accept) {
+            self.may_have_changed = true;
             self.dial_ready(state);
         }
     }
@@ -188,7 +203,10 @@ impl<H: Handler, D: Dialer + 'static> AnyListener for Connector<H, D> {
         match timer {
             Timer::Peer { key, .. } => self.peers.expire(state, key),
             Timer::User { index, .. } => self.peers.user_timer(state, index),
-            Timer::Dial { dial, .. } => self.dial_is_due(state, dial),
+            Timer::Dial { dial, .. } => {
+                self.may_have_changed = true;
+                self.dial_is_due(state, dial);
+            }
             Timer::Drain { .. } => self.peers.drain_is_due(),
             Timer::Accept { .. } | Timer::Every { .. } | Timer::ShutdownDelay | Timer::Trim => {}
         }
@@ -200,7 +218,11 @@ impl<H: Handler, D: Dialer + 'static> AnyListener for Connector<H, D> {
 
     fn sweep(&mut self, state: &mut LoopState) {
         if self.peers.sweep(state) && self.peers.take_freed() > 0 {
+            self.may_have_changed = true;
             self.look_for_ends(state);
+        }
+        if self.may_have_changed {
+            self.tell_state(state);
         }
     }
 
@@ -253,7 +275,9 @@ impl<H: Handler, D: Dialer + 'static> AnyListener for Connector<H, D> {
     }
 
     fn close(&mut self, state: &mut LoopState, id: ConnectionId) {
-        if !self.stop_wanted(state, id) {
+        if self.stop_wanted(state, id) {
+            self.may_have_changed = true;
+        } else {
             self.peers.close(state, id);
         }
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::connector_state::{ConnectorState, PartStates};
 use crate::directory::Kind;
 use crate::drain::Drain;
 use crate::error::Error;
@@ -14,7 +15,8 @@ use crate::stats::Stats;
 use crate::status::{ListenerState, Status};
 use crate::sync::Arc;
 
-/// A connector that was started: its counters, its end, and messages to all of its connections.
+/// A connector that was started: its state, its counters, its end, and messages to all of its
+/// connections.
 ///
 /// [`Reactor::start_connector`](crate::Reactor::start_connector) returns it. It can be cloned and sent
 /// to other threads. A drop of it does not stop the connector.
@@ -22,6 +24,7 @@ pub struct ConnectorHandle<M> {
     pub(crate) name: Arc<str>,
     pub(crate) mailboxes: Arc<[Arc<Mailbox<M>>]>,
     pub(crate) status: Arc<Status>,
+    pub(crate) states: PartStates,
     pub(crate) reactor: Handle,
 }
 
@@ -58,6 +61,33 @@ impl<M> ConnectorHandle<M> {
         self.reactor.stop(Kind::Connector, &self.name, Some(&self.status))
     }
 
+    /// How far it has come, all shards together. It stays available after the connector has ended.
+    ///
+    /// ```no_run
+    /// use condor::{ConnectorHandle, ConnectorState};
+    ///
+    /// fn report(connector: &ConnectorHandle<()>) {
+    ///     match connector.state() {
+    ///         ConnectorState::Up(count) => println!("{count} connections are up"),
+    ///         ConnectorState::Waiting { last_error: Some(error), .. } => println!("{error}"),
+    ///         other => println!("{other:?}"),
+    ///     }
+    /// }
+    /// ```
+    pub fn state(&self) -> ConnectorState {
+        let parts = self.shard_states().into_iter();
+        parts.reduce(ConnectorState::with).unwrap_or(ConnectorState::Ended)
+    }
+
+    /// How far it has come, one state for each shard.
+    pub fn shard_states(&self) -> Vec<ConnectorState> {
+        // A part that no reactor has adopted tells nothing of its end.
+        match self.status.state() {
+            ListenerState::Ended => vec![ConnectorState::Ended; self.mailboxes.len()],
+            _ => self.states.all(),
+        }
+    }
+
     /// Whether it has no connection left and dials no more, or its reactor has ended.
     pub fn is_ended(&self) -> bool {
         self.status.state() == ListenerState::Ended
@@ -86,6 +116,7 @@ impl<M> Clone for ConnectorHandle<M> {
             name: Arc::clone(&self.name),
             mailboxes: Arc::clone(&self.mailboxes),
             status: Arc::clone(&self.status),
+            states: self.states.clone(),
             reactor: self.reactor.clone(),
         }
     }

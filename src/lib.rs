@@ -162,6 +162,7 @@
 //!   token            the 64 bits that the kernel stores with each socket
 //!   system           what the system allows this process
 //!   group            one message or one packet for many connections
+//!   connector_state  how far a connector has come, as any thread reads it
 //!   status           what handles report of one listener, also after its end
 //!   drain            waits for a drain, and reports its result
 //!   address          where any thread sends messages for one connection
@@ -241,6 +242,7 @@ mod options;
 mod token;
 mod system;
 mod group;
+mod connector_state;
 mod status;
 mod drain;
 mod address;
@@ -277,6 +279,7 @@ pub use address::Address;
 pub use backoff::{Backoff, Retry};
 pub use calls::{CallError, Calls, InOrder};
 pub use connector_handle::ConnectorHandle;
+pub use connector_state::ConnectorState;
 pub use drain::{Drain, Report, SlowConnection};
 pub use endpoint::{Endpoint, EndpointError, UnixName};
 pub use error::{AdoptError, DialError, Error, OptionsError};

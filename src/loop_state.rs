@@ -297,6 +297,11 @@ impl LoopState {
         self.clock.instant(self.now)
     }
 
+    /// When a tick begins.
+    pub(crate) fn instant_of(&self, tick: Tick) -> Instant {
+        self.instant() + self.now.until(tick)
+    }
+
     /// Plans a trim if there is enough memory to give back: a timer for a little is not worth it.
     #[inline]
     pub(crate) fn plan_trim(&mut self) {

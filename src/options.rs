@@ -14,7 +14,7 @@ pub use check::{Findings, OptionsWarning};
 pub(crate) use check::{connections_error, connections_warning};
 pub(crate) use connection::ConnectionOptions;
 pub use connector::{ConnectorOptions, IntoTargets};
-pub(crate) use connector::{Resolve, Target};
+pub(crate) use connector::{OnState, Resolve, Target};
 pub use listener::ListenerOptions;
 pub(crate) use listener::Origin;
 pub use reactor::ReactorOptions;

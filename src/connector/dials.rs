@@ -198,6 +198,7 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         let Some(Peer { identity, .. }) = self.peers.slots.get(slot as usize) else { return };
         let (generation, since) = (identity.generation, state.now());
         let attempt = dial.failures.saturating_add(1);
+        self.last_error = None;
         let Some(target) = dial.targets(&self.targets).get(target as usize) else { return };
         let dialed = Dialed { identity, profile: &self.peers.profile, target, attempt };
         let made = caught(|| (self.factory)(&dialed));
@@ -237,6 +238,7 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
     /// A dial has failed.
     pub(super) fn failed(&mut self, state: &mut LoopState, key: u32, error: DialError) {
         self.peers.profile.counters.dial_failures.add(1);
+        self.last_error = Some(error.clone());
         self.end_attempts(key);
         if self.dials.get(key as usize).is_some_and(|dial| dial.wanted.is_some()) {
             self.wanted_failed(state, key, error);
@@ -272,8 +274,9 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         }
         let wait = self.options.backoff.wait(dial.failures, &mut state.random);
         let timer = Timer::Dial { listener: self.peers.profile.slot, dial: key };
-        dial.stage = Stage::Waiting;
-        dial.timer = Some(state.wheel.arm(state.now().after(wait), timer));
+        let until = state.now().after(wait);
+        dial.stage = Stage::Waiting { until };
+        dial.timer = Some(state.wheel.arm(until, timer));
         if let Some(error) = error
             && gate.opens(Cause::Dial, state.nanos())
         {
@@ -304,7 +307,7 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         let Some(dial) = self.dials.get_mut(key as usize) else { return };
         dial.timer = None;
         match dial.stage {
-            Stage::Waiting => self.begin(state, key),
+            Stage::Waiting { .. } => self.begin(state, key),
             Stage::Racing(_) if state.expiry_now() < dial.deadline => self.go_on(state, key),
             Stage::Racing(_) | Stage::Resolving { .. } => {
                 if let Stage::Resolving { ticket } = dial.stage {

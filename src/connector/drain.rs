@@ -1,6 +1,7 @@
 //! How a connector drains: it dials no more, and its connections come to their end.
 
 use super::{Connector, Factory};
+use crate::connector_state::ConnectorState;
 use crate::dialer::Dialer;
 use crate::handler::Handler;
 use crate::loop_state::LoopState;
@@ -13,17 +14,20 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         self.peers.profile.name_guard.status.set_draining();
         self.end_dials(state);
         self.peers.begin_drain(state);
+        self.may_have_changed = true;
     }
 
     pub(super) fn stop_for_good(&mut self, state: &mut LoopState) {
         self.end_dials(state);
         self.peers.retire(state);
+        self.tell(state, &ConnectorState::Ended);
         // As a listener's: a panic in the drop of the factory counts.
         let none: Factory<H> = Box::new(|_| panic!("a connector that has ended makes no handler"));
         let factory = std::mem::replace(&mut self.factory, none);
-        let closure = self.resolver.take_closure();
+        let (closure, on_state) = (self.resolver.take_closure(), self.on_state.take());
         let (profile, gate) = (&self.peers.profile, &mut self.peers.gate);
         profile.drop_value("its resolver", closure, gate, state.nanos());
+        profile.drop_value("its `on_state`", on_state, gate, state.nanos());
         profile.drop_value("its factory", factory, gate, state.nanos());
     }
 }

@@ -8,11 +8,15 @@ use std::time::Duration;
 
 use super::connection::{ConnectionOptions, connection_setters};
 use crate::backoff::{Backoff, Retry};
+use crate::connector_state::ConnectorState;
 use crate::endpoint::Endpoint;
 use crate::framing::Framing;
 
 /// Looks up the addresses of `HOST:PORT`.
 pub(crate) type Resolve = Arc<dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync>;
+
+/// Is told the state of the part on one shard.
+pub(crate) type OnState = Arc<dyn Fn(usize, &ConnectorState) + Send + Sync>;
 
 /// Where a connector connects to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +64,7 @@ impl fmt::Display for Target {
 /// - How it dials: [`connect_timeout`](Self::connect_timeout) (3 s),
 ///   [`attempt_delay`](Self::attempt_delay) (250 ms), [`backoff`](Self::backoff) (100 ms to 30 s),
 ///   [`retry`](Self::retry) (for ever).
+/// - What it tells: [`on_state`](Self::on_state) (nothing).
 /// - All that a connection of a listener has: see [`ListenerOptions`](crate::ListenerOptions). The
 ///   defaults are the same.
 ///
@@ -89,6 +94,7 @@ pub struct ConnectorOptions {
     pub(crate) retry: Retry,
     pub(crate) source_addr: Option<IpAddr>,
     pub(crate) resolve: Option<Resolve>,
+    pub(crate) on_state: Option<OnState>,
     pub(crate) connection: ConnectionOptions,
 }
 
@@ -155,6 +161,7 @@ impl ConnectorOptions {
             retry: Retry::default(),
             source_addr: None,
             resolve: None,
+            on_state: None,
             connection: ConnectionOptions { max_connections: 1_024, ..Default::default() },
         }
     }
@@ -221,6 +228,34 @@ impl ConnectorOptions {
         resolve: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
     ) -> Self {
         self.resolve = Some(Arc::new(resolve));
+        self
+    }
+
+    /// Is called when the state of the connector on a shard has changed, with the number of the shard and
+    /// the new state. Default: no call.
+    ///
+    /// A shard makes the call on its own thread, at the end of the turn, at most once in a turn. So a
+    /// state that begins and ends in one turn is not told. The last call is that of
+    /// [`Ended`](ConnectorState::Ended). Calls of different shards may overlap.
+    /// [`ConnectorHandle::state`](crate::ConnectorHandle::state) is the state of all shards together.
+    ///
+    /// It must not block. If it panics, [`Stats::panics`](crate::Stats::panics) counts that, and nothing
+    /// ends.
+    ///
+    /// ```
+    /// use condor::{ConnectorOptions, ConnectorState};
+    ///
+    /// let options = ConnectorOptions::to("127.0.0.1:6379").on_state(|shard, state| {
+    ///     if let ConnectorState::GivenUp { last_error } = state {
+    ///         eprintln!("shard {shard} has given up: {last_error:?}");
+    ///     }
+    /// });
+    /// ```
+    pub fn on_state(
+        mut self,
+        on_state: impl Fn(usize, &ConnectorState) + Send + Sync + 'static,
+    ) -> Self {
+        self.on_state = Some(Arc::new(on_state));
         self
     }
 

@@ -1,10 +1,14 @@
 //! Connectors over a simulated network, with a clock that the test moves.
 
 use std::io::ErrorKind;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use condor::testing::ConnectorHarness;
-use condor::{Action, Backoff, CloseReason, ConnectorOptions, Context, Handler, Refusal, Retry};
+use condor::{
+    Action, Backoff, CloseReason, ConnectorOptions, ConnectorState, Context, DialError, Handler,
+    Refusal, Retry,
+};
 
 const A: &str = "192.0.2.1:80";
 const B: &str = "192.0.2.2:80";
@@ -300,4 +304,140 @@ fn a_thousand_connections_come_back_spread() {
     harness.answer(A);
     harness.advance(Duration::from_secs(31));
     assert_eq!(harness.streams(), LINKS, "all are up within the longest wait");
+}
+
+/// Passes the reactor's time on when it is up.
+struct Timekeeper(Arc<Mutex<Option<Instant>>>);
+
+impl Handler for Timekeeper {
+    type Message = ();
+
+    fn init(&mut self, ctx: &mut Context<'_, ()>) -> Action<'_> {
+        *self.0.lock().expect("no panic") = Some(ctx.now());
+        Action::Continue
+    }
+
+    fn handle_packet<'a>(&'a mut self, _: &'a [u8], _: &mut Context<'_, ()>) -> Action<'a> {
+        Action::Continue
+    }
+}
+
+/// Goal: a handle tells how far the connector has come: connecting, up, waiting with its reason and the
+/// time of the next dial, draining, ended. Method: a server that is silent, accepts, hangs up and
+/// refuses; a stop.
+#[test]
+fn a_handle_tells_how_far_the_connector_has_come() {
+    let origin = Arc::new(Mutex::new(None));
+    let keeper = Arc::clone(&origin);
+    let backoff = Backoff::new(millis(1_000), millis(1_000));
+    let options = options(&[A]).connections(2).backoff(backoff);
+    let harness = ConnectorHarness::idle(options, move |_| Timekeeper(Arc::clone(&keeper)));
+    let state = || harness.handle().state();
+    assert_eq!(state(), ConnectorState::Connecting, "before the first turn");
+    harness.black_hole(A);
+    harness.run();
+    assert_eq!(state(), ConnectorState::Connecting);
+    harness.answer(A);
+    assert_eq!(state(), ConnectorState::Up(2));
+    let origin = origin.lock().unwrap().expect("it is up");
+
+    // The first end leaves one up. After the second one it waits, and no dial has failed.
+    harness.refuse(A);
+    harness.accept().unwrap().closes();
+    assert_eq!(state(), ConnectorState::Up(1));
+    harness.accept().unwrap().closes();
+    let ConnectorState::Waiting { until, last_error: None } = state() else {
+        panic!("{:?}", state())
+    };
+    let before = harness.attempts().len();
+    let wait = until - origin;
+    harness.advance(wait + millis(1));
+    let next = harness.attempts()[before].0;
+    assert!(next >= wait && next <= wait + millis(1), "the next dial is at {next:?}, not {wait:?}");
+
+    // Both dials have failed, and their error is told until a connection is up.
+    harness.advance(millis(1_000));
+    let ConnectorState::Waiting { last_error: Some(error), .. } = state() else {
+        panic!("{:?}", state())
+    };
+    assert!(matches!(error, DialError::Connect { kind: ErrorKind::ConnectionRefused, .. }));
+    harness.black_hole(A);
+    harness.advance(millis(1_000));
+    assert_eq!(state(), ConnectorState::Connecting, "the end of a wait");
+    harness.answer(A);
+    assert_eq!(state(), ConnectorState::Up(2));
+    let servers = [harness.accept().unwrap(), harness.accept().unwrap()];
+    servers.iter().for_each(|server| server.resets());
+    assert!(matches!(state(), ConnectorState::Waiting { last_error: None, .. }), "{:?}", state());
+
+    harness.advance(millis(1_002));
+    harness.drain();
+    assert_eq!(state(), ConnectorState::Draining);
+    while let Some(server) = harness.accept() {
+        server.closes();
+    }
+    assert!(harness.report().is_some());
+    assert_eq!(state(), ConnectorState::Ended);
+    assert_eq!(harness.handle().shard_states(), [ConnectorState::Ended]);
+}
+
+/// Goal: a connector that gave up says why, and one that keeps no connection up has nothing to do. Both
+/// hold for one that waits longer than any clock counts. Method: the rules for retries, and no
+/// connections.
+#[test]
+fn a_connector_without_a_next_dial_says_so() {
+    let harness = ConnectorHarness::idle(options(&[A]).retry(Retry::Times(2)), |_| Greeter);
+    harness.refuse(A);
+    harness.advance(millis(60_000));
+    let state = harness.handle().state();
+    let ConnectorState::GivenUp { last_error: Some(error) } = state else { panic!("{state:?}") };
+    assert_eq!(error.to_string(), format!("cannot connect to {A}: connection refused"));
+
+    let harness = greeter(options(&[A]).retry(Retry::Never));
+    harness.accept().unwrap().closes();
+    assert_eq!(harness.handle().state(), ConnectorState::GivenUp { last_error: None });
+
+    let harness = greeter(options(&[A]).connections(0));
+    assert_eq!(harness.handle().state(), ConnectorState::Idle);
+
+    let endless = Backoff::new(Duration::MAX, Duration::MAX);
+    let harness = greeter(options(&[A]).backoff(endless));
+    harness.accept().unwrap().closes();
+    let state = harness.handle().state();
+    assert!(matches!(state, ConnectorState::Waiting { .. }), "{state:?}");
+}
+
+/// Goal: a closure is told each state once, in order, on the shard's thread, and a panic of it ends
+/// nothing. Method: a closure that notes what it is told and panics each time; the life of a connector.
+#[test]
+fn a_closure_is_told_each_change_of_the_state() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let notes = Arc::clone(&told);
+    let backoff = Backoff::new(millis(1_000), millis(1_000));
+    let options = options(&[A]).connections(3).backoff(backoff).on_state(move |shard, state| {
+        assert_eq!(shard, 0);
+        notes.lock().unwrap().push(state.clone());
+        std::panic::resume_unwind(Box::new("no state"));
+    });
+    let harness = ConnectorHarness::idle(options, |_| Greeter);
+    let told = || std::mem::take(&mut *told.lock().unwrap());
+    harness.run();
+    assert_eq!(told(), [ConnectorState::Up(3)], "one call for three that come up in a turn");
+    harness.black_hole(A);
+    let servers: Vec<_> = std::iter::from_fn(|| harness.accept()).collect();
+    servers.iter().for_each(|server| server.closes());
+    let states = told();
+    assert_eq!(states[..2], [ConnectorState::Up(2), ConnectorState::Up(1)]);
+    assert!(matches!(states[2..], [ConnectorState::Waiting { .. }]), "{states:?}");
+    harness.advance(millis(1_002));
+    assert_eq!(told(), [ConnectorState::Connecting], "one call for three that are dialled");
+    harness.answer(A);
+    assert_eq!(told(), [ConnectorState::Up(3)]);
+    harness.drain();
+    while let Some(server) = harness.accept() {
+        server.closes();
+    }
+    assert_eq!(told(), [ConnectorState::Draining, ConnectorState::Ended]);
+    assert_eq!(harness.stats().panics, 8);
+    assert_eq!(harness.handle().state(), ConnectorState::Ended);
 }

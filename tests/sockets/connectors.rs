@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use condor::{
     Action, Address, Backoff, CloseReason, ConnectionId, ConnectorHandle, ConnectorOptions,
-    Context, Error, Handler, Info, OptionsError, Reactor, ReactorOptions, Retry,
+    ConnectorState, Context, Error, Handler, Info, OptionsError, Reactor, ReactorOptions, Retry,
 };
 
 use crate::support::{PATIENCE, Server, Starter, child, descriptors, is_child, passes, until};
@@ -195,12 +195,16 @@ fn each_shard_keeps_its_connections_up() {
     let streams: Vec<_> = (0..6).map(|_| greeted(&listener)).collect();
     let open = || connector.shard_stats().iter().map(|stats| stats.open).collect::<Vec<_>>();
     until("three on each shard", || open() == [3, 3]);
+    let three = ConnectorState::Up(3);
+    until("both shards say so", || connector.shard_states() == [three.clone(), three.clone()]);
+    assert_eq!(connector.state(), ConnectorState::Up(6));
     assert!(server.handle.listeners().is_empty(), "a connector is no listener");
     assert!(matches!(server.handle.stop_listener("up"), Err(Error::UnknownName(_))));
     let drain = connector.stop().unwrap();
     drop(streams);
     let report = drain.wait().unwrap();
     assert_eq!((report.drained, report.forced), (6, 0));
+    assert_eq!(connector.state(), ConnectorState::Ended);
     assert!(matches!(connector.stop(), Err(Error::UnknownName(_))));
 }
 
@@ -278,6 +282,7 @@ fn handlers_dial_by_name_on_their_own_shard() {
             });
             (listener.unwrap(), connector)
         });
+    assert_eq!(connector.state(), ConnectorState::Idle);
     let mut clients: Vec<TcpStream> = (0..2)
         .map(|_| TcpStream::connect(listener.local_addr().as_inet().unwrap()).unwrap())
         .collect();
@@ -287,6 +292,7 @@ fn handlers_dial_by_name_on_their_own_shard() {
     assert_ne!(pairs[0].0, pairs[1].0, "the clients are on two shards");
     assert_eq!(pairs[0].0.abs_diff(pairs[0].1), pairs[1].0.abs_diff(pairs[1].1));
     assert_eq!(connector.shard_stats().iter().map(|stats| stats.open).collect::<Vec<_>>(), [1, 1]);
+    until("both are told", || connector.state() == ConnectorState::Up(2));
     drop(server);
 }
 

@@ -394,14 +394,17 @@ fn all_that_a_listener_owns_may_panic_at_its_end() {
 }
 
 /// Goal: everything that a connector owns may panic when the connector ends. Method: as for a listener,
-/// and the closure that looks names up.
+/// and the closures that look names up and are told states.
 #[test]
 fn all_that_a_connector_owns_may_panic_at_its_end() {
     for end in ["stopped", "dropped", "never adopted"] {
         let mut reactor = Reactor::new().unwrap();
         let handle = reactor.handle();
-        let (armed, closure) = (Arc::new(Bomb(true)), Bomb(true));
+        let (armed, closure, other) = (Arc::new(Bomb(true)), Bomb(true), Bomb(true));
         let options = ConnectorOptions::to("127.0.0.1:1").framing(BadFramer::two());
+        let options = options.on_state(move |_, _| {
+            let _ = &other;
+        });
         let options = options.resolve(move |_| {
             let _ = &closure;
             Ok(Vec::new())
@@ -423,8 +426,8 @@ fn all_that_a_connector_owns_may_panic_at_its_end() {
         }
         drop(reactor);
         assert!(connector.is_ended(), "{end}");
-        // The factory and the closure of one that was never adopted belong to no connector yet.
-        let own = if end == "never adopted" { 0 } else { 2 };
+        // The factory and the closures of one that was never adopted belong to no connector yet.
+        let own = if end == "never adopted" { 0 } else { 3 };
         assert_eq!(connector.stats().panics, 2 + 2 + own, "{end}");
         assert_eq!(handle.stats().panics, connector.stats().panics, "{end}");
     }

@@ -1,0 +1,67 @@
+//! What a connector's part tells of itself: its state, at the end of a turn that may have changed it.
+
+use super::{Connector, Stage};
+use crate::connector_state::ConnectorState;
+use crate::dialer::Dialer;
+use crate::guard::caught;
+use crate::handler::Handler;
+use crate::logging::{Cause, PANIC_CURE, say};
+use crate::loop_state::LoopState;
+use crate::wheel::Tick;
+
+impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
+    /// Tells the state of this part, if it has changed.
+    pub(super) fn tell_state(&mut self, state: &mut LoopState) {
+        self.may_have_changed = false;
+        let now = self.part_state(state);
+        self.tell(state, &now);
+    }
+
+    fn part_state(&self, state: &LoopState) -> ConnectorState {
+        if self.peers.has_begun_to_drain() {
+            return ConnectorState::Draining;
+        }
+        let up = self.peers.slots.len();
+        if up > 0 {
+            return ConnectorState::Up(up);
+        }
+        let (mut is_connecting, mut next) = (false, None::<Tick>);
+        for (_, dial) in &self.dials {
+            match dial.stage {
+                Stage::Due | Stage::Resolving { .. } | Stage::Racing(_) => is_connecting = true,
+                Stage::Waiting { until } => {
+                    next = Some(next.map_or(until, |next| next.min(until)));
+                }
+                Stage::Up { .. } | Stage::GivenUp => {}
+            }
+        }
+        let last_error = || self.last_error.clone();
+        if is_connecting {
+            ConnectorState::Connecting
+        } else if let Some(next) = next {
+            ConnectorState::Waiting { until: state.instant_of(next), last_error: last_error() }
+        } else if self.dials.is_empty() {
+            ConnectorState::Idle
+        } else {
+            ConnectorState::GivenUp { last_error: last_error() }
+        }
+    }
+
+    /// Tells a state, first to the handles and then to the closure. The closure is the user's, and runs
+    /// under no lock.
+    pub(super) fn tell(&mut self, state: &LoopState, now: &ConnectorState) {
+        let profile = &self.peers.profile;
+        if !self.states.set(profile.shard, now) {
+            return;
+        }
+        if let Some(on_state) = &self.on_state
+            && let Err(text) = caught(|| on_state(profile.shard, now))
+        {
+            profile.counters.panics.add(1);
+            if self.peers.gate.opens(Cause::Panic, state.nanos()) {
+                let label = &profile.label;
+                say!(Error, "{label}: its `on_state` panicked: {text}; {PANIC_CURE}");
+            }
+        }
+    }
+}
