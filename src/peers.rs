@@ -157,7 +157,7 @@ impl<H: Handler, S: Stream> Peers<H, S> {
     /// connected here. After an error the slot is still held.
     pub(crate) fn admit_connected(
         &mut self,
-        state: &mut LoopState,
+        state: &LoopState,
         key: u32,
         stream: S,
         peer_addr: Endpoint,
@@ -167,7 +167,7 @@ impl<H: Handler, S: Stream> Peers<H, S> {
 
     fn take_in(
         &mut self,
-        state: &mut LoopState,
+        state: &LoopState,
         key: u32,
         mut stream: S,
         peer_addr: Endpoint,

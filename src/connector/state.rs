@@ -11,7 +11,7 @@ use crate::wheel::Tick;
 
 impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
     /// Tells the state of this part, if it has changed.
-    pub(super) fn tell_state(&mut self, state: &mut LoopState) {
+    pub(super) fn tell_state(&mut self, state: &LoopState) {
         self.may_have_changed = false;
         let now = self.part_state(state);
         self.tell(state, &now);
