@@ -63,16 +63,32 @@ impl<M> ConnectorHandle<M> {
 
     /// How far it has come, all shards together. It stays available after the connector has ended.
     ///
-    /// ```no_run
+    /// ```
     /// use condor::{ConnectorHandle, ConnectorState};
     ///
-    /// fn report(connector: &ConnectorHandle<()>) {
+    /// /// Whether this service can do its work.
+    /// fn is_ready(connector: &ConnectorHandle<()>) -> bool {
     ///     match connector.state() {
-    ///         ConnectorState::Up(count) => println!("{count} connections are up"),
-    ///         ConnectorState::Waiting { last_error: Some(error), .. } => println!("{error}"),
-    ///         other => println!("{other:?}"),
+    ///         ConnectorState::Up(_) => true,
+    ///         other => {
+    ///             eprintln!("no backend: {other}");
+    ///             false
+    ///         }
     ///     }
     /// }
+    /// # use condor::testing::ConnectorHarness;
+    /// # use condor::{Action, ConnectorOptions, Context, Handler};
+    /// # struct Idle;
+    /// # impl Handler for Idle {
+    /// #     type Message = ();
+    /// #     fn handle_packet<'a>(&'a mut self, _: &'a [u8], _: &mut Context<'_, ()>) -> Action<'a> {
+    /// #         Action::Continue
+    /// #     }
+    /// # }
+    /// # let harness = ConnectorHarness::idle(ConnectorOptions::to("192.0.2.1:1"), |_| Idle);
+    /// # assert!(!is_ready(&harness.handle()));
+    /// # harness.run();
+    /// # assert!(is_ready(&harness.handle()));
     /// ```
     pub fn state(&self) -> ConnectorState {
         let parts = self.shard_states().into_iter();

@@ -12,13 +12,14 @@ use std::fmt;
 use std::sync::{OnceLock, mpsc};
 use std::thread::{self, JoinHandle};
 
+use crate::connector_handle::ConnectorHandle;
 use crate::directory::Shared;
 use crate::error::Error;
 use crate::guard::caught;
 use crate::handle::{Handle, ListenerHandle};
-use crate::handler::{Accepted, Handler, IntoHandler};
+use crate::handler::{Accepted, Dialed, Handler, IntoHandler};
 use crate::logging::say;
-use crate::options::{ListenerOptions, ReactorOptions};
+use crate::options::{ConnectorOptions, ListenerOptions, ReactorOptions};
 use crate::reactor::build::ReactorParts;
 use crate::sync::Arc;
 
@@ -130,6 +131,26 @@ impl Shards {
         F: FnMut(&Accepted<'_, M>) -> R + Clone + Send + 'static,
     {
         self.handle().start_listener(name, options, factory)
+    }
+
+    /// Starts a connector on all shards. Each of them keeps its own connections up. See
+    /// [`Reactor::start_connector`](crate::Reactor::start_connector).
+    ///
+    /// # Errors
+    ///
+    /// As [`Reactor::start_connector`](crate::Reactor::start_connector).
+    pub fn start_connector<M, R, F>(
+        &self,
+        name: &str,
+        options: ConnectorOptions,
+        factory: F,
+    ) -> Result<ConnectorHandle<M>, Error>
+    where
+        M: Send + 'static,
+        R: IntoHandler<Handler: Handler<Message = M>>,
+        F: FnMut(&Dialed<'_, M>) -> R + Clone + Send + 'static,
+    {
+        self.handle().start_connector(name, options, factory)
     }
 
     /// A handle on these shards, for other threads and for callbacks.

@@ -8,7 +8,7 @@ use crate::identity::{ConnectionId, Identity};
 use crate::profile::Profile;
 
 /// A connection that was just accepted: what the factory knows when it makes the handler. `M` is the
-/// handler's [`Message`](Handler::Message).
+/// handler's [`Message`](crate::Handler::Message).
 ///
 /// # Examples
 ///
@@ -60,7 +60,7 @@ impl<M> Accepted<'_, M> {
     }
 
     /// The address to which other threads send messages for this connection's handler. It is the same
-    /// as [`Context::address`].
+    /// as [`Context::address`](crate::Context::address).
     pub fn address(&self) -> Address<M> {
         self.profile.address_of(self.identity)
     }

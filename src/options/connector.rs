@@ -250,6 +250,7 @@ impl ConnectorOptions {
     ///         eprintln!("shard {shard} has given up: {last_error:?}");
     ///     }
     /// });
+    /// assert_eq!(options.check().errors, []);
     /// ```
     pub fn on_state(
         mut self,

@@ -99,8 +99,10 @@ impl<M: Send + 'static> Context<'_, M> {
     /// # use condor::{ConnectorOptions, ListenerOptions, Reactor};
     /// # let mut reactor = Reactor::new()?;
     /// # let connector = reactor.start_connector("up", ConnectorOptions::on_demand(), |_| Upstream)?;
-    /// # let factory = move |_: &_| Client { connector: connector.clone(), upstream: None };
-    /// # let gateway = reactor.start_listener("gateway", ListenerOptions::port(0), factory)?;
+    /// # let _gateway = reactor.start_listener("gateway", ListenerOptions::port(0), move |_| Client {
+    /// #     connector: connector.clone(),
+    /// #     upstream: None,
+    /// # })?;
     /// # reactor.handle().shutdown()?;
     /// # reactor.run()?;
     /// # Ok::<(), condor::Error>(())
