@@ -19,8 +19,8 @@ fn quiet_about_nothing() -> Script<()> {
     })
 }
 
-/// Options without a bound of time for a turn: a turn whose thread is kept from running would use it up,
-/// and these tests count other budgets.
+/// Options without a bound of time for a turn. If the thread is kept from running, a turn
+/// would use it up, and these tests count other budgets.
 fn counted() -> ReactorOptions {
     ReactorOptions::default().turn_budget(Duration::ZERO)
 }
