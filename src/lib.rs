@@ -52,12 +52,16 @@
 //! - **Results.** A method of a handler may return a `Result`, and use `?`: the error ends the
 //!   connection with a reason. See [`Action`]. [`Typed`] decodes requests and encodes answers.
 //! - **Refusals.** A factory may refuse a connection: [`IntoHandler`], [`Refusal`].
-//! - **Messages.** [`Address`] sends a message to one connection, from any thread.
-//!   [`ListenerHandle::broadcast`] sends one to all connections of a listener. Mailboxes are
-//!   bounded.
+//! - **Messages.** [`Address`] sends a message to one connection, from any thread. A [`Group`] sends
+//!   one, or one packet, to its members; [`ListenerHandle::broadcast`] reaches all connections of a
+//!   listener. Mailboxes are bounded.
 //! - **Answers that come later.** [`Replies`] keeps the order of answers that other threads make,
 //!   limits how many requests of a connection are in work, and ends the connection after the last
 //!   answer.
+//! - **Connections to elsewhere.** A connector ([`Reactor::start_connector`]) opens connections and
+//!   keeps them up, with the same [`Handler`] as a listener: to addresses, names and Unix sockets.
+//!   [`ConnectorOptions`] has timeouts, back-off and retries. [`Context::dial`] opens one from a
+//!   callback.
 //! - **Requests to the peer.** [`Calls`] matches answers to the requests that a handler has sent, and
 //!   tells which were not answered in time.
 //! - **Operation.** [`Handle`] changes the limit on connections, pauses accepting and reads counters
@@ -78,15 +82,15 @@
 //!
 //! # What it does not do
 //!
-//! - TLS, UDP, listening on Unix sockets, or connections from a handler to other servers.
+//! - TLS, UDP, or listening on Unix sockets.
 //! - Blocking work. All callbacks of a reactor run on one thread, one after the other. Hand long
 //!   work to threads of your own; [`Replies`] sends their answers in order. The `offload` example
 //!   does this.
 //! - Windows, and systems that are not 64 bits wide. Linux is tested. Support for other Unix
 //!   systems is best effort.
 //!
-//! Every limit has a default, a unit and a setter in [`ListenerOptions`] or [`ReactorOptions`].
-//! [`ListenerOptions::check`] reports options that contradict each other, and options that may be a
+//! Every limit has a default, a unit and a setter in [`ListenerOptions`], [`ConnectorOptions`] or
+//! [`ReactorOptions`]. [`ListenerOptions::check`] reports options that contradict each other, and options that may be a
 //! mistake. [`ListenerOptions::worst_case_memory`] tells how much memory hostile peers can make a
 //! listener use.
 //!
@@ -98,14 +102,15 @@
 //! listener "NAME": peer ADDR: what happened: why; which option or command helps
 //! ```
 //!
-//! A line about no listener begins with `reactor: ` or `shard N: `. Each cause that a peer can
-//! repeat has at most one line per second and listener; the counters in [`Stats`] miss nothing. No
+//! A line about a connector begins with `connector "NAME": `, and one about neither with `reactor: `
+//! or `shard N: `. Each cause that a peer can repeat has at most one line per second and listener; the
+//! counters in [`Stats`] miss nothing. No
 //! line holds bytes of a packet, except the text of a panic, if the handler put them there.
 //!
 //! | level | lines |
 //! |---|---|
 //! | error | a panic, a broken listening socket, a shard that died |
-//! | warn | a limit was reached, or an option may be a mistake; each line names the cure |
+//! | warn | a limit was reached, a dial failed, or an option may be a mistake; each line names the cure |
 //! | info | a listener starts or stops |
 //! | debug | each connection begins and ends, with its reason: these lines have no limit; a connection that a factory refuses: at most one a second |
 //!
