@@ -110,7 +110,7 @@
 //! | level | lines |
 //! |---|---|
 //! | error | a panic, a broken listening socket, a shard that died |
-//! | warn | a limit was reached, a dial failed, or an option may be a mistake; each line names the cure |
+//! | warn | a limit was reached, a dial failed, an option may be a mistake; each names the cure |
 //! | info | a listener starts or stops |
 //! | debug | each connection begins and ends, with its reason: these lines have no limit; a connection that a factory refuses: at most one a second |
 //!
