@@ -90,9 +90,9 @@
 //!   systems is best effort.
 //!
 //! Every limit has a default, a unit and a setter in [`ListenerOptions`], [`ConnectorOptions`] or
-//! [`ReactorOptions`]. [`ListenerOptions::check`] reports options that contradict each other, and options that may be a
-//! mistake. [`ListenerOptions::worst_case_memory`] tells how much memory hostile peers can make a
-//! listener use.
+//! [`ReactorOptions`]. [`ListenerOptions::check`] reports options that contradict each other, and
+//! options that may be a mistake. [`ListenerOptions::worst_case_memory`] tells how much memory hostile
+//! peers can make a listener use.
 //!
 //! # The log
 //!

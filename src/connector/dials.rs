@@ -202,8 +202,12 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         let Some(target) = dial.targets(&self.targets).get(target as usize) else { return };
         let dialed = Dialed { identity, profile: &self.peers.profile, target, attempt };
         let made = caught(|| (self.factory)(&dialed));
-        if dial.wanted.is_some() {
+        let has_handler = matches!(made, Ok(Ok(_)));
+        if let Some(wanted) = dial.wanted.take() {
             self.dials.remove(key as usize);
+            if !has_handler {
+                self.tell_caller(&wanted, DialError::Refused);
+            }
         } else {
             dial.stage = Stage::Up { key: slot, generation, since };
             self.up += 1;

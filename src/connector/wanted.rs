@@ -38,13 +38,20 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
             state.wheel.cancel(timer);
         }
         if let Some(wanted) = dial.wanted {
-            self.tell_caller(*wanted, error);
+            self.give_up(&wanted, error);
         }
+        self.lend_keys(state);
     }
 
-    fn tell_caller(&mut self, wanted: DialRequest, error: DialError) {
+    /// There will be no connection: tells the caller, and frees the slot.
+    fn give_up(&mut self, wanted: &DialRequest, error: DialError) {
+        self.peers.let_go(wanted.key);
+        self.tell_caller(wanted, error);
+    }
+
+    pub(super) fn tell_caller(&self, wanted: &DialRequest, error: DialError) {
         let DialRequest { key, generation, targets, caller } = wanted;
-        self.peers.let_go(key);
+        let (key, generation) = (*key, *generation);
         let id = ConnectionId { serial: self.peers.profile.serial, key, generation };
         let target = targets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         caller.dial_failed(DialFailure { id, target, error });
@@ -62,8 +69,10 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
             self.failed(state, u32::try_from(key).unwrap_or(u32::MAX), DialError::Stopped);
             return true;
         }
-        let asked = self.requests.borrow_mut().take_if(is_it);
-        asked.map(|request| self.tell_caller(request, DialError::Stopped)).is_some()
+        let Some(request) = self.requests.borrow_mut().take_if(is_it) else { return false };
+        self.give_up(&request, DialError::Stopped);
+        self.lend_keys(state);
+        true
     }
 
     /// Ends all dials that were asked for, and lends no more keys.
@@ -72,11 +81,11 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         let wanted: Vec<_> =
             self.dials.iter_mut().filter_map(|(_, dial)| dial.wanted.take()).collect();
         for request in wanted {
-            self.tell_caller(*request, DialError::Stopped);
+            self.give_up(&request, DialError::Stopped);
         }
         loop {
             let Some(request) = self.requests.borrow_mut().take() else { break };
-            self.tell_caller(request, DialError::Stopped);
+            self.give_up(&request, DialError::Stopped);
         }
         loop {
             let Some((key, _)) = self.requests.borrow_mut().take_back() else { break };

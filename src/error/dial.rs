@@ -59,6 +59,9 @@ pub enum DialError {
         /// [`max_connections`](crate::ConnectorOptions::max_connections), or 1,024 for one turn.
         max: usize,
     },
+    /// The connection was up, and the connector's factory has made no handler for it.
+    #[error("the connector's factory has refused the connection")]
+    Refused,
     /// The dial was given up: its connector was stopped, or [`Handle::close`](crate::Handle::close) was
     /// called with the id of its connection.
     #[error("the dial was stopped")]
@@ -80,6 +83,7 @@ debug_as_display!(DialError {
     Elsewhere,
     NotRunning,
     Full { max },
+    Refused,
     Stopped,
     SelfConnect { to },
 });

@@ -270,6 +270,19 @@ fn dials_count_as_connections() {
     test.harness.refuse(A);
     assert_eq!(test.obey(&format!("{dial}; {dial}"))[1], full);
     assert_ne!(test.obey(&dial), [full], "the failure has made room");
+    test.harness.black_hole(A);
+    assert_ne!(test.obey(&dial), [full]);
+    assert_eq!(test.obey(&dial), [full]);
+    test.harness.advance(millis(1_100));
+    assert_eq!(texts(&test.control).len(), 1, "its time is over");
+    assert_ne!(test.obey(&dial), [full], "the timeout has made room");
+    assert_eq!(test.obey("close").len(), 1);
+    assert_ne!(test.obey(&dial), [full], "the stop has made room");
+    assert_eq!(test.obey("close").len(), 1);
+    assert_eq!(test.obey(&format!("{dial}; close")).len(), 2);
+    assert_ne!(test.obey(&dial), [full], "the stop before it began has made room");
+    assert_eq!(test.obey("close").len(), 1);
+    test.harness.refuse(A);
     // The connection that is kept up has its place also while it is not there.
     test.harness.black_hole(CONTROL);
     test.control.resets();
@@ -280,6 +293,34 @@ fn dials_count_as_connections() {
     assert!(!told.iter().any(|text| text == full), "{told:?}");
     second.packet(format!("{dial}; {dial}"));
     assert_eq!(texts(&second)[1], full);
+}
+
+/// Goal: a caller is told if the factory makes no handler, by a refusal or by a panic, and the slot is
+/// free again. Method: a factory that knows the second target only.
+#[test]
+#[cfg(panic = "unwind")]
+fn a_caller_is_told_of_a_refusal_of_the_factory() {
+    let shared = Rc::new(RefCell::new(Shared::default()));
+    let of_handlers = Rc::clone(&shared);
+    let harness = ConnectorHarness::new(options().max_connections(2), move |dialed| {
+        let target = dialed.target();
+        if target == B {
+            std::panic::resume_unwind(Box::new("no handler"));
+        }
+        (target != A).then(|| Switch { shared: Rc::clone(&of_handlers), target })
+    });
+    shared.borrow_mut().connector = Some(harness.handle());
+    let control = harness.accept().expect("one connection is kept up");
+    control.packets();
+    for target in [A, B] {
+        control.packet(format!("dial {target}; say lost"));
+        let told = texts(&control);
+        let why = "failed: the connector's factory has refused the connection";
+        assert_eq!(told[1..], [format!("{target} {} {why}", told[0])]);
+    }
+    let stats = harness.stats();
+    assert_eq!((harness.attempts().len(), harness.streams()), (3, 1));
+    assert_eq!((stats.open, stats.dropped_messages, stats.dial_failures), (1, 2, 0));
 }
 
 /// Goal: a stop of the dial before the connector has begun it leaves nothing behind. Method: `close` in
