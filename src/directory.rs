@@ -317,7 +317,7 @@ impl Shared {
         self.ready.store(false, Ordering::SeqCst);
     }
 
-    /// The sum of the counters of all listeners, including those that have ended.
+    /// The sum of the counters of all listeners and connectors, including those that have ended.
     pub(crate) fn stats(&self) -> Stats {
         let directory = lock(&self.directory);
         let mut stats = directory.retired.clone();
@@ -344,6 +344,17 @@ impl Shared {
             .collect();
         listeners.sort_by(|a, b| a.0.cmp(&b.0));
         listeners
+    }
+
+    /// Every connector with its counters, in the order of their names.
+    pub(crate) fn connectors(&self) -> Vec<(String, Stats)> {
+        let directory = lock(&self.directory);
+        let entries = directory.entries.iter();
+        let connectors = entries.filter(|(_, entry)| entry.kind == Kind::Connector);
+        let mut connectors: Vec<_> =
+            connectors.map(|(name, entry)| (name.to_string(), entry.status.stats())).collect();
+        connectors.sort_by(|a, b| a.0.cmp(&b.0));
+        connectors
     }
 
     /// The shard of the listener part with this serial, if the part is one of these reactors'.

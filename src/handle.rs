@@ -205,7 +205,7 @@ impl Handle {
         Arc::ptr_eq(&self.shared, &other.shared)
     }
 
-    /// The sum of the counters of all listeners, including those that have ended.
+    /// The sum of the counters of all listeners and connectors, including those that have ended.
     pub fn stats(&self) -> Stats {
         self.shared.stats()
     }
@@ -213,6 +213,12 @@ impl Handle {
     /// Every listener with its endpoint and its counters, sorted by name.
     pub fn listeners(&self) -> Vec<(String, Endpoint, Stats)> {
         self.shared.listeners()
+    }
+
+    /// Every connector with its counters, sorted by name. The state of one is in its
+    /// [`ConnectorHandle`](crate::ConnectorHandle::state).
+    pub fn connectors(&self) -> Vec<(String, Stats)> {
+        self.shared.connectors()
     }
 
     /// Measurements of the reactors' turns, one snapshot for each shard. The call resets nothing.

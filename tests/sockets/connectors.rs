@@ -199,6 +199,8 @@ fn each_shard_keeps_its_connections_up() {
     until("both shards say so", || connector.shard_states() == [three.clone(), three.clone()]);
     assert_eq!(connector.state(), ConnectorState::Up(6));
     assert!(server.handle.listeners().is_empty(), "a connector is no listener");
+    let listed = server.handle.connectors();
+    assert_eq!((listed.len(), &*listed[0].0, listed[0].1.open), (1, "up", 6));
     assert!(matches!(server.handle.stop_listener("up"), Err(Error::UnknownName(_))));
     let drain = connector.stop().unwrap();
     drop(streams);
@@ -206,6 +208,8 @@ fn each_shard_keeps_its_connections_up() {
     assert_eq!((report.drained, report.forced), (6, 0));
     assert_eq!(connector.state(), ConnectorState::Ended);
     assert!(matches!(connector.stop(), Err(Error::UnknownName(_))));
+    assert!(server.handle.connectors().is_empty());
+    assert_eq!(server.handle.stats().made, 6, "what has ended counts");
 }
 
 /// One client of a gateway, or its connection to the server: what the other end sends goes to `other`.
