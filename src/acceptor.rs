@@ -162,17 +162,21 @@ pub(crate) fn listen(
     };
     let name = name.to_owned();
     match &options.origin {
-        Origin::Bind(addr) => bind(addr, options, warn).map_err(|source| {
-            let addr = addr.clone();
-            match source.kind() {
-                ErrorKind::AddrInUse => Error::AddressInUse { name, addr },
-                ErrorKind::PermissionDenied => Error::Permission { name, addr },
-                ErrorKind::AddrNotAvailable => Error::NotLocal { name, addr },
-                _ => Error::Listen { name, addr: Some(addr), source },
-            }
-        }),
+        Origin::Bind(addr) => bind(addr, options, warn)
+            .map_err(|source| cannot_bind(&name, addr.clone(), source)),
         Origin::Inherited(listener) => inherit(listener, options, warn)
             .map_err(|source| Error::Listen { name, addr: bound(listener), source }),
+    }
+}
+
+/// Why a listener cannot listen on `addr`.
+pub(crate) fn cannot_bind(name: &str, addr: Endpoint, source: io::Error) -> Error {
+    let name = name.to_owned();
+    match source.kind() {
+        ErrorKind::AddrInUse => Error::AddressInUse { name, addr },
+        ErrorKind::PermissionDenied => Error::Permission { name, addr },
+        ErrorKind::AddrNotAvailable => Error::NotLocal { name, addr },
+        _ => Error::Listen { name, addr: Some(addr), source },
     }
 }
 

@@ -67,11 +67,32 @@ impl Handle {
         R: IntoHandler<Handler: Handler<Message = M>>,
         F: FnMut(&Dialed<'_, M>) -> R + Clone + Send + 'static,
     {
-        let Prepared { parts, handle } = self.prepare_connector::<M>(name, &options)?;
+        #[cfg(feature = "sim")]
+        if let Some(host) = &self.shared.host {
+            return self.hand_out_connector(name, &options, host, factory);
+        }
+        self.hand_out_connector(name, &options, &SystemDialer, factory)
+    }
+
+    /// Gives each shard its part of a connector with this kind of dialer.
+    fn hand_out_connector<M, D, R, F>(
+        &self,
+        name: &str,
+        options: &ConnectorOptions,
+        dialer: &D,
+        factory: F,
+    ) -> Result<ConnectorHandle<M>, Error>
+    where
+        M: Send + 'static,
+        D: Dialer + Clone + Send + 'static,
+        R: IntoHandler<Handler: Handler<Message = M>>,
+        F: FnMut(&Dialed<'_, M>) -> R + Clone + Send + 'static,
+    {
+        let Prepared { parts, handle } = self.prepare_connector::<M>(name, options)?;
         for part in parts {
             let inbox = &self.shared.inboxes[part.profile.shard];
-            let factory = factory.clone();
-            let make = move |slot| part.into_connector(slot, SystemDialer, factory);
+            let (dialer, factory) = (dialer.clone(), factory.clone());
+            let make = move |slot| part.into_connector(slot, dialer, factory);
             inbox.command(Command::Adopt(Box::new(make)))?;
         }
         self.shared.publish(&handle.status, None);
@@ -109,6 +130,11 @@ impl Handle {
             .map(|profile| {
                 let notifier = Arc::clone(&shared.inboxes[profile.shard].notifier);
                 let resolver = Resolver::new(resolve.clone(), notifier);
+                #[cfg(feature = "sim")]
+                let resolver = match &shared.host {
+                    Some(host) => resolver.simulated(host.resolve()),
+                    None => resolver,
+                };
                 let (options, states) = (dialling.clone(), states.clone());
                 Part { profile, options, states, resolver }
             })

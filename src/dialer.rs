@@ -28,12 +28,29 @@ pub(crate) trait Dialer {
     ) -> io::Result<Self::Stream>;
     /// Registers an attempt for events: a connection, or an error.
     fn register(stream: &mut Self::Stream, registry: &Registry, token: Token) -> io::Result<()>;
+    /// The endpoint of the peer: `None` if it is of another kind, an error until there is a peer.
+    fn peer_addr(stream: &Self::Stream) -> io::Result<Option<Endpoint>>;
+
     /// What became of an attempt: the endpoint of the peer, or `None` if it is under way.
-    fn outcome(stream: &Self::Stream, to: &Endpoint) -> Result<Option<Endpoint>, DialError>;
+    fn outcome(stream: &Self::Stream, to: &Endpoint) -> Result<Option<Endpoint>, DialError> {
+        let failed = |error: &io::Error| DialError::connect(to, error);
+        if let Some(error) = stream.take_error().map_err(|error| failed(&error))? {
+            return Err(failed(&error));
+        }
+        let peer_addr = match Self::peer_addr(stream) {
+            Ok(addr) => addr.unwrap_or_else(|| to.clone()),
+            Err(error) if error.kind() == ErrorKind::NotConnected => return Ok(None),
+            Err(error) => return Err(failed(&error)),
+        };
+        // Linux connects a socket to itself if it chooses the port that it is to connect to.
+        let is_itself = peer_addr.as_inet().is_some()
+            && stream.local_addr().is_ok_and(|own| own == peer_addr);
+        if is_itself { Err(DialError::SelfConnect { to: to.clone() }) } else { Ok(Some(peer_addr)) }
+    }
 }
 
 /// Connects with sockets of the system.
-#[derive(Debug)]
+#[derive(Debug, Copy, Clone)]
 pub(crate) struct SystemDialer;
 
 impl Dialer for SystemDialer {
@@ -78,22 +95,8 @@ impl Dialer for SystemDialer {
         registry.with(|system| system.register(stream, token, interest))
     }
 
-    fn outcome(stream: &TcpStream, to: &Endpoint) -> Result<Option<Endpoint>, DialError> {
-        let failed = |error: &io::Error| DialError::connect(to, error);
-        if let Some(error) = stream.take_error().map_err(|error| failed(&error))? {
-            return Err(failed(&error));
-        }
-        let socket = SockRef::from(stream);
-        let peer_addr = match socket.peer_addr() {
-            Ok(addr) => Endpoint::from_kernel(&addr),
-            Err(error) if error.kind() == ErrorKind::NotConnected => return Ok(None),
-            Err(error) => return Err(failed(&error)),
-        };
-        let peer_addr = peer_addr.unwrap_or_else(|| to.clone());
-        // Linux connects a socket to itself if it chooses the port that it is to connect to.
-        let is_itself = peer_addr.as_inet().is_some()
-            && Stream::local_addr(stream).is_ok_and(|own| own == peer_addr);
-        if is_itself { Err(DialError::SelfConnect { to: to.clone() }) } else { Ok(Some(peer_addr)) }
+    fn peer_addr(stream: &TcpStream) -> io::Result<Option<Endpoint>> {
+        Ok(Endpoint::from_kernel(&SockRef::from(stream).peer_addr()?))
     }
 }
 

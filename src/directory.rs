@@ -20,6 +20,8 @@ use crate::identity::ConnectionId;
 use crate::loop_metrics::LoopMetrics;
 use crate::mailbox::Notifier;
 use crate::phases::AnyListener;
+#[cfg(feature = "sim")]
+use crate::simulated::Host;
 use crate::stats::Stats;
 use crate::status::{ListenerState, Status};
 use crate::sync::Arc;
@@ -77,6 +79,9 @@ pub(crate) struct Shared {
     ready: AtomicBool,
     /// The network is simulated, and there are no sockets.
     pub(crate) is_simulated: bool,
+    /// What a node of a simulation has in place of sockets.
+    #[cfg(feature = "sim")]
+    pub(crate) host: Option<Host>,
 }
 
 /// How one reactor is reached.
@@ -190,12 +195,20 @@ impl Shared {
             directory: Mutex::default(),
             ready: AtomicBool::new(true),
             is_simulated: false,
+            #[cfg(feature = "sim")]
+            host: None,
         }
     }
 
     /// As [`new`](Self::new), for one reactor over a simulated network.
     pub(crate) fn simulated(inbox: Inbox) -> Self {
         Self { is_simulated: true, ..Self::new(vec![inbox]) }
+    }
+
+    /// As [`simulated`](Self::simulated), for a node of a simulation.
+    #[cfg(feature = "sim")]
+    pub(crate) fn on(host: Host, inbox: Inbox) -> Self {
+        Self { host: Some(host), ..Self::simulated(inbox) }
     }
 
     /// Notes that a part of the listener has ended. After the last part the name is free again.

@@ -134,6 +134,7 @@
 //! <details><summary>All modules</summary>
 //!
 //! ```text
+//!   sim              several nodes in one process, with the feature `sim`
 //!   testing          the reactor over a simulated network, and a server for tests over sockets
 //!   client           a blocking client for tests, tools and small programs
 //!   shards           one reactor per core
@@ -157,6 +158,7 @@
 //!   phases           what a reactor asks of a listener, one method per phase
 //!   loop_state       what all phases share: the time, the timers, the buffers
 //!   admission        how many connections a listener has, and on which shard
+//!   simulated        the network between the nodes of a simulation
 //!   resolver         looks up names away from the reactor's thread
 //!   dial_requests    dials that handlers ask for, on their way to a connector
 //!   dialer           how a connection is opened, and what became of an attempt
@@ -214,6 +216,8 @@
 
 // From the top down: a module names only modules below it. `tests/house/tidy.rs` checks this order,
 // here and in the list above.
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod testing;
 pub mod client;
 mod shards;
@@ -237,6 +241,8 @@ mod directory;
 mod phases;
 mod loop_state;
 mod admission;
+#[cfg(feature = "sim")]
+mod simulated;
 mod resolver;
 mod dial_requests;
 mod dialer;

@@ -349,11 +349,11 @@ impl LoopState {
     }
 }
 
-/// Another seed for each reactor. That of a simulated one is always the same.
+/// Another seed for each reactor. The test chooses that of a simulated one.
 fn seed(registry: &Registry) -> u64 {
     match registry {
         Registry::System(_) => RandomState::new().build_hasher().finish(),
-        Registry::Simulated => 0,
+        Registry::Simulated { seed } => *seed,
     }
 }
 
@@ -372,7 +372,7 @@ mod tests {
 
     fn by_hand(hand: &ManualClock) -> LoopState {
         let clock = Clock::manual(hand.clone());
-        LoopState::new(clock, ReactorOptions::new(), Registry::Simulated, Arc::default())
+        LoopState::new(clock, ReactorOptions::new(), Registry::Simulated { seed: 0 }, Arc::default())
     }
 
     /// Goal: what arrives after `poll` looked causes no timeout, however long the thread was kept

@@ -64,7 +64,8 @@ pub(crate) trait SimulatedNetwork {
 #[derive(Debug)]
 pub(crate) enum Registry {
     System(mio::Registry),
-    Simulated,
+    /// A simulated network has none. The random numbers of its reactor come from the seed.
+    Simulated { seed: u64 },
 }
 
 impl Registry {
@@ -75,7 +76,7 @@ impl Registry {
     ) -> io::Result<()> {
         match self {
             Self::System(registry) => call(registry),
-            Self::Simulated => Ok(()),
+            Self::Simulated { .. } => Ok(()),
         }
     }
 }

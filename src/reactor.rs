@@ -137,6 +137,11 @@ impl Reactor {
         F: FnMut(&Accepted<'_, M>) -> R + 'static,
     {
         debug_assert_eq!(self.handle.shared.inboxes.len(), 1, "shards start by their handle");
+        #[cfg(feature = "sim")]
+        if let Some(host) = &self.handle.shared.host {
+            let prepared = self.handle.prepare_simulated::<M>(host, name, options)?;
+            return Ok(self.serve(prepared, factory));
+        }
         let prepared = self.handle.prepare_tcp::<M>(name, options)?;
         Ok(self.serve(prepared, factory))
     }

@@ -19,6 +19,8 @@ use crate::mailbox::Mailbox;
 use crate::options::{ConnectionOptions, ListenerOptions, Origin};
 use crate::phases::AnyListener;
 use crate::profile::Profile;
+#[cfg(feature = "sim")]
+use crate::simulated::{Host, SimulatedAcceptor};
 use crate::status::Status;
 use crate::sync::Arc;
 use crate::text::Line;
@@ -70,7 +72,25 @@ impl Handle {
         R: IntoHandler<Handler: Handler<Message = M>>,
         F: FnMut(&Accepted<'_, M>) -> R + Clone + Send + 'static,
     {
-        let Prepared { parts, handle } = self.prepare_tcp::<M>(name, options)?;
+        #[cfg(feature = "sim")]
+        if let Some(host) = &self.shared.host {
+            return self.hand_out(self.prepare_simulated(host, name, options)?, factory);
+        }
+        self.hand_out(self.prepare_tcp::<M>(name, options)?, factory)
+    }
+
+    /// Gives each shard its part of a listener.
+    fn hand_out<M, A, R, F>(
+        &self,
+        Prepared { parts, handle }: Prepared<M, A>,
+        factory: F,
+    ) -> Result<ListenerHandle<M>, Error>
+    where
+        M: Send + 'static,
+        A: Acceptor<Stream: Send> + Send + 'static,
+        R: IntoHandler<Handler: Handler<Message = M>>,
+        F: FnMut(&Accepted<'_, M>) -> R + Clone + Send + 'static,
+    {
         // The part that accepts goes last, so the others are there for the first connection. If its
         // command fails, its [`Listening`] is dropped, and that ends the other parts.
         for part in parts {
@@ -102,6 +122,20 @@ impl Handle {
             self.shared.set_admission(&prepared.handle.status, Arc::clone(&part.admission));
         }
         Ok(prepared)
+    }
+
+    /// The same on a node of a simulation.
+    #[cfg(feature = "sim")]
+    pub(crate) fn prepare_simulated<M: Send + 'static>(
+        &self,
+        host: &Host,
+        name: &str,
+        options: ListenerOptions,
+    ) -> Result<Prepared<M, SimulatedAcceptor>, Error> {
+        self.prepare(name, options, |options| {
+            let (acceptor, addr) = host.listen(name, options)?;
+            Ok((Some(acceptor), addr))
+        })
     }
 
     /// The same for any kind of listening socket, which `listen` makes.

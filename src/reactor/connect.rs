@@ -73,6 +73,10 @@ impl Reactor {
         R: IntoHandler<Handler: Handler<Message = M>>,
         F: FnMut(&Dialed<'_, M>) -> R + 'static,
     {
+        #[cfg(feature = "sim")]
+        if let Some(host) = self.handle.shared.host.clone() {
+            return self.offer_connector(name, options, host, factory);
+        }
         self.offer_connector(name, options, SystemDialer, factory)
     }
 

@@ -20,7 +20,6 @@ use crate::dialer::Dialer;
 use crate::directory::{self, Inbox};
 use crate::drain::{Drain, Report};
 use crate::endpoint::Endpoint;
-use crate::error::DialError;
 use crate::framing::{Decode, Framing};
 use crate::handler::{Dialed, Handler, IntoHandler};
 use crate::mailbox::Notifier;
@@ -94,14 +93,8 @@ impl Dialer for ScriptedDialer {
         Stream::register(stream, registry, token)
     }
 
-    fn outcome(stream: &ScriptedStream, to: &Endpoint) -> Result<Option<Endpoint>, DialError> {
-        if stream.is_connecting() {
-            return Ok(None);
-        }
-        match Stream::take_error(stream) {
-            Ok(Some(error)) | Err(error) => Err(DialError::connect(to, &error)),
-            Ok(None) => Ok(Some(to.clone())),
-        }
+    fn peer_addr(stream: &ScriptedStream) -> io::Result<Option<Endpoint>> {
+        stream.peer_addr().map(Some)
     }
 }
 
@@ -190,7 +183,7 @@ impl<H: Handler> ConnectorHarness<H> {
         let reactor = ReactorOptions::default();
         let poller = Poller::simulated(wire, reactor.events);
         let clock = Clock::manual(hand.clone());
-        let mut reactor = Reactor::assemble(0, poller, Registry::Simulated, clock, reactor, shared);
+        let mut reactor = Reactor::assemble(0, poller, Registry::Simulated { seed: 0 }, clock, reactor, shared);
         let framing = options.connection.framing_in_force().mirrored();
         let dialer = ScriptedDialer {
             network: Rc::clone(&network),

@@ -129,7 +129,7 @@ impl<H: Handler> Rig<H> {
         let poller = Poller::simulated(wire, reactor.events);
         let clock = Clock::manual(hand.clone());
         let mut reactor =
-            Reactor::assemble(0, poller, Registry::Simulated, clock, reactor, Arc::new(shared));
+            Reactor::assemble(0, poller, Registry::Simulated { seed: 0 }, clock, reactor, Arc::new(shared));
         let framing = options.connection.framing_in_force().mirrored();
         let acceptor = ScriptedAcceptor(Rc::clone(&door));
         let listen = |options: &ListenerOptions| Ok((Some(acceptor), options.addr()));
