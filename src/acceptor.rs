@@ -162,8 +162,9 @@ pub(crate) fn listen(
     };
     let name = name.to_owned();
     match &options.origin {
-        Origin::Bind(addr) => bind(addr, options, warn)
-            .map_err(|source| cannot_bind(&name, addr.clone(), source)),
+        Origin::Bind(addr) => {
+            bind(addr, options, warn).map_err(|source| cannot_bind(&name, addr.clone(), source))
+        }
         Origin::Inherited(listener) => inherit(listener, options, warn)
             .map_err(|source| Error::Listen { name, addr: bound(listener), source }),
     }

@@ -43,8 +43,8 @@ pub(crate) trait Dialer {
             Err(error) => return Err(failed(&error)),
         };
         // Linux connects a socket to itself if it chooses the port that it is to connect to.
-        let is_itself = peer_addr.as_inet().is_some()
-            && stream.local_addr().is_ok_and(|own| own == peer_addr);
+        let is_itself =
+            peer_addr.as_inet().is_some() && stream.local_addr().is_ok_and(|own| own == peer_addr);
         if is_itself { Err(DialError::SelfConnect { to: to.clone() }) } else { Ok(Some(peer_addr)) }
     }
 }

@@ -372,7 +372,12 @@ mod tests {
 
     fn by_hand(hand: &ManualClock) -> LoopState {
         let clock = Clock::manual(hand.clone());
-        LoopState::new(clock, ReactorOptions::new(), Registry::Simulated { seed: 0 }, Arc::default())
+        LoopState::new(
+            clock,
+            ReactorOptions::new(),
+            Registry::Simulated { seed: 0 },
+            Arc::default(),
+        )
     }
 
     /// Goal: what arrives after `poll` looked causes no timeout, however long the thread was kept

@@ -65,7 +65,9 @@ pub(crate) trait SimulatedNetwork {
 pub(crate) enum Registry {
     System(mio::Registry),
     /// A simulated network has none. The random numbers of its reactor come from the seed.
-    Simulated { seed: u64 },
+    Simulated {
+        seed: u64,
+    },
 }
 
 impl Registry {

@@ -130,8 +130,8 @@ impl Sim {
     const TURNS_MAX: u32 = 1_000_000;
     /// How long [`run_until`](Self::run_until) runs at most.
     const PATIENCE: Duration = Duration::from_secs(60 * 60);
-    /// The most that happens in the network between two turns of a node.
-    const MOST_AT_ONCE: u64 = 8;
+    /// Up to two to this power parcels arrive between two turns.
+    const BURST: u64 = 5;
 
     /// A world without nodes. All random choices come from `seed`: the waits of connectors, which node
     /// has its turn first, and where the bytes of a stream are cut.
@@ -299,7 +299,7 @@ impl Sim {
         let mut machines = self.machines.borrow_mut();
         for _ in 0..Self::TURNS_MAX {
             let mut network = self.world.lock();
-            let most = 1 + network.random().up_to(Self::MOST_AT_ONCE - 1);
+            let most = 1 << network.random().up_to(Self::BURST);
             let has_more = (0..most).all(|_| network.deliver());
             let is_busy = |(node, machine): (usize, &Machine)| {
                 let runs = machine.running()?;

@@ -281,13 +281,19 @@ impl Network {
         let (mine, theirs) = ((node, local.clone()), (target, to.clone()));
         // A kernel connects a socket to itself if it happens to choose the port that it connects to.
         let is_itself = local == *to && to.as_inet().is_some();
-        let (peer, stage) = if is_itself { (key, Stage::Open) } else { (self.key(), Stage::Asking) };
+        let (peer, stage) =
+            if is_itself { (key, Stage::Open) } else { (self.key(), Stage::Asking) };
         let mut end = End::new(stage, mine, theirs, peer);
         end.is_held = true;
         end.cut_after = *self.path((node, target)).cut_after((target, node));
         self.ends.insert(key, end);
         if !is_itself {
-            self.send(Parcel { from: key, to: peer, way: (node, target), what: What::Ask(to.clone()) });
+            self.send(Parcel {
+                from: key,
+                to: peer,
+                way: (node, target),
+                what: What::Ask(to.clone()),
+            });
         }
         Ok(key)
     }

@@ -183,7 +183,8 @@ impl<H: Handler> ConnectorHarness<H> {
         let reactor = ReactorOptions::default();
         let poller = Poller::simulated(wire, reactor.events);
         let clock = Clock::manual(hand.clone());
-        let mut reactor = Reactor::assemble(0, poller, Registry::Simulated { seed: 0 }, clock, reactor, shared);
+        let mut reactor =
+            Reactor::assemble(0, poller, Registry::Simulated { seed: 0 }, clock, reactor, shared);
         let framing = options.connection.framing_in_force().mirrored();
         let dialer = ScriptedDialer {
             network: Rc::clone(&network),

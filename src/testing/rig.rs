@@ -128,8 +128,14 @@ impl<H: Handler> Rig<H> {
         let wire = Box::new(Wire(Rc::clone(&network)));
         let poller = Poller::simulated(wire, reactor.events);
         let clock = Clock::manual(hand.clone());
-        let mut reactor =
-            Reactor::assemble(0, poller, Registry::Simulated { seed: 0 }, clock, reactor, Arc::new(shared));
+        let mut reactor = Reactor::assemble(
+            0,
+            poller,
+            Registry::Simulated { seed: 0 },
+            clock,
+            reactor,
+            Arc::new(shared),
+        );
         let framing = options.connection.framing_in_force().mirrored();
         let acceptor = ScriptedAcceptor(Rc::clone(&door));
         let listen = |options: &ListenerOptions| Ok((Some(acceptor), options.addr()));
