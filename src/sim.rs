@@ -126,8 +126,10 @@ pub struct Sim {
 }
 
 impl Sim {
-    /// A node that is still busy after so many turns at one moment keeps itself busy.
+    /// Nodes that are still busy after so many turns at one moment keep each other busy, and after so
+    /// many turns without a parcel from the network a node keeps itself busy.
     const TURNS_MAX: u32 = 1_000_000;
+    const QUIET_TURNS_MAX: u32 = 10_000;
     /// How long [`run_until`](Self::run_until) runs at most.
     const PATIENCE: Duration = Duration::from_secs(60 * 60);
     /// Up to two to this power parcels arrive between two turns.
@@ -297,17 +299,19 @@ impl Sim {
     /// seed chooses.
     fn settle(&self) {
         let mut machines = self.machines.borrow_mut();
-        for _ in 0..Self::TURNS_MAX {
+        let (mut turns, mut quiet) = (0, 0);
+        while turns < Self::TURNS_MAX && quiet < Self::QUIET_TURNS_MAX {
             let mut network = self.world.lock();
             let most = 1 << network.random().up_to(Self::BURST);
-            let has_more = (0..most).all(|_| network.deliver());
+            let arrived = (0..most).take_while(|_| network.deliver()).count();
+            (turns, quiet) = (turns + 1, if arrived > 0 { 0 } else { quiet + 1 });
             let is_busy = |(node, machine): (usize, &Machine)| {
                 let runs = machine.running()?;
                 let is_due = runs.next_deadline() == Some(Duration::ZERO);
                 (is_due || network.has_events(node)).then_some(node)
             };
             let busy: Vec<usize> = machines.iter().enumerate().filter_map(is_busy).collect();
-            if busy.is_empty() && !has_more {
+            if busy.is_empty() && arrived == 0 {
                 return;
             }
             let chosen = network.random().up_to(busy.len().saturating_sub(1) as u64);
@@ -319,7 +323,6 @@ impl Sim {
                 reactor.turn(Some(Duration::ZERO)).expect("a simulated poll does not fail");
             }
         }
-        let turns = Self::TURNS_MAX;
         panic!("still busy after {turns} turns at {:?}: does a handler spin?", self.now());
     }
 }

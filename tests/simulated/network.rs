@@ -1,7 +1,9 @@
 //! The network between the nodes: latency, buffers, faults, names, and the seed.
 
 use condor::sim::{Cut, Sim};
-use condor::{CloseReason, ConnectorOptions, Error, ListenerOptions};
+use condor::{
+    Action, CloseReason, ConnectorOptions, Context, Error, Handler, Info, ListenerOptions,
+};
 
 use super::{Lives, dials, listens, ms, pair, secs};
 
@@ -38,6 +40,22 @@ fn a_full_buffer_cuts_writes_and_announces_room() {
     let sizes = pair.sim.trace();
     let sizes = sizes.iter().filter_map(|line| line.split("sends ").nth(1)?.split(' ').next());
     assert!(sizes.map(|size| size.parse::<usize>().unwrap()).all(|size| size <= 10));
+}
+
+/// Goal: nothing overtakes what was sent before, also if the link becomes faster meanwhile. Method: an end
+/// that is sent after a greeting, over a faster link.
+#[test]
+fn nothing_overtakes_what_was_sent_before() {
+    let pair = pair(8, dials(), &[b"hello"]);
+    pair.link().latency(ms(50));
+    pair.sim.run_for(ms(101));
+    pair.link().latency(ms(1));
+    pair.sim.crash(pair.client);
+    pair.sim.run_for(ms(10));
+    assert_eq!(pair.at_server.count(), 0);
+    pair.sim.run_for(ms(40));
+    assert_eq!(pair.at_server.last().packets, [b"hello"]);
+    assert_eq!(pair.at_server.last().end, Some(CloseReason::PeerClosed));
 }
 
 /// Goal: what is sent into a black hole waits, and so does what was under way; once the link is healed it
@@ -106,6 +124,58 @@ fn a_crash_is_an_end_for_the_peer() {
         (pair.at_client.open(), pair.at_server.last().packets),
         (1, vec![b"hello".to_vec()])
     );
+}
+
+/// Goal: a node that is down has no reactor, and a restart of one that is up crashes it first. Method:
+/// a restart, a crash, a look.
+#[test]
+#[should_panic(expected = "node \"server\" is down")]
+fn a_node_that_is_down_has_no_reactor() {
+    let pair = pair(9, dials(), &[b"hello"]);
+    pair.sim.run_for(ms(10));
+    pair.sim.restart(pair.server);
+    assert_eq!((pair.at_server.count(), pair.at_server.open()), (1, 0));
+    pair.sim.run_for(secs(1));
+    assert_eq!((pair.at_server.count(), pair.at_server.open()), (2, 1));
+    pair.sim.crash(pair.server);
+    pair.sim.run_for(secs(1));
+    pair.sim.with(pair.server, |_| {});
+}
+
+/// Goal: a program that keeps itself busy without end is found, and does not hang the test. Method: a
+/// handler that wakes itself again and again.
+#[test]
+#[should_panic(expected = "still busy")]
+fn a_node_that_spins_is_found() {
+    let sim = Sim::new(10);
+    sim.node("spins", |reactor| {
+        reactor.start_listener("spins", listens(80), |_| Spins)?;
+        reactor.start_connector("link", ConnectorOptions::to("spins:80"), |_| Spins)
+    });
+    sim.run_for(ms(1));
+}
+
+/// Wakes itself again and again.
+struct Spins;
+
+impl Handler for Spins {
+    type Message = ();
+
+    fn init(&mut self, ctx: &mut Context<'_, ()>) -> Action<'_> {
+        ctx.address().wake();
+        Action::Continue
+    }
+
+    fn handle_packet<'a>(&'a mut self, _: &'a [u8], _: &mut Context<'_, ()>) -> Action<'a> {
+        Action::Continue
+    }
+
+    fn handle_info<'a>(&'a mut self, info: Info<'a, ()>, ctx: &mut Context<'_, ()>) -> Action<'a> {
+        match info {
+            Info::Wake => self.init(ctx),
+            other => other.default_action(),
+        }
+    }
 }
 
 /// Goal: addresses are those of the nodes: two listeners of one node do not share a port, an address
