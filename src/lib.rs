@@ -78,7 +78,8 @@
 //!   [`Stats`] counts everything, and [`LoopStats`] has histograms of the turns.
 //! - **Tests.** [`testing::Harness`] runs your handler over a scripted stream, with a clock that
 //!   only the test moves. See [Testing your handler](testing#testing-your-handler).
-//!   [`testing::serve`] runs it over sockets.
+//!   [`testing::serve`] runs it over sockets. With the feature `sim`, `condor::sim` runs several
+//!   programs in one process, over a network that fails as your test says.
 //!
 //! # What it does not do
 //!
