@@ -28,7 +28,7 @@ pub(crate) trait Dialer {
     ) -> io::Result<Self::Stream>;
     /// Registers an attempt for events: a connection, or an error.
     fn register(stream: &mut Self::Stream, registry: &Registry, token: Token) -> io::Result<()>;
-    /// The endpoint of the peer: `None` if it is of another kind, an error until there is a peer.
+    /// The endpoint of the peer: `None` if it is the one that was dialled, an error until there is one.
     fn peer_addr(stream: &Self::Stream) -> io::Result<Option<Endpoint>>;
 
     /// What became of an attempt: the endpoint of the peer, or `None` if it is under way.

@@ -139,8 +139,7 @@ impl Reactor {
         debug_assert_eq!(self.handle.shared.inboxes.len(), 1, "shards start by their handle");
         #[cfg(feature = "sim")]
         if let Some(host) = &self.handle.shared.host {
-            let prepared = self.handle.prepare_simulated::<M>(host, name, options)?;
-            return Ok(self.serve(prepared, factory));
+            return Ok(self.serve(self.handle.prepare_simulated(host, name, options)?, factory));
         }
         let prepared = self.handle.prepare_tcp::<M>(name, options)?;
         Ok(self.serve(prepared, factory))

@@ -57,8 +57,8 @@
 //!
 //! A node has the address [`Node::ip`]: 10.0.0.1 for the first one, then 10.0.0.2. A listener that is
 //! bound to another address brings it to its node, and the unspecified address means all addresses of
-//! the node. Loopback addresses and Unix sockets lead to the node itself. A connector may dial a node by
-//! its name. All of this needs no options other than those of a program, but note that
+//! the node. Loopback addresses and Unix sockets lead to the node itself. A connector may dial a node
+//! by its name. All of this needs no options other than those of a program, but note that
 //! [`ListenerOptions::port`](crate::ListenerOptions::port) listens on the loopback address.
 //!
 //! # What it is not
@@ -173,13 +173,12 @@ impl Sim {
         Link::new(&self.world, (from.0, to.0))
     }
 
-    /// The process of the node dies. Its kernel closes what was open: each peer sees an end, or a reset
-    /// if bytes were unread, and new connections are refused. Then the reactor is dropped, so its
-    /// handlers are terminated, but nothing that they send leaves. Does nothing if it is down.
+    /// The process of the node dies: its reactor is dropped. So its handlers are terminated, what was
+    /// queued is lost, each peer sees an end, or a reset if bytes were unread, and new connections are
+    /// refused. Does nothing if the node is down.
     ///
     /// A machine without power says nothing: [`Link::cut`] and [`Link::black_hole`] are for that.
     pub fn crash(&self, node: Node) {
-        self.world.lock().crash(node.0);
         let reactor = self.machines.borrow_mut()[node.0].reactor.take();
         drop(reactor);
     }
@@ -318,7 +317,8 @@ impl Sim {
             drop(network);
             let chosen = busy.get(usize::try_from(chosen).unwrap_or_default());
             if let Some(reactor) = chosen.and_then(|node| machines[*node].reactor.as_mut()) {
-                // The clock stands still in a turn. Looking at it makes all that is due happen in this one.
+                // The clock stands still in a turn. Looking at it makes all that is due happen in
+                // this one.
                 reactor.look_at_clock();
                 reactor.turn(Some(Duration::ZERO)).expect("a simulated poll does not fail");
             }

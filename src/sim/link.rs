@@ -7,8 +7,8 @@ use crate::simulated::{Cut, World};
 
 /// The link between two nodes. [`Sim::link`](super::Sim::link) returns it.
 ///
-/// At first it is perfect: no latency, and a buffer of 64 KiB for each stream and direction. Each method
-/// returns the link, so calls can be chained.
+/// At first it is perfect: no latency, and a buffer of 64 KiB for each stream and direction. Each
+/// method returns the link, so calls can be chained.
 ///
 /// | fault | new connections | streams that exist |
 /// |---|---|---|
@@ -48,7 +48,7 @@ impl<'a> Link<'a> {
         self
     }
 
-    /// From now on nothing passes, in both directions, and nobody is told. What is sent, and what was
+    /// From now on nothing passes, in both directions, and neither end is told. What is sent, and what was
     /// under way, waits until the link is [healed](Self::heal).
     pub fn black_hole(self) -> Self {
         self.world.lock().silence(self.way);

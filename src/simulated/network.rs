@@ -102,19 +102,6 @@ impl Network {
         self.hosts.iter().find(|host| host.name == name).map(|host| host.ips[0])
     }
 
-    /// The process of the node dies. Its kernel closes all that it has left open.
-    pub(crate) fn crash(&mut self, node: usize) {
-        self.hosts[node].ready.clear();
-        let doors = self.doors.iter().filter(|(_, door)| door.node == node);
-        for door in doors.map(|(key, _)| *key).collect::<Vec<_>>() {
-            self.close_door(door);
-        }
-        let ends = self.ends.iter().filter(|(_, end)| end.node == node);
-        for end in ends.map(|(key, _)| *key).collect::<Vec<_>>() {
-            self.close(end);
-        }
-    }
-
     /// The number of streams that the node holds open: attempts and connections.
     pub(crate) fn streams(&self, node: usize) -> usize {
         self.ends.values().filter(|end| end.node == node && end.is_held).count()
@@ -279,7 +266,8 @@ impl Network {
         };
         let key = self.key();
         let (mine, theirs) = ((node, local.clone()), (target, to.clone()));
-        // A kernel connects a socket to itself if it happens to choose the port that it connects to.
+        // A kernel connects a socket to itself if it happens to choose the port that it connects
+        // to.
         let is_itself = local == *to && to.as_inet().is_some();
         let (peer, stage) =
             if is_itself { (key, Stage::Open) } else { (self.key(), Stage::Asking) };

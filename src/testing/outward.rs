@@ -94,7 +94,7 @@ impl Dialer for ScriptedDialer {
     }
 
     fn peer_addr(stream: &ScriptedStream) -> io::Result<Option<Endpoint>> {
-        stream.peer_addr().map(Some)
+        if stream.is_connecting() { Err(ErrorKind::NotConnected.into()) } else { Ok(None) }
     }
 }
 

@@ -312,13 +312,9 @@ impl ScriptedStream {
         Self(script)
     }
 
-    /// An error until the far end has answered.
-    pub(super) fn peer_addr(&self) -> io::Result<Endpoint> {
-        let script = self.0.borrow();
-        if script.connecting {
-            return Err(ErrorKind::NotConnected.into());
-        }
-        Ok(script.peer_addr.clone())
+    /// Whether it was dialled, and no answer has come.
+    pub(super) fn is_connecting(&self) -> bool {
+        self.0.borrow().connecting
     }
 
     /// Linux fails a gathered write of more pieces (`UIO_MAXIOV`).

@@ -29,9 +29,9 @@ fn slices(packets: &[Vec<u8>]) -> Vec<&[u8]> {
     packets.iter().map(Vec::as_slice).collect()
 }
 
-/// Goal: a server that drains answers all packets that have reached its handler, and the answers arrive;
-/// a frame that is under way arrives whole or not at all. Method: a drain in each millisecond, from
-/// before the connection to after the last answer, over a buffer that holds no whole greeting.
+/// Goal: a server that drains answers all packets that have reached its handler, and the answers
+/// arrive; a frame that is under way arrives whole or not at all. Method: a drain in each millisecond,
+/// from before the connection to after the last answer, over a buffer that holds no whole greeting.
 #[test]
 fn a_server_drains_with_frames_under_way() {
     let mut answered = Vec::new();

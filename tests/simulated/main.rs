@@ -106,8 +106,8 @@ fn dials() -> ConnectorOptions {
 /// The longest time until a connection that `dials` describes is up again: a wait, and a dial.
 const BACK: Duration = Duration::from_millis(1_000 + 3_000 + 10);
 
-/// Two nodes: "server" sends all packets back, and "client" keeps connections to it up. They are greeted
-/// with these packets.
+/// Two nodes: "server" sends all packets back, and "client" keeps connections to it up. They are
+/// greeted with these packets.
 struct Pair {
     sim: Sim,
     server: Node,

@@ -42,8 +42,8 @@ fn a_full_buffer_cuts_writes_and_announces_room() {
     assert!(sizes.map(|size| size.parse::<usize>().unwrap()).all(|size| size <= 10));
 }
 
-/// Goal: nothing overtakes what was sent before, also if the link becomes faster meanwhile. Method: an end
-/// that is sent after a greeting, over a faster link.
+/// Goal: nothing overtakes what was sent before, also if the link becomes faster meanwhile. Method: an
+/// end that is sent after a greeting, over a faster link.
 #[test]
 fn nothing_overtakes_what_was_sent_before() {
     let pair = pair(8, dials(), &[b"hello"]);
@@ -58,8 +58,8 @@ fn nothing_overtakes_what_was_sent_before() {
     assert_eq!(pair.at_server.last().end, Some(CloseReason::PeerClosed));
 }
 
-/// Goal: what is sent into a black hole waits, and so does what was under way; once the link is healed it
-/// arrives, once and in order. Method: a hole while the greeting is under way.
+/// Goal: what is sent into a black hole waits, and so does what was under way; once the link is healed
+/// it arrives, once and in order. Method: a hole while the greeting is under way.
 #[test]
 fn a_black_hole_holds_everything_back() {
     let pair = pair(3, dials(), &[b"one", b"two"]);
@@ -76,8 +76,8 @@ fn a_black_hole_holds_everything_back() {
     assert_eq!((pair.at_client.count(), pair.at_client.open()), (1, 1));
 }
 
-/// Goal: a stream is cut after exactly the bytes that were asked for: as a reset both ends are told, and
-/// in silence neither is. Method: each cut of a packet of 7 bytes.
+/// Goal: a stream is cut after exactly the bytes that were asked for: as a reset both ends are told,
+/// and in silence neither is. Method: each cut of a packet of 7 bytes.
 #[test]
 fn a_stream_is_cut_at_the_byte() {
     for bytes in 0..7 {
@@ -102,8 +102,8 @@ fn a_stream_is_cut_at_the_byte() {
     }
 }
 
-/// Goal: a crash closes what was open, so that the peer sees an end, and terminates the handlers; the port
-/// refuses until the restart. Method: a crash, the times of attempts, a restart.
+/// Goal: a crash closes what was open, so that the peer sees an end, and terminates the handlers; the
+/// port refuses until the restart. Method: a crash, the times of attempts, a restart.
 #[test]
 fn a_crash_is_an_end_for_the_peer() {
     let pair = pair(4, dials(), &[b"hello"]);
