@@ -117,11 +117,21 @@ struct Pair {
 }
 
 fn pair(seed: u64, options: ConnectorOptions, greeting: &'static [&'static [u8]]) -> Pair {
+    pair_with(listens(80), seed, options, greeting)
+}
+
+/// The same, with these options of the listener.
+fn pair_with(
+    listens: ListenerOptions,
+    seed: u64,
+    options: ConnectorOptions,
+    greeting: &'static [&'static [u8]],
+) -> Pair {
     let (sim, at_server, at_client) = (Sim::new(seed), Lives::default(), Lives::default());
     let lives = at_server.clone();
     let server = sim.node("server", move |reactor| {
         let lives = lives.clone();
-        let options = listens(80).silence_timeout(secs(5));
+        let options = listens.clone().silence_timeout(secs(5));
         reactor.start_listener("echo", options, move |_| lives.side(&[], true))
     });
     let lives = at_client.clone();
