@@ -178,6 +178,35 @@ impl Handler for Spins {
     }
 }
 
+/// Goal: a handle starts listeners and connectors of its node, too. Method: a handle that starts both,
+/// and a connection between them.
+#[test]
+fn a_handle_starts_listeners_and_connectors_of_its_node() {
+    let sim = Sim::new(11);
+    let node = sim.node("alone", |_| Ok(()));
+    let handle = sim.with(node, |reactor| reactor.handle());
+    let echo = handle.start_listener("echo", ListenerOptions::port(80), |_| Hello).unwrap();
+    let options = ConnectorOptions::to(echo.local_addr());
+    let link = handle.start_connector("link", options, |_| Hello).unwrap();
+    assert!(sim.run_until(|_| link.stats().packets_in == 1 && echo.stats().packets_in == 1));
+    assert_eq!((link.stats().made, echo.stats().accepted, sim.streams(node)), (1, 1, 2));
+}
+
+/// Says hello, and no more.
+struct Hello;
+
+impl Handler for Hello {
+    type Message = ();
+
+    fn init(&mut self, _: &mut Context<'_, ()>) -> Action<'_> {
+        Action::send("hello")
+    }
+
+    fn handle_packet<'a>(&'a mut self, _: &'a [u8], _: &mut Context<'_, ()>) -> Action<'a> {
+        Action::Continue
+    }
+}
+
 /// Goal: addresses are those of the nodes: two listeners of one node do not share a port, an address
 /// belongs to one node, and a wrong one is a typed error. Port 0 is chosen. Method: each kind.
 #[test]

@@ -45,6 +45,24 @@ fn a_silent_server_does_not_hang_the_connector() {
     assert_eq!(pair.at_client.last().packets, GREETING);
 }
 
+/// Goal: a connection that is reset before its answer has come is a dial that failed, and is made
+/// again. Method: a reset while it is asked for, and one while the answer is under way.
+#[test]
+fn a_reset_before_the_answer_is_a_dial_that_failed() {
+    for at in [5, 15] {
+        let pair = pair(at, dials(), GREETING);
+        pair.link().latency(ms(10));
+        pair.sim.run_for(ms(at));
+        pair.link().cut(Cut::Reset);
+        pair.sim.run_for(ms(0));
+        let stats = pair.stats(pair.client);
+        assert_eq!((stats.dial_failures, stats.made, pair.sim.streams(pair.client)), (1, 0, 0));
+        pair.sim.run_for(BACK);
+        assert_eq!(pair.at_client.last().packets, GREETING);
+        assert_eq!(pair.at_server.count(), 1, "the server has seen one connection");
+    }
+}
+
 /// Goal: no moment of an end makes a reconnect panic, or lets it be the last one. Method: the server
 /// dies at each millisecond of a connection's life, and comes back after none to three; over several
 /// seeds.
