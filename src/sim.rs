@@ -129,7 +129,7 @@ pub struct Sim {
 impl Sim {
     /// Nodes that are still busy after so many turns at one moment keep each other busy, and after so
     /// many turns without a parcel from the network a node keeps itself busy.
-    const TURNS_MAX: u32 = 200_000;
+    const TURNS_MAX: u32 = 100_000;
     const QUIET_TURNS_MAX: u32 = 10_000;
     /// How long [`run_until`](Self::run_until) runs at most.
     const PATIENCE: Duration = Duration::from_secs(60 * 60);
