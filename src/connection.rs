@@ -60,6 +60,8 @@ flag_set! {
         EXPECT_STOPPED = 13,
         /// A silence timeout is in force.
         TIMES_SILENCE = 14,
+        /// The connection has a framing of its own.
+        OWN_FRAMING = 15,
     }
 }
 
@@ -288,6 +290,7 @@ impl Connection {
 
     /// Takes the connection's own framing out, so that it can be dropped by itself.
     pub(crate) fn take_framing(&mut self) -> Option<Framing> {
+        self.remove(Flags::OWN_FRAMING);
         Some(*self.cold.as_mut()?.framing.take()?)
     }
 
@@ -296,7 +299,7 @@ impl Connection {
     /// Returns the one that it replaces, if that was the connection's own.
     pub(crate) fn set_framing(&mut self, framing: Framing) -> Option<Framing> {
         let old = self.cold().framing.replace(Box::new(framing));
-        self.insert(Flags::RESTART_BATCH.with(Flags::BACKLOG));
+        self.insert(Flags::RESTART_BATCH.with(Flags::BACKLOG).with(Flags::OWN_FRAMING));
         self.remove(Flags::PACKET);
         if let Some(input) = &mut self.input {
             (input.scanned, input.need) = (0, Some(0));
@@ -436,6 +439,7 @@ impl Connection {
         debug_assert!(!self.has(Flags::PACKET_STOPPED) || self.has(Flags::PACKET_CLOCK));
         debug_assert!(!self.has(Flags::EXPECT_STOPPED) || self.has(Flags::EXPECTS));
         debug_assert!(!self.has(Flags::EXPECTS) || self.cold.is_some());
+        debug_assert_eq!(self.has(Flags::OWN_FRAMING), self.own_framing().is_some());
         debug_assert!(!self.has(Flags::CALLBACK), "a batch is over: {:?}", self.flags());
         if !self.life().has_handler() {
             debug_assert!(self.input.is_none() && self.output.is_none(), "{:?}", self.life());

@@ -173,10 +173,16 @@ impl Groups {
         count
     }
 
-    /// Goes back by so many members: the next calls return them again.
-    pub(crate) fn step_back(&mut self, index: u32, id: GroupId, count: usize) {
+    /// Whether the delivery is over: no member is left to reach.
+    pub(crate) fn is_over(&self, index: u32, id: GroupId) -> bool {
+        let list = self.lists.get(index as usize).filter(|list| list.id == id);
+        list.is_none_or(|list| list.left == 0)
+    }
+
+    /// Goes back by one member: the next call returns it again.
+    pub(crate) fn step_back(&mut self, index: u32, id: GroupId) {
         if let Some(list) = self.lists.get_mut(index as usize).filter(|list| list.id == id) {
-            list.left += count;
+            list.left += 1;
         }
     }
 
@@ -268,15 +274,19 @@ mod tests {
                         let mut keys = [0; 3];
                         let count = groups.next_some(list, GroupId(id), &mut keys);
                         let back = if count > 1 { random(2) as usize } else { 0 };
-                        groups.step_back(list, GroupId(id), back);
+                        if back > 0 {
+                            groups.step_back(list, GroupId(id));
+                        }
                         for key in &keys[..count - back] {
                             assert!(owed.remove(key), "{key} is not owed");
                         }
-                        if count == 0 || groups.next(list, GroupId(id)).is_none() {
-                            assert_eq!(owed.len(), 0);
+                        let is_over = groups.is_over(list, GroupId(id));
+                        assert_eq!(is_over, owed.is_empty());
+                        if is_over {
                             going = None;
                         } else {
-                            groups.step_back(list, GroupId(id), 1);
+                            groups.next(list, GroupId(id)).unwrap();
+                            groups.step_back(list, GroupId(id));
                         }
                     }
                 }

@@ -112,6 +112,8 @@ impl Life {
     pub(crate) const NOT_OPEN: u32 = Self::STAGE;
     /// Any of these bits means that the handler sends no more.
     pub(crate) const NO_OUTPUT: u32 = Self::STAGE | Self::OUTPUT_ENDING | Self::OUTPUT_ENDED;
+    /// If this bit is set, output that leaves restarts the clock of a half-closed connection.
+    pub(crate) const TIMES_OUTPUT: u32 = Self::INPUT_TOLD;
     /// If no other bit is set, there is nothing to do and nothing to wait for.
     pub(crate) const AT_REST: u32 = Self::OUTPUT_ENDED;
 

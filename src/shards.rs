@@ -303,15 +303,20 @@ impl Job {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
     use std::net::{TcpListener, TcpStream};
     use std::sync::mpsc::{Receiver, Sender, channel};
     use std::time::Duration;
 
+    use bytes::Bytes;
+
     use super::*;
     use crate::directory::{Command, Inbox};
+    use crate::group::Group;
     use crate::handler::{Action, Context};
     use crate::mailbox::Notifier;
     use crate::reactor::Reactor;
+    use crate::reason::MessageError;
     use crate::status::ListenerState;
 
     /// Goal: `top -H` shows which thread is which shard, however long the names of the listeners
@@ -457,6 +462,58 @@ mod tests {
         assert!(!handle.is_ready());
         assert!(matches!(handle.shutdown(), Err(Error::Gone)));
         assert_eq!(listener.state(), ListenerState::Ended);
+    }
+
+    /// Joins the group that the first of its kind makes.
+    struct Joins(Arc<OnceLock<Group<()>>>);
+
+    impl Handler for Joins {
+        type Message = ();
+
+        fn init(&mut self, ctx: &mut Context<'_, ()>) -> Action<'_> {
+            let group = self.0.get_or_init(|| ctx.group());
+            ctx.join(group).into()
+        }
+
+        fn handle_packet<'a>(&'a mut self, _: &'a [u8], _: &mut Context<'_, ()>) -> Action<'a> {
+            Action::Continue
+        }
+    }
+
+    /// Goal: when one of two shards dies, the members on the other one get everything, and the sender
+    /// is told when no shard is left. Method: a member on each shard; one reactor is dropped, as the
+    /// thread of a shard that dies drops it, then the other one.
+    #[test]
+    fn a_group_goes_on_while_a_shard_dies() {
+        let (handle, mut reactors, _wakes) = by_hand(2);
+        let shared = Arc::new(OnceLock::new());
+        let theirs = Arc::clone(&shared);
+        let factory = move |_: &Accepted<'_, _>| Joins(Arc::clone(&theirs));
+        let listener = handle.start_listener("test", ListenerOptions::port(0), factory).unwrap();
+        let connect = || TcpStream::connect(listener.local_addr()).unwrap();
+        let mut clients = [connect(), connect()];
+        while handle.stats().made < 2 {
+            rest(&mut reactors);
+        }
+        let group = shared.get().unwrap().clone();
+        let mut news = |client: &mut TcpStream| {
+            let mut frame = [0; 6];
+            client.read_exact(&mut frame).is_ok_and(|()| frame == *b"\x00\x04news")
+        };
+        group.send_packet("news").unwrap();
+        rest(&mut reactors);
+        assert_eq!(clients.each_mut().map(&mut news), [true, true]);
+        // This one is in the mailbox of each shard when one of them dies.
+        group.send_packet("news").unwrap();
+        drop(reactors.pop());
+        group.send_packet("news").unwrap();
+        rest(&mut reactors);
+        let got = [(); 2].map(|()| clients.each_mut().map(&mut news));
+        assert!(got == [[true, false]; 2] || got == [[false, true]; 2], "{got:?}");
+        assert_eq!(listener.stats().dropped_messages, 1);
+        drop(reactors);
+        let gone = group.send_packet("news");
+        assert_eq!(gone, Err(MessageError::Gone(Bytes::from_static(b"news"))));
     }
 
     /// Goal: a stop gets the reports of all parts, also of a part that has ended before, by itself.

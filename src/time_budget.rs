@@ -29,6 +29,12 @@ pub(crate) const SLICE: u64 = 250_000;
 /// connections come at once, each of them is served once before any is served twice.
 pub(crate) const FIRST_SLICE: u64 = 100_000;
 
+/// The units of `bytes` that the kernel copies.
+#[inline]
+pub(crate) const fn units_of(bytes: usize) -> usize {
+    bytes / 4096
+}
+
 /// The phases that are bounded in time.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -168,7 +174,7 @@ impl TimeBudget {
     /// Spends the units of `bytes` that the kernel has copied.
     #[inline]
     pub(crate) fn spend_bytes(&mut self, bytes: usize) {
-        self.spend(bytes / 4096);
+        self.spend(units_of(bytes));
     }
 
     /// Units that are left until the next look.

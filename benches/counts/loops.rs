@@ -1,6 +1,6 @@
-//! The inner loops of the modules without a socket, and a packet to a group. `benches/counts/run` counts their instructions:
-//! it runs a loop under callgrind twice, with different numbers of rounds, and divides the difference
-//! by the difference of the rounds.
+//! The inner loops of the modules without a socket, a packet to a group, and answers with shared values.
+//! `benches/counts/run` counts their instructions: it runs a loop under callgrind twice, with different
+//! numbers of rounds, and divides the difference by the difference of the rounds.
 //!
 //! ```text
 //! cargo bench --bench counts -- decode 1000
@@ -8,8 +8,11 @@
 //! ```
 
 use std::cell::OnceCell;
+use std::fs::File;
 use std::hint::black_box;
+use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -18,9 +21,13 @@ use condor::internals::{Deframe, Enframe, Pool, Prefix, Queue, Tick, Wheel};
 use condor::{
     Action, Context, Decode, Group, Handler, LengthField, ListenerOptions, Reactor, ReactorOptions,
 };
+use socket2::{Domain, SockAddr, Socket, Type};
 
 const PACKETS: usize = 64;
 const MEMBERS: usize = 256;
+/// Values of one batch. They are below the output budget of a turn.
+const VALUES: usize = 3;
+const VALUE: usize = 64 * 1024;
 const PAYLOAD: [u8; 64] = [7; 64];
 
 fn main() {
@@ -36,8 +43,11 @@ fn main() {
         "wheel" => wheel(rounds),
         "queue" => queue(rounds),
         "group" => group(rounds),
+        "shared" => shared(rounds),
         "memory" => memory(rounds),
-        other => panic!("unknown loop {other}; known: decode, encode, wheel, queue, group, memory"),
+        other => panic!(
+            "unknown loop {other}; known: decode, encode, wheel, queue, group, shared, memory"
+        ),
     }
 }
 
@@ -84,6 +94,58 @@ fn group(rounds: usize) {
     }
     assert_eq!(listener.stats().packets_out, (rounds * MEMBERS) as u64);
     black_box(clients);
+}
+
+/// Answers each packet with its value, and a trailer.
+struct Values(Bytes);
+
+impl Handler for Values {
+    type Message = ();
+
+    fn handle_packet<'a>(&'a mut self, _: &'a [u8], ctx: &mut Context<'_, ()>) -> Action<'a> {
+        if let Err(error) = ctx.send(self.0.clone()) {
+            return Action::stop(error.into());
+        }
+        Action::send("\r\n")
+    }
+}
+
+/// One round answers a batch of three requests with a shared value of 64 KiB each, over a socket whose
+/// buffers take all of them. The client makes no `send` and no `recv`, but a `write` and `read`s, so that
+/// its system calls can be told from those of the server.
+fn shared(rounds: usize) {
+    const ANSWERS: usize = VALUES * (VALUE + 2 + 2 * 4);
+    let options = ReactorOptions::default().turn_budget(Duration::ZERO);
+    let mut reactor = Reactor::with_options(options).expect("a reactor");
+    let listening = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    // An accepted socket inherits its size.
+    listening.set_send_buffer_size(1 << 20).expect("a socket");
+    let any_port = SockAddr::from(std::net::SocketAddr::from(([127, 0, 0, 1], 0)));
+    listening.bind(&any_port).expect("a free port");
+    listening.listen(1).expect("a socket");
+    let options = ListenerOptions::from_std(listening.into()).framing(LengthField::U32);
+    let value = Bytes::from(vec![7; VALUE]);
+    let listener = reactor
+        .start_listener("shared", options, move |_| Values(value.clone()))
+        .expect("a listener");
+    let addr = listener.local_addr().as_inet().expect("TCP");
+    let client = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    client.set_recv_buffer_size(1 << 20).expect("a socket");
+    client.connect(&addr.into()).expect("a connection");
+    let mut client = File::from(OwnedFd::from(client));
+    let mut turn = || reactor.turn(Some(Duration::from_secs(1))).expect("a turn");
+    while listener.stats().made < 1 {
+        turn();
+    }
+    let requests = [0, 0, 0, 0].repeat(VALUES);
+    let mut answers = vec![0; ANSWERS];
+    for round in 1..=rounds as u64 {
+        client.write_all(&requests).expect("the server lives");
+        while listener.stats().bytes_out < round * ANSWERS as u64 {
+            turn();
+        }
+        client.read_exact(&mut answers).expect("the server lives");
+    }
 }
 
 /// Prints the resident memory per entry of a slab and of a wheel. The slab's entries have the size

@@ -4,9 +4,8 @@ use bytes::Bytes;
 
 use super::Peer;
 use super::marks::Marks;
-use crate::connection::Flags;
-use crate::framing::Framing;
-use crate::handler::Handler;
+use crate::connection::{Flags, Limits};
+use crate::handler::{Handler, Packet};
 use crate::loop_state::FLUSH_AT;
 use crate::mailbox::SlowMember;
 use crate::peer_cx::PeerCx;
@@ -14,42 +13,70 @@ use crate::reason::{CloseReason, SendError};
 use crate::stream::Stream;
 
 impl<H: Handler, S: Stream> Peer<H, S> {
-    /// Whether frames in the listener's framing can go to the kernel as they are.
-    #[inline]
+    /// Whether frames in the listener's framing can go to the kernel as they are, and nothing has to be
+    /// brought up to date if it takes all of them.
+    #[inline(always)]
     pub(crate) fn takes_frames(&self) -> bool {
-        self.takes_output() && self.conn.own_framing().is_none()
+        self.conn.takes_frames() && self.is_marked(Marks::WRITABLE)
     }
 
-    /// Whether frames in the framing of this connection can go to the kernel as they are.
-    #[inline]
-    pub(crate) fn takes_output(&self) -> bool {
-        self.conn.output.is_none() && self.is_marked(Marks::WRITABLE) && self.conn.life().may_send()
-    }
-
-    pub(crate) fn own_framing(&self) -> Option<&Framing> {
-        self.conn.own_framing()
-    }
-
-    /// Writes these frames, and queues what the kernel does not take. Returns whether it took all: then
+    /// Writes these frames to a peer that [takes](Self::takes_frames) them, and queues what the kernel
+    /// does not take. Returns how many bytes it has taken: the caller counts them. If those are all,
     /// nothing has changed that decides in which lists the peer is.
     #[inline]
-    pub(crate) fn write_frames(&mut self, cx: &mut PeerCx<'_, H::Message>, frames: &[u8]) -> bool {
-        debug_assert!(cx.state.out.is_empty() && self.takes_output());
-        let taken = self.write(frames, cx.profile, &cx.state.registry);
+    pub(crate) fn write_frames(&mut self, cx: &mut PeerCx<'_, H::Message>, frames: &[u8]) -> usize {
+        debug_assert!(cx.state.out.is_empty() && self.takes_frames());
+        let taken = self.write_uncounted(frames, cx.profile, &cx.state.registry);
+        if taken < frames.len() {
+            self.queue_frames(cx, &frames[taken..]);
+        }
+        taken
+    }
+
+    /// Whether frames of `len` bytes, in the framing of this connection, can be sent without a look at
+    /// each of them: the kernel may take them now, or the queue stays below the high-water mark.
+    pub(crate) fn has_room_for(&self, len: usize, limits: &Limits) -> bool {
+        let takes = self.conn.output.is_none() && self.is_marked(Marks::WRITABLE);
+        let fits = self.conn.queued() + len <= limits.write_high_water;
+        self.conn.life().may_send() && (takes || fits && !self.conn.has(Flags::OVER_HIGH_WATER))
+    }
+
+    /// Sends these frames to a peer that has [room](Self::has_room_for) for them.
+    pub(crate) fn send_frames(&mut self, cx: &mut PeerCx<'_, H::Message>, frames: &[u8]) {
+        let mut taken = 0;
+        if self.conn.output.is_none() && self.is_marked(Marks::WRITABLE) {
+            taken = self.write(frames, cx.profile, &cx.state.registry);
+        }
         if taken > 0 {
             self.conn.answered(cx.state.now());
         }
-        taken == frames.len() || self.queue_frames(cx, &frames[taken..])
+        if taken < frames.len() {
+            self.queue_frames(cx, &frames[taken..]);
+        }
     }
 
+    /// The same for frames whose last payload is shared, and not in `frames`.
+    pub(crate) fn send_shared(
+        &mut self,
+        cx: &mut PeerCx<'_, H::Message>,
+        frames: &[u8],
+        shared: &Bytes,
+    ) {
+        let now = cx.state.now();
+        let pool = &mut cx.state.pool;
+        self.conn.queue(now, pool).append_shared(frames, shared.clone(), pool);
+        self.flush(cx);
+        self.update_timers(cx);
+    }
+
+    /// Queues what the kernel has not taken of some frames.
     #[inline(never)]
-    fn queue_frames(&mut self, cx: &mut PeerCx<'_, H::Message>, rest: &[u8]) -> bool {
+    fn queue_frames(&mut self, cx: &mut PeerCx<'_, H::Message>, rest: &[u8]) {
         if !self.conn.life().is_broken() {
-            cx.state.out.extend_from_slice(rest);
-            self.queue_out(cx, 0);
+            self.conn.enqueue(rest, cx.state.now(), &mut cx.state.pool);
+            self.watch_water(cx);
         }
         self.update_timers(cx);
-        false
     }
 
     /// Sends one packet of a group, in the framing of this connection. As after a message,
@@ -70,19 +97,34 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         if self.conn.has(Flags::OVER_HIGH_WATER) {
             return self.is_slow(cx, slow);
         }
-        let owed = self.conn.has(Flags::OWES_WRITABLE);
-        let mut sent = Ok(());
-        self.dispatch(cx, |_, ctx| sent = ctx.send(bytes.clone()));
+        let mut sent = self.frame_for_group(cx, bytes);
         if let Err(SendError::Full { .. }) = sent {
-            if !owed {
-                // The handler has sent nothing, so it waits for nothing.
-                self.conn.remove(Flags::OWES_WRITABLE);
-            }
+            self.write_out(cx);
+            sent = self.frame_for_group(cx, bytes);
+        }
+        cx.profile.counters.refused_sends.add(sent.is_err().into());
+        if let Err(SendError::Full { .. }) = sent {
             return self.is_slow(cx, slow);
         }
         if cx.state.out.len() + self.conn.queued() >= FLUSH_AT {
             self.write_out(cx);
         }
+    }
+
+    /// Frames one packet of a group as the handler would, but does not count a refusal.
+    fn frame_for_group(
+        &mut self,
+        cx: &mut PeerCx<'_, H::Message>,
+        bytes: &Bytes,
+    ) -> Result<(), SendError> {
+        let owed = self.conn.has(Flags::OWES_WRITABLE);
+        let (mut packet, mut framed) = (Packet::Shared(bytes.clone()), Ok(()));
+        self.dispatch(cx, |_, ctx| framed = ctx.frame_packet(&mut packet));
+        if framed.is_err() && !owed {
+            // The handler has sent nothing, so it waits for nothing.
+            self.conn.remove(Flags::OWES_WRITABLE);
+        }
+        framed
     }
 
     #[cold]

@@ -130,12 +130,23 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         profile: &Profile<H::Message>,
         registry: &Registry,
     ) -> usize {
-        let taken = match self.stream.write(bytes) {
-            Ok(count) if count == bytes.len() => count,
-            first => self.write_on(bytes, first, profile, registry),
-        };
+        let taken = self.write_uncounted(bytes, profile, registry);
         profile.counters.bytes_out.add(taken as u64);
         taken
+    }
+
+    /// The same, but the caller counts the bytes.
+    #[inline]
+    pub(super) fn write_uncounted(
+        &mut self,
+        bytes: &[u8],
+        profile: &Profile<H::Message>,
+        registry: &Registry,
+    ) -> usize {
+        match self.stream.write(bytes) {
+            Ok(count) if count == bytes.len() => count,
+            first => self.write_on(bytes, first, profile, registry),
+        }
     }
 
     /// Continues after a first write that did not take everything.
@@ -224,7 +235,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         }
     }
 
-    fn watch_water(&mut self, cx: &PeerCx<'_, H::Message>) {
+    pub(super) fn watch_water(&mut self, cx: &PeerCx<'_, H::Message>) {
         if self.conn.watch_water(&cx.profile.limits) {
             cx.profile.counters.high_water_hits.add(1);
         }

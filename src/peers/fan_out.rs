@@ -1,7 +1,7 @@
 //! Delivers to the members of a group, or to all connections.
 
 use super::Peers;
-use super::broadcast::{Broadcast, OtherFrames, Reach, encode};
+use super::broadcast::{Broadcast, Frames, OtherFrames, Reach};
 use super::queues::Lists;
 use crate::groups::GroupId;
 use crate::guard::{Panics, guarded};
@@ -13,6 +13,7 @@ use crate::peer::Peer;
 use crate::peer_cx::PeerCx;
 use crate::stream::Stream;
 use crate::sync::Arc;
+use crate::time_budget::units_of;
 
 /// At most this many consecutive parcels go to the members together. A member that gets them together
 /// gets or answers them with one write.
@@ -51,26 +52,10 @@ impl<H: Handler, S: Stream> Peers<H, S> {
             id => state.groups.begin(id).map(|list| Reach::List { id, list }),
         };
         let Some(reach) = reach else { return self.forget(state, parcels) };
-        let frames = self.frames_of(&parcels);
+        let Self { profile, frames, .. } = self;
+        let most = profile.options.max_queued;
+        let frames = Frames::of(&profile.framing, &parcels, frames, most, &profile.counters);
         self.broadcast = Some(Broadcast { parcels, reach, frames, others: OtherFrames::default() });
-    }
-
-    /// The frames of these parcels in the listener's framing, if they can be sent as they are.
-    fn frames_of(&mut self, parcels: &[Box<Parcel<H::Message>>]) -> Option<Vec<u8>> {
-        let mut frames = std::mem::take(&mut self.frames);
-        if !encode(&self.profile.framing, parcels, &mut frames, &self.profile.counters) {
-            self.keep_frames(frames);
-            return None;
-        }
-        Some(frames)
-    }
-
-    /// Keeps the memory of frames for the next ones.
-    fn keep_frames(&mut self, mut frames: Vec<u8>) {
-        frames.clear();
-        if frames.capacity() <= 2 * LONG {
-            self.frames = frames;
-        }
     }
 
     /// Delivers the current broadcast to some of its members. Slots without a connection cost next to
@@ -79,44 +64,23 @@ impl<H: Handler, S: Stream> Peers<H, S> {
         let last = self.inbox.is_empty();
         let Some(mut broadcast) = self.broadcast.take() else { return };
         let (peers, lists, mut cx) = self.lend(state);
-        let Broadcast { parcels, reach, frames, others } = &mut broadcast;
-        let each = parcels.len();
-        let mut sent = 0;
-        let is_over = loop {
-            if let (Reach::List { id, list }, Some(frames)) = (&*reach, &*frames) {
-                let to = (*list, *id);
-                let made = (&frames[..], others);
-                break fan_out(peers, lists, &mut cx, to, made, parcels, budget, &mut sent);
-            }
-            let Some(key) = reach.next(peers, &mut cx.state.groups) else { break true };
-            // No member gets a part of them in this turn and the rest in the next.
-            if (*budget as usize) < each {
-                *budget = 0;
-                reach.step_back(key, &mut cx.state.groups);
-                break false;
-            }
-            let Some(peer) = peers.get_mut(key as usize) else { continue };
-            if peer.listens() {
-                *budget -= deliver(peer, &mut cx, parcels);
-                peer.flush_replies(&mut cx, last);
-                lists.requeue(peer, &mut cx);
-            }
-            if cx.state.is_share_over(each) {
-                break false;
-            }
+        let is_over = match broadcast.fan_out(peers, lists, &mut cx, budget) {
+            Some(is_over) => is_over,
+            None => broadcast.visit_each(peers, lists, &mut cx, budget, last),
         };
-        cx.profile.counters.packets_out.add(sent as u64);
-        if !is_over {
+        if is_over {
+            self.end_broadcast(state, broadcast);
+        } else {
             self.broadcast = Some(broadcast);
-            return;
         }
-        self.end_broadcast(state, broadcast);
     }
 
     fn end_broadcast(&mut self, state: &LoopState, broadcast: Broadcast<H::Message>) {
         let Broadcast { parcels, frames, others, .. } = broadcast;
-        if let Some(frames) = frames {
-            self.keep_frames(frames);
+        if let Some(Frames { bytes, .. }) = frames
+            && bytes.capacity() <= 2 * LONG
+        {
+            self.frames = bytes;
         }
         let mut panics = Panics::default();
         others.discard(&mut panics);
@@ -146,73 +110,126 @@ impl<H: Handler, S: Stream> Peers<H, S> {
 /// How many members are looked up together.
 const LOOKED_UP: usize = 64;
 
-/// Sends these frames to the members that a list still owes, within the budgets. Returns whether that
-/// were all. It calls no handler, so a member can end in it, but not leave the group or join it.
-#[expect(clippy::too_many_arguments, reason = "the parts of a broadcast and of a listener")]
-fn fan_out<H: Handler, S: Stream>(
-    peers: &mut Pages<Peer<H, S>>,
-    lists: &mut Lists,
-    cx: &mut PeerCx<'_, H::Message>,
-    (list, id): (u32, GroupId),
-    (frames, others): (&[u8], &mut OtherFrames),
-    parcels: &[Box<Parcel<H::Message>>],
-    budget: &mut u32,
-    sent: &mut usize,
-) -> bool {
-    let each = parcels.len();
-    let cost = u32::try_from(each).unwrap_or(u32::MAX);
-    let mut keys = [0; LOOKED_UP];
-    loop {
-        let most = (*budget as usize / each).min(LOOKED_UP);
-        let count = cx.state.groups.next_some(list, id, &mut keys[..most]);
-        if count == 0 {
-            let is_over = cx.state.groups.next(list, id).is_none();
-            if !is_over {
-                // No member gets a part of them in this turn and the rest in the next.
-                *budget = 0;
-                cx.state.groups.step_back(list, id, 1);
+impl<M> Broadcast<M> {
+    /// Sends the frames to members that are still to be reached, within the budgets. Returns whether
+    /// those were all. `None` if there are no frames. It calls no handler, so no member leaves the group
+    /// and none joins it, but a member can end.
+    ///
+    /// What all members have in common is looked at and counted once for up to 64 of them.
+    fn fan_out<H: Handler<Message = M>, S: Stream>(
+        &mut self,
+        peers: &mut Pages<Peer<H, S>>,
+        lists: &mut Lists,
+        cx: &mut PeerCx<'_, M>,
+        budget: &mut u32,
+    ) -> Option<bool> {
+        let (Reach::List { id, list }, Some(frames)) = (&self.reach, &self.frames) else {
+            return None;
+        };
+        let each = self.parcels.len();
+        let units = each + units_of(frames.len());
+        let piece = frames.in_one_piece();
+        let mut keys = [0; LOOKED_UP];
+        let (mut members, mut untaken) = (0, 0);
+        let is_over = loop {
+            // No member gets a part of them in this turn and the rest in the next.
+            let affordable = *budget as usize / each;
+            let until_look = (cx.state.packets_until_look() as usize / units).max(1);
+            let most = affordable.min(until_look).min(LOOKED_UP);
+            let count = cx.state.groups.next_some(*list, *id, &mut keys[..most]);
+            if count == 0 {
+                break cx.state.groups.is_over(*list, *id);
             }
-            return is_over;
-        }
-        for (done, key) in (1..).zip(&keys[..count]) {
-            *budget -= cost;
-            let Some(peer) = peers.get_mut(*key as usize) else { continue };
-            if peer.takes_frames() {
-                *sent += each;
-                if !peer.write_frames(cx, frames) {
+            for key in &keys[..count] {
+                let Some(peer) = peers.get_mut(*key as usize) else { continue };
+                if let Some(piece) = piece
+                    && peer.takes_frames()
+                {
+                    members += 1;
+                    let taken = peer.write_frames(cx, piece);
+                    if taken < piece.len() {
+                        untaken += piece.len() - taken;
+                        lists.requeue(peer, cx);
+                    }
+                } else if peer.listens() {
+                    reach_otherwise(peer, cx, frames, &mut self.others, &self.parcels);
                     lists.requeue(peer, cx);
                 }
-            } else if peer.listens() {
-                *sent += reach_otherwise(peer, cx, others, parcels);
+            }
+            *budget -= u32::try_from(each * count).unwrap_or(u32::MAX);
+            if cx.state.is_share_over(units * count) {
+                break false;
+            }
+        };
+        if !is_over && (*budget as usize) < each {
+            *budget = 0;
+        }
+        frames.count_for(members, &cx.profile.counters);
+        cx.profile.counters.bytes_out.add((members * frames.bytes.len() - untaken) as u64);
+        Some(is_over)
+    }
+
+    /// Delivers the parcels to one member after the other, within the budgets. Returns whether those
+    /// were all.
+    fn visit_each<H: Handler<Message = M>, S: Stream>(
+        &mut self,
+        peers: &mut Pages<Peer<H, S>>,
+        lists: &mut Lists,
+        cx: &mut PeerCx<'_, M>,
+        budget: &mut u32,
+        last: bool,
+    ) -> bool {
+        let each = self.parcels.len();
+        loop {
+            let Some(key) = self.reach.next(peers, &mut cx.state.groups) else { return true };
+            // No member gets a part of them in this turn and the rest in the next.
+            if (*budget as usize) < each {
+                *budget = 0;
+                self.reach.step_back(key, &mut cx.state.groups);
+                return false;
+            }
+            let Some(peer) = peers.get_mut(key as usize) else { continue };
+            if peer.listens() {
+                *budget -= deliver(peer, cx, &self.parcels);
+                peer.flush_replies(cx, last);
                 lists.requeue(peer, cx);
             }
             if cx.state.is_share_over(each) {
-                cx.state.groups.step_back(list, id, count - done);
                 return false;
             }
         }
     }
 }
 
-/// Sends these packets to a member that has a framing of its own or something queued. Returns how many
-/// were sent as frames that all members with the same framing get.
+/// Sends these packets to a member that has a framing of its own, something queued, or only its output
+/// half. The frames are used as long as no policy for slow members is needed.
 #[inline(never)]
 fn reach_otherwise<H: Handler, S: Stream>(
     peer: &mut Peer<H, S>,
     cx: &mut PeerCx<'_, H::Message>,
+    frames: &Frames,
     others: &mut OtherFrames,
     parcels: &[Box<Parcel<H::Message>>],
-) -> usize {
-    if peer.takes_output()
-        && let Some(framing) = peer.own_framing()
-        && let Some(frames) = others.of(framing, parcels, &cx.profile.counters)
-    {
-        peer.write_frames(cx, frames);
-        return parcels.len();
+) {
+    let PeerCx { profile, .. } = *cx;
+    let frames = match peer.conn.own_framing() {
+        None => Some(frames),
+        Some(own) => others.of(own, parcels, profile.options.max_queued, &profile.counters),
+    };
+    match frames {
+        Some(frames) if peer.has_room_for(frames.len(), &profile.limits) => {
+            match (frames.in_one_piece(), &frames.shared) {
+                (Some(piece), _) => peer.send_frames(cx, piece),
+                (None, Some(shared)) => peer.send_shared(cx, &frames.bytes, shared),
+                (None, None) => {}
+            }
+            frames.count_for(1, &profile.counters);
+        }
+        _ => {
+            deliver(peer, cx, parcels);
+            peer.flush_replies(cx, false);
+        }
     }
-    deliver(peer, cx, parcels);
-    peer.flush_replies(cx, false);
-    0
 }
 
 /// Delivers these parcels to one member, as long as it listens. Returns how many.

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use condor::testing::{Faults, Harness};
 use condor::{
     Action, Address, CloseKind, CloseReason, Context, Decode, FrameError, Framer, Framing, Group,
-    Handler, Info, JoinError, LengthField, ListenerOptions, MessageError, Output, ReactorOptions,
-    SlowMember,
+    Handler, Info, JoinError, LengthField, Lines, ListenerOptions, MessageError, Output,
+    ReactorOptions, SlowMember,
 };
 
 use crate::rig::{assert_clean, conclude, options};
@@ -46,8 +46,8 @@ impl Room {
 }
 
 /// It carries out its packets: `join`, `leave`, `own` and `#` with a number (a framing of its own),
-/// `end` (its output),
-/// `both` (an answer before and after a packet to the group), and `!text`, which publishes the text.
+/// `end` (its output), `stop`, `both` (an answer before and after a packet to the group), `later` (a packet
+/// to the group before a framing of its own), and `!text`, which publishes the text.
 struct Member {
     room: Rc<Room>,
     refused: Option<Bytes>,
@@ -88,6 +88,11 @@ impl Handler for Member {
                 ctx.set_framing(framings[usize::from(*number)].clone());
             }
             b"end" => ctx.end_output(),
+            b"stop" => return Action::stop(CloseReason::Normal),
+            b"later" => {
+                self.room.send_packet("group");
+                ctx.set_framing(LengthField::U8);
+            }
             b"both" => {
                 ctx.send("before").unwrap();
                 self.room.send_packet("group");
@@ -224,6 +229,23 @@ fn the_groups_packet_comes_after_the_members_own_answers() {
     all[1].packet("both");
     assert_eq!(all[1].packets(), [&b"before"[..], b"after", b"group"]);
     assert_eq!(all[2].packets(), [b"group"]);
+    end_all(&all);
+}
+
+/// Goal: a member that ends after the call and before the delivery gets nothing, and the others get the
+/// packet. Method: a member whose peer resets the connection, and one that stops, in the turn in which the
+/// packet is delivered.
+#[test]
+fn a_member_that_ends_before_the_delivery_gets_nothing() {
+    let (all, room) = room(ReactorOptions::default(), options(), 5);
+    room.send_packet("news");
+    all[1].arrive(all[1].framed("stop"));
+    all[2].peer_resets();
+    assert_eq!(all[1].closed(), Some(CloseReason::Normal));
+    assert_eq!(all[2].closed(), Some(CloseReason::Reset));
+    let got: Vec<usize> = all.iter().map(|each| each.packets().len()).collect();
+    assert_eq!((got, all[0].stats().packets_out), (vec![0, 0, 0, 1, 1], 2));
+    assert_eq!(all[0].leftovers().memberships, 2);
     end_all(&all);
 }
 
@@ -431,6 +453,97 @@ fn a_member_that_changes_its_framing_gets_the_next_packet_in_it() {
     assert_eq!(all[2].packets(), [&b"one"[..], b"two"]);
     assert_eq!(all[1].sent(), b"\x00\x03onex\x03two");
     end_all(&all);
+}
+
+/// Goal: a packet is framed as the member is framed when it is delivered, not when it was sent. Method: a
+/// callback that sends to the group, and then changes the framing of its own connection.
+#[test]
+fn a_packet_on_its_way_is_framed_as_the_member_is_framed_when_it_comes() {
+    let (all, _) = room(ReactorOptions::default(), options(), 3);
+    all[1].packet("later");
+    assert_eq!((all[1].sent(), all[2].packets()), (b"\x05group".to_vec(), vec![b"group".to_vec()]));
+    end_all(&all);
+}
+
+/// Goal: the listener's own framing makes the frame of a packet once for all members, also for those with
+/// queued output, for packets that are long, and for packets that it refuses. Method: a framing that counts;
+/// ten members, some of which take nothing for a while.
+#[test]
+fn the_listeners_framing_makes_each_frame_once() {
+    let frames = Arc::new(AtomicU32::new(0));
+    let framing = Framing::custom(Counted { letter: b'x', frames: Arc::clone(&frames) });
+    let (all, room) = room(ReactorOptions::default(), options().framing(framing), 11);
+    all[1..4].iter().for_each(Harness::peer_stalls);
+    for count in 1..=3 {
+        frames.store(0, Ordering::Relaxed);
+        room.send_packet("news");
+        all[0].run();
+        assert_eq!(frames.load(Ordering::Relaxed), 1, "packet {count}");
+    }
+    all[1..4].iter().for_each(Harness::peer_reads_all);
+    all[1..].iter().for_each(|each| assert_eq!(each.sent(), b"x\x04news".repeat(3)));
+    frames.store(0, Ordering::Relaxed);
+    for text in [&b"first"[..], &[7; 300], b"last"] {
+        room.send_packet(text.to_vec());
+    }
+    all[0].run();
+    assert_eq!(frames.load(Ordering::Relaxed), 3);
+    all[1..].iter().for_each(|each| assert_eq!(each.sent(), b"x\x05firstx\x04last"));
+    let stats = all[0].stats();
+    assert_eq!((stats.refused_sends, stats.packets_out), (10, 50));
+    end_all(&all);
+}
+
+/// Goal: a long packet is framed once by a framing that needs more than a prefix, and reaches members with
+/// and without queued output whole. Method: lines of 100,000 bytes to ten members, a few of which take
+/// nothing for a while.
+#[test]
+fn long_lines_arrive_whole() {
+    let wide = options().framing(Lines::new(200_000)).max_packet(200_000);
+    let (all, room) = room(ReactorOptions::default(), wide.write_high_water(1_000_000), 6);
+    all[1].peer_stalls();
+    all[2].max_write(1_000);
+    let lines = [b'a', b'b', b'c'].map(|letter| vec![letter; 100_000]);
+    for line in &lines {
+        room.send_packet("before");
+        room.send_packet(line.clone());
+        all[0].run();
+    }
+    all[1].peer_reads_all();
+    for each in &all[1..] {
+        let expected = lines.iter().flat_map(|line| [&b"before"[..], line]);
+        assert!(each.packets().iter().eq(expected));
+    }
+    assert_eq!(all[0].stats().packets_out, 6 * 5);
+    end_all(&all);
+}
+
+/// Goal: packets that wait together take no member's queue above `max_queued`, and a member that reads
+/// loses none of them to that limit. Method: packets of 600 bytes in one turn, with a queue that has room
+/// for one; one member reads nothing.
+#[test]
+fn packets_that_wait_together_respect_max_queued() {
+    for slow in [SlowMember::Skip, SlowMember::Disconnect] {
+        let options = options().max_packet(1_000).max_queued(1_002).write_high_water(1_000);
+        let (all, room) = room(ReactorOptions::default(), options.write_low_water(10), 3);
+        let group = room.group().clone().slow_member(slow);
+        all[1].peer_stalls();
+        for _ in 0..5 {
+            group.send_packet(vec![7; 600]).unwrap();
+        }
+        all[0].run();
+        assert_eq!(all[2].packets().len(), 5);
+        if slow == SlowMember::Skip {
+            assert_eq!((all[1].queued_bytes(), all[0].stats().skipped_packets), (602, 4));
+        } else {
+            assert_eq!(all[1].closed(), Some(CloseReason::SlowReader));
+        }
+        // It fits no queue, so no member is slow.
+        group.send_packet(vec![7; 2_000]).unwrap();
+        all[0].run();
+        assert_eq!((all[2].packets().len(), all[2].closed()), (0, None));
+        end_all(&all);
+    }
 }
 
 /// Goal: a half-closed member gets packets; one that has ended its output gets none, and is no
@@ -650,6 +763,46 @@ fn those_that_wait_are_told_of_the_end() {
     assert_eq!(told.take(), 2, "it is gone");
 }
 
+/// Goal: a connection that asks twice is told twice. Method: two requests in one callback, with a mailbox
+/// that is full and with one that has room.
+#[test]
+fn a_connection_is_told_once_for_each_time_it_asked() {
+    struct AsksTwice(Rc<Cell<u32>>);
+    impl Handler for AsksTwice {
+        type Message = ();
+        fn handle_packet<'a>(&'a mut self, _: &'a [u8], ctx: &mut Context<'_, ()>) -> Action<'a> {
+            let own = ctx.address();
+            while own.send(()).is_ok() {}
+            ctx.notify_when_ready(&own);
+            ctx.notify_when_ready(&own);
+            Action::Continue
+        }
+        fn handle_info<'a>(
+            &'a mut self,
+            info: Info<'a, ()>,
+            ctx: &mut Context<'_, ()>,
+        ) -> Action<'a> {
+            if let Info::MailboxReady = info {
+                self.0.set(self.0.get() + 1);
+                if self.0.get() == 3 {
+                    // Now there is room.
+                    ctx.notify_when_ready(&ctx.address());
+                }
+            }
+            info.default_action()
+        }
+    }
+    let told = Rc::new(Cell::new(0));
+    let theirs = Rc::clone(&told);
+    let harness =
+        Harness::new(options().mailbox_capacity(8), move |_| AsksTwice(Rc::clone(&theirs)));
+    harness.packet("ask");
+    assert_eq!(told.get(), 2);
+    harness.packet("ask");
+    assert_eq!(told.get(), 5);
+    conclude(&harness);
+}
+
 // ---- wakes ----
 
 /// Goal: all wakes until the handler is called make one call; one in the callback makes another; a full
@@ -712,7 +865,68 @@ fn wakes_are_merged_and_never_refused() {
 }
 
 /// Goal: with the newest value and a wake, a member that reads one of ten publications gets whole
-/// packets, the newest last. Method: 1,000 publications; a turn after every tenth.
+/// packets, each newer than the one before, and the newest last. Method: 1,000 publications of 100 bytes,
+/// a turn after each; the peer reads ten bytes after each, so it reads in the middle of packets. Above the
+/// high-water mark the handler sends nothing; below it, it sends the newest value.
+#[test]
+fn a_slow_member_gets_the_newest_value_whole() {
+    struct Newest {
+        value: Rc<RefCell<String>>,
+        is_late: bool,
+    }
+    impl Newest {
+        fn send(&mut self, ctx: &Context<'_, ()>) -> Action<'static> {
+            self.is_late = ctx.queued_bytes() > 0;
+            if self.is_late { Action::Continue } else { Action::send(self.value.borrow().clone()) }
+        }
+    }
+    impl Handler for Newest {
+        type Message = ();
+        fn handle_packet<'a>(&'a mut self, _: &'a [u8], _: &mut Context<'_, ()>) -> Action<'a> {
+            Action::Continue
+        }
+        fn handle_info<'a>(
+            &'a mut self,
+            info: Info<'a, ()>,
+            ctx: &mut Context<'_, ()>,
+        ) -> Action<'a> {
+            match info {
+                Info::Wake => self.send(ctx),
+                Info::Writable if self.is_late => self.send(ctx),
+                other => other.default_action(),
+            }
+        }
+    }
+    let value = Rc::new(RefCell::new(String::new()));
+    let theirs = Rc::clone(&value);
+    let options = options().write_high_water(1).write_low_water(0);
+    let harness =
+        Harness::new(options, move |_| Newest { value: Rc::clone(&theirs), is_late: false });
+    let address = harness.address();
+    harness.peer_stalls();
+    for count in 1..=1_000 {
+        *value.borrow_mut() = format!("{count:0100}");
+        address.wake();
+        harness.run();
+        harness.peer_reads(10);
+    }
+    harness.peer_reads_all();
+    let got: Vec<u32> = harness
+        .packets()
+        .into_iter()
+        .map(|packet| {
+            assert_eq!(packet.len(), 100);
+            String::from_utf8(packet).unwrap().parse().unwrap()
+        })
+        .collect();
+    assert!(got.is_sorted_by(|a, b| a < b), "{got:?}");
+    assert!((90..=110).contains(&got.len()), "{}", got.len());
+    assert_eq!(got.last(), Some(&1_000));
+    conclude(&harness);
+}
+
+/// Goal: with the newest value and a wake, a turn after every tenth of 1,000 publications sends the newest
+/// one only. Method: a value that the test changes, and the packets that arrive.
 #[test]
 fn the_newest_value_arrives_last() {
     struct Newest(Rc<RefCell<String>>);

@@ -1,13 +1,15 @@
 //! Counts over sockets: places in the mailbox, places of connections, reports of drains, and bytes
 //! that wait. A count that is wrong by one is noticed only after days.
 
+use std::cell::OnceCell;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use condor::{
-    Action, Address, Context, Info, ListenerHandle, ListenerOptions, MessageError, Reactor,
+    Action, Address, Context, Group, Info, ListenerHandle, ListenerOptions, MessageError, Reactor,
     ReactorOptions, Report, Shards,
 };
 
@@ -129,6 +131,38 @@ fn a_broadcast_whose_drop_panics_frees_its_place() {
         client = client.or_else(|| Some(Client::connect(listener.local_addr())));
     }
     assert_eq!(listener.stats().messages, 3);
+}
+
+/// Goal: if the reactor ends in the middle of a delivery to all, or to a group, what was being delivered is
+/// dropped one by one under guard, as what still waits is. Method: four messages whose drops panic, which
+/// have reached one of three connections.
+#[test]
+fn a_broadcast_that_the_end_of_the_reactor_cuts_is_dropped_with_care() {
+    for to_all in [true, false] {
+        let budget = ReactorOptions::new().message_budget(4);
+        let mut reactor = Reactor::with_options(budget).unwrap();
+        let groups = Rc::new(OnceCell::new());
+        let theirs = Rc::clone(&groups);
+        let factory = move |_: &condor::Accepted<'_, _>| {
+            let groups = Rc::clone(&theirs);
+            Script::<Sharp>::new().info(drop_message).init(move |ctx| {
+                let group: &Group<Sharp> = groups.get_or_init(|| ctx.group());
+                ctx.join(group).into()
+            })
+        };
+        let listener = reactor.start_listener("test", any_port(), factory).unwrap();
+        let _clients = [(); 3].map(|()| Client::connect(listener.local_addr()));
+        drive(&mut reactor, "the connections", || listener.stats().made == 3);
+        let send = |message| match to_all {
+            true => listener.broadcast(message),
+            false => groups.get().unwrap().send(message),
+        };
+        (0..4).for_each(|_| assert!(send(Sharp(true)).is_ok()));
+        drive(&mut reactor, "one connection has them", || listener.stats().messages > 0);
+        assert!(listener.stats().messages < 12, "all have them");
+        drop(reactor);
+        assert_eq!(listener.stats().panics, 4);
+    }
 }
 
 /// Goal: the sender gets `Full` if any shard is full, and then no shard gets the message. Method: a

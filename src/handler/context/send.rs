@@ -55,8 +55,8 @@ impl<M> Context<'_, M> {
         sent
     }
 
-    /// After an error `packet` is unchanged.
-    pub(super) fn frame_packet(&mut self, packet: &mut Packet<'_>) -> Result<(), SendError> {
+    /// After an error `packet` is unchanged, and the caller counts it.
+    pub(crate) fn frame_packet(&mut self, packet: &mut Packet<'_>) -> Result<(), SendError> {
         if !self.conn.life().may_send() {
             return Err(SendError::Closing);
         }
