@@ -20,15 +20,15 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         self.conn.takes_frames() && self.is_marked(Marks::WRITABLE)
     }
 
-    /// Writes these frames to a peer that [takes](Self::takes_frames) them, and queues what the kernel
-    /// does not take. Returns how many bytes it has taken: the caller counts them. If those are all,
-    /// nothing has changed that decides in which lists the peer is.
+    /// Writes these frames to a peer that [takes](Self::takes_frames) them. Returns how many bytes the
+    /// kernel has taken: the caller counts them. If those are all, nothing has changed that decides in
+    /// which lists the peer is.
     #[inline]
     pub(crate) fn write_frames(&mut self, cx: &mut PeerCx<'_, H::Message>, frames: &[u8]) -> usize {
         debug_assert!(cx.state.out.is_empty() && self.takes_frames());
-        let taken = self.write_uncounted(frames, cx.profile, &cx.state.registry);
+        let taken = self.write_for_group(cx, frames);
         if taken < frames.len() {
-            self.queue_frames(cx, &frames[taken..]);
+            self.update_timers(cx);
         }
         taken
     }
@@ -50,9 +50,8 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         if taken > 0 {
             self.conn.answered(cx.state.now());
         }
-        if taken < frames.len() {
-            self.queue_frames(cx, &frames[taken..]);
-        }
+        self.queue_rest(cx, &frames[taken..]);
+        self.update_timers(cx);
     }
 
     /// The same for frames whose last payload is shared, and not in `frames`.
@@ -66,16 +65,6 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         let pool = &mut cx.state.pool;
         self.conn.queue(now, pool).append_shared(frames, shared.clone(), pool);
         self.flush(cx);
-        self.update_timers(cx);
-    }
-
-    /// Queues what the kernel has not taken of some frames.
-    #[inline(never)]
-    fn queue_frames(&mut self, cx: &mut PeerCx<'_, H::Message>, rest: &[u8]) {
-        if !self.conn.life().is_broken() {
-            self.conn.enqueue(rest, cx.state.now(), &mut cx.state.pool);
-            self.watch_water(cx);
-        }
         self.update_timers(cx);
     }
 

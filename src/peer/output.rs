@@ -68,9 +68,8 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         }
         let taken = self.write(run, cx.profile, &cx.state.registry);
         cx.state.wrote(taken);
-        if taken < run.len() && !self.conn.life().is_broken() {
-            self.conn.enqueue(&run[taken..], cx.state.now(), &mut cx.state.pool);
-            self.watch_water(cx);
+        if taken < run.len() {
+            self.queue_rest(cx, &run[taken..]);
         }
     }
 
@@ -130,22 +129,45 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         profile: &Profile<H::Message>,
         registry: &Registry,
     ) -> usize {
-        let taken = self.write_uncounted(bytes, profile, registry);
+        let taken = match self.stream.write(bytes) {
+            Ok(count) if count == bytes.len() => count,
+            first => self.write_on(bytes, first, profile, registry),
+        };
         profile.counters.bytes_out.add(taken as u64);
         taken
     }
 
-    /// The same, but the caller counts the bytes.
+    /// Writes frames that all members of a group get, and queues what the kernel does not take. Returns
+    /// how many bytes it has taken: the caller counts them, once for all members.
     #[inline]
-    pub(super) fn write_uncounted(
+    pub(super) fn write_for_group(
         &mut self,
-        bytes: &[u8],
-        profile: &Profile<H::Message>,
-        registry: &Registry,
+        cx: &mut PeerCx<'_, H::Message>,
+        frames: &[u8],
     ) -> usize {
-        match self.stream.write(bytes) {
-            Ok(count) if count == bytes.len() => count,
-            first => self.write_on(bytes, first, profile, registry),
+        match self.stream.write(frames) {
+            Ok(count) if count == frames.len() => count,
+            first => self.write_for_group_on(cx, frames, first),
+        }
+    }
+
+    #[inline(never)]
+    fn write_for_group_on(
+        &mut self,
+        cx: &mut PeerCx<'_, H::Message>,
+        frames: &[u8],
+        first: io::Result<usize>,
+    ) -> usize {
+        let taken = self.write_on(frames, first, cx.profile, &cx.state.registry);
+        self.queue_rest(cx, &frames[taken..]);
+        taken
+    }
+
+    /// Queues what the kernel has not taken of output that is not in the output buffer.
+    pub(super) fn queue_rest(&mut self, cx: &mut PeerCx<'_, H::Message>, rest: &[u8]) {
+        if !rest.is_empty() && !self.conn.life().is_broken() {
+            self.conn.enqueue(rest, cx.state.now(), &mut cx.state.pool);
+            self.watch_water(cx);
         }
     }
 
@@ -235,7 +257,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         }
     }
 
-    pub(super) fn watch_water(&mut self, cx: &PeerCx<'_, H::Message>) {
+    fn watch_water(&mut self, cx: &PeerCx<'_, H::Message>) {
         if self.conn.watch_water(&cx.profile.limits) {
             cx.profile.counters.high_water_hits.add(1);
         }
