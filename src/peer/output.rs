@@ -30,6 +30,11 @@ const DIRECT_FROM: usize = 16 * 1024;
 /// because shared pieces are long. Linux takes 1,024.
 const GATHER_MOST: usize = 32;
 
+/// In bytes. A piece of a queue that is at most this long is offered whole, also if only the first part of
+/// it is in the output budget of the turn. A copied answer is written whole, too. If a shared one took four
+/// turns for it, it would cost more than the copy.
+const WHOLE_UP_TO: usize = 1 << 20;
+
 impl<H: Handler, S: Stream> Peer<H, S> {
     /// Writes the output that was framed for this peer, or appends it to the queue. Shared packets
     /// are in the queue already.
@@ -191,8 +196,8 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         taken
     }
 
-    /// Offers up to `most` bytes of the queue with one system call. Returns how many the kernel has
-    /// taken.
+    /// Offers the pieces that begin in the first `most` bytes of the queue with one system call. Returns
+    /// how many bytes the kernel has taken.
     fn write_some(
         &mut self,
         queue: &Queue,
@@ -206,8 +211,9 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             if left == 0 {
                 break;
             }
-            let piece = &piece[..piece.len().min(left)];
-            left -= piece.len();
+            let offered = if piece.len() <= WHOLE_UP_TO { piece.len() } else { left };
+            let piece = &piece[..piece.len().min(offered)];
+            left = left.saturating_sub(piece.len());
             *slot = IoSlice::new(piece);
             count += 1;
         }
