@@ -6,6 +6,7 @@
 //! - [`queue_out`](Peer::queue_out) moves the framed output to the queue, and writes nothing.
 //! - [`flush`](Peer::flush) writes the queue, many pieces with one system call.
 //! - [`write`](Peer::write) writes one run of bytes. The others that write, except `flush`, call it.
+//!   [`write_for_group`](Peer::write_for_group) is the same for what many peers get.
 
 use std::io::{self, ErrorKind, IoSlice};
 
@@ -34,6 +35,10 @@ const GATHER_MOST: usize = 32;
 /// it is in the output budget of the turn. A copied answer is written whole, too. If a shared one took four
 /// turns for it, it would cost more than the copy.
 const WHOLE_UP_TO: usize = 1 << 20;
+
+/// In bytes. A shorter piece goes along with the one before it, whatever is left of the output budget: the
+/// trailer of a value is not worth a turn.
+const TRAILER_BELOW: usize = 1024;
 
 impl<H: Handler, S: Stream> Peer<H, S> {
     /// Writes the output that was framed for this peer, or appends it to the queue. Shared packets
@@ -196,8 +201,8 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         taken
     }
 
-    /// Offers the pieces that begin in the first `most` bytes of the queue with one system call. Returns
-    /// how many bytes the kernel has taken.
+    /// Offers the pieces that begin in the first `most` bytes of the queue, and short ones that follow, with
+    /// one system call. Returns how many bytes the kernel has taken.
     fn write_some(
         &mut self,
         queue: &Queue,
@@ -208,14 +213,17 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         let mut pieces = [IoSlice::new(&[]); GATHER_MOST];
         let (mut count, mut left) = (0, most);
         for (slot, piece) in pieces.iter_mut().zip(queue.pieces()) {
-            if left == 0 {
+            if left == 0 && piece.len() >= TRAILER_BELOW {
                 break;
             }
-            let offered = if piece.len() <= WHOLE_UP_TO { piece.len() } else { left };
-            let piece = &piece[..piece.len().min(offered)];
+            let is_cut = piece.len() > left.max(WHOLE_UP_TO);
+            let piece = if is_cut { &piece[..left] } else { piece };
             left = left.saturating_sub(piece.len());
             *slot = IoSlice::new(piece);
             count += 1;
+            if is_cut {
+                break;
+            }
         }
         let result = match &pieces[..count] {
             [piece] => self.stream.write(piece),

@@ -105,11 +105,12 @@ fn more_pieces_than_one_call_takes_leave_in_order() {
     conclude(&harness);
 }
 
-/// Goal: a shared value of up to 1 MiB leaves in one turn, as a copied one does, and a longer one is cut
-/// by the output budget. Method: the writes that a peer sees that takes everything.
+/// Goal: a shared value of up to 1 MiB leaves in one write with its header and its trailer, as a copied one
+/// does, and a longer one is cut by the output budget. Method: the writes that a peer sees that takes
+/// everything.
 #[test]
 fn a_value_of_a_mebibyte_leaves_in_one_write() {
-    for (len, writes) in [(300_000, 1), (1 << 20, 1), (1_200_000, 5)] {
+    for (len, writes) in [(300_000, 1), (1 << 20, 1), (1_200_000, 2), (3_000_000, 9)] {
         let harness = values(options().write_high_water(4 << 20), len);
         harness.receive(input(b"a"));
         assert!(harness.sent() == answers(len, b"a"), "{len} bytes");
