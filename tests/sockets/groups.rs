@@ -193,8 +193,8 @@ fn a_shard_that_is_slow_holds_up_no_other() {
 }
 
 /// Goal: a member whose handler panics in the callback of a group's message costs the others nothing,
-/// on its own shard and on the other one. Method: two members on each of two shards; the message makes
-/// one of them panic; then a packet.
+/// on its own shard, before it and after it, and on the other one. Method: three members on each of two
+/// shards; the message makes one in the middle panic; then a packet.
 #[test]
 fn a_member_that_panics_costs_the_others_nothing() {
     let shared = Arc::new(OnceLock::<Group<u8>>::new());
@@ -219,7 +219,7 @@ fn a_member_that_panics_costs_the_others_nothing() {
     let (_server, listener) = Server::sharded(2, ReactorOptions::default(), move |starter| {
         starter.start_listener("test", any_port(), factory).unwrap()
     });
-    let texts = ["joins", "panics", "joins", "joins"];
+    let texts = ["joins", "joins", "joins", "panics", "joins", "joins"];
     let mut clients = texts.map(|text| {
         let mut client = Client::connect(listener.local_addr());
         assert_eq!(client.ask(text.as_bytes()), b"joined");
