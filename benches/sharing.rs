@@ -7,11 +7,11 @@
 //!
 //! Each answer is a header, the value, and a trailer of 2 bytes. The header has another length from
 //! answer to answer, because the offset between source and destination, modulo 4,096, decides how fast
-//! some processors copy: up to threefold on the one that this was measured on. Copied and shared
-//! values take turns on the same connection. A figure is the CPU time of the server's thread for
-//! shared values, divided by that for copied ones in the same round: the median of the rounds, and an
-//! interval of order statistics that covers the true median with 96 %. Shorter values than the threshold of `Packet::Shared` are copied
-//! either way. Their ratio tells how exact the figures are.
+//! some processors copy: up to threefold on the one that this was measured on. Copied and shared values
+//! take turns on the same connection. A figure is the CPU time of the server's thread for shared
+//! values, divided by that for copied ones in the same round: the median of the rounds, and an interval
+//! of order statistics that covers the true median with 96 %. Shorter values than the threshold of
+//! `Packet::Shared` are copied either way. Their ratio tells how exact the figures are.
 
 use std::fs;
 use std::io::{Read, Write};

@@ -1,6 +1,6 @@
-//! The inner loops of the modules without a socket, a packet to a group, and answers with shared values.
-//! `benches/counts/run` counts their instructions: it runs a loop under callgrind twice, with different
-//! numbers of rounds, and divides the difference by the difference of the rounds.
+//! The inner loops of the modules without a socket, a packet to a group, and answers with shared
+//! values. `benches/counts/run` counts their instructions: it runs a loop under callgrind twice, with
+//! different numbers of rounds, and divides the difference by the difference of the rounds.
 //!
 //! ```text
 //! cargo bench --bench counts -- decode 1000
@@ -111,8 +111,8 @@ impl Handler for Values {
 }
 
 /// One round answers a batch of three requests with a shared value of 64 KiB each, over a socket whose
-/// buffers take all of them. The client makes no `send` and no `recv`, but a `write` and `read`s, so that
-/// its system calls can be told from those of the server.
+/// buffers take all of them. The client makes no `send` and no `recv`, but a `write` and `read`s, so
+/// that its system calls can be told from those of the server.
 fn shared(rounds: usize) {
     const ANSWERS: usize = VALUES * (VALUE + 2 + 2 * 4);
     let options = ReactorOptions::default().turn_budget(Duration::ZERO);

@@ -12,8 +12,8 @@ use crate::reason::CloseReason;
 /// Which one to use: for an answer made for this request, [`Borrowed`](Self::Borrowed) or
 /// [`Owned`](Self::Owned). For a value that lives longer than the answer, such as one of a cache, or
 /// that goes to many connections, [`Shared`](Self::Shared): it never costs more than a copy, and from
-/// 32 KiB on it saves the copy. That is a few hundredths of the CPU time of a whole answer at 64 kB, a tenth
-/// at 250 kB, and a fifth at 1 MB.
+/// 32 KiB on it saves the copy. That is a few hundredths of the CPU time of a whole answer at 64 kB, a
+/// tenth at 250 kB, and a fifth at 1 MB.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Packet<'a> {

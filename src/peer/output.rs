@@ -31,13 +31,13 @@ const DIRECT_FROM: usize = 16 * 1024;
 /// because shared pieces are long. Linux takes 1,024.
 const GATHER_MOST: usize = 32;
 
-/// In bytes. A piece of a queue that is at most this long is offered whole, also if only the first part of
-/// it is in the output budget of the turn. A copied answer is written whole, too. If a shared one took four
-/// turns for it, it would cost more than the copy.
+/// In bytes. A piece of a queue that is at most this long is offered whole, also if only the first part
+/// of it is in the output budget of the turn. A copied answer is written whole, too. If a shared one
+/// took four turns for it, it would cost more than the copy.
 const WHOLE_UP_TO: usize = 1 << 20;
 
-/// In bytes. A shorter piece goes along with the one before it, whatever is left of the output budget: the
-/// trailer of a value is not worth a turn.
+/// In bytes. A shorter piece goes along with the one before it, whatever is left of the output budget:
+/// the trailer of a value is not worth a turn.
 const TRAILER_BELOW: usize = 1024;
 
 impl<H: Handler, S: Stream> Peer<H, S> {
@@ -201,8 +201,8 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         taken
     }
 
-    /// Offers the pieces that begin in the first `most` bytes of the queue, and short ones that follow, with
-    /// one system call. Returns how many bytes the kernel has taken.
+    /// Offers the pieces that begin in the first `most` bytes of the queue, and short ones that follow,
+    /// with one system call. Returns how many bytes the kernel has taken.
     fn write_some(
         &mut self,
         queue: &Queue,

@@ -51,6 +51,7 @@ impl Frames {
         let (mut shared, mut count, mut refused) = (None, 0, 0);
         for parcel in parcels {
             let Parcel::Packet { bytes, .. } = &**parcel else { return None };
+            debug_assert!(shared.is_none(), "no parcel goes with a long one before it");
             let is_long = bytes.len() >= SHARE_FROM;
             let framed = match is_long.then(|| framing.encode_header(bytes.len(), spare)) {
                 Some(Ok(true)) => {
@@ -81,9 +82,7 @@ impl Frames {
     pub(super) fn in_one_piece(&self) -> Option<&[u8]> {
         (self.count > 0 && self.shared.is_none()).then_some(&self.bytes[..])
     }
-}
 
-impl Frames {
     /// Counts what so many members have got.
     pub(super) fn count_for(&self, members: usize, counters: &Counters) {
         counters.packets_out.add((members * self.count) as u64);
@@ -100,7 +99,8 @@ impl OtherFrames {
     /// In how many framings frames are kept. Members with further framings get frames of their own.
     const MOST: usize = 8;
 
-    /// The frames in this framing, as [`Frames::of`] makes them. `None` also if there are too many framings.
+    /// The frames in this framing, as [`Frames::of`] makes them. `None` also if there are too many
+    /// framings.
     pub(super) fn of<M>(
         &mut self,
         framing: &Framing,

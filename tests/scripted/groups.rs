@@ -46,8 +46,8 @@ impl Room {
 }
 
 /// It carries out its packets: `join`, `leave`, `own` and `#` with a number (a framing of its own),
-/// `end` (its output), `stop`, `both` (an answer before and after a packet to the group), `later` (a packet
-/// to the group before a framing of its own), and `!text`, which publishes the text.
+/// `end` (its output), `stop`, `both` (an answer before and after a packet to the group), `later` (a
+/// packet to the group before a framing of its own), and `!text`, which publishes the text.
 struct Member {
     room: Rc<Room>,
     refused: Option<Bytes>,
@@ -233,8 +233,8 @@ fn the_groups_packet_comes_after_the_members_own_answers() {
 }
 
 /// Goal: a member that ends after the call and before the delivery gets nothing, and the others get the
-/// packet. Method: a member whose peer resets the connection, and one that stops, in the turn in which the
-/// packet is delivered.
+/// packet. Method: a member whose peer resets the connection, and one that stops, in the turn in which
+/// the packet is delivered.
 #[test]
 fn a_member_that_ends_before_the_delivery_gets_nothing() {
     let (all, room) = room(ReactorOptions::default(), options(), 5);
@@ -455,8 +455,8 @@ fn a_member_that_changes_its_framing_gets_the_next_packet_in_it() {
     end_all(&all);
 }
 
-/// Goal: a packet is framed as the member is framed when it is delivered, not when it was sent. Method: a
-/// callback that sends to the group, and then changes the framing of its own connection.
+/// Goal: a packet is framed as the member is framed when it is delivered, not when it was sent. Method:
+/// a callback that sends to the group, and then changes the framing of its own connection.
 #[test]
 fn a_packet_on_its_way_is_framed_as_the_member_is_framed_when_it_comes() {
     let (all, _) = room(ReactorOptions::default(), options(), 3);
@@ -465,9 +465,9 @@ fn a_packet_on_its_way_is_framed_as_the_member_is_framed_when_it_comes() {
     end_all(&all);
 }
 
-/// Goal: the listener's own framing makes the frame of a packet once for all members, also for those with
-/// queued output, for packets that are long, and for packets that it refuses. Method: a framing that counts;
-/// ten members, some of which take nothing for a while.
+/// Goal: the listener's own framing makes the frame of a packet once for all members, also for those
+/// with queued output, for packets that are long, and for packets that it refuses. Method: a framing
+/// that counts; ten members, some of which take nothing for a while.
 #[test]
 fn the_listeners_framing_makes_each_frame_once() {
     let frames = Arc::new(AtomicU32::new(0));
@@ -494,9 +494,9 @@ fn the_listeners_framing_makes_each_frame_once() {
     end_all(&all);
 }
 
-/// Goal: a long packet is framed once by a framing that needs more than a prefix, and reaches members with
-/// and without queued output whole. Method: lines of 100,000 bytes to ten members, a few of which take
-/// nothing for a while.
+/// Goal: a long packet is framed once by a framing that needs more than a prefix, and reaches members
+/// with and without queued output whole. Method: lines of 100,000 bytes to ten members, a few of which
+/// take nothing for a while.
 #[test]
 fn long_lines_arrive_whole() {
     let wide = options().framing(Lines::new(200_000)).max_packet(200_000);
@@ -519,8 +519,8 @@ fn long_lines_arrive_whole() {
 }
 
 /// Goal: packets that wait together take no member's queue above `max_queued`, and a member that reads
-/// loses none of them to that limit. Method: packets of 600 bytes in one turn, with a queue that has room
-/// for one; one member reads nothing.
+/// loses none of them to that limit. Method: packets of 600 bytes in one turn, with a queue that has
+/// room for one; one member reads nothing.
 #[test]
 fn packets_that_wait_together_respect_max_queued() {
     for slow in [SlowMember::Skip, SlowMember::Disconnect] {
@@ -763,8 +763,8 @@ fn those_that_wait_are_told_of_the_end() {
     assert_eq!(told.take(), 2, "it is gone");
 }
 
-/// Goal: a connection that asks twice is told twice. Method: two requests in one callback, with a mailbox
-/// that is full and with one that has room.
+/// Goal: a connection that asks twice is told twice. Method: two requests in one callback, with a
+/// mailbox that is full and with one that has room.
 #[test]
 fn a_connection_is_told_once_for_each_time_it_asked() {
     struct AsksTwice(Rc<Cell<u32>>);
@@ -865,9 +865,9 @@ fn wakes_are_merged_and_never_refused() {
 }
 
 /// Goal: with the newest value and a wake, a member that reads one of ten publications gets whole
-/// packets, each newer than the one before, and the newest last. Method: 1,000 publications of 100 bytes,
-/// a turn after each; the peer reads ten bytes after each, so it reads in the middle of packets. Above the
-/// high-water mark the handler sends nothing; below it, it sends the newest value.
+/// packets, each newer than the one before, and the newest last. Method: 1,000 publications of 100
+/// bytes, a turn after each; the peer reads ten bytes after each, so it reads in the middle of packets.
+/// Above the high-water mark the handler sends nothing; below it, it sends the newest value.
 #[test]
 fn a_slow_member_gets_the_newest_value_whole() {
     struct Newest {
@@ -925,8 +925,8 @@ fn a_slow_member_gets_the_newest_value_whole() {
     conclude(&harness);
 }
 
-/// Goal: with the newest value and a wake, a turn after every tenth of 1,000 publications sends the newest
-/// one only. Method: a value that the test changes, and the packets that arrive.
+/// Goal: with the newest value and a wake, a turn after every tenth of 1,000 publications sends the
+/// newest one only. Method: a value that the test changes, and the packets that arrive.
 #[test]
 fn the_newest_value_arrives_last() {
     struct Newest(Rc<RefCell<String>>);

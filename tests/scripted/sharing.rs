@@ -87,7 +87,8 @@ fn a_gathered_write_cut_anywhere_loses_and_repeats_nothing() {
 }
 
 /// Goal: more pieces than one call takes leave in order, and no call is wasted: each takes the output
-/// budget of a turn, and the rest of the piece in which it ends. Method: 1,100 shared values, 2,200 pieces, for a peer that stalls at first.
+/// budget of a turn, and the rest of the piece in which it ends. Method: 1,100 shared values, 2,200
+/// pieces, for a peer that stalls at first.
 #[test]
 fn more_pieces_than_one_call_takes_leave_in_order() {
     const BUDGET: usize = 256 * 1024;
@@ -104,9 +105,9 @@ fn more_pieces_than_one_call_takes_leave_in_order() {
     conclude(&harness);
 }
 
-/// Goal: a shared value of up to 1 MiB leaves in one write with its header and its trailer, as a copied one
-/// does, and a longer one is cut by the output budget. Method: the writes that a peer sees that takes
-/// everything.
+/// Goal: a shared value of up to 1 MiB leaves in one write with its header and its trailer, as a copied
+/// one does, and a longer one is cut by the output budget. Method: the writes that a peer sees that
+/// takes everything.
 #[test]
 fn a_value_of_a_mebibyte_leaves_in_one_write() {
     for (len, writes) in [(300_000, 1), (1 << 20, 1), (1_200_000, 2), (3_000_000, 9)] {

@@ -133,9 +133,9 @@ fn a_broadcast_whose_drop_panics_frees_its_place() {
     assert_eq!(listener.stats().messages, 3);
 }
 
-/// Goal: if the reactor ends in the middle of a delivery to all, or to a group, what was being delivered is
-/// dropped one by one under guard, as what still waits is. Method: four messages whose drops panic, which
-/// have reached one of three connections.
+/// Goal: if the reactor ends in the middle of a delivery to all, or to a group, what was being
+/// delivered is dropped one by one under guard, as what still waits is. Method: four messages whose
+/// drops panic, which have reached one of three connections.
 #[test]
 fn a_broadcast_that_the_end_of_the_reactor_cuts_is_dropped_with_care() {
     for to_all in [true, false] {
