@@ -31,15 +31,6 @@ const DIRECT_FROM: usize = 16 * 1024;
 /// because shared pieces are long. Linux takes 1,024.
 const GATHER_MOST: usize = 32;
 
-/// In bytes. A piece of a queue that is at most this long is offered whole, also if only the first part
-/// of it is in the output budget of the turn. A copied answer is written whole, too. If a shared one
-/// took four turns for it, it would cost more than the copy.
-const WHOLE_UP_TO: usize = 1 << 20;
-
-/// In bytes. A shorter piece goes along with the one before it, whatever is left of the output budget:
-/// the trailer of a value is not worth a turn.
-const TRAILER_BELOW: usize = 1024;
-
 impl<H: Handler, S: Stream> Peer<H, S> {
     /// Writes the output that was framed for this peer, or appends it to the queue. Shared packets
     /// are in the queue already.
@@ -201,8 +192,8 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         taken
     }
 
-    /// Offers the pieces that begin in the first `most` bytes of the queue, and short ones that follow,
-    /// with one system call. Returns how many bytes the kernel has taken.
+    /// Offers up to `most` bytes of the queue with one system call. Returns how many the kernel has
+    /// taken.
     fn write_some(
         &mut self,
         queue: &Queue,
@@ -213,17 +204,13 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         let mut pieces = [IoSlice::new(&[]); GATHER_MOST];
         let (mut count, mut left) = (0, most);
         for (slot, piece) in pieces.iter_mut().zip(queue.pieces()) {
-            if left == 0 && piece.len() >= TRAILER_BELOW {
+            if left == 0 {
                 break;
             }
-            let is_cut = piece.len() > left.max(WHOLE_UP_TO);
-            let piece = if is_cut { &piece[..left] } else { piece };
-            left = left.saturating_sub(piece.len());
+            let piece = &piece[..piece.len().min(left)];
+            left -= piece.len();
             *slot = IoSlice::new(piece);
             count += 1;
-            if is_cut {
-                break;
-            }
         }
         let result = match &pieces[..count] {
             [piece] => self.stream.write(piece),
