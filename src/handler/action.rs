@@ -12,10 +12,10 @@ use crate::reason::CloseReason;
 /// Which one to use: for an answer made for this request, [`Borrowed`](Self::Borrowed) or
 /// [`Owned`](Self::Owned). For a value that lives longer than the answer, such as one of a cache, or
 /// that goes to many connections, [`Shared`](Self::Shared): it costs no more than a copy, and needs no
-/// memory for one while it waits. It saves a twentieth of the CPU time of an answer of 64 kB, and a tenth
-/// of one of 250 kB. Of answers of 1 MB it saves a fifth if several are under way on a connection, and
-/// nothing if there is one at a time: a shared value of more than 256 KiB leaves in several turns, so
-/// that other connections do not wait for it, and a copied one leaves in one turn.
+/// memory for one while it waits. It saves a twentieth of the CPU time of an answer of 64 kB, and a
+/// tenth of one of 250 kB. Of answers of 1 MB it saves a fifth if several are under way on a
+/// connection, and nothing if there is one at a time: a shared value of more than 256 KiB leaves in
+/// several turns, so that other connections do not wait for it, and a copied one leaves in one turn.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Packet<'a> {

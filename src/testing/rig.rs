@@ -303,7 +303,7 @@ mod tests {
 
     /// Goal: a connection that only gets shared bytes is idle once they have left, like any other,
     /// and its events take the short path. Method: a message and a broadcast of each size, then a
-    /// look at the flags; then a new framing, after which no flag may be set.
+    /// look at the flags; then a new framing, after which no other flag may be set.
     #[test]
     fn a_connection_that_is_sent_shared_bytes_comes_to_rest() {
         let harness = Harness::of(Told);
@@ -319,6 +319,6 @@ mod tests {
         }
         harness.message(Bytes::new());
         let flags = harness.rig.borrow().peer(id).map(|peer| peer.conn.flags());
-        assert_eq!(flags, Some(Flags::default()), "nothing is left to do");
+        assert_eq!(flags, Some(Flags::OWN_FRAMING), "nothing is left to do");
     }
 }
