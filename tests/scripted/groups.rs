@@ -6,6 +6,7 @@ use std::io::ErrorKind;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use condor::testing::{Faults, Harness};
@@ -301,6 +302,70 @@ fn a_large_group_is_served_within_the_budget() {
     assert_eq!(got[..3], [0, 0, 0]);
     assert!(got[3..].iter().all(|count| *count == 1));
     end_all(&all);
+}
+
+thread_local! {
+    /// A connection of the test below, whose framings move its clock. A framing has to be `Send`.
+    static SLOW: RefCell<Option<Harness<Slow>>> = const { RefCell::new(None) };
+}
+
+/// A member whose framing no other has, and which takes 200 µs for a frame.
+struct Slow(Rc<OnceCell<Group<()>>>);
+
+struct SlowFramer;
+
+impl Framer for SlowFramer {
+    fn decode(&self, _: &[u8], _: usize) -> Result<Decode, FrameError> {
+        Ok(Decode::Need(None))
+    }
+
+    fn encode(&self, payload: &[u8], out: &mut Output<'_>) -> Result<(), FrameError> {
+        let by = Duration::from_micros(200);
+        SLOW.with_borrow(|slow| slow.as_ref().unwrap().stall(by));
+        out.put(payload);
+        Ok(())
+    }
+}
+
+impl Handler for Slow {
+    type Message = ();
+
+    fn init(&mut self, ctx: &mut Context<'_, ()>) -> Action<'_> {
+        ctx.set_framing(Framing::custom(SlowFramer));
+        ctx.join(self.0.get_or_init(|| ctx.group())).into()
+    }
+
+    fn handle_packet<'a>(&'a mut self, _: &'a [u8], _: &mut Context<'_, ()>) -> Action<'a> {
+        Action::Continue
+    }
+}
+
+/// Goal: packets to a large group do not hold up a turn, and each member gets all of them. Method: 200
+/// members, each of which takes 200 µs a packet.
+#[test]
+fn packets_to_a_slow_group_end_in_time() {
+    let group = Rc::new(OnceCell::new());
+    let theirs = Rc::clone(&group);
+    let options = options().max_connections(1_000);
+    let first = Harness::new(options, move |_| Slow(Rc::clone(&theirs)));
+    SLOW.set(Some(first.connect()));
+    let members: Vec<_> = (2..200).map(|_| first.connect()).collect();
+    (0..5).for_each(|_| group.get().unwrap().send_packet("news").unwrap());
+    let (mut turns, mut slow) = (0, 0);
+    while first.stats().packets_out < 5 * 200 {
+        let before = first.elapsed();
+        first.turn();
+        turns += 1;
+        // The first look may come after as many units as cheap work fits in.
+        slow += u32::from(first.elapsed() - before > Duration::from_micros(3_000));
+        assert!(slow <= 1 && turns < 1_000, "{turns} turns, {slow} of them slow");
+    }
+    assert!(turns > 50, "{turns} turns");
+    assert!(members.iter().all(|member| member.sent() == b"news".repeat(5)));
+    drop(SLOW.take());
+    first.drain();
+    first.advance(secs(100));
+    assert_clean(&first);
 }
 
 /// Goal: a slow member is skipped or disconnected, as the group says, once its queue is above the
