@@ -120,10 +120,10 @@ impl<M> Group<M> {
     /// The frame is made once for all members with the listener's framing, and once for all that share
     /// a clone of one [`Framing`](crate::Framing) of their own, for up to eight of those. A packet of
     /// 32 KiB or more is not copied for a member, as with [`Packet::Shared`](crate::Packet::Shared). A
-    /// member whose framing refuses the packet does not get
+    /// member whose framing refuses the packet, or whose whole queue is too small for it, does not get
     /// it, and [`Stats::refused_sends`](crate::Stats::refused_sends) counts it.
-    /// [`slow_member`](Self::slow_member) says what happens to a member whose output is
-    /// above its high-water mark, or has no room for the packet.
+    /// [`slow_member`](Self::slow_member) says what happens to a member whose output is above its
+    /// high-water mark, or whose queue has no room left for the packet.
     ///
     /// # Errors
     ///
