@@ -2,15 +2,18 @@
 //! end. Other tests, in the examples themselves, check what they do.
 
 use std::fs::File;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use condor::client::Client;
 
 use crate::program::{Program, arguments_are_explained, zero_is_refused};
 use crate::server::{behaves, line, serving};
 
-const SERVERS: [(&str, &[&str]); 10] = [
+/// For the servers that keep something.
+const FILE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/kept-by-an-example");
+
+const SERVERS: [(&str, &[&str]); 11] = [
     ("chat", &[]),
     ("dnstap_collector", &[]),
     ("echo", &[]),
@@ -20,6 +23,7 @@ const SERVERS: [(&str, &[&str]); 10] = [
     ("offload", &[]),
     ("own_loop", &[]),
     ("ping_server", &[]),
+    ("replica", &["--log", FILE]),
     ("resp", &[]),
 ];
 
@@ -145,6 +149,52 @@ fn epmd_prints_the_port_that_it_has() {
         client.read_to_end(&mut answer).unwrap();
         assert_eq!(answer, u32::from(addr.port()).to_be_bytes());
     }
+}
+
+/// Goal: a follower gets every entry once, in order, through the end of its leader and its own. Method:
+/// both are killed and started again in turn, and entries are added after each start.
+#[test]
+fn replica_resumes_whichever_program_was_killed() {
+    let folder = std::env::temp_dir().join(format!("condor-replica-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let log = |name| folder.join(name).to_str().unwrap().to_owned();
+    let (leaders, followers) = (log("leader"), log("follower"));
+    let lead = |listen: &str| serving("replica", &["--listen", listen, "--log", &leaders]);
+    let follow = |listen: &str, leader: SocketAddr| {
+        let leader = leader.to_string();
+        let arguments = ["--listen", listen, "--log", &followers, "--leader", &leader];
+        serving("replica", &arguments)
+    };
+    let (mut leader, addr) = lead("127.0.0.1:0");
+    let (mut follower, reads) = follow("127.0.0.1:0", addr);
+    let mut added = 0;
+    for round in 0..4 {
+        let mut writer = TcpStream::connect(addr).unwrap();
+        let mut answers = BufReader::new(writer.try_clone().unwrap()).lines();
+        for _ in 0..100 {
+            writer.write_all(format!("ADD entry {added}\n").as_bytes()).unwrap();
+            assert_eq!(answers.next().unwrap().unwrap(), format!("OK {added}"));
+            added += 1;
+        }
+        let mut reader = TcpStream::connect(reads).unwrap();
+        reader.write_all(b"FROM 0\n").unwrap();
+        let entries = BufReader::new(reader).lines().take(added);
+        for (nth, entry) in entries.enumerate() {
+            assert_eq!(entry.unwrap(), format!("{nth} entry {nth}"), "round {round}");
+        }
+        if round % 2 == 0 {
+            drop(leader);
+            (leader, _) = lead(&addr.to_string());
+        } else {
+            drop(follower);
+            (follower, _) = follow(&reads.to_string(), addr);
+        }
+    }
+    for program in [leader, follower] {
+        program.signal("TERM");
+        assert_eq!(program.end().code, Some(0));
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 // ---- call ----
