@@ -45,7 +45,13 @@ pub(crate) trait Dialer {
         // Linux connects a socket to itself if it chooses the port that it is to connect to.
         let is_itself =
             peer_addr.as_inet().is_some() && stream.local_addr().is_ok_and(|own| own == peer_addr);
-        if is_itself { Err(DialError::SelfConnect { to: to.clone() }) } else { Ok(Some(peer_addr)) }
+        if is_itself {
+            // Otherwise the kernel would keep the port from the server that is to listen there, for
+            // a minute.
+            stream.reset_on_drop();
+            return Err(DialError::SelfConnect { to: to.clone() });
+        }
+        Ok(Some(peer_addr))
     }
 }
 
@@ -110,6 +116,7 @@ mod tests {
 
     /// Goal: a socket that the kernel has connected to itself is a failure. Method: a socket that is
     /// bound to a port and connects to the same port, as happens by chance if nothing listens there.
+    /// Then a server may listen on it at once.
     #[test]
     fn a_connection_to_itself_is_a_failure() {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
@@ -120,7 +127,10 @@ mod tests {
         let to = Endpoint::from_kernel(&own).unwrap();
         let stream = TcpStream::from_std(net::TcpStream::from(OwnedFd::from(socket)));
         let outcome = SystemDialer::outcome(&stream, &to);
-        assert_eq!(outcome, Err(DialError::SelfConnect { to }));
+        let to_itself = Err(DialError::SelfConnect { to: to.clone() });
+        assert_eq!(outcome, to_itself);
+        drop(stream);
+        net::TcpListener::bind(to.as_inet().unwrap()).expect("the port is free");
     }
 
     /// Goal: an attempt ends as connected or as failed, and until then it is under way. Method: a
