@@ -59,27 +59,28 @@ enum Stage {
     /// Names are being looked up.
     Resolving { ticket: u64 },
     /// Addresses are being tried.
-    Racing(Race),
-    /// It has become the connection in this slot, at this time.
-    Up { key: u32, generation: u32, since: Tick },
+    Racing(Box<Race>),
+    /// It has become the connection in this slot.
+    Up { key: u32, generation: u32 },
     /// It waits until then, and begins again.
     Waiting { until: Tick },
     /// The rule for retries allows no more.
     GivenUp,
 }
 
-/// What keeps one connection up.
+/// What keeps one connection up. It stays while the connection is up, so what it needs only on the way
+/// there is in boxes.
 #[derive(Debug)]
 struct Dial {
     stage: Stage,
     /// Dials that failed in a row. The end of a connection counts as one until one was stable.
     failures: u32,
-    /// When the dial has to be over.
+    /// When the dial has to be over. Once it is up, since when.
     deadline: Tick,
     /// The next thing that is due: an attempt, the deadline, or the end of a wait.
     timer: Option<TimerKey>,
     /// Why the last attempt failed.
-    error: Option<DialError>,
+    error: Option<Box<DialError>>,
     /// What a handler has asked for. Such a dial is made once.
     wanted: Option<Box<DialRequest>>,
 }
@@ -166,6 +167,7 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
 impl<H: Handler, D: Dialer + 'static> AnyListener for Connector<H, D> {
     /// The connections that are kept up are dialled in the next turn.
     fn register(&mut self, state: &mut LoopState) {
+        self.dials.reserve_exact(self.options.connections);
         for _ in 0..self.options.connections {
             let key = self.dials.insert(Dial::new(Stage::Due, None));
             self.due.push_back(u32::try_from(key).unwrap_or(u32::MAX));

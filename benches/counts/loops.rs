@@ -1,5 +1,5 @@
-//! The inner loops of the modules without a socket, a packet to a group, and answers with shared
-//! values. `benches/counts/run` counts their instructions: it runs a loop under callgrind twice, with
+//! The inner loops of the modules without a socket, a packet to a group, answers with shared values,
+//! and round trips of an accepted connection and of a connector's link. `benches/counts/run` counts their instructions: it runs a loop under callgrind twice, with
 //! different numbers of rounds, and divides the difference by the difference of the rounds.
 //!
 //! ```text
@@ -11,7 +11,7 @@ use std::cell::OnceCell;
 use std::fs::File;
 use std::hint::black_box;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
@@ -19,7 +19,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use condor::internals::{Deframe, Enframe, Pool, Prefix, Queue, Tick, Wheel};
 use condor::{
-    Action, Context, Decode, Group, Handler, LengthField, ListenerOptions, Reactor, ReactorOptions,
+    Action, ConnectorOptions, Context, Decode, Group, Handler, LengthField, ListenerOptions,
+    Reactor, ReactorOptions, Stats,
 };
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -44,9 +45,14 @@ fn main() {
         "queue" => queue(rounds),
         "group" => group(rounds),
         "shared" => shared(rounds),
+        "accepted-1" => accepted(rounds, 1),
+        "accepted-64" => accepted(rounds, 64),
+        "link-1" => link(rounds, 1),
+        "link-64" => link(rounds, 64),
         "memory" => memory(rounds),
         other => panic!(
-            "unknown loop {other}; known: decode, encode, wheel, queue, group, shared, memory"
+            "unknown loop {other}; known: decode, encode, wheel, queue, group, shared, accepted-1, \
+             accepted-64, link-1, link-64, memory"
         ),
     }
 }
@@ -70,9 +76,7 @@ impl Handler for Member {
 /// One round sends one packet of 64 bytes to 256 members, over sockets. No client reads: what the
 /// rounds of one run send fits into the buffers of the kernel.
 fn group(rounds: usize) {
-    // Under callgrind the clock runs too fast for the work: a time budget would look at each packet.
-    let options = ReactorOptions::default().turn_budget(Duration::ZERO);
-    let mut reactor = Reactor::with_options(options).expect("a reactor");
+    let mut reactor = untimed();
     let options = ListenerOptions::port(0).max_connections(MEMBERS);
     let group = Rc::new(OnceCell::new());
     let theirs = Rc::clone(&group);
@@ -115,8 +119,7 @@ impl Handler for Values {
 /// that its system calls can be told from those of the server.
 fn shared(rounds: usize) {
     const ANSWERS: usize = VALUES * (VALUE + 2 + 2 * 4);
-    let options = ReactorOptions::default().turn_budget(Duration::ZERO);
-    let mut reactor = Reactor::with_options(options).expect("a reactor");
+    let mut reactor = untimed();
     let listening = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     // An accepted socket inherits its size.
     listening.set_send_buffer_size(1 << 20).expect("a socket");
@@ -146,6 +149,72 @@ fn shared(rounds: usize) {
         turn();
         client.read_exact(&mut answers).expect("all answers left in one turn");
     }
+}
+
+/// Sends every packet back.
+struct Echo;
+
+impl Handler for Echo {
+    type Message = ();
+
+    fn handle_packet<'a>(&'a mut self, packet: &'a [u8], _: &mut Context<'_, ()>) -> Action<'a> {
+        Action::send(packet)
+    }
+}
+
+/// Under callgrind the clock runs too fast for the work: a time budget would look at each packet.
+fn untimed() -> Reactor {
+    let options = ReactorOptions::default().turn_budget(Duration::ZERO);
+    Reactor::with_options(options).expect("a reactor")
+}
+
+/// Round trips of a connection that a listener has accepted.
+fn accepted(rounds: usize, depth: usize) {
+    let mut reactor = untimed();
+    let listener = reactor.start_listener("echo", ListenerOptions::port(0), |_| Echo);
+    let listener = listener.expect("a listener");
+    let addr = listener.local_addr().as_inet().expect("TCP");
+    let far_end = TcpStream::connect(addr).expect("a connection");
+    round_trips(reactor, far_end, || listener.stats(), rounds, depth);
+}
+
+/// The same for one that a connector has opened.
+fn link(rounds: usize, depth: usize) {
+    let mut reactor = untimed();
+    let backend = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let to = backend.local_addr().expect("an address");
+    let connector = reactor.start_connector("echo", ConnectorOptions::to(to), |_| Echo);
+    let connector = connector.expect("a connector");
+    reactor.turn(Some(Duration::ZERO)).expect("a turn");
+    let (far_end, _) = backend.accept().expect("a connection");
+    round_trips(reactor, far_end, || connector.stats(), rounds, depth);
+}
+
+/// One round is `depth` packets of 64 bytes in one segment, and their answers. The far end is on the
+/// same thread, and its work is the same in both loops.
+fn round_trips(
+    mut reactor: Reactor,
+    mut far_end: TcpStream,
+    stats: impl Fn() -> Stats,
+    rounds: usize,
+    depth: usize,
+) {
+    let mut turn = || reactor.turn(Some(Duration::ZERO)).expect("a turn");
+    while stats().made == 0 {
+        turn();
+    }
+    let mut wire = Vec::new();
+    for _ in 0..depth {
+        LengthField::U16.encode(&PAYLOAD, &mut wire).expect("it fits the field");
+    }
+    far_end.set_nodelay(true).expect("an open socket");
+    let mut answers = vec![0; wire.len()];
+    for _ in 0..rounds {
+        far_end.write_all(&wire).expect("there is room");
+        turn();
+        far_end.read_exact(&mut answers).expect("all in one turn");
+    }
+    assert_eq!(stats().packets_out, (rounds * depth) as u64);
 }
 
 /// Prints the resident memory per entry of a slab and of a wheel. The slab's entries have the size

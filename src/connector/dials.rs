@@ -50,8 +50,8 @@ impl Dial {
                 },
             }
         }
-        self.error = error;
-        self.stage = Stage::Racing(Race::new(addrs, now));
+        self.error = error.map(Box::new);
+        self.stage = Stage::Racing(Box::new(Race::new(addrs, now)));
     }
 }
 
@@ -146,7 +146,7 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         }
         let Some(dial) = self.dials.get_mut(key as usize) else { return };
         match (&dial.stage, dial.error.take()) {
-            (Stage::Racing(race), Some(error)) if race.is_lost() => self.failed(state, key, error),
+            (Stage::Racing(race), Some(error)) if race.is_lost() => self.failed(state, key, *error),
             (_, error) => {
                 dial.error = error;
                 self.arm(state, key);
@@ -161,7 +161,7 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
     /// Notes that one attempt of a dial has failed.
     fn has_failed(&mut self, key: u32, now: Tick, error: DialError) {
         let Some(dial) = self.dials.get_mut(key as usize) else { return };
-        dial.error = Some(error);
+        dial.error = Some(Box::new(error));
         if let Stage::Racing(race) = &mut dial.stage {
             race.failed(now);
         }
@@ -209,7 +209,8 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
                 self.tell_caller(&wanted, DialError::Refused);
             }
         } else {
-            dial.stage = Stage::Up { key: slot, generation, since };
+            dial.stage = Stage::Up { key: slot, generation };
+            dial.deadline = since;
             self.up += 1;
         }
         self.peers.open(state, slot, made);
@@ -224,7 +225,8 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         let stable = self.options.backoff.stable_after;
         let mut ended = Vec::new();
         for (key, dial) in &mut self.dials {
-            let Stage::Up { key: slot, generation, since } = dial.stage else { continue };
+            let Stage::Up { key: slot, generation } = dial.stage else { continue };
+            let since = dial.deadline;
             if !self.peers.is_current(slot, generation) {
                 if state.now() >= since.after(stable) {
                     dial.failures = 0;
@@ -317,7 +319,7 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
                 if let Stage::Resolving { ticket } = dial.stage {
                     self.resolver.give_up(ticket);
                 }
-                let last = dial.error.take().map(Box::new);
+                let last = dial.error.take();
                 let after = self.options.connect_timeout;
                 self.failed(state, key, DialError::Timeout { after, last });
             }
