@@ -164,6 +164,13 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
     }
 }
 
+impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
+    /// Whether a dial that is not up has something to do.
+    fn has_steps(&self) -> bool {
+        !self.announced.is_empty() || !self.due.is_empty() || self.resolver.has_answers()
+    }
+}
+
 impl<H: Handler, D: Dialer + 'static> AnyListener for Connector<H, D> {
     /// The connections that are kept up are dialled in the next turn.
     fn register(&mut self, state: &mut LoopState) {
@@ -188,7 +195,6 @@ impl<H: Handler, D: Dialer + 'static> AnyListener for Connector<H, D> {
 
     fn accept(&mut self, state: &mut LoopState) {
         if self.has_work(Phase::Accept) {
-            self.may_have_changed = true;
             self.dial_ready(state);
         }
     }
@@ -219,12 +225,8 @@ impl<H: Handler, D: Dialer + 'static> AnyListener for Connector<H, D> {
     }
 
     fn sweep(&mut self, state: &mut LoopState) {
-        if self.peers.sweep(state) && self.peers.take_freed() > 0 {
-            self.may_have_changed = true;
-            self.look_for_ends(state);
-        }
-        if self.may_have_changed {
-            self.tell_state(state);
+        if self.peers.sweep(state) | self.may_have_changed {
+            self.end_turn(state);
         }
     }
 
@@ -246,10 +248,9 @@ impl<H: Handler, D: Dialer + 'static> AnyListener for Connector<H, D> {
     fn has_work(&self, phase: Phase) -> bool {
         match phase {
             Phase::Accept => {
-                !self.announced.is_empty()
-                    || !self.due.is_empty()
-                    || self.resolver.has_answers()
-                    || !self.requests.borrow().is_empty()
+                // It is asked several times in a turn. While all dials are up, none has anything to do.
+                let is_dialling = self.dials.len() > self.up;
+                is_dialling && self.has_steps() || !self.requests.borrow().is_empty()
             }
             phase => self.peers.has_work(phase),
         }

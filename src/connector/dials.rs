@@ -58,7 +58,9 @@ impl Dial {
 impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
     /// Does what is to be done for dials and attempts, as far as the accept budget and the share of
     /// the phase allow.
+    #[inline(never)]
     pub(super) fn dial_ready(&mut self, state: &mut LoopState) {
+        self.may_have_changed = true;
         state.begin_phase(Phase::Accept);
         for _ in 0..state.options.accept_budget {
             if let Some(announced) = self.announced.pop_front() {

@@ -10,11 +10,17 @@ use crate::loop_state::LoopState;
 use crate::wheel::Tick;
 
 impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
-    /// Tells the state of this part, if it has changed.
-    pub(super) fn tell_state(&mut self, state: &LoopState) {
-        self.may_have_changed = false;
-        let now = self.part_state(state);
-        self.tell(state, &now);
+    /// Has connections that have ended dialled again, and tells the state of this part.
+    #[inline(never)]
+    pub(super) fn end_turn(&mut self, state: &mut LoopState) {
+        if self.peers.take_freed() > 0 {
+            self.may_have_changed = true;
+            self.look_for_ends(state);
+        }
+        if std::mem::take(&mut self.may_have_changed) {
+            let now = self.part_state(state);
+            self.tell(state, &now);
+        }
     }
 
     fn part_state(&self, state: &LoopState) -> ConnectorState {
