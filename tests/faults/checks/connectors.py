@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from kit.dialling import BACKOFF, Attempts, Backend, Beating, Dialling
-from kit.expect import check, expect, wait_until
+from kit.expect import Failure, check, expect, wait_until
 from kit.network import private_network
 
 LINKS = 1_000
@@ -56,6 +56,9 @@ def dial_black_hole():
             with network.dropping("-d", "127.0.0.2"):
                 trial.dial()
                 seen = trial.suffer("no connection within 300ms", failures=5)
+                # The client from before, and the attempt that is under way.
+                streams = trial.server.descriptors() - trial.descriptors
+                expect(streams <= 2, f"{streams} streams are open")
                 trial.during()
             trial.wait_for("1 up")
             return f"{seen}; {trial.finish()}"
@@ -166,7 +169,11 @@ def dial_itself():
         expect(trial.stats()["made"] == 0, "a connection to itself has a handler")
         network.set("ip_local_port_range", "32768 60999")
         trial.during()
-        with Backend(network, ("127.0.0.1", 40_000)):
+        try:
+            server = Backend(network, ("127.0.0.1", 40_000))
+        except OSError as error:
+            raise Failure(f"a connection to itself keeps the port from its server: {error}") from None
+        with server:
             trial.wait_for("1 up")
         return f"{seen}, the port is free at once; {trial.finish()}"
 
