@@ -248,7 +248,7 @@ impl<H: Handler, D: Dialer + 'static> AnyListener for Connector<H, D> {
     fn has_work(&self, phase: Phase) -> bool {
         match phase {
             Phase::Accept => {
-                // It is asked several times in a turn. While all dials are up, none has anything to do.
+                // It is asked several times in a turn. A dial that is up has nothing to do.
                 let is_dialling = self.dials.len() > self.up;
                 is_dialling && self.has_steps() || !self.requests.borrow().is_empty()
             }

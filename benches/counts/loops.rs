@@ -1,6 +1,7 @@
 //! The inner loops of the modules without a socket, a packet to a group, answers with shared values,
-//! and round trips of an accepted connection and of a connector's link. `benches/counts/run` counts their instructions: it runs a loop under callgrind twice, with
-//! different numbers of rounds, and divides the difference by the difference of the rounds.
+//! and round trips of an accepted connection and of a connector's link. `benches/counts/run` counts
+//! their instructions: it runs a loop under callgrind twice, with different numbers of rounds, and
+//! divides the difference by the difference of the rounds.
 //!
 //! ```text
 //! cargo bench --bench counts -- decode 1000
