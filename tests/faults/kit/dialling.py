@@ -16,7 +16,7 @@ from .spawn import spawn
 from .trial import Trial
 
 # In milliseconds: the longest time of 99 % of the requests beside a connector that dials.
-BESIDE = 20
+BESIDE = 50
 # Dials of one connection in a second. The checks wait at most 200 ms between two, 100 ms on average.
 FASTEST = 40
 BACKOFF = ("--backoff", 200, 200)
