@@ -231,7 +231,7 @@ impl<H: Handler, D: Dialer + 'static> AnyListener for Connector<H, D> {
     }
 
     fn trim(&mut self, state: &mut LoopState) -> usize {
-        // What a burst of dials needed. They are queues, so the next burst pays little to have it again.
+        // What a burst of dials needed. The next burst pays little to have it again.
         self.attempts.shrink_to_fit();
         self.due.shrink_to_fit();
         self.announced.shrink_to_fit();
