@@ -46,8 +46,8 @@ impl Backoff {
         self
     }
 
-    /// The longest wait after so many failures in a row. The end of a connection is not a failure, and
-    /// counts as the first.
+    /// The longest wait after so many failures in a row. After the end of a stable connection there is
+    /// none.
     fn bound(&self, failures: u32) -> Duration {
         let doubled = 2_u32.checked_pow(failures.saturating_sub(1));
         let bound = doubled.and_then(|times| self.base.checked_mul(times));
@@ -76,14 +76,16 @@ pub enum Retry {
     /// Without end.
     #[default]
     Forever,
-    /// After so many failures in a row it gives up. The first dial counts.
+    /// After so many failures in a row it gives up: dials that failed, and connections that ended before
+    /// they were [stable](Backoff::stable_after). The first dial counts.
     Times(u32),
     /// It dials once. It gives up after a failure, and after the end of the connection.
     Never,
 }
 
 impl Retry {
-    /// Whether to dial again after so many failures in a row. The end of a connection is none.
+    /// Whether to dial again after so many failures in a row, if a dial has failed or a connection has
+    /// ended.
     pub(crate) fn again(self, failures: u32) -> bool {
         match self {
             Self::Forever => true,

@@ -89,9 +89,10 @@ impl Handle {
         F: FnMut(&Dialed<'_, M>) -> R + Clone + Send + 'static,
     {
         let Prepared { parts, handle } = self.prepare_connector::<M>(name, options)?;
-        for part in parts {
+        // The clones are the user's code, which may panic. Then no shard has a part.
+        let clones: Vec<_> = parts.iter().map(|_| (dialer.clone(), factory.clone())).collect();
+        for (part, (dialer, factory)) in parts.into_iter().zip(clones) {
             let inbox = &self.shared.inboxes[part.profile.shard];
-            let (dialer, factory) = (dialer.clone(), factory.clone());
             let make = move |slot| part.into_connector(slot, dialer, factory);
             inbox.command(Command::Adopt(Box::new(make)))?;
         }

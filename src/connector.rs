@@ -73,7 +73,7 @@ enum Stage {
 #[derive(Debug)]
 struct Dial {
     stage: Stage,
-    /// Dials that failed in a row. The end of a connection counts as one until one was stable.
+    /// Failures in a row: dials that failed, and connections that ended before they were stable.
     failures: u32,
     /// When the dial has to be over. Once it is up, since when.
     deadline: Tick,
@@ -103,7 +103,10 @@ pub(crate) struct Connector<H: Handler, D: Dialer> {
     factory: Factory<H>,
     options: ConnectorOptions,
     dialer: D,
+    /// For connections that are kept up.
     resolver: Resolver,
+    /// For dials of handlers. Names that clients choose may hang, and must not take the place of others.
+    resolver_for_handlers: Resolver,
     /// Where connections that are kept up go to.
     targets: Vec<Target>,
     /// The names among them.
@@ -151,6 +154,7 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
             on_state: options.on_state.take(),
             options,
             dialer,
+            resolver_for_handlers: resolver.another(),
             resolver,
             dials: Slab::new(),
             due: VecDeque::new(),
@@ -167,7 +171,10 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
 impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
     /// Whether a dial that is not up has something to do.
     fn has_steps(&self) -> bool {
-        !self.announced.is_empty() || !self.due.is_empty() || self.resolver.has_answers()
+        !self.announced.is_empty()
+            || !self.due.is_empty()
+            || self.resolver.has_answers()
+            || self.resolver_for_handlers.has_answers()
     }
 }
 

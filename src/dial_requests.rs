@@ -15,10 +15,12 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 
-use crate::error::DialError;
+use crate::error::{DialError, Place};
 use crate::mailbox::Caller;
 use crate::options::Target;
+use crate::sync::{Arc, AtomicUsize};
 
 /// The most keys that a connector lends: so many dials may be asked for before it has its next turn.
 const LENT: usize = 1_024;
@@ -45,12 +47,15 @@ pub(crate) struct DialRequests {
     /// How many more connections the connector may have.
     room: usize,
     max_connections: usize,
+    /// Failures that callers were not told of yet.
+    untold: Arc<AtomicUsize>,
     asked: VecDeque<DialRequest>,
 }
 
 impl DialRequests {
     pub(crate) fn new(serial: u64, max_connections: usize) -> Self {
-        Self { serial, keys: Vec::new(), room: 0, max_connections, asked: VecDeque::new() }
+        let (keys, asked) = (Vec::new(), VecDeque::new());
+        Self { serial, keys, room: 0, max_connections, untold: Arc::default(), asked }
     }
 
     /// How many keys are missing if there is room for so many more connections.
@@ -67,6 +72,11 @@ impl DialRequests {
     /// Takes one lent key back.
     pub(crate) fn take_back(&mut self) -> Option<(u32, u32)> {
         self.keys.pop()
+    }
+
+    /// The place of a failure that a caller is going to be told of.
+    pub(crate) fn place(&self) -> Place {
+        Place::take(&self.untold)
     }
 
     /// Whether a dial was asked for that the connector does not know yet.
@@ -89,11 +99,11 @@ impl DialRequests {
     }
 
     fn ask(&mut self, targets: Vec<Target>, caller: Caller) -> Result<(u32, u32), DialError> {
-        if self.room == 0 {
+        if self.room <= self.untold.load(Ordering::Relaxed) {
             return Err(DialError::Full { max: self.max_connections });
         }
         let Some((key, generation)) = self.keys.pop() else {
-            return Err(DialError::Full { max: LENT });
+            return Err(DialError::Busy { max: LENT });
         };
         self.room -= 1;
         self.asked.push_back(DialRequest { key, generation, targets, caller });
@@ -127,5 +137,31 @@ impl RequestDesk {
         let is_its = |requests: &&Rc<RefCell<DialRequests>>| requests.borrow().serial == serial;
         let found = self.0.iter().find(is_its).ok_or(DialError::NotRunning)?;
         found.borrow_mut().ask(targets, caller)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mailbox::{Mailbox, Notifier};
+
+    fn caller() -> Caller {
+        let notifier = Arc::new(Notifier::new(|| {}));
+        Arc::new(Mailbox::<()>::new(1, 1, notifier, || ())).caller(0, 0)
+    }
+
+    /// Goal: a failure that its caller was not told of takes a place, until it is dropped. Method: two
+    /// places, one of which a failure takes.
+    #[test]
+    fn failures_on_their_way_take_places() {
+        let mut requests = DialRequests::new(1, 2);
+        assert_eq!(requests.wants_keys(2), 2);
+        (0..2).for_each(|key| requests.lend(key, 0));
+        let place = requests.place();
+        assert!(requests.ask(Vec::new(), caller()).is_ok());
+        assert_eq!(requests.ask(Vec::new(), caller()), Err(DialError::Full { max: 2 }));
+        drop(place);
+        assert!(requests.ask(Vec::new(), caller()).is_ok());
+        assert_eq!(requests.ask(Vec::new(), caller()), Err(DialError::Full { max: 2 }));
     }
 }

@@ -363,7 +363,8 @@ impl Shared {
     pub(crate) fn connectors(&self) -> Vec<(String, Stats)> {
         let directory = lock(&self.directory);
         let entries = directory.entries.iter();
-        let connectors = entries.filter(|(_, entry)| entry.kind == Kind::Connector);
+        let is_one = |entry: &Entry| entry.kind == Kind::Connector && entry.started;
+        let connectors = entries.filter(|(_, entry)| is_one(entry));
         let mut connectors: Vec<_> =
             connectors.map(|(name, entry)| (name.to_string(), entry.status.stats())).collect();
         connectors.sort_by(|a, b| a.0.cmp(&b.0));

@@ -27,7 +27,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 pub use self::dial::DialError;
-pub(crate) use self::dial::DialFailure;
+pub(crate) use self::dial::{DialFailure, Place};
 use crate::endpoint::Endpoint;
 use crate::reason::debug_as_display;
 use crate::text::Line;

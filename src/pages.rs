@@ -237,7 +237,8 @@ impl<T> Pages<T> {
         }
         self.idle = self.empty;
         self.forget_pages();
-        let above = self.pages.iter_mut().skip(lowest).filter(|page| page.used != 0);
+        let has_values = |page: &&mut Page<T>| page.used != 0 && !page.entries.is_empty();
+        let above = self.pages.iter_mut().skip(lowest).filter(has_values);
         for Page { entries, .. } in above.take(Self::MOVED_AT_ONCE) {
             let mut moved = Vec::with_capacity(PAGE);
             moved.append(entries);
@@ -347,6 +348,10 @@ mod tests {
         let keys: Vec<usize> = (0..2 * PAGE).map(|_| pages.hold()).collect();
         assert!(keys.iter().copied().eq(0..2 * PAGE) && pages.is_empty());
         pages.trim();
+        pages.idle = 1;
+        pages.trim();
+        let memory = pages.pages.iter().map(|page| page.entries.capacity()).sum::<usize>();
+        assert_eq!(memory, 0, "a key without a value needs no memory");
         assert_eq!((pages.keys(), pages.vacant_key()), (2 * PAGE, 2 * PAGE));
         assert!(pages.is_held(70) && pages.get(70).is_none() && pages.remove(70).is_none());
         pages.insert_at(70, "seventy");

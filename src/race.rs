@@ -18,8 +18,8 @@ use crate::wheel::Tick;
 pub(crate) struct Race {
     /// The addresses that were not tried, the last one first, each with the number of its target.
     left: Vec<(Endpoint, u32)>,
-    /// Attempts that are under way.
-    running: usize,
+    /// Attempts that are under way, by key and generation.
+    running: Vec<(u32, u32)>,
     /// When the next attempt is due, if none fails before.
     next_at: Tick,
 }
@@ -40,29 +40,47 @@ impl Race {
         other.reverse();
         left.extend(other);
         left.reverse();
-        Self { left, running: 0, next_at: now }
+        Self { left, running: Vec::new(), next_at: now }
     }
 
-    /// The address to try now, if one is due. Its attempt is then under way.
+    /// The address to try now, if one is due. It is taken.
     pub(crate) fn next(&mut self, now: Tick, attempt_delay: Duration) -> Option<(Endpoint, u32)> {
-        if self.running > 0 && now < self.next_at {
+        if !self.running.is_empty() && now < self.next_at {
             return None;
         }
         let addr = self.left.pop()?;
-        self.running += 1;
         self.next_at = now.after(attempt_delay);
         Some(addr)
     }
 
+    /// An attempt is under way.
+    pub(crate) fn begun(&mut self, attempt: (u32, u32)) {
+        self.running.push(attempt);
+    }
+
+    /// The attempt with this key is not under way any more.
+    pub(crate) fn ended(&mut self, key: u32) {
+        self.running.retain(|(running, _)| *running != key);
+    }
+
     /// An attempt has failed. The next one is due at once.
     pub(crate) fn failed(&mut self, now: Tick) {
-        self.running = self.running.saturating_sub(1);
         self.next_at = now;
+    }
+
+    /// The attempts that are under way.
+    pub(crate) fn running(&self) -> &[(u32, u32)] {
+        &self.running
+    }
+
+    /// Forgets the attempts that are under way, and returns them.
+    pub(crate) fn end_all(&mut self) -> Vec<(u32, u32)> {
+        std::mem::take(&mut self.running)
     }
 
     /// Whether every attempt has failed.
     pub(crate) fn is_lost(&self) -> bool {
-        self.left.is_empty() && self.running == 0
+        self.left.is_empty() && self.running.is_empty()
     }
 
     /// When the next attempt is due.
@@ -108,17 +126,25 @@ mod tests {
         let addrs = ["192.0.2.1:1", "192.0.2.2:1", "192.0.2.3:1"];
         let addrs = addrs.map(|addr| (addr.parse().unwrap(), 0));
         let mut race = Race::new(addrs.to_vec(), Tick(5));
-        assert!(race.next(Tick(5), DELAY).is_some());
+        let begin = |race: &mut Race, now, key| {
+            assert!(race.next(now, DELAY).is_some());
+            race.begun((key, 0));
+        };
+        let fail = |race: &mut Race, now, key| {
+            race.ended(key);
+            race.failed(now);
+        };
+        begin(&mut race, Tick(5), 0);
         assert_eq!(race.due_at(), Some(Tick(255)));
         assert!(race.next(Tick(254), DELAY).is_none());
-        assert!(race.next(Tick(255), DELAY).is_some());
-        race.failed(Tick(300));
+        begin(&mut race, Tick(255), 1);
+        fail(&mut race, Tick(300), 0);
         assert!(!race.is_lost());
-        assert!(race.next(Tick(300), DELAY).is_some());
+        begin(&mut race, Tick(300), 2);
         assert_eq!(race.due_at(), None, "no address is left");
-        race.failed(Tick(301));
+        fail(&mut race, Tick(301), 1);
         assert!(!race.is_lost(), "one is under way");
-        race.failed(Tick(302));
+        fail(&mut race, Tick(302), 2);
         assert!(race.is_lost());
         assert!(Race::new(Vec::new(), Tick(0)).is_lost());
     }

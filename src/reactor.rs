@@ -405,10 +405,6 @@ impl Reactor {
         }
     }
 
-    fn slot_of(&self, serial: u64) -> Option<usize> {
-        self.listeners.iter().find(|(_, entry)| entry.listener.serial() == serial).map(|(s, _)| s)
-    }
-
     fn inbox(&self) -> &Inbox {
         &self.handle.shared.inboxes[self.shard]
     }

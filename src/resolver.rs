@@ -100,6 +100,15 @@ impl Resolver {
         }
     }
 
+    /// One with the same closure, for other names.
+    pub(crate) fn another(&self) -> Self {
+        Self {
+            #[cfg(feature = "sim")]
+            is_simulated: self.is_simulated,
+            ..Self::new(self.resolve.clone(), Arc::clone(&self.arrived.notifier))
+        }
+    }
+
     /// Looks up on the reactor's thread, by `resolve` unless the user has given a closure.
     #[cfg(feature = "sim")]
     pub(crate) fn simulated(self, resolve: Resolve) -> Self {
@@ -216,17 +225,18 @@ fn find(ticket: u64, names: &[Arc<str>], resolve: Option<Resolve>, arrived: &Wea
         None => name.to_socket_addrs().map(Iterator::collect),
     };
     let found = |name: &Arc<str>| {
-        let addrs = match caught(|| look_up(name)) {
+        // The error is the user's, too: its text and its drop may panic.
+        let addrs = match caught(|| look_up(name).map_err(|error| error.to_string())) {
             Ok(Ok(addrs)) if addrs.is_empty() => Err("it has no addresses".to_owned()),
-            Ok(Ok(addrs)) => Ok(addrs),
-            Ok(Err(error)) => Err(error.to_string()),
+            Ok(looked_up) => looked_up,
             Err(panic) => Err(format!("the resolver panicked: {panic}")),
         };
         (Arc::clone(name), addrs)
     };
     let found = names.iter().map(found).collect();
-    // The closure is the user's. It is dropped before the answer is seen.
-    drop(resolve);
+    // The closure is dropped before the answer is seen. Without an answer the look-up would count
+    // as stuck for ever.
+    let _ = caught(|| drop(resolve));
     if let Some(arrived) = arrived.upgrade() {
         arrived.lock().push_back(Answer { ticket, found });
         arrived.notifier.notify();
@@ -302,6 +312,54 @@ mod tests {
         answered.sort_unstable();
         assert_eq!(answered, [tickets[0], tickets[1], tickets[2], tickets[3], tickets[5]]);
         assert_eq!(begins.try_iter().collect::<Vec<_>>(), ["5:1"]);
+    }
+
+    /// Goal: each look-up has an answer, whatever panics: the closure, the text of its error, the drop of
+    /// that, the drop of the closure. Method: more of each than may be left behind.
+    #[cfg(panic = "unwind")]
+    #[test]
+    fn whatever_panics_a_look_up_has_an_answer() {
+        #[derive(Debug)]
+        struct Bad {
+            text: bool,
+        }
+        impl std::error::Error for Bad {}
+        impl std::fmt::Display for Bad {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                if self.text {
+                    std::panic::resume_unwind(Box::new("no text"));
+                }
+                f.write_str("bad")
+            }
+        }
+        impl Drop for Bad {
+            fn drop(&mut self) {
+                if !self.text {
+                    std::panic::resume_unwind(Box::new("no drop"));
+                }
+            }
+        }
+        for text in [true, false] {
+            let resolve: Resolve = Arc::new(move |_| Err(io::Error::other(Bad { text })));
+            let mut resolver = Resolver::new(Some(resolve), Arc::new(Notifier::new(|| {})));
+            for _ in 0..=MOST_STUCK {
+                resolver.look_up(&names("one:1")).unwrap();
+                let why = answer(&mut resolver).found.remove(0).1.unwrap_err();
+                assert!(why.starts_with("the resolver panicked: no "), "{why}");
+            }
+        }
+        // The thread is the last owner of this closure.
+        let (release, held) = channel();
+        let (last, held) = (Bad { text: false }, Mutex::new(held));
+        let resolve: Resolve = Arc::new(move |_| {
+            let _ = (&last, held.lock().map(|held: MutexGuard<'_, Receiver<()>>| held.recv()));
+            Ok(Vec::new())
+        });
+        let mut resolver = Resolver::new(Some(resolve), Arc::new(Notifier::new(|| {})));
+        resolver.look_up(&names("one:1")).unwrap();
+        drop(resolver.take_closure());
+        release.send(()).unwrap();
+        assert_eq!(answer(&mut resolver).found.len(), 1);
     }
 
     /// Goal: look-ups that hang are left behind up to a limit, and later ones begin again once they end.

@@ -111,7 +111,8 @@ counters! {
     adopted,
     /// Dials that a connector began. Each tries all addresses until one answers.
     dials,
-    /// Dials that came to nothing. See [`DialError`](crate::DialError).
+    /// Dials that failed: see [`DialError`](crate::DialError). One that a factory refuses does not count,
+    /// nor does one that a drain ends.
     dial_failures,
     /// Addresses that dials tried.
     attempts,

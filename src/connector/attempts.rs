@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{Attempt, Connector};
+use super::{Attempt, Connector, Stage};
 use crate::dialer::Dialer;
 use crate::endpoint::Endpoint;
 use crate::error::DialError;
@@ -33,9 +33,13 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         let place = self.attempts.vacant_entry();
         let key = u32::try_from(place.key()).unwrap_or(u32::MAX);
         self.generation = self.generation.wrapping_add(1);
-        let token = token::peer(self.peers.profile.slot, FIRST_ATTEMPT + key, self.generation);
+        let generation = self.generation;
+        let token = token::peer(self.peers.profile.slot, FIRST_ATTEMPT + key, generation);
         D::register(&mut stream, &state.registry, token).map_err(failed)?;
-        place.insert(Attempt { stream, to, target, generation: self.generation, dial });
+        place.insert(Attempt { stream, to, target, generation, dial });
+        if let Some(Stage::Racing(race)) = self.stage(dial) {
+            race.begun((key, generation));
+        }
         Ok(())
     }
 
@@ -51,6 +55,9 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         }
         let outcome = D::outcome(&attempt.stream, &attempt.to).transpose()?;
         let Attempt { stream, dial, target, .. } = self.attempts.remove(key as usize);
+        if let Some(Stage::Racing(race)) = self.stage(dial) {
+            race.ended(key);
+        }
         let outcome = match outcome {
             Ok(peer_addr) => Outcome::Connected(stream, peer_addr, target),
             Err(error) => Outcome::Failed(error),
@@ -60,6 +67,10 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
 
     /// Closes the attempts of a dial before they have said a byte.
     pub(super) fn end_attempts(&mut self, dial: u32) {
-        self.attempts.retain(|_, attempt| attempt.dial != dial);
+        if let Some(Stage::Racing(race)) = self.stage(dial) {
+            for (key, _) in race.end_all() {
+                self.attempts.try_remove(key as usize);
+            }
+        }
     }
 }

@@ -20,6 +20,9 @@ use crate::sync::Arc;
 use crate::time_budget::Phase;
 use crate::wheel::{Tick, TimerKey};
 
+/// The most attempts of one dial that begin without a look at the time.
+const TRIED_AT_ONCE: u32 = 8;
+
 impl Dial {
     pub(super) fn new(stage: Stage, wanted: Option<Box<DialRequest>>) -> Self {
         Self { stage, failures: 0, deadline: Tick::NEVER, timer: None, error: None, wanted }
@@ -66,7 +69,9 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
             if let Some(announced) = self.announced.pop_front() {
                 self.attempt_is_announced(state, announced);
             } else if let Some(answer) = self.resolver.answer() {
-                self.names_are_found(state, &answer);
+                self.names_are_found(state, &answer, false);
+            } else if let Some(answer) = self.resolver_for_handlers.answer() {
+                self.names_are_found(state, &answer, true);
             } else if let Some(dial) = self.due.pop_front() {
                 self.proceed(state, dial);
             } else if !self.begin_wanted(state) {
@@ -95,15 +100,15 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         let Some(dial) = self.dials.get_mut(key as usize) else { return };
         dial.deadline = state.now().after(self.options.connect_timeout);
         self.peers.profile.counters.dials.add(1);
-        let names = match &dial.wanted {
-            Some(wanted) => names_of(&wanted.targets),
-            None => Arc::clone(&self.names),
+        let (names, resolver) = match &dial.wanted {
+            Some(wanted) => (names_of(&wanted.targets), &mut self.resolver_for_handlers),
+            None => (Arc::clone(&self.names), &mut self.resolver),
         };
         if names.is_empty() {
             dial.race(&self.targets, &[], state.now());
             return self.go_on(state, key);
         }
-        match self.resolver.look_up(&names) {
+        match resolver.look_up(&names) {
             Ok(ticket) => {
                 dial.stage = Stage::Resolving { ticket };
                 self.arm(state, key);
@@ -116,10 +121,11 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
     }
 
     /// Has the dials that waited for this look-up go on. Each is a piece of work of its own.
-    fn names_are_found(&mut self, state: &LoopState, answer: &Answer) {
+    fn names_are_found(&mut self, state: &LoopState, answer: &Answer, for_handlers: bool) {
         for (key, dial) in &mut self.dials {
             if let Stage::Resolving { ticket } = dial.stage
                 && ticket == answer.ticket
+                && dial.wanted.is_some() == for_handlers
             {
                 dial.race(&self.targets, &answer.found, state.now());
                 self.due.extend(u32::try_from(key));
@@ -139,11 +145,17 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
     /// Begins the attempts of a race that are due. If none is left, the dial has failed.
     fn go_on(&mut self, state: &mut LoopState, key: u32) {
         let (now, delay) = (state.now(), self.options.attempt_delay);
+        let mut begun = 0;
         while let Some(Stage::Racing(race)) = self.stage(key)
             && let Some(to) = race.next(now, delay)
         {
             if let Err(error) = self.begin_attempt(state, key, to) {
                 self.has_failed(key, now, error);
+            }
+            begun += 1;
+            if begun == TRIED_AT_ONCE {
+                // A name may have thousands of addresses, all of which fail at once.
+                return self.due.push_back(key);
             }
         }
         let Some(dial) = self.dials.get_mut(key as usize) else { return };
@@ -156,7 +168,7 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         }
     }
 
-    fn stage(&mut self, key: u32) -> Option<&mut Stage> {
+    pub(super) fn stage(&mut self, key: u32) -> Option<&mut Stage> {
         self.dials.get_mut(key as usize).map(|dial| &mut dial.stage)
     }
 
@@ -224,15 +236,17 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
 
     /// Looks which connections have ended, and has them dialled again.
     pub(super) fn look_for_ends(&mut self, state: &mut LoopState) {
+        if self.peers.is_forced() {
+            return;
+        }
         let stable = self.options.backoff.stable_after;
         let mut ended = Vec::new();
         for (key, dial) in &mut self.dials {
             let Stage::Up { key: slot, generation } = dial.stage else { continue };
             let since = dial.deadline;
             if !self.peers.is_current(slot, generation) {
-                if state.now() >= since.after(stable) {
-                    dial.failures = 0;
-                }
+                let was_stable = state.now() >= since.after(stable);
+                dial.failures = if was_stable { 0 } else { dial.failures.saturating_add(1) };
                 ended.extend(u32::try_from(key));
             }
         }
@@ -248,9 +262,11 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         self.peers.profile.counters.dial_failures.add(1);
         self.last_error = Some(error.clone());
         self.end_attempts(key);
-        if self.dials.get(key as usize).is_some_and(|dial| dial.wanted.is_some()) {
+        let Some(dial) = self.dials.get_mut(key as usize) else { return };
+        if dial.wanted.is_some() {
             self.wanted_failed(state, key, error);
         } else {
+            dial.failures = dial.failures.saturating_add(1);
             self.wait(state, key, Some(error));
         }
     }
@@ -264,12 +280,8 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         if let Some(timer) = dial.timer.take() {
             state.wheel.cancel(timer);
         }
-        // The end of a connection lengthens the next wait, and is no failed dial.
-        let before = dial.failures;
-        dial.failures = dial.failures.saturating_add(1);
-        let failed = if error.is_some() { dial.failures } else { before };
         let (name, gate) = (&self.peers.profile.name, &mut self.peers.gate);
-        if !self.options.retry.again(failed) {
+        if !self.options.retry.again(dial.failures) {
             dial.stage = Stage::GivenUp;
             match error {
                 Some(error) if gate.opens(Cause::Dial, state.nanos()) => {
@@ -318,15 +330,49 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
             Stage::Waiting { .. } => self.begin(state, key),
             Stage::Racing(_) if state.expiry_now() < dial.deadline => self.go_on(state, key),
             Stage::Racing(_) | Stage::Resolving { .. } => {
-                if let Stage::Resolving { ticket } = dial.stage {
-                    self.resolver.give_up(ticket);
+                // Its attempt may have been announced, and wait for its turn.
+                if self.is_connected_by_now(state, key) {
+                    return;
                 }
+                self.stop_looking_up(key);
+                let Some(dial) = self.dials.get_mut(key as usize) else { return };
                 let last = dial.error.take();
                 let after = self.options.connect_timeout;
                 self.failed(state, key, DialError::Timeout { after, last });
             }
             Stage::Due | Stage::Up { .. } | Stage::GivenUp => {}
         }
+    }
+
+    /// A dial does not wait for its names any more, if it does.
+    pub(super) fn stop_looking_up(&mut self, key: u32) {
+        let Some(dial) = self.dials.get(key as usize) else { return };
+        let is_wanted = dial.wanted.is_some();
+        if let Stage::Resolving { ticket } = dial.stage {
+            let resolver =
+                if is_wanted { &mut self.resolver_for_handlers } else { &mut self.resolver };
+            resolver.give_up(ticket);
+        }
+    }
+
+    /// Looks at all attempts of a dial whose time is over. Returns whether one of them is connected.
+    fn is_connected_by_now(&mut self, state: &mut LoopState, key: u32) -> bool {
+        let running = match self.stage(key) {
+            Some(Stage::Racing(race)) => race.running().to_vec(),
+            _ => return false,
+        };
+        running.into_iter().any(|attempt| match self.look_at(attempt) {
+            Some((_, Outcome::Connected(stream, peer_addr, target))) => {
+                self.end_attempts(key);
+                self.is_connected(state, key, stream, (peer_addr, target));
+                true
+            }
+            Some((_, Outcome::Failed(error))) => {
+                self.has_failed(key, state.now(), error);
+                false
+            }
+            None => false,
+        })
     }
 
     pub(super) fn dial_timer_moved(&mut self, key: u32, entry: TimerKey) {
@@ -341,6 +387,7 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
             state.wheel.cancel(timer);
         }
         self.resolver.give_up_all();
+        self.resolver_for_handlers.give_up_all();
         self.end_wanted(state);
         self.dials.clear();
         self.up = 0;

@@ -5,6 +5,7 @@ use crate::connector_state::ConnectorState;
 use crate::dialer::Dialer;
 use crate::handler::Handler;
 use crate::loop_state::LoopState;
+use crate::resolver::Resolver;
 
 impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
     pub(super) fn begin_drain(&mut self, state: &mut LoopState) {
@@ -24,9 +25,13 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         // As a listener's: a panic in the drop of the factory counts.
         let none: Factory<H> = Box::new(|_| panic!("a connector that has ended makes no handler"));
         let factory = std::mem::replace(&mut self.factory, none);
-        let (closure, on_state) = (self.resolver.take_closure(), self.on_state.take());
+        let closures = [&mut self.resolver, &mut self.resolver_for_handlers];
+        let closures = closures.map(Resolver::take_closure);
+        let on_state = self.on_state.take();
         let (profile, gate) = (&self.peers.profile, &mut self.peers.gate);
-        profile.drop_value("its resolver", closure, gate, state.nanos());
+        for closure in closures {
+            profile.drop_value("its resolver", closure, gate, state.nanos());
+        }
         profile.drop_value("its `on_state`", on_state, gate, state.nanos());
         profile.drop_value("its factory", factory, gate, state.nanos());
     }

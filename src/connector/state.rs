@@ -24,7 +24,7 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
     }
 
     fn part_state(&self, state: &LoopState) -> ConnectorState {
-        if self.peers.has_begun_to_drain() {
+        if self.peers.has_begun_to_drain() || self.peers.is_forced() {
             return ConnectorState::Draining;
         }
         let up = self.peers.slots.len();

@@ -54,19 +54,22 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         let (key, generation) = (*key, *generation);
         let id = ConnectionId { serial: self.peers.profile.serial, key, generation };
         let target = targets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        caller.dial_failed(DialFailure { id, target, error });
+        let _place = self.requests.borrow().place();
+        caller.dial_failed(DialFailure { id, target, error, _place });
     }
 
     /// Stops the dial whose connection would have this id. Returns whether there was one.
     pub(super) fn stop_wanted(&mut self, state: &mut LoopState, id: ConnectionId) -> bool {
+        if !self.peers.is_dialled(id.key, id.generation) {
+            return false;
+        }
         let is_it =
             |request: &DialRequest| (request.key, request.generation) == (id.key, id.generation);
         let found = self.dials.iter().find(|(_, dial)| dial.wanted.as_deref().is_some_and(is_it));
-        if let Some((key, dial)) = found {
-            if let Stage::Resolving { ticket } = dial.stage {
-                self.resolver.give_up(ticket);
-            }
-            self.failed(state, u32::try_from(key).unwrap_or(u32::MAX), DialError::Stopped);
+        if let Some((key, _)) = found {
+            let key = u32::try_from(key).unwrap_or(u32::MAX);
+            self.stop_looking_up(key);
+            self.failed(state, key, DialError::Stopped);
             return true;
         }
         let Some(request) = self.requests.borrow_mut().take_if(is_it) else { return false };

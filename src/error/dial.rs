@@ -1,11 +1,13 @@
 //! Errors of dials.
 
 use std::io;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::endpoint::Endpoint;
 use crate::identity::ConnectionId;
 use crate::reason::debug_as_display;
+use crate::sync::{Arc, AtomicUsize};
 
 /// Why a dial has failed, or has not begun.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
@@ -53,10 +55,16 @@ pub enum DialError {
     #[error("the connector is not running on this shard")]
     NotRunning,
     /// The connector has as many connections as it may have on this shard, those that are being dialled
-    /// included. Or so many dials were asked for in one turn.
+    /// included, and failures that callers were not told of yet.
     #[error("no dial begins: there are {max} connections already; raise max_connections")]
     Full {
-        /// [`max_connections`](crate::ConnectorOptions::max_connections), or 1,024 for one turn.
+        /// [`max_connections`](crate::ConnectorOptions::max_connections).
+        max: usize,
+    },
+    /// As many dials were asked for in this turn as may be.
+    #[error("no dial begins: {max} were asked for in this turn; ask again in a later one")]
+    Busy {
+        /// The most dials of one turn: 1,024.
         max: usize,
     },
     /// The connection was up, and the connector's factory has made no handler for it.
@@ -83,6 +91,7 @@ debug_as_display!(DialError {
     Elsewhere,
     NotRunning,
     Full { max },
+    Busy { max },
     Refused,
     Stopped,
     SelfConnect { to },
@@ -109,4 +118,24 @@ pub(crate) struct DialFailure {
     /// The places that were dialled.
     pub(crate) target: String,
     pub(crate) error: DialError,
+    /// It is given back when the caller was told, or is gone.
+    pub(crate) _place: Place,
+}
+
+/// The place of a dial whose caller was not told of its failure yet. It counts as a connection.
+#[derive(Debug)]
+pub(crate) struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    /// Takes a place, and counts it in `taken` for as long as it exists.
+    pub(crate) fn take(taken: &Arc<AtomicUsize>) -> Self {
+        taken.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(taken))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }

@@ -236,7 +236,8 @@ impl ConnectorOptions {
     ///
     /// A shard makes the call on its own thread, at the end of the turn, at most once in a turn. So a
     /// state that begins and ends in one turn is not told. The last call is that of
-    /// [`Ended`](ConnectorState::Ended). Calls of different shards may overlap.
+    /// [`Ended`](ConnectorState::Ended), which may come in the same turn as the one
+    /// before. Calls of different shards may overlap.
     /// [`ConnectorHandle::state`](crate::ConnectorHandle::state) is the state of all shards together.
     ///
     /// It must not block. If it panics, [`Stats::panics`](crate::Stats::panics) counts that, and nothing

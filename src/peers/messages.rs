@@ -113,7 +113,7 @@ impl<H: Handler, S: Stream> Peers<H, S> {
                 drop(baton);
             }
             Parcel::DialFailed { key, generation, failure } => {
-                let DialFailure { id, target, error } = &failure;
+                let DialFailure { id, target, error, .. } = &failure;
                 let failed = Info::DialFailed { id: *id, target, error };
                 self.tell(state, key, generation, failed);
             }
@@ -123,7 +123,7 @@ impl<H: Handler, S: Stream> Peers<H, S> {
 
     /// Whether this is the address of a connection that is being dialled.
     #[cold]
-    fn is_dialled(&self, key: u32, generation: u32) -> bool {
+    pub(crate) fn is_dialled(&self, key: u32, generation: u32) -> bool {
         self.slots.is_held(key as usize) && self.generation(key) == generation
     }
 

@@ -96,4 +96,8 @@ impl Reactor {
     pub(super) fn drain_slot(&mut self, slot: usize) {
         self.listeners[slot].listener.drain(&mut self.state);
     }
+
+    fn slot_of(&self, serial: u64) -> Option<usize> {
+        self.listeners.iter().find(|(_, entry)| entry.listener.serial() == serial).map(|(s, _)| s)
+    }
 }

@@ -451,4 +451,41 @@ mod tests {
         }
         assert!(turns >= 2 * 1_000 / budget, "{turns} turns");
     }
+
+    /// Goal: a dial whose time is over is not given up if it is connected by then, although the turn has
+    /// no time left for what was announced. Method: a hundred answers and the deadline come together.
+    #[test]
+    fn a_dial_that_is_connected_at_its_deadline_is_up() {
+        let options = ConnectorOptions::to("192.0.2.1:80").connections(100);
+        let harness = ConnectorHarness::idle(options, |_| Quiet);
+        harness.black_hole("192.0.2.1:80");
+        harness.run();
+        for script in std::mem::take(&mut harness.outside.borrow_mut().silent) {
+            script.borrow_mut().connected();
+        }
+        harness.hand.advance(Duration::from_secs(4));
+        harness.run();
+        let stats = harness.stats();
+        assert_eq!((stats.made, stats.dial_failures, stats.attempts), (100, 0, 100));
+    }
+
+    /// Goal: a dial with many addresses that fail at once makes no long turn. Method: a thousand
+    /// addresses, turn after turn.
+    #[test]
+    fn a_turn_tries_a_part_of_many_addresses() {
+        let targets: Vec<String> =
+            (0..1_000).map(|port| format!("192.0.2.1:{}", port + 1)).collect();
+        let options = ConnectorOptions::to(targets.clone()).retry(crate::backoff::Retry::Never);
+        let harness = ConnectorHarness::idle(options, |_| Quiet);
+        targets.iter().for_each(|target| harness.fail(target, ErrorKind::HostUnreachable));
+        let (mut tried, mut turns) = (0, 0);
+        while harness.stats().dial_failures == 0 {
+            harness.inner.borrow_mut().reactor.turn(Some(Duration::ZERO)).expect("a turn");
+            let now = harness.attempts().len();
+            assert!(now - tried <= 8 * 64, "{} in one turn", now - tried);
+            (tried, turns) = (now, turns + 1);
+        }
+        assert_eq!(tried, 1_000);
+        assert!(turns > 1, "{turns} turns");
+    }
 }

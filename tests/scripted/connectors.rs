@@ -1,6 +1,8 @@
 //! Connectors over a simulated network, with a clock that the test moves.
 
+use std::cell::RefCell;
 use std::io::ErrorKind;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -165,6 +167,58 @@ fn a_connector_gives_up_by_its_rule() {
     harness.accept().expect("it has dialled").closes();
     harness.advance(millis(60_000));
     assert_eq!((harness.attempts().len(), harness.stats().terminated), (1, 1));
+}
+
+/// Goal: a stable connection sets the count of failures back, for the rule as for `attempt`; one that
+/// ends before counts as a failure. Method: two dials are allowed. A connection ends after the stable
+/// while, and the next dial is refused; then a server that hangs up at once.
+#[test]
+fn failures_in_a_row_are_counted_from_a_stable_connection() {
+    let attempts = Rc::new(RefCell::new(Vec::new()));
+    let seen = Rc::clone(&attempts);
+    let backoff = Backoff::new(millis(10), millis(10)).stable_after(millis(5_000));
+    let options = ConnectorOptions::to(A).backoff(backoff).retry(Retry::Times(2));
+    let harness = ConnectorHarness::new(options, move |dialed| {
+        seen.borrow_mut().push(dialed.attempt());
+        Greeter
+    });
+    let server = harness.accept().expect("it has dialled");
+    harness.advance(millis(5_000));
+    harness.refuse(A);
+    server.closes();
+    while harness.attempts().len() < 2 {
+        harness.advance(millis(1));
+    }
+    harness.answer(A);
+    harness.advance(millis(100));
+    let server = harness.accept().expect("one failure is not two");
+    harness.advance(millis(5_000));
+    server.closes();
+    harness.advance(millis(100));
+    let server = harness.accept().expect("no failure since");
+    assert_eq!(*attempts.borrow(), [1, 2, 1]);
+    server.closes();
+    harness.advance(millis(100));
+    harness.accept().expect("one failure").closes();
+    harness.advance(millis(60_000));
+    assert!(harness.accept().is_none(), "two failures in a row");
+    assert!(matches!(harness.handle().state(), ConnectorState::GivenUp { .. }));
+    assert_eq!(harness.attempts().len(), 5);
+}
+
+/// Goal: a reactor that ends at once dials no more, and tells no state on the way but that it drains.
+/// Method: a connection that is up, by a rule that would give up; the harness is dropped.
+#[test]
+fn an_end_at_once_is_told_as_an_end() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let tell = Arc::clone(&told);
+    let options = options(&[A]).retry(Retry::Never).on_state(move |_, state| {
+        tell.lock().expect("no panic").push(state.to_string());
+    });
+    let harness = greeter(options);
+    drop(harness.accept());
+    drop(harness);
+    assert_eq!(*told.lock().expect("no panic"), ["1 up", "draining", "ended"]);
 }
 
 /// Goal: an address that does not answer delays the next one by the attempt delay, and no more; the

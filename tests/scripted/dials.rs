@@ -342,6 +342,8 @@ fn many_dials_fit_into_one_callback() {
     let told = test.obey(&vec![format!("dial {A}"); 1_025].join("; "));
     let refused = told.iter().filter(|told| told.starts_with("no dial")).count();
     assert_eq!((told.len(), refused), (1_025, 1));
+    let why = "no dial: no dial begins: 1024 were asked for in this turn; ask again in a later one";
+    assert!(told.iter().any(|told| told == why));
     assert_eq!(test.harness.stats().open, 1_025);
     assert_eq!(test.obey(&format!("dial {A}"))[0].split('.').count(), 3, "there is room again");
 }

@@ -300,6 +300,61 @@ fn handlers_dial_by_name_on_their_own_shard() {
     drop(server);
 }
 
+/// Dials each packet as a name, and says when it was told of the failure.
+struct DialsNames(ConnectorHandle<()>);
+
+impl Handler for DialsNames {
+    type Message = ();
+
+    fn handle_packet<'a>(&'a mut self, packet: &'a [u8], ctx: &mut Context<'_, ()>) -> Action<'a> {
+        ctx.dial(&self.0, std::str::from_utf8(packet).unwrap()).unwrap();
+        Action::Continue
+    }
+
+    fn handle_info<'a>(&'a mut self, info: Info<'a, ()>, _: &mut Context<'_, ()>) -> Action<'a> {
+        match info {
+            Info::DialFailed { error, .. } => Action::send(error.to_string()),
+            other => other.default_action(),
+        }
+    }
+}
+
+/// Goal: names that handlers dial and that hang do not keep the connector from its own name. Method:
+/// five names that hang, until their dials are over; then the connection that is kept up comes back.
+#[test]
+fn names_of_handlers_take_no_place_of_the_connectors_own() {
+    let (backend, addr) = backend();
+    let (release, held) = channel::<()>();
+    let held = std::sync::Mutex::new(held);
+    let options = ConnectorOptions::to("own.test:1").connect_timeout(millis(50));
+    let options = options.resolve(move |name| match name {
+        "own.test:1" => Ok(vec![addr]),
+        _ => held.lock().unwrap().recv().map(|()| Vec::new()).map_err(io::Error::other),
+    });
+    let (tell, told) = channel();
+    let (server, listener) = Server::sharded(1, ReactorOptions::default(), move |starter| {
+        let Starter::One(reactor) = starter else { unreachable!("one shard") };
+        let up = reactor.start_connector("up", quick(options), move |_| Greeter(tell.clone()));
+        let up = up.unwrap();
+        let options = condor::ListenerOptions::port(0);
+        reactor.start_listener("in", options, move |_| DialsNames(up.clone())).unwrap()
+    });
+    let mut stream = greeted(&backend);
+    let mut client = condor::client::Client::connect(listener.local_addr()).unwrap();
+    for name in 0..5 {
+        client.send(format!("{name}.test:1")).unwrap();
+    }
+    let texts: Vec<_> = (0..5).map(|_| client.receive().unwrap()).collect();
+    assert!(texts.iter().all(|text| text.starts_with(b"no connection within")), "{texts:?}");
+    client.send("6.test:1").unwrap();
+    let text = client.receive().unwrap();
+    assert_eq!(text, b"cannot look up 6.test:1: 4 earlier look-ups are stuck");
+    stream.shutdown(std::net::Shutdown::Both).unwrap();
+    stream = greeted(&backend);
+    assert!(next(&told).starts_with("up "));
+    drop((stream, release, server));
+}
+
 /// Goal: wrong options and a name that is taken are refused, with everything that is wrong. Method:
 /// each kind of error.
 #[test]

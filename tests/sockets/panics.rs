@@ -1,10 +1,10 @@
 //! Panics in every place where user code runs: each ends one connection, and nothing else.
 
 use std::cell::{Cell, RefCell};
-use std::panic::panic_any;
+use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::Duration;
@@ -431,6 +431,35 @@ fn all_that_a_connector_owns_may_panic_at_its_end() {
         assert_eq!(connector.stats().panics, 2 + 2 + own, "{end}");
         assert_eq!(handle.stats().panics, connector.stats().panics, "{end}");
     }
+}
+
+/// Goal: a factory whose clone panics leaves no connector behind. Method: shards, a factory that can be
+/// cloned once; then the name is used again.
+#[test]
+fn a_factory_whose_clone_panics_starts_nothing() {
+    struct Once(AtomicBool);
+
+    impl Clone for Once {
+        fn clone(&self) -> Self {
+            if self.0.swap(true, Ordering::SeqCst) {
+                std::panic::resume_unwind(Box::new("no clone"));
+            }
+            Self(AtomicBool::new(false))
+        }
+    }
+
+    let shards = condor::Shards::new(2).unwrap();
+    let options = || ConnectorOptions::on_demand();
+    let once = Once(AtomicBool::new(false));
+    let started = catch_unwind(AssertUnwindSafe(|| {
+        shards.start_connector("test", options(), move |_| {
+            let _ = &once;
+            Script::<()>::new()
+        })
+    }));
+    assert!(started.is_err());
+    assert!(shards.handle().connectors().is_empty());
+    shards.start_connector("test", options(), |_| Script::<()>::new()).expect("the name is free");
 }
 
 /// Goal: the owner of shared bytes may panic in its drop on every way out: its peer gets all bytes, and

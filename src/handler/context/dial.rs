@@ -11,13 +11,16 @@ impl<M: Send + 'static> Context<'_, M> {
     /// is made by the connector's factory once it is up.
     ///
     /// The returned address is that of the new connection, for good. Messages to it wait until the
-    /// connection is up, and come after [`init`](crate::Handler::init) and before all later ones. They
-    /// count in the connector's [`mailbox_capacity`](crate::ConnectorOptions::mailbox_capacity).
+    /// connection is up, and come after [`init`](crate::Handler::init), in their order. A broadcast that
+    /// is under way then may come before them. They count in the connector's
+    /// [`mailbox_capacity`](crate::ConnectorOptions::mailbox_capacity).
     ///
     /// `target` is one place or several, as for [`ConnectorOptions::to`](crate::ConnectorOptions::to):
     /// they stand for one service, and the first address that answers is taken. The dial is made once,
     /// within the [`connect_timeout`](crate::ConnectorOptions::connect_timeout), and the connection is
-    /// not dialled again after its end. If the dial fails, this handler gets
+    /// not dialled again after its end. Four names are looked up at the same time. If four hang, no name
+    /// that a handler dials is looked up until one of them ends. So be careful with names that clients
+    /// choose. If the dial fails, this handler gets
     /// [`Info::DialFailed`](crate::Info::DialFailed), and messages for the connection are dropped. The
     /// end of this handler does not end the dial, nor the connection: send it a message from
     /// [`terminate`](crate::Handler::terminate), or call [`Handle::close`](crate::Handle::close), which
@@ -30,7 +33,8 @@ impl<M: Send + 'static> Context<'_, M> {
     /// - [`DialError::NotRunning`]: the connector drains or has ended, or this shard has not started it
     ///   yet.
     /// - [`DialError::Full`]: there are [`max_connections`](crate::ConnectorOptions::max_connections) on
-    ///   this shard, those that are being dialled included, or 1,024 dials were asked for in one turn.
+    ///   this shard, those that are being dialled and failures that callers were not told of included.
+    /// - [`DialError::Busy`]: 1,024 dials were asked for in this turn.
     ///
     /// # Examples
     ///
