@@ -6,7 +6,7 @@
 use crate::connector::{Connector, Factory};
 use crate::connector_handle::ConnectorHandle;
 use crate::connector_state::{ConnectorState, PartStates};
-use crate::dialer::{Dialer, SystemDialer};
+use crate::dialer::{Dialer, NoDialer, SystemDialer};
 use crate::directory::{Command, Kind};
 use crate::error::Error;
 use crate::handle::Handle;
@@ -70,6 +70,9 @@ impl Handle {
         #[cfg(feature = "sim")]
         if let Some(host) = &self.shared.host {
             return self.hand_out_connector(name, &options, host, factory);
+        }
+        if self.shared.is_simulated {
+            return self.hand_out_connector(name, &options, &NoDialer, factory);
         }
         self.hand_out_connector(name, &options, &SystemDialer, factory)
     }

@@ -106,6 +106,32 @@ impl Dialer for SystemDialer {
     }
 }
 
+/// Reaches no endpoint. A connector that a handler starts in a harness has it: a test of a handler must
+/// not connect to a server.
+#[derive(Debug, Clone)]
+pub(crate) struct NoDialer;
+
+impl Dialer for NoDialer {
+    type Stream = TcpStream;
+
+    fn connect(
+        &mut self,
+        _: &Endpoint,
+        _: Option<IpAddr>,
+        _: &ConnectionOptions,
+    ) -> io::Result<TcpStream> {
+        Err(ErrorKind::NetworkUnreachable.into())
+    }
+
+    fn register(stream: &mut TcpStream, registry: &Registry, token: Token) -> io::Result<()> {
+        SystemDialer::register(stream, registry, token)
+    }
+
+    fn peer_addr(stream: &TcpStream) -> io::Result<Option<Endpoint>> {
+        SystemDialer::peer_addr(stream)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixListener;

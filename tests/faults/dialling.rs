@@ -10,6 +10,8 @@
 
 #![expect(clippy::print_stdout, reason = "a program may")]
 
+mod lines;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,24 +23,8 @@ use condor::{
     Accepted, Action, Backoff, ConnectorHandle, ConnectorOptions, Context, Error, Handler,
     ListenerOptions, Shards,
 };
-use log::{LevelFilter, Log, Metadata, Record};
 use signal_hook::consts::SIGTERM;
 use signal_hook::iterator::Signals;
-
-/// Prints log lines on stdout.
-struct Lines;
-
-impl Log for Lines {
-    fn enabled(&self, _: &Metadata<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, record: &Record<'_>) {
-        println!("{}: {}", record.level(), record.args());
-    }
-
-    fn flush(&self) {}
-}
 
 /// A connection that the connector has opened.
 struct Caller;
@@ -148,9 +134,7 @@ fn hang(_: &str) -> io::Result<Vec<SocketAddr>> {
 
 fn main() -> Result<(), Error> {
     let options = Options::parse();
-    if log::set_logger(&Lines).is_ok() {
-        log::set_max_level(LevelFilter::Warn);
-    }
+    lines::print();
     let mut signals = Signals::new([SIGTERM])
         .map_err(|source| Error::Poll { what: "listen for signals", source })?;
     let shards = Shards::new(options.shards)?;

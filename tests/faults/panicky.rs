@@ -9,6 +9,8 @@
 
 #![expect(clippy::print_stdout, reason = "a program may")]
 
+mod lines;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::panic::{self, panic_any};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,7 +21,6 @@ use clap::Parser;
 use condor::{
     Accepted, Action, CloseReason, Context, Error, Handler, Info, ListenerOptions, Reactor,
 };
-use log::{LevelFilter, Log, Metadata, Record};
 use signal_hook::consts::SIGTERM;
 use signal_hook::iterator::Signals;
 
@@ -46,21 +47,6 @@ fn quiet_hook() {
             loud(info);
         }
     }));
-}
-
-/// Prints log lines on stdout.
-struct Lines;
-
-impl Log for Lines {
-    fn enabled(&self, _: &Metadata<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, record: &Record<'_>) {
-        println!("{}: {}", record.level(), record.args());
-    }
-
-    fn flush(&self) {}
 }
 
 /// What happens when the connection ends.
@@ -165,9 +151,7 @@ fn main() -> Result<(), Error> {
     let listener = reactor.start_listener("panicky", listening, Panicky::make)?;
     println!("listening on {}", listener.local_addr());
     // Only now, because the first line on stdout must be the address.
-    if log::set_logger(&Lines).is_ok() {
-        log::set_max_level(LevelFilter::Warn);
-    }
+    lines::print();
     let handle = reactor.handle();
     thread::spawn(move || signals.forever().try_for_each(|_| handle.shutdown().map(drop)));
     reactor.run()?;

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use condor::testing::ConnectorHarness;
+use condor::testing::{ConnectorHarness, Harness};
 use condor::{
     Action, Backoff, CloseReason, ConnectorOptions, ConnectorState, Context, DialError, Handler,
     Refusal, Retry,
@@ -219,6 +219,23 @@ fn an_end_at_once_is_told_as_an_end() {
     drop(harness.accept());
     drop(harness);
     assert_eq!(*told.lock().expect("no panic"), ["1 up", "draining", "ended"]);
+}
+
+/// Goal: a handler under test that starts a connector reaches no server. Method: a server by hand; a
+/// handler that starts a connector to it in its harness.
+#[test]
+fn a_connector_in_a_harness_reaches_no_server() {
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    server.set_nonblocking(true).unwrap();
+    let harness = Harness::of(Greeter);
+    let handle = harness.handle();
+    let options = ConnectorOptions::to(server.local_addr().unwrap()).retry(Retry::Never);
+    let connector = handle.start_connector("out", options, |_| Greeter).unwrap();
+    harness.run();
+    let state = connector.state().to_string();
+    assert!(state.starts_with("given up: cannot connect to 127.0.0.1:"), "{state}");
+    assert!(state.ends_with(": network unreachable"), "{state}");
+    assert_eq!(server.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
 }
 
 /// Goal: an address that does not answer delays the next one by the attempt delay, and no more; the
