@@ -11,11 +11,13 @@ mod cold;
 mod end_of_input;
 mod limits;
 mod membership;
+mod water;
 
 use std::time::Duration;
 
 use self::cold::{Cold, Timeouts};
 pub(crate) use self::limits::{Due, Limits};
+pub(crate) use self::water::Crossing;
 use crate::buffer::{Buffer, Pool, Queue};
 use crate::flags::flag_set;
 use crate::framing::{Framing, Notes};
@@ -62,14 +64,23 @@ flag_set! {
         TIMES_SILENCE = 14,
         /// The connection has a framing of its own.
         OWN_FRAMING = 15,
+        /// It has a partner.
+        PAIRED = 28,
+        /// The partner is over its high-water mark, or is not up yet.
+        PARTNER_FULL = 29,
+        /// In a pair, instead of `OVER_HIGH_WATER`: the partner is not read, and this one is.
+        FILLS_PARTNER = 30,
     }
 }
 
 impl Flags {
     /// These have a meaning only within a batch.
     pub(crate) const BATCH: Self = Self::NO_PASS_THROUGH.with(Self::RUN_BROKEN);
-    /// Either of these stops reading and delivery for an open connection.
-    pub(crate) const BLOCKS: Self = Self::PAUSED.with(Self::OVER_HIGH_WATER);
+    /// Any of these stops reading and delivery for an open connection.
+    pub(crate) const BLOCKS: Self =
+        Self::PAUSED.with(Self::OVER_HIGH_WATER).with(Self::PARTNER_FULL);
+    /// Either of these: output has gone over the high-water mark.
+    pub(crate) const IS_OVER: Self = Self::OVER_HIGH_WATER.with(Self::FILLS_PARTNER);
     /// Any of these ends the tight delivery loop of an open connection.
     const INTERRUPTS: Self = Self::BLOCKS.with(Self::RESTART_BATCH);
     /// Any of these keeps a packet out of the pass-through run.
@@ -84,7 +95,7 @@ impl Flags {
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    /// [`Flags`] in the lower half, [`Life`] in the upper.
+    /// [`Flags`] in the lower half and in the highest bits, [`Life`] between them.
     word: u32,
     /// The upper half of the time of accept in microseconds. The lower half is in `Peer`.
     pub(crate) accepted_high: u32,
@@ -201,7 +212,7 @@ impl Connection {
     /// one. Most connections are in this state most of the time.
     #[inline]
     pub(crate) fn has_no_pending_state(&self) -> bool {
-        self.word & !(Flags::HAD_PACKET.bits() | Life::AT_REST) == 0
+        self.word & !(Flags::HAD_PACKET.with(Flags::PAIRED).bits() | Life::AT_REST) == 0
             && self.input.is_none()
             && self.output.is_none()
             && self.cold.is_none()
@@ -356,32 +367,6 @@ impl Connection {
         {
             pool.give_queue(queue);
         }
-    }
-
-    /// Compares the length of the queue with the water marks.
-    ///
-    /// Returns true when the queue goes over the high-water mark, once per crossing.
-    pub(crate) fn watch_water(&mut self, limits: &Limits) -> bool {
-        let queued = self.queued();
-        if queued > limits.write_high_water && !self.has(Flags::OVER_HIGH_WATER) {
-            self.insert(Flags::OVER_HIGH_WATER.with(Flags::OWES_WRITABLE));
-            return true;
-        }
-        if queued <= limits.write_low_water && self.has(Flags::OVER_HIGH_WATER) {
-            self.remove(Flags::OVER_HIGH_WATER);
-        }
-        false
-    }
-
-    /// Whether `Info::Writable` is to be delivered now. If so, it is no longer owed.
-    pub(crate) fn take_writable(&mut self, limits: &Limits) -> bool {
-        let now = self.has(Flags::OWES_WRITABLE)
-            && self.is_open_without(Flags::OVER_HIGH_WATER)
-            && self.queued() <= limits.write_low_water;
-        if now {
-            self.remove(Flags::OWES_WRITABLE);
-        }
-        now
     }
 
     // ---- the end ----

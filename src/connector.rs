@@ -35,6 +35,7 @@ use crate::handler::{Dialed, Handler, Refusal};
 use crate::identity::ConnectionId;
 use crate::loop_state::{LoopState, Timer};
 use crate::options::{ConnectorOptions, OnState, Target};
+use crate::pairs::Run;
 use crate::peers::Peers;
 use crate::phases::AnyListener;
 use crate::poller::Readiness;
@@ -225,6 +226,10 @@ impl<H: Handler, D: Dialer + 'static> AnyListener for Connector<H, D> {
             Timer::Drain { .. } => self.peers.drain_is_due(),
             Timer::Accept { .. } | Timer::Every { .. } | Timer::ShutdownDelay | Timer::Trim => {}
         }
+    }
+
+    fn carry_out(&mut self, state: &mut LoopState, key: u32, generation: u32, run: Run<'_>) {
+        self.peers.carry_out(state, key, generation, run);
     }
 
     fn flush(&mut self, state: &mut LoopState) {

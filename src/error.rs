@@ -20,6 +20,7 @@
 //! [`MessageError`]: crate::MessageError
 
 mod dial;
+mod pair;
 
 use std::fmt;
 use std::io;
@@ -28,6 +29,7 @@ use std::time::Duration;
 
 pub use self::dial::DialError;
 pub(crate) use self::dial::{DialFailure, Place};
+pub use self::pair::PairError;
 use crate::endpoint::Endpoint;
 use crate::reason::debug_as_display;
 use crate::text::Line;

@@ -212,6 +212,16 @@ pub enum Info<'a, M> {
         /// Why it failed.
         error: &'a DialError,
     },
+    /// The connection's [partner](Context::pair) has ended, or is ending, and the pair with it. What it
+    /// had forwarded before is in the queue of this connection. From now on nothing can be forwarded.
+    ///
+    /// The default ends the connection, with [`CloseReason::PartnerEnded`], once its queue is sent. A
+    /// handler that continues may find another partner.
+    PartnerEnded {
+        /// Why the partner has ended. `None` if it has never been up: it was refused, or its dial has
+        /// failed. [`DialFailed`](Self::DialFailed) came before then.
+        reason: Option<CloseReason>,
+    },
     /// The deadline of a call to the peer has passed: pass it to
     /// [`Calls::expired`](crate::Calls::expired), which gives the calls back. The default continues.
     CallsDue,
@@ -289,12 +299,14 @@ pub enum Info<'a, M> {
 impl<M> Info<'_, M> {
     /// The action for an event that the handler does not treat itself. It stops with
     /// [`CloseReason::PacketTimeout`] on `Timeout`, with [`CloseReason::Shutdown`] on `Shutdown`,
-    /// and with [`CloseReason::PeerClosed`] on `EndOfInput`. On the others it continues.
+    /// with [`CloseReason::PeerClosed`] on `EndOfInput`, and with [`CloseReason::PartnerEnded`] on
+    /// `PartnerEnded`. On the others it continues.
     pub fn default_action(&self) -> Action<'static> {
         match self {
             Self::Timeout(_) => Action::Stop(CloseReason::PacketTimeout),
             Self::Shutdown => Action::Stop(CloseReason::Shutdown),
             Self::EndOfInput { .. } => Action::Stop(CloseReason::PeerClosed),
+            Self::PartnerEnded { .. } => Action::Stop(CloseReason::PartnerEnded),
             Self::Message(_)
             | Self::Writable
             | Self::Wake

@@ -162,6 +162,7 @@
 //!   simulated        the network between the nodes of a simulation
 //!   resolver         looks up names away from the reactor's thread
 //!   dial_requests    dials that handlers ask for, on their way to a connector
+//!   pairs            connections that are partners, and what they have for each other
 //!   dialer           how a connection is opened, and what became of an attempt
 //!   acceptor         the listening socket, and what its errors mean
 //!   stream           what a peer reads from and writes to
@@ -246,6 +247,7 @@ mod admission;
 mod simulated;
 mod resolver;
 mod dial_requests;
+mod pairs;
 mod dialer;
 mod acceptor;
 mod stream;
@@ -294,7 +296,7 @@ pub use connector_handle::ConnectorHandle;
 pub use connector_state::ConnectorState;
 pub use drain::{Drain, Report, SlowConnection};
 pub use endpoint::{Endpoint, EndpointError, UnixName};
-pub use error::{AdoptError, DialError, Error, OptionsError};
+pub use error::{AdoptError, DialError, Error, OptionsError, PairError};
 pub use every::Every;
 pub use framing::{
     Decode, Framer, Framing, FramingProblem, LengthField, Lines, Output, Partial, Raw,

@@ -106,7 +106,8 @@ impl Life {
     const INPUT_TOLD: u32 = 1 << 27;
 
     /// The half of a connection's word that holds a `Life`.
-    pub(crate) const HALF: u32 = 0xffff_0000;
+    /// The highest bits are flags as well.
+    pub(crate) const HALF: u32 = 0x0fff_0000;
 
     /// Any of these bits means that the connection is not open.
     pub(crate) const NOT_OPEN: u32 = Self::STAGE;

@@ -17,6 +17,7 @@ use crate::handler::{Accepted, Handler, Refusal};
 use crate::identity::ConnectionId;
 use crate::logging::WATCH_CURE;
 use crate::loop_state::{LoopState, Timer};
+use crate::pairs::Run;
 use crate::peers::Peers;
 use crate::phases::AnyListener;
 use crate::poller::Readiness;
@@ -123,6 +124,10 @@ impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
             Timer::Dial { .. } | Timer::Every { .. } | Timer::ShutdownDelay | Timer::Trim => {}
             Timer::Drain { .. } => self.peers.drain_is_due(),
         }
+    }
+
+    fn carry_out(&mut self, state: &mut LoopState, key: u32, generation: u32, run: Run<'_>) {
+        self.peers.carry_out(state, key, generation, run);
     }
 
     fn flush(&mut self, state: &mut LoopState) {

@@ -7,6 +7,8 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, Instant};
 
+use mio::Token;
+
 use crate::buffer::Pool;
 use crate::clock::{Clock, Nanos};
 use crate::dial_requests::RequestDesk;
@@ -14,6 +16,7 @@ use crate::framing::Notes;
 use crate::groups::Groups;
 use crate::loop_metrics::LoopMetrics;
 use crate::options::ReactorOptions;
+use crate::pairs::Pairs;
 use crate::poller::Registry;
 use crate::random::Random;
 use crate::sync::Arc;
@@ -103,6 +106,8 @@ pub(crate) struct LoopState {
     pub(crate) groups: Groups,
     /// The dials that handlers ask for.
     pub(crate) dial_requests: RequestDesk,
+    /// Connections of any listeners that are pairs, and what they have for each other.
+    pub(crate) pairs: Pairs,
     /// A [`Timer::Trim`] is in the wheel.
     trim_armed: bool,
     pub(crate) options: ReactorOptions,
@@ -138,6 +143,7 @@ impl LoopState {
             pool: Pool::default(),
             groups: Groups::new(),
             dial_requests: RequestDesk::default(),
+            pairs: Pairs::default(),
             trim_armed: false,
             options,
             registry,
@@ -200,7 +206,7 @@ impl LoopState {
     fn look_at_share(&mut self) -> bool {
         self.sample();
         self.time.look(self.now);
-        let over = self.time.is_share_over(self.now);
+        let over = self.time.is_share_over(self.now) || self.pairs.is_full();
         if over {
             // The caller's caller asks again.
             self.time.look_next();
@@ -227,6 +233,16 @@ impl LoopState {
         let slice = if served { SLICE } else { FIRST_SLICE };
         !self.time.spends(packets as usize)
             && (self.look_at_share() || self.time.is_slice_over(self.now, slice))
+    }
+
+    /// Leaves a packet for the partner of a connection. If there is much to forward, the connection that
+    /// is being worked on has to stop soon.
+    #[inline]
+    pub(crate) fn forward(&mut self, partner: Token, packet: &[u8]) {
+        self.pairs.forward(partner, packet);
+        if self.pairs.is_full() {
+            self.time.look_next();
+        }
     }
 
     /// Counts packets without looking at the clock.
@@ -333,6 +349,7 @@ impl LoopState {
     pub(crate) fn trim(&mut self, spare: usize, moved: impl FnMut(Timer, TimerKey)) {
         self.wheel.trim(moved);
         self.groups.trim();
+        self.pairs.trim();
         self.pool.trim();
         self.ask_for_trim(spare + self.groups.spare());
     }

@@ -414,6 +414,11 @@ impl<M> Mailbox<M> {
         queue
     }
 
+    /// Whether it refuses all messages.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.contents().closed
+    }
+
     pub(crate) fn serial(&self) -> u64 {
         self.serial
     }

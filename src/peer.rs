@@ -12,6 +12,7 @@ mod input;
 mod marks;
 mod member;
 mod output;
+mod partner;
 mod refuse;
 
 pub(crate) use self::marks::Marks;
@@ -211,6 +212,9 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             return self.close(cx, reason);
         }
         cx.profile.counters.half_closed.add(1);
+        if self.conn.has(Flags::PAIRED) {
+            return self.pass_end_on(cx);
+        }
         self.dispatch(cx, |handler, ctx| {
             let action = handler.handle_info(Info::EndOfInput { clean: true }, ctx);
             ctx.apply(action);

@@ -12,6 +12,7 @@ mod broadcast;
 mod drain;
 mod fan_out;
 mod messages;
+mod partners;
 mod queues;
 mod slots;
 mod trim;
@@ -147,7 +148,7 @@ impl<H: Handler, S: Stream> Peers<H, S> {
     ) -> Option<u32> {
         let key = self.hold(state);
         if self.take_in(state, key, stream, peer_addr, S::register).is_err() {
-            self.let_go(key);
+            self.let_go(state, key);
             return None;
         }
         Some(key)
@@ -192,7 +193,10 @@ impl<H: Handler, S: Stream> Peers<H, S> {
     /// because the factory has made none.
     pub(crate) fn open(&mut self, state: &mut LoopState, key: u32, made: Made<H>) {
         match made {
-            Ok(Ok(handler)) => self.with_peer(state, key, |peer, cx| peer.open(handler, cx)),
+            Ok(Ok(handler)) => {
+                self.with_peer(state, key, |peer, cx| peer.open(handler, cx));
+                self.carry_out_early(state, key);
+            }
             Ok(Err(refusal)) => self.refuse(state, key, refusal),
             Err(text) => {
                 self.profile.counters.panics.add(1);
@@ -206,7 +210,7 @@ impl<H: Handler, S: Stream> Peers<H, S> {
                          {PANIC_CURE}"
                     );
                 }
-                self.free(key);
+                self.free(state, key);
             }
         }
     }
@@ -216,7 +220,7 @@ impl<H: Handler, S: Stream> Peers<H, S> {
         let (slots, lists, mut cx) = self.lend(state);
         let Some(peer) = slots.get_mut(key as usize) else { return };
         if peer.refuse(&mut cx, refusal) == Swept::Gone {
-            return self.free(key);
+            return self.free(state, key);
         }
         lists.requeue(peer, &mut cx);
     }

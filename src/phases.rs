@@ -6,6 +6,7 @@ use std::any::Any;
 use crate::drain::Report;
 use crate::identity::ConnectionId;
 use crate::loop_state::{LoopState, Timer};
+use crate::pairs::Run;
 use crate::poller::Readiness;
 use crate::status::Status;
 use crate::sync::Arc;
@@ -23,6 +24,8 @@ pub(crate) trait AnyListener {
     fn work(&mut self, state: &mut LoopState, read: &mut [u8]);
     fn deliver(&mut self, state: &mut LoopState, notified: bool);
     fn expire(&mut self, state: &mut LoopState, timer: Timer);
+    /// Carries out what a partner has left for a connection.
+    fn carry_out(&mut self, state: &mut LoopState, key: u32, generation: u32, run: Run<'_>);
     fn flush(&mut self, state: &mut LoopState);
     fn sweep(&mut self, state: &mut LoopState);
     /// Frees memory that was not needed since the last trim. Returns how many bytes a later trim may

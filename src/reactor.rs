@@ -12,6 +12,7 @@ pub(crate) mod build;
 mod commands;
 mod connect;
 mod every;
+mod forward;
 mod probe;
 mod shutdown;
 mod slow_turn;
@@ -202,6 +203,7 @@ impl Reactor {
         self.work();
         self.deliver();
         self.expire();
+        self.forward();
         self.flush();
         self.sweep();
         self.rest();
@@ -413,6 +415,7 @@ impl Reactor {
         self.inbox().notifier.is_notified()
             || self.state.more_events
             || self.more_commands
+            || !self.state.pairs.is_quiet()
             || self.listeners.iter().any(|(_, entry)| entry.listener.is_busy())
     }
 }

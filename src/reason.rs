@@ -228,6 +228,7 @@ debug_as_display!(ReplyError { Full { max }, Unknown, Lost, Send(error), });
 /// - A packet to be sent: [`AnswerTooLarge`](Self::AnswerTooLarge), [`BadFrame`](Self::BadFrame),
 ///   [`SlowReader`](Self::SlowReader).
 /// - The operator: [`Shutdown`](Self::Shutdown), [`DrainForced`](Self::DrainForced).
+/// - The other connection of a pair: [`PartnerEnded`](Self::PartnerEnded).
 ///
 /// If there are several reasons, the first stands. Later events do not change it. A handler may
 /// give any of these reasons in an [`Action`](crate::Action); [`Custom`](Self::Custom) and
@@ -339,6 +340,9 @@ pub enum CloseReason {
     /// dropped.
     #[error("ended at the drain deadline")]
     DrainForced,
+    /// The connection's [partner](crate::Context::pair) has ended. What was queued is sent before.
+    #[error("its partner has ended")]
+    PartnerEnded,
     /// The handler's own reason, as a text.
     #[error("{0}")]
     Custom(&'static str),

@@ -248,6 +248,7 @@ close_kinds! {
     Panicked CloseReason::Panicked,
     Shutdown CloseReason::Shutdown,
     DrainForced CloseReason::DrainForced,
+    PartnerEnded CloseReason::PartnerEnded,
     Custom CloseReason::Custom(_),
     Code CloseReason::Code(_),
 }

@@ -205,7 +205,7 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         };
         if let Err(error) = self.peers.admit_connected(state, slot, stream, peer_addr) {
             if dial.wanted.is_none() {
-                self.peers.let_go(slot);
+                self.peers.let_go(state, slot);
             }
             return self.failed(state, key, DialError::connect(&to, &error));
         }

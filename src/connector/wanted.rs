@@ -38,14 +38,14 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
             state.wheel.cancel(timer);
         }
         if let Some(wanted) = dial.wanted {
-            self.give_up(&wanted, error);
+            self.give_up(state, &wanted, error);
         }
         self.lend_keys(state);
     }
 
     /// There will be no connection: tells the caller, and frees the slot.
-    fn give_up(&mut self, wanted: &DialRequest, error: DialError) {
-        self.peers.let_go(wanted.key);
+    fn give_up(&mut self, state: &mut LoopState, wanted: &DialRequest, error: DialError) {
+        self.peers.let_go(state, wanted.key);
         self.tell_caller(wanted, error);
     }
 
@@ -73,7 +73,7 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
             return true;
         }
         let Some(request) = self.requests.borrow_mut().take_if(is_it) else { return false };
-        self.give_up(&request, DialError::Stopped);
+        self.give_up(state, &request, DialError::Stopped);
         self.lend_keys(state);
         true
     }
@@ -84,15 +84,15 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         let wanted: Vec<_> =
             self.dials.iter_mut().filter_map(|(_, dial)| dial.wanted.take()).collect();
         for request in wanted {
-            self.give_up(&request, DialError::Stopped);
+            self.give_up(state, &request, DialError::Stopped);
         }
         loop {
             let Some(request) = self.requests.borrow_mut().take() else { break };
-            self.give_up(&request, DialError::Stopped);
+            self.give_up(state, &request, DialError::Stopped);
         }
         loop {
             let Some((key, _)) = self.requests.borrow_mut().take_back() else { break };
-            self.peers.let_go(key);
+            self.peers.let_go(state, key);
         }
     }
 }

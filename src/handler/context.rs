@@ -2,6 +2,7 @@
 
 mod dial;
 mod groups;
+mod pair;
 mod send;
 mod send_with;
 

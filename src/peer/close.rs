@@ -65,6 +65,9 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             return;
         }
         let Some(reason) = self.conn.reason() else { return };
+        if self.conn.has(Flags::PAIRED) {
+            self.leave_pair(cx, reason);
+        }
         let cut_short = self.conn.life().is_cut() || is_abrupt(reason);
         if self.conn.output.is_some() && !cut_short {
             return;

@@ -38,7 +38,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     pub(crate) fn has_room_for(&self, len: usize, limits: &Limits) -> bool {
         let takes = self.conn.output.is_none() && self.is_marked(Marks::WRITABLE);
         let fits = self.conn.queued() + len <= limits.write_high_water;
-        self.conn.life().may_send() && (takes || fits && !self.conn.has(Flags::OVER_HIGH_WATER))
+        self.conn.life().may_send() && (takes || fits && !self.conn.has(Flags::IS_OVER))
     }
 
     /// Sends these frames to a peer that has [room](Self::has_room_for) for them.
@@ -83,13 +83,13 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             // The kernel is asked before the peer counts as slow.
             self.write_out(cx);
         }
-        if self.conn.has(Flags::OVER_HIGH_WATER) {
+        if self.conn.has(Flags::IS_OVER) {
             return self.is_slow(cx, slow);
         }
-        let mut sent = self.frame_for_group(cx, bytes);
+        let mut sent = self.frame_unasked(cx, Packet::Shared(bytes.clone()));
         if let Err(SendError::Full { .. }) = sent {
             self.write_out(cx);
-            sent = self.frame_for_group(cx, bytes);
+            sent = self.frame_unasked(cx, Packet::Shared(bytes.clone()));
         }
         cx.profile.counters.refused_sends.add(sent.is_err().into());
         if let Err(SendError::Full { .. }) = sent {
@@ -100,14 +100,14 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         }
     }
 
-    /// Frames one packet of a group as the handler would, but does not count a refusal.
-    fn frame_for_group(
+    /// Frames a packet that comes from elsewhere as the handler would, but does not count a refusal.
+    pub(super) fn frame_unasked(
         &mut self,
         cx: &mut PeerCx<'_, H::Message>,
-        bytes: &Bytes,
+        mut packet: Packet<'_>,
     ) -> Result<(), SendError> {
         let owed = self.conn.has(Flags::OWES_WRITABLE);
-        let (mut packet, mut framed) = (Packet::Shared(bytes.clone()), Ok(()));
+        let mut framed = Ok(());
         self.dispatch(cx, |_, ctx| framed = ctx.frame_packet(&mut packet));
         if framed.is_err() && !owed {
             // The handler has sent nothing, so it waits for nothing.

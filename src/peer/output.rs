@@ -13,6 +13,7 @@ use std::io::{self, ErrorKind, IoSlice};
 use super::Peer;
 use super::marks::Marks;
 use crate::buffer::Queue;
+use crate::connection::{Crossing, Flags};
 use crate::handler::{Handler, Info};
 use crate::life::OutputHalf;
 use crate::loop_state::{FLUSH_AT, LoopState};
@@ -258,9 +259,13 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         }
     }
 
-    fn watch_water(&mut self, cx: &PeerCx<'_, H::Message>) {
-        if self.conn.watch_water(&cx.profile.limits) {
+    fn watch_water(&mut self, cx: &mut PeerCx<'_, H::Message>) {
+        let Some(crossing) = self.conn.watch_water(&cx.profile.limits) else { return };
+        if crossing == Crossing::Over {
             cx.profile.counters.high_water_hits.add(1);
+        }
+        if self.conn.has(Flags::PAIRED) {
+            self.hold_partner(cx, crossing);
         }
     }
 

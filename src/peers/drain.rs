@@ -60,7 +60,7 @@ impl<H: Handler, S: Stream> Peers<H, S> {
 
     /// Adds a connection that has ended to the report of the drain, if there is one, and frees its
     /// slot.
-    pub(super) fn remove(&mut self, state: &LoopState, key: u32) {
+    pub(super) fn remove(&mut self, state: &mut LoopState, key: u32) {
         let Some(peer) = self.slots.get(key as usize) else { return };
         // A refused connection had no handler to drain.
         if let Some(draining) = &mut self.draining
@@ -76,7 +76,7 @@ impl<H: Handler, S: Stream> Peers<H, S> {
             };
             draining.report.count(slow, peer.conn.life().is_forced());
         }
-        self.free(key);
+        self.free(state, key);
     }
 
     pub(crate) fn drain_report(&self) -> Report {

@@ -18,7 +18,8 @@ impl<H: Handler, S: Stream> Peers<H, S> {
 
     /// Frees a slot that was held for a connection that does not come. The address that it had is of no
     /// use any more.
-    pub(crate) fn let_go(&mut self, key: u32) {
+    pub(crate) fn let_go(&mut self, state: &mut LoopState, key: u32) {
+        self.end_pair(state, key);
         self.slots.let_go(key as usize);
         self.pass_on(key);
         self.release_early(key);
@@ -36,7 +37,8 @@ impl<H: Handler, S: Stream> Peers<H, S> {
     }
 
     /// Frees a slot.
-    pub(super) fn free(&mut self, key: u32) {
+    pub(super) fn free(&mut self, state: &mut LoopState, key: u32) {
+        self.end_pair(state, key);
         // The peer is dropped first: its descriptor must be closed before its place counts as free.
         drop(self.slots.remove(key as usize));
         self.pass_on(key);

@@ -57,9 +57,11 @@ impl Reactor {
     pub(super) fn adopt(&mut self, make: impl FnOnce(u16) -> Box<dyn AnyListener>) {
         let entry = self.listeners.vacant_entry();
         let slot = entry.key();
-        let mut listener = make(u16::try_from(slot).unwrap_or(u16::MAX));
+        let short = u16::try_from(slot).unwrap_or(u16::MAX);
+        let mut listener = make(short);
         // If the socket cannot be watched, the listener drains at once.
         listener.register(&mut self.state);
+        self.state.pairs.open(listener.serial(), short);
         entry.insert(ListenerSlot::new(listener));
         let Some(shutdown) = &self.shutdown else { return };
         if shutdown.forced {

@@ -88,6 +88,7 @@ impl Reactor {
     fn remove(&mut self, slot: usize, report: &Report) -> Vec<DrainPart> {
         let ListenerSlot { mut listener, parts, .. } = self.listeners.remove(slot);
         listener.retire(&mut self.state);
+        self.state.pairs.close(listener.serial());
         say!(Info, "{}: stopped: {report}", listener.label());
         parts
     }

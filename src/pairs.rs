@@ -1,0 +1,337 @@
+//! Pairs of connections ([`Context::pair`](crate::Context::pair)): who is the partner of which
+//! connection, and what one end has for the other.
+//!
+//! ```text
+//!   one end                                                      the other end
+//!   a packet to forward, the end of its input,  ──► steps ──►    a phase of the turn
+//!   output over the high-water mark, its end        in order     carries them out
+//! ```
+//!
+//! A callback borrows its own listener, so it cannot reach its partner. It leaves a *step*. The reactor
+//! carries the steps out in the same turn, in their order, once the callbacks are done. The bytes of
+//! forwarded packets are all in one buffer, so a packet takes no memory of its own.
+//!
+//! Each end is named by the [token](crate::token) of its connection.
+
+use std::collections::BTreeMap;
+
+use mio::Token;
+
+use crate::error::PairError;
+use crate::reason::CloseReason;
+use crate::token::{self, Target};
+
+/// In bytes. Once so much is to be forwarded, it is forwarded before more packets are delivered.
+const FULL: usize = 256 * 1024;
+/// The same for the number of steps: packets may be empty.
+const MANY: usize = 8 * 1024;
+
+/// What one end has for its partner.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub(crate) enum What {
+    /// The next `len` of the forwarded bytes are a packet.
+    Forward { len: usize },
+    /// It is the partner of this one from now on.
+    Paired { with: Token },
+    /// Its output is over the high-water mark: the partner is not to be read.
+    Full,
+    /// Its output is down at the low-water mark, or it is up.
+    Ready,
+    /// Its input has ended, and all of it is forwarded.
+    EndOfInput,
+    /// It has ended. `None`: it never was up.
+    Ended(Option<CloseReason>),
+}
+
+/// Something to do for the connection `to`.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub(crate) struct Step {
+    to: Token,
+    what: What,
+}
+
+/// Steps in their order, and the bytes of the packets among them.
+#[derive(Debug, Default)]
+pub(crate) struct Steps {
+    list: Vec<Step>,
+    bytes: Vec<u8>,
+}
+
+/// Consecutive steps for one connection.
+#[derive(Debug, Copy, Clone)]
+pub(crate) struct Run<'a> {
+    pub(crate) to: Token,
+    steps: &'a [Step],
+    bytes: &'a [u8],
+}
+
+impl Steps {
+    /// The steps, divided into runs for one connection each.
+    pub(crate) fn runs(&self) -> impl Iterator<Item = Run<'_>> {
+        let mut rest = &self.bytes[..];
+        self.list.chunk_by(|one, next| one.to == next.to).map(move |steps| {
+            let len = steps.iter().map(Step::len).sum();
+            let (bytes, later) = rest.split_at(len);
+            rest = later;
+            Run { to: steps[0].to, steps, bytes }
+        })
+    }
+
+    fn append(&mut self, run: Run<'_>) {
+        self.list.extend(run.steps);
+        self.bytes.extend(run.bytes);
+    }
+
+    /// All steps as one run: they are for one connection.
+    pub(crate) fn run(&self, to: Token) -> Run<'_> {
+        Run { to, steps: &self.list, bytes: &self.bytes }
+    }
+
+    fn clear(&mut self) {
+        self.list.clear();
+        self.bytes.clear();
+        self.list.shrink_to(MANY);
+        self.bytes.shrink_to(2 * FULL);
+    }
+}
+
+impl Step {
+    /// The number of forwarded bytes that belong to it.
+    fn len(&self) -> usize {
+        if let What::Forward { len } = self.what { len } else { 0 }
+    }
+}
+
+impl<'a> Run<'a> {
+    /// The steps, each with the packet that it forwards.
+    pub(crate) fn each(self) -> impl Iterator<Item = (What, &'a [u8])> {
+        let mut rest = self.bytes;
+        self.steps.iter().map(move |step| {
+            let (packet, later) = rest.split_at(step.len());
+            rest = later;
+            (step.what, packet)
+        })
+    }
+}
+
+/// The partner of the connection with this generation.
+#[derive(Debug, Copy, Clone)]
+struct Entry {
+    generation: u32,
+    partner: Option<Partner>,
+}
+
+/// A [`Token`] in words of 32 bits, so that an entry takes no padding.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+struct Partner(u32, u32);
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(crate) struct Pairs {
+    /// The slot of each listener and connector, by its serial.
+    parts: Vec<(u64, u16)>,
+    /// By slot of the listener, and by key.
+    entries: Vec<Vec<Entry>>,
+    /// How many connections have a partner.
+    paired: usize,
+    steps: Steps,
+    /// The memory for the next steps.
+    unused: Steps,
+    /// Steps for connections that are being dialled.
+    early: BTreeMap<Token, Steps>,
+}
+
+impl Pairs {
+    /// From now on connections of this listener can be paired.
+    pub(crate) fn open(&mut self, serial: u64, slot: u16) {
+        self.parts.push((serial, slot));
+    }
+
+    /// The listener has ended. What was left for its connections is for nothing that comes later.
+    pub(crate) fn close(&mut self, serial: u64) {
+        let Some(slot) = self.slot_of(serial) else { return };
+        self.parts.retain(|(known, _)| *known != serial);
+        if let Some(entries) = self.entries.get_mut(usize::from(slot)) {
+            debug_assert!(entries.iter().all(|entry| entry.partner.is_none()));
+            *entries = Vec::new();
+        }
+        let is_its = |to: Token| parts_of(to).0 == usize::from(slot);
+        let (mut kept, mut unanswered) = (Steps::default(), Vec::new());
+        for run in self.steps.runs() {
+            if !is_its(run.to) {
+                kept.append(run);
+                continue;
+            }
+            unanswered.extend(run.each().filter_map(|(what, _)| match what {
+                What::Paired { with } => Some(with),
+                _ => None,
+            }));
+        }
+        self.steps = kept;
+        unanswered.into_iter().for_each(|with| self.push(with, What::Ended(None)));
+    }
+
+    /// The slot of the listener with this serial, if it runs on this reactor.
+    pub(crate) fn slot_of(&self, serial: u64) -> Option<u16> {
+        self.parts.iter().find(|(known, _)| *known == serial).map(|(_, slot)| *slot)
+    }
+
+    /// Makes two connections a pair. `with` is told in the phase that carries steps out.
+    pub(crate) fn join(&mut self, me: Token, with: Token) -> Result<(), PairError> {
+        if self.partner(me).is_some() || self.partner(with).is_some() {
+            return Err(PairError::Paired);
+        }
+        self.set(me, with);
+        self.set(with, me);
+        self.push(with, What::Paired { with: me });
+        Ok(())
+    }
+
+    /// The partner of a connection.
+    #[inline]
+    pub(crate) fn partner(&self, me: Token) -> Option<Token> {
+        let (listener, key, generation) = parts_of(me);
+        let entry = self.entries.get(listener)?.get(key)?;
+        let partner = entry.partner.filter(|_| entry.generation == generation)?;
+        Some(partner.into())
+    }
+
+    fn set(&mut self, me: Token, partner: Token) {
+        /// So many entries more than needed are made at once, and one eighth of those there are.
+        const MORE: usize = 16;
+        let (listener, key, generation) = parts_of(me);
+        if self.entries.len() <= listener {
+            self.entries.resize_with(listener + 1, Vec::new);
+        }
+        let entries = &mut self.entries[listener];
+        if entries.len() <= key {
+            if entries.capacity() <= key {
+                entries.reserve_exact(key + MORE + key / 8 - entries.len());
+            }
+            entries.resize(key + 1, Entry { generation: 0, partner: None });
+        }
+        // The entry of an address that was out of date may be there. Its connection is told.
+        self.paired += usize::from(entries[key].partner.is_none());
+        entries[key] = Entry { generation, partner: Some(partner.into()) };
+    }
+
+    /// Removes the entry of a connection. Returns its partner.
+    fn take(&mut self, me: Token) -> Option<Token> {
+        let partner = self.partner(me)?;
+        let (listener, key, _) = parts_of(me);
+        self.entries[listener][key].partner = None;
+        self.paired -= 1;
+        Some(partner)
+    }
+
+    /// A connection has ended: tells its partner, if it has one.
+    pub(crate) fn leave(&mut self, me: Token, reason: Option<CloseReason>) {
+        if let Some(partner) = self.take(me) {
+            if self.partner(partner) == Some(me) {
+                self.take(partner);
+            }
+            self.push(partner, What::Ended(reason));
+        }
+        if !self.early.is_empty() {
+            self.early.remove(&me);
+        }
+    }
+
+    /// Leaves a step for the partner of `me`, if it has one.
+    pub(crate) fn tell_partner(&mut self, me: Token, what: What) {
+        if let Some(partner) = self.partner(me) {
+            self.push(partner, what);
+        }
+    }
+
+    pub(crate) fn push(&mut self, to: Token, what: What) {
+        self.steps.list.push(Step { to, what });
+    }
+
+    /// Leaves a packet for a connection.
+    #[inline]
+    pub(crate) fn forward(&mut self, to: Token, packet: &[u8]) {
+        self.steps.bytes.extend_from_slice(packet);
+        self.push(to, What::Forward { len: packet.len() });
+    }
+
+    /// Whether so much is to be forwarded that this comes first.
+    pub(crate) fn is_full(&self) -> bool {
+        self.steps.bytes.len() >= FULL || self.steps.list.len() >= MANY
+    }
+
+    /// Whether no step is left to carry out.
+    #[inline]
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.steps.list.is_empty()
+    }
+
+    /// Takes the steps, to carry them out.
+    pub(crate) fn take_steps(&mut self) -> Steps {
+        let unused = std::mem::take(&mut self.unused);
+        std::mem::replace(&mut self.steps, unused)
+    }
+
+    /// Gives back the memory of steps that were carried out.
+    pub(crate) fn give_back(&mut self, mut steps: Steps) {
+        steps.clear();
+        self.unused = steps;
+    }
+
+    /// Keeps steps for a connection that is being dialled, with at most `max` bytes of packets. If there
+    /// are more, the pair ends.
+    pub(crate) fn keep(&mut self, run: Run<'_>, max: usize) {
+        let early = self.early.entry(run.to).or_default();
+        early.append(run);
+        if early.bytes.len() > max {
+            self.leave(run.to, Some(CloseReason::SlowReader));
+            let ended = Step { to: run.to, what: What::Ended(None) };
+            self.early.insert(run.to, Steps { list: vec![ended], bytes: Vec::new() });
+        }
+    }
+
+    /// A dialled connection is up: the steps that were kept for it.
+    #[inline]
+    pub(crate) fn take_early(&mut self, me: Token) -> Option<Steps> {
+        if self.early.is_empty() { None } else { self.early.remove(&me) }
+    }
+
+    /// Bytes of memory that a [`trim`](Self::trim) frees.
+    pub(crate) fn spare(&self) -> usize {
+        let unused = self.unused.bytes.capacity() + self.unused.list.capacity() * size_of::<Step>();
+        if self.paired > 0 { 0 } else { unused + self.table() }
+    }
+
+    /// Frees the memory of pairs, if there are none.
+    pub(crate) fn trim(&mut self) {
+        if self.paired == 0 {
+            (self.entries, self.unused) = (Vec::new(), Steps::default());
+        }
+    }
+
+    /// Bytes of memory of the table of partners.
+    fn table(&self) -> usize {
+        self.entries.iter().map(|entries| entries.capacity() * size_of::<Entry>()).sum()
+    }
+}
+
+fn parts_of(end: Token) -> (usize, usize, u32) {
+    match token::target(end) {
+        Target::Peer { listener, key, generation } => (listener.into(), key as usize, generation),
+        // No connection has such a token.
+        Target::Waker | Target::Acceptor { .. } => (usize::MAX, usize::MAX, 0),
+    }
+}
+
+impl From<Token> for Partner {
+    #[expect(clippy::cast_possible_truncation, reason = "it splits a word into its halves")]
+    fn from(token: Token) -> Self {
+        Self((token.0 >> u32::BITS) as u32, token.0 as u32)
+    }
+}
+
+impl From<Partner> for Token {
+    fn from(Partner(high, low): Partner) -> Self {
+        Self((high as usize) << u32::BITS | low as usize)
+    }
+}

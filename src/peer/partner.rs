@@ -1,0 +1,99 @@
+//! What a peer does as one end of a pair.
+
+use super::Peer;
+use crate::connection::{Crossing, Flags};
+use crate::handler::{Handler, Info, Packet};
+use crate::loop_state::FLUSH_AT;
+use crate::pairs::{Run, What};
+use crate::peer_cx::PeerCx;
+use crate::reason::{CloseReason, SendError};
+use crate::stream::Stream;
+use crate::token;
+
+impl<H: Handler, S: Stream> Peer<H, S> {
+    fn token(&self, cx: &PeerCx<'_, H::Message>) -> mio::Token {
+        token::peer(cx.profile.slot, self.identity.key, self.identity.generation)
+    }
+
+    /// Carries out what the partner has left for this connection, and writes its output.
+    pub(crate) fn carry_out(&mut self, cx: &mut PeerCx<'_, H::Message>, run: Run<'_>) {
+        for (what, packet) in run.each() {
+            match what {
+                What::Paired { with } => self.begin_pair(cx, with),
+                // What is left of a pair that has ended.
+                _ if !self.conn.has(Flags::PAIRED) => {}
+                What::Forward { .. } => self.take_forwarded(cx, packet),
+                What::Full => self.conn.insert(Flags::PARTNER_FULL),
+                What::Ready => self.conn.remove(Flags::PARTNER_FULL),
+                What::EndOfInput => self.conn.advance(|life| life.end_output()),
+                What::Ended(reason) => self.partner_ended(cx, reason),
+            }
+        }
+        self.flush_replies(cx, true);
+    }
+
+    /// Another connection has made this one its partner. It waits until it is told to go on.
+    fn begin_pair(&mut self, cx: &mut PeerCx<'_, H::Message>, with: mio::Token) {
+        if !self.conn.life().is_open() {
+            return cx.state.pairs.leave(self.token(cx), self.conn.reason());
+        }
+        if !self.conn.begin_pair() {
+            cx.state.pairs.push(with, What::Ready);
+        }
+        if self.conn.life().is_half_closed() {
+            cx.state.pairs.push(with, What::EndOfInput);
+        }
+    }
+
+    /// Sends a packet that the partner has forwarded. One that cannot be sent ends the connection, as
+    /// an answer does.
+    fn take_forwarded(&mut self, cx: &mut PeerCx<'_, H::Message>, packet: &[u8]) {
+        let mut sent = self.frame_unasked(cx, Packet::Borrowed(packet));
+        if let Err(SendError::Full { .. }) = sent {
+            self.write_out(cx);
+            sent = self.frame_unasked(cx, Packet::Borrowed(packet));
+        }
+        match sent {
+            Ok(()) => {}
+            // It ends, and the partner is told. After an end of input nothing follows.
+            Err(SendError::Closing) => {}
+            Err(error) => {
+                cx.profile.counters.refused_sends.add(1);
+                self.close(cx, error.into());
+            }
+        }
+        if cx.state.out.len() + self.conn.queued() >= FLUSH_AT {
+            self.write_out(cx);
+        }
+    }
+
+    /// The queue has crossed a water mark: the partner stops, or goes on.
+    #[inline(never)]
+    pub(super) fn hold_partner(&mut self, cx: &mut PeerCx<'_, H::Message>, crossing: Crossing) {
+        let what = if crossing == Crossing::Over { What::Full } else { What::Ready };
+        cx.state.pairs.tell_partner(self.token(cx), what);
+    }
+
+    /// The input has ended, and all of it is delivered. The partner passes that on, so the handler is
+    /// not asked.
+    pub(super) fn pass_end_on(&mut self, cx: &mut PeerCx<'_, H::Message>) {
+        cx.state.pairs.tell_partner(self.token(cx), What::EndOfInput);
+    }
+
+    /// The partner has ended: the handler decides what becomes of this connection.
+    fn partner_ended(&mut self, cx: &mut PeerCx<'_, H::Message>, reason: Option<CloseReason>) {
+        self.conn.end_pair();
+        self.deliver_info(cx, Info::PartnerEnded { reason });
+        if self.conn.life().is_half_closed() {
+            // It was told to the partner instead.
+            self.deliver_info(cx, Info::EndOfInput { clean: true });
+        }
+    }
+
+    /// The end is decided: the partner learns of it.
+    #[cold]
+    pub(super) fn leave_pair(&mut self, cx: &mut PeerCx<'_, H::Message>, reason: CloseReason) {
+        self.conn.end_pair();
+        cx.state.pairs.leave(self.token(cx), Some(reason));
+    }
+}
