@@ -155,20 +155,15 @@ impl Pairs {
             debug_assert!(entries.iter().all(|entry| entry.partner.is_none()));
             *entries = Vec::new();
         }
-        let is_its = |to: Token| parts_of(to).0 == usize::from(slot);
-        let (mut kept, mut unanswered) = (Steps::default(), Vec::new());
-        for run in self.steps.runs() {
-            if !is_its(run.to) {
-                kept.append(run);
-                continue;
+        let steps = self.take_steps();
+        for run in steps.runs() {
+            if parts_of(run.to).0 == usize::from(slot) {
+                self.break_off(run);
+            } else {
+                self.steps.append(run);
             }
-            unanswered.extend(run.each().filter_map(|(what, _)| match what {
-                What::Paired { with } => Some(with),
-                _ => None,
-            }));
         }
-        self.steps = kept;
-        unanswered.into_iter().for_each(|with| self.push(with, What::Ended(None)));
+        self.give_back(steps);
     }
 
     /// The slot of the listener with this serial, if it runs on this reactor.
@@ -237,6 +232,21 @@ impl Pairs {
         }
     }
 
+    /// These steps are for a connection that has ended before it knew of its partner.
+    pub(crate) fn break_off(&mut self, run: Run<'_>) {
+        for (what, _) in run.each() {
+            if let What::Paired { with } = what
+                && self.partner(with) == Some(run.to)
+            {
+                self.take(with);
+                if self.partner(run.to) == Some(with) {
+                    self.take(run.to);
+                }
+                self.push(with, What::Ended(None));
+            }
+        }
+    }
+
     /// Leaves a step for the partner of `me`, if it has one.
     pub(crate) fn tell_partner(&mut self, me: Token, what: What) {
         if let Some(partner) = self.partner(me) {
@@ -253,6 +263,11 @@ impl Pairs {
     pub(crate) fn forward(&mut self, to: Token, packet: &[u8]) {
         self.steps.bytes.extend_from_slice(packet);
         self.push(to, What::Forward { len: packet.len() });
+    }
+
+    /// Connections that have a partner.
+    pub(crate) fn len(&self) -> usize {
+        self.paired
     }
 
     /// Whether so much is to be forwarded that this comes first.

@@ -11,7 +11,7 @@ use std::io::ErrorKind;
 /// Every error uses this macro except [`CloseReason`], which does not end `main`.
 macro_rules! debug_as_display {
     ($type:ident $(<$param:ident>)? {
-        $($variant:ident $({ $($field:ident),+ })? $(($only:ident))?,)+
+        $($variant:ident $({ $($field:ident),+ })? $(($only:ident))?),+ $(,)?
     }) => {
         impl $(<$param: std::fmt::Debug>)? std::fmt::Debug for $type $(<$param>)? {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -26,7 +26,7 @@ pub enum PairError {
     NotPaired,
 }
 
-debug_as_display!(PairError { Itself, Paired, Elsewhere, Gone, NotPaired, });
+debug_as_display!(PairError { Itself, Paired, Elsewhere, Gone, NotPaired });
 
 impl From<PairError> for CloseReason {
     /// The reason of the end if a handler cannot go on without its partner.

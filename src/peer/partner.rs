@@ -80,9 +80,13 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         cx.state.pairs.tell_partner(self.token(cx), What::EndOfInput);
     }
 
-    /// The partner has ended: the handler decides what becomes of this connection.
+    /// The partner has ended: the handler decides what becomes of this connection. If both inputs have
+    /// ended, the connection ends by itself once its queue is sent, however long that takes.
     fn partner_ended(&mut self, cx: &mut PeerCx<'_, H::Message>, reason: Option<CloseReason>) {
         self.conn.end_pair();
+        if self.conn.life().is_half_closed() && reason == Some(CloseReason::PeerClosed) {
+            return self.conn.advance(|life| life.end_output());
+        }
         self.deliver_info(cx, Info::PartnerEnded { reason });
         if self.conn.life().is_half_closed() {
             // It was told to the partner instead.

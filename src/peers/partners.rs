@@ -24,7 +24,7 @@ impl<H: Handler, S: Stream> Peers<H, S> {
             state.pairs.keep(run, self.profile.options.max_queued);
         } else {
             // The address was out of date when the pair was made.
-            state.pairs.leave(run.to, None);
+            state.pairs.break_off(run);
         }
     }
 

@@ -20,6 +20,11 @@ impl Reactor {
         self.state.groups.len()
     }
 
+    /// Connections that have a partner.
+    pub(crate) fn paired(&self) -> usize {
+        self.state.pairs.len()
+    }
+
     /// The number of deadlines of listeners and connections.
     pub(crate) fn deadlines(&self) -> usize {
         self.state.deadlines()

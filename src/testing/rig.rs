@@ -40,6 +40,8 @@ pub struct Leftovers {
     pub timers: usize,
     /// Memberships in groups.
     pub memberships: usize,
+    /// Connections that have a [partner](crate::Context::pair).
+    pub paired: usize,
     /// Entries of the timer wheel. The timers of handlers count.
     pub deadlines: usize,
     /// Buffers of partial packets, and output queues.
@@ -231,8 +233,9 @@ impl<H: Handler> Rig<H> {
 
     pub(super) fn leftovers(&self) -> Leftovers {
         let (deadlines, memberships) = (self.reactor.deadlines(), self.reactor.memberships());
+        let paired = self.reactor.paired();
         let Some(listener) = self.listener() else {
-            return Leftovers { deadlines, memberships, ..Leftovers::default() };
+            return Leftovers { deadlines, memberships, paired, ..Leftovers::default() };
         };
         let peers = listener.peers.slots.iter().map(|(_, peer)| &peer.conn);
         let pieces = peers
@@ -242,6 +245,7 @@ impl<H: Handler> Rig<H> {
             connections: listener.peers.slots.len(),
             timers: listener.peers.timers.len(),
             memberships,
+            paired,
             deadlines,
             buffers: pieces.sum(),
             buffered_bytes: peers.map(|conn| conn.undelivered() + conn.queued()).sum(),

@@ -27,6 +27,7 @@ mod life;
 mod log_lines;
 mod output;
 mod packets;
+mod pairs;
 mod replies;
 mod sharing;
 mod timeouts;

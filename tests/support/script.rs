@@ -15,6 +15,7 @@ pub(crate) enum Seen {
     Shutdown,
     Writable,
     EndOfInput,
+    PartnerEnded(Option<CloseReason>),
     End(CloseReason),
 }
 
@@ -185,6 +186,7 @@ impl<M: Send + 'static> Handler for Script<M> {
                 assert!(clean, "plain TCP");
                 self.record(|| Seen::EndOfInput);
             }
+            Info::PartnerEnded { reason } => self.record(|| Seen::PartnerEnded(reason)),
             _ => {}
         }
         match &mut self.info {
