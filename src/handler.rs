@@ -287,9 +287,9 @@ pub enum Info<'a, M> {
     /// [`end_output`](Context::end_output) and the queue is sent.
     ///
     /// It comes once. It waits while reading is paused, and while output is above the high-water
-    /// mark. It does not come after [`end_output`](Context::end_output), nor in the middle of a
-    /// packet: the connection ends then, with [`CloseReason::PeerClosed`] or
-    /// [`CloseReason::PeerClosedMidPacket`].
+    /// mark. It does not come to a connection with a [partner](Context::pair), which passes the end on.
+    /// It does not come after [`end_output`](Context::end_output), nor in the middle of a packet: the
+    /// connection ends then, with [`CloseReason::PeerClosed`] or [`CloseReason::PeerClosedMidPacket`].
     EndOfInput {
         /// Whether the peer has said that it sends no more. It is always true over plain TCP.
         clean: bool,

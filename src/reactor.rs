@@ -202,8 +202,8 @@ impl Reactor {
         self.accept();
         self.work();
         self.deliver();
-        self.expire();
         self.forward();
+        self.expire();
         self.flush();
         self.sweep();
         self.rest();

@@ -30,7 +30,8 @@ use crate::timers::{TimerId, Timers};
 pub(crate) const SHARE_FROM: usize = 32 * 1024;
 
 /// What a callback may do before it returns an [`Action`](super::Action). Each method except
-/// [`handle`](Self::handle) is about the callback's own connection.
+/// [`handle`](Self::handle), [`pair`](Self::pair) and [`forward`](Self::forward) is about the callback's
+/// own connection alone.
 ///
 /// # Which way to send
 ///
@@ -43,6 +44,7 @@ pub(crate) const SHARE_FROM: usize = 32 * 1024;
 /// | a value of 32 KiB or more that is kept, or goes to many | [`Bytes`](super::Packet::Shared), in an action or in `send` | no copy, and no system call of its own |
 /// | a last packet | return [`Action::send_and_stop`](super::Action::send_and_stop) | as an answer |
 /// | to another connection | a message to its [`Address`]; its handler sends | an entry in a mailbox |
+/// | to the [partner](Self::pair) of this connection, as a proxy does | [`forward`](Self::forward), and no handler is called | one copy |
 /// | the same packet to many connections | [`Group::send_packet`](crate::Group::send_packet), and no handler is called | an entry for each shard, a write for each member |
 /// | a message to many connections | [`Group::send`](crate::Group::send), or [`ListenerHandle::broadcast`](crate::ListenerHandle::broadcast) to all; each handler sends | an entry for each shard, a clone for each connection |
 /// | later | [`send_after`](Self::send_after), or a message from a thread to [`address`](Self::address) | a timer, or an entry in a mailbox |
@@ -61,6 +63,7 @@ pub(crate) const SHARE_FROM: usize = 32 * 1024;
 /// - Be in groups: [`group`](Self::group), [`join`](Self::join), [`leave`](Self::leave).
 /// - Wait for room in a mailbox: [`notify_when_ready`](Self::notify_when_ready).
 /// - Open a connection to elsewhere: [`dial`](Self::dial).
+/// - Make another connection its partner: [`pair`](Self::pair), [`forward`](Self::forward).
 /// - Stop and continue reading: [`pause_reading`](Self::pause_reading),
 ///   [`resume_reading`](Self::resume_reading).
 /// - Change framing and timeouts: [`set_framing`](Self::set_framing),

@@ -20,13 +20,13 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         for (what, packet) in run.each() {
             match what {
                 What::Paired { with } => self.begin_pair(cx, with),
+                What::Ended(reason) => self.partner_ended(cx, reason),
                 // What is left of a pair that has ended.
                 _ if !self.conn.has(Flags::PAIRED) => {}
                 What::Forward { .. } => self.take_forwarded(cx, packet),
                 What::Full => self.conn.insert(Flags::PARTNER_FULL),
                 What::Ready => self.conn.remove(Flags::PARTNER_FULL),
                 What::EndOfInput => self.conn.advance(|life| life.end_output()),
-                What::Ended(reason) => self.partner_ended(cx, reason),
             }
         }
         self.flush_replies(cx, true);
@@ -99,5 +99,6 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     pub(super) fn leave_pair(&mut self, cx: &mut PeerCx<'_, H::Message>, reason: CloseReason) {
         self.conn.end_pair();
         cx.state.pairs.leave(self.token(cx), Some(reason));
+        cx.state.ask_for_trim(cx.state.pairs.spare());
     }
 }

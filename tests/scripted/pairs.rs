@@ -362,6 +362,26 @@ fn wrong_pairs_are_refused_by_name() {
     assert_eq!(b.packets(), [b"a partner"]);
 }
 
+/// Goal: a handler that was not told yet that its partner has ended is still in a pair. Method: the
+/// partner ends in the same turn, before or after.
+#[test]
+fn a_pair_lasts_until_its_end_is_told() {
+    let Ends { a, b, at_a, .. } = pair(options());
+    let c = a.connect();
+    let with = c.address();
+    let stop = order("stop", |_| Action::stop(CloseReason::Normal));
+    let again = order("again", move |ctx| {
+        assert_eq!(ctx.pair(&with), Err(PairError::Paired));
+        Action::Continue
+    });
+    assert!(b.address().send(stop).is_ok());
+    assert!(a.address().send(again).is_ok());
+    a.run();
+    let told = Seen::PartnerEnded(Some(CloseReason::Normal));
+    assert_eq!(at_a.read(), [Seen::Message("again"), told, ENDED]);
+    assert_eq!((c.closed(), c.leftovers().paired), (None, 0));
+}
+
 /// Goal: the address of a connection that has ended makes no pair: the caller is told, and the next owner
 /// of the slot has nothing to do with it.
 #[test]

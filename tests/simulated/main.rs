@@ -4,6 +4,7 @@
 
 mod drains;
 mod network;
+mod pairs;
 mod reconnects;
 
 use std::cell::RefCell;
