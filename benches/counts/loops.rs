@@ -12,7 +12,7 @@ use std::cell::OnceCell;
 use std::fs::File;
 use std::hint::black_box;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
@@ -20,8 +20,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use condor::internals::{Deframe, Enframe, Pool, Prefix, Queue, Tick, Wheel};
 use condor::{
-    Action, ConnectorOptions, Context, Decode, Group, Handler, LengthField, ListenerOptions,
-    Reactor, ReactorOptions, Stats,
+    Action, ConnectorHandle, ConnectorOptions, Context, Decode, Group, Handler, LengthField,
+    ListenerOptions, Reactor, ReactorOptions, Stats,
 };
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -50,10 +50,12 @@ fn main() {
         "accepted-64" => accepted(rounds, 64),
         "link-1" => link(rounds, 1),
         "link-64" => link(rounds, 64),
+        "pair-1" => pair(rounds, 1),
+        "pair-64" => pair(rounds, 64),
         "memory" => memory(rounds),
         other => panic!(
             "unknown loop {other}; known: decode, encode, wheel, queue, group, shared, accepted-1, \
-             accepted-64, link-1, link-64, memory"
+             accepted-64, link-1, link-64, pair-1, pair-64, memory"
         ),
     }
 }
@@ -124,7 +126,7 @@ fn shared(rounds: usize) {
     let listening = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     // An accepted socket inherits its size.
     listening.set_send_buffer_size(1 << 20).expect("a socket");
-    let any_port = SockAddr::from(std::net::SocketAddr::from(([127, 0, 0, 1], 0)));
+    let any_port = SockAddr::from(SocketAddr::from(([127, 0, 0, 1], 0)));
     listening.bind(&any_port).expect("a free port");
     listening.listen(1).expect("a socket");
     let options = ListenerOptions::from_std(listening.into()).framing(LengthField::U32);
@@ -189,6 +191,65 @@ fn link(rounds: usize, depth: usize) {
     reactor.turn(Some(Duration::ZERO)).expect("a turn");
     let (far_end, _) = backend.accept().expect("a connection");
     round_trips(reactor, far_end, || connector.stats(), rounds, depth);
+}
+
+/// Forwards what comes. The accepted end of a pair opens the other one.
+struct End(Option<(ConnectorHandle<()>, SocketAddr)>);
+
+impl Handler for End {
+    type Message = ();
+
+    fn init(&mut self, ctx: &mut Context<'_, ()>) -> Action<'_> {
+        if let Some((connector, to)) = &self.0 {
+            let upstream = ctx.dial(connector, *to).expect("there is room");
+            ctx.pair(&upstream).expect("it is new");
+        }
+        Action::Continue
+    }
+
+    fn handle_packet<'a>(&'a mut self, packet: &'a [u8], ctx: &mut Context<'_, ()>) -> Action<'a> {
+        ctx.forward(packet).map(|()| Action::Continue).into()
+    }
+}
+
+/// Round trips through a pair, as a proxy has them: one round is `depth` packets of 64 bytes in one
+/// segment, and their answers. Client and server are on the same thread.
+fn pair(rounds: usize, depth: usize) {
+    let mut reactor = untimed();
+    let backend = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let to = backend.local_addr().expect("an address");
+    let connector = reactor.start_connector("up", ConnectorOptions::on_demand(), |_| End(None));
+    let connector = connector.expect("a connector");
+    let own = connector.clone();
+    let listener = reactor
+        .start_listener("down", ListenerOptions::port(0), move |_| End(Some((own.clone(), to))));
+    let listener = listener.expect("a listener");
+    let addr = listener.local_addr().as_inet().expect("TCP");
+    let mut client = TcpStream::connect(addr).expect("a connection");
+    let mut turn = || reactor.turn(Some(Duration::ZERO)).expect("a turn");
+    while connector.stats().made == 0 {
+        turn();
+    }
+    let (mut server, _) = backend.accept().expect("a connection");
+    turn();
+    let mut wire = Vec::new();
+    for _ in 0..depth {
+        LengthField::U16.encode(&PAYLOAD, &mut wire).expect("it fits the field");
+    }
+    for end in [&client, &server] {
+        end.set_nodelay(true).expect("an open socket");
+    }
+    let mut bytes = vec![0; wire.len()];
+    for _ in 0..rounds {
+        client.write_all(&wire).expect("there is room");
+        turn();
+        server.read_exact(&mut bytes).expect("all in one turn");
+        server.write_all(&bytes).expect("there is room");
+        turn();
+        client.read_exact(&mut bytes).expect("all in one turn");
+    }
+    assert_eq!(bytes, wire);
+    assert_eq!(listener.stats().packets_out, (rounds * depth) as u64);
 }
 
 /// One round is `depth` packets of 64 bytes in one segment, and their answers. The far end is on the

@@ -436,6 +436,68 @@ fn a_link_at_rest_takes_little_more_than_an_accepted_connection() {
     assert!(each < 70, "{each} bytes more for each: {ours} and {theirs} for all");
 }
 
+/// Forwards each packet, and makes the connection of a message its partner.
+struct Forwards;
+
+struct Join(Address<Join>);
+
+impl Handler for Forwards {
+    type Message = Join;
+
+    fn handle_packet<'a>(
+        &'a mut self,
+        packet: &'a [u8],
+        ctx: &mut Context<'_, Join>,
+    ) -> Action<'a> {
+        ctx.forward(packet).map(|()| Action::Continue).into()
+    }
+
+    fn handle_info<'a>(
+        &'a mut self,
+        info: Info<'a, Join>,
+        ctx: &mut Context<'_, Join>,
+    ) -> Action<'a> {
+        match info {
+            Info::Message(Join(other)) => ctx.pair(&other).map(|()| Action::Continue).into(),
+            other => other.default_action(),
+        }
+    }
+}
+
+/// Goal: a pair at rest takes at most 64 bytes beyond its two connections, with and without a past, and
+/// a packet through it costs no allocation. Method: the heap memory of connections before and after they
+/// become pairs, for numbers of pairs that are just above a power of two.
+#[test]
+fn a_pair_takes_at_most_64_bytes_and_its_packets_none() {
+    for pairs in [65, 257, 1_025] {
+        let harness = Harness::new(options().max_connections(5_000), |_| Forwards);
+        let ends: Vec<_> = (0..2 * pairs).map(|_| harness.connect()).collect();
+        let (ones, others) = ends.split_at(pairs);
+        let heap = measure(|| {
+            for (one, other) in ones.iter().zip(others) {
+                one.message(Join(other.address()));
+                one.packet(b"warm");
+            }
+            for other in others {
+                assert_eq!(other.packets(), [b"warm"]);
+            }
+        });
+        assert_eq!(harness.leftovers().paired, 2 * pairs);
+        let each = heap.bytes_current as usize / pairs;
+        assert!(each <= 64, "{pairs} pairs take {each} bytes each");
+        let (wire, mut total) = (ones[0].framed(b"packet").repeat(64), 0);
+        for round in 0..20 {
+            let heap = measure(|| {
+                ones[0].arrive(&wire);
+                harness.run();
+            });
+            others[0].sent();
+            total += if round < 10 { 0 } else { heap.count_total };
+        }
+        assert!(total <= 10, "{total} allocations: the script's own is one a round");
+    }
+}
+
 /// Reads both endpoints in every callback.
 struct Curious;
 

@@ -134,10 +134,8 @@ fn proxy(seed: u64, kind: Kind, lazy: bool, greeting: &'static [&'static [u8]]) 
     let proxy = sim.node("proxy", move |reactor| {
         let (up, down) = (lives.clone(), lives.clone());
         let options = ConnectorOptions::on_demand().framing(Raw).connect_timeout(secs(3));
-        let connector = reactor.start_connector("up", options, move |_| End {
-            dials: None,
-            lives: up.clone(),
-        })?;
+        let connector = reactor
+            .start_connector("up", options, move |_| End { dials: None, lives: up.clone() })?;
         reactor.start_listener("down", listens(81).framing(Raw), move |_| End {
             dials: Some((connector.clone(), lazy)),
             lives: down.clone(),
@@ -152,9 +150,8 @@ fn proxy(seed: u64, kind: Kind, lazy: bool, greeting: &'static [&'static [u8]]) 
             Kind::Echo => {
                 reactor.start_connector("ask", options, move |_| lives.side(greeting, false))
             }
-            Kind::Late(count) => reactor.start_connector("ask", options, move |_| {
-                Asker(lives.side(&[], false), count)
-            }),
+            Kind::Late(count) => reactor
+                .start_connector("ask", options, move |_| Asker(lives.side(&[], false), count)),
         }
     });
     let _ = dials();
@@ -325,7 +322,8 @@ fn what_waits_for_a_dial_is_bounded() {
         let lives = at_server.clone();
         let server = sim.node("server", move |reactor| {
             let lives = lives.clone();
-            reactor.start_listener("sink", listens(80).framing(Raw), move |_| lives.side(&[], false))
+            reactor
+                .start_listener("sink", listens(80).framing(Raw), move |_| lives.side(&[], false))
         });
         let own = Rc::clone(&end);
         let proxy = sim.node("proxy", move |reactor| {
