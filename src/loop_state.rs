@@ -176,7 +176,13 @@ impl LoopState {
     /// Samples the clock. Returns the time since the last call, or since the turn began. Without
     /// `per_listener_timing` it reads no clock and returns zero.
     pub(crate) fn attribute_time(&mut self) -> Duration {
-        if !self.per_listener_timing {
+        self.attribute_if(self.per_listener_timing)
+    }
+
+    /// The same for a phase in which a listener is `timed`. Otherwise it reads no clock.
+    #[inline]
+    pub(crate) fn attribute_if(&mut self, timed: bool) -> Duration {
+        if !timed {
             return Duration::ZERO;
         }
         self.sample();

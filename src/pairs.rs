@@ -103,14 +103,37 @@ impl Step {
 }
 
 impl<'a> Run<'a> {
-    /// The steps, each with the packet that it forwards.
-    pub(crate) fn each(self) -> impl Iterator<Item = (What, &'a [u8])> {
-        let mut rest = self.bytes;
-        self.steps.iter().map(move |step| {
-            let (packet, later) = rest.split_at(step.len());
-            rest = later;
-            (step.what, packet)
-        })
+    /// The packet of the next step, if it forwards one.
+    #[inline]
+    pub(crate) fn packet(&self) -> Option<&'a [u8]> {
+        match self.steps.first()?.what {
+            What::Forward { len } => Some(&self.bytes[..len]),
+            _ => None,
+        }
+    }
+
+    /// Whether the next step forwards a packet.
+    pub(crate) fn is_packet(&self) -> bool {
+        self.packet().is_some()
+    }
+
+    /// Skips all steps up to the next one that forwards no packet.
+    pub(crate) fn skip_packets(&mut self) {
+        while self.is_packet() {
+            self.next();
+        }
+    }
+}
+
+impl Iterator for Run<'_> {
+    type Item = What;
+
+    #[inline]
+    fn next(&mut self) -> Option<What> {
+        let (step, later) = self.steps.split_first()?;
+        self.steps = later;
+        self.bytes = &self.bytes[step.len()..];
+        Some(step.what)
     }
 }
 
@@ -234,7 +257,7 @@ impl Pairs {
 
     /// These steps are for a connection that has ended before it knew of its partner.
     pub(crate) fn break_off(&mut self, run: Run<'_>) {
-        for (what, _) in run.each() {
+        for what in run {
             if let What::Paired { with } = what
                 && self.partner(with) == Some(run.to)
             {

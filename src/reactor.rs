@@ -13,6 +13,7 @@ mod commands;
 mod connect;
 mod every;
 mod forward;
+mod listener_slot;
 mod probe;
 mod shutdown;
 mod slow_turn;
@@ -27,12 +28,12 @@ use std::time::Duration;
 
 use slab::Slab;
 
+use self::listener_slot::ListenerSlot;
 use self::stage::Shutdown;
 use self::timers::Timers;
 use crate::acceptor::Acceptor;
 use crate::clock::Nanos;
 use crate::directory::Inbox;
-use crate::drain::DrainPart;
 use crate::error::Error;
 use crate::guard::guarded;
 use crate::handle::{Handle, ListenerHandle};
@@ -45,20 +46,6 @@ use crate::poller::Poller;
 use crate::start::Prepared;
 use crate::time_budget::Phase;
 use crate::token::{self, Target};
-
-/// A listener in its slot, and the parts of drains that wait for it.
-struct ListenerSlot {
-    listener: Box<dyn AnyListener>,
-    parts: Vec<DrainPart>,
-    /// How long this listener took in this turn. Zero if it is the only one.
-    took: Duration,
-}
-
-impl ListenerSlot {
-    fn new(listener: Box<dyn AnyListener>) -> Self {
-        Self { listener, parts: Vec::new(), took: Duration::ZERO }
-    }
-}
 
 /// One event loop on one thread. It accepts connections, reads, calls the handlers, and writes
 /// their answers.
@@ -291,8 +278,9 @@ impl Reactor {
         self.state.per_listener_timing = self.listeners.len() > 1;
         self.share(|listener| listener.has_work(Phase::Accept));
         for (_, entry) in &mut self.listeners {
+            let timed = entry.is_timed(&self.state, Phase::Accept);
             entry.listener.accept(&mut self.state);
-            entry.took = self.state.attribute_time();
+            entry.took = self.state.attribute_if(timed);
         }
         self.invariants();
     }
@@ -300,8 +288,9 @@ impl Reactor {
     fn work(&mut self) {
         self.share(|listener| listener.has_work(Phase::Work));
         for (_, entry) in &mut self.listeners {
+            let timed = entry.is_timed(&self.state, Phase::Work);
             entry.listener.work(&mut self.state, &mut self.read);
-            entry.took += self.state.attribute_time();
+            entry.took += self.state.attribute_if(timed);
         }
         self.invariants();
     }
@@ -313,8 +302,10 @@ impl Reactor {
         }
         self.share(|listener| notified || listener.has_work(Phase::Deliver));
         for (_, entry) in &mut self.listeners {
+            let timed = entry.is_timed(&self.state, Phase::Deliver)
+                || notified && self.state.per_listener_timing;
             entry.listener.deliver(&mut self.state, notified);
-            entry.took += self.state.attribute_time();
+            entry.took += self.state.attribute_if(timed);
         }
         self.invariants();
     }

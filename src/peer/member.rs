@@ -86,10 +86,10 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         if self.conn.has(Flags::IS_OVER) {
             return self.is_slow(cx, slow);
         }
-        let mut sent = self.frame_unasked(cx, Packet::Shared(bytes.clone()));
+        let mut sent = self.frame_for_group(cx, bytes);
         if let Err(SendError::Full { .. }) = sent {
             self.write_out(cx);
-            sent = self.frame_unasked(cx, Packet::Shared(bytes.clone()));
+            sent = self.frame_for_group(cx, bytes);
         }
         cx.profile.counters.refused_sends.add(sent.is_err().into());
         if let Err(SendError::Full { .. }) = sent {
@@ -100,14 +100,14 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         }
     }
 
-    /// Frames a packet that comes from elsewhere as the handler would, but does not count a refusal.
-    pub(super) fn frame_unasked(
+    /// Frames one packet of a group as the handler would, but does not count a refusal.
+    fn frame_for_group(
         &mut self,
         cx: &mut PeerCx<'_, H::Message>,
-        mut packet: Packet<'_>,
+        bytes: &Bytes,
     ) -> Result<(), SendError> {
         let owed = self.conn.has(Flags::OWES_WRITABLE);
-        let mut framed = Ok(());
+        let (mut packet, mut framed) = (Packet::Shared(bytes.clone()), Ok(()));
         self.dispatch(cx, |_, ctx| framed = ctx.frame_packet(&mut packet));
         if framed.is_err() && !owed {
             // The handler has sent nothing, so it waits for nothing.

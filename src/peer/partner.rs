@@ -16,17 +16,21 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     }
 
     /// Carries out what the partner has left for this connection, and writes its output.
-    pub(crate) fn carry_out(&mut self, cx: &mut PeerCx<'_, H::Message>, run: Run<'_>) {
-        for (what, packet) in run.each() {
-            match what {
-                What::Paired { with } => self.begin_pair(cx, with),
-                What::Ended(reason) => self.partner_ended(cx, reason),
+    pub(crate) fn carry_out(&mut self, cx: &mut PeerCx<'_, H::Message>, mut run: Run<'_>) {
+        loop {
+            while self.conn.has(Flags::PAIRED) && run.is_packet() {
+                self.take_forwarded(cx, &mut run);
+            }
+            match run.next() {
+                None => break,
+                Some(What::Paired { with }) => self.begin_pair(cx, with),
+                Some(What::Ended(reason)) => self.partner_ended(cx, reason),
                 // What is left of a pair that has ended.
-                _ if !self.conn.has(Flags::PAIRED) => {}
-                What::Forward { .. } => self.take_forwarded(cx, packet),
-                What::Full => self.conn.insert(Flags::PARTNER_FULL),
-                What::Ready => self.conn.remove(Flags::PARTNER_FULL),
-                What::EndOfInput => self.conn.advance(|life| life.end_output()),
+                Some(_) if !self.conn.has(Flags::PAIRED) => {}
+                Some(What::Full) => self.conn.insert(Flags::PARTNER_FULL),
+                Some(What::Ready) => self.conn.remove(Flags::PARTNER_FULL),
+                Some(What::EndOfInput) => self.conn.advance(|life| life.end_output()),
+                Some(What::Forward { .. }) => {}
             }
         }
         self.flush_replies(cx, true);
@@ -45,25 +49,38 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         }
     }
 
-    /// Sends a packet that the partner has forwarded. One that cannot be sent ends the connection, as
-    /// an answer does.
-    fn take_forwarded(&mut self, cx: &mut PeerCx<'_, H::Message>, packet: &[u8]) {
-        let mut sent = self.frame_unasked(cx, Packet::Borrowed(packet));
-        if let Err(SendError::Full { .. }) = sent {
-            self.write_out(cx);
-            sent = self.frame_unasked(cx, Packet::Borrowed(packet));
+    /// Frames packets that the partner has forwarded, until so many have gathered that they are written.
+    /// One that cannot be sent ends the connection, as an answer does.
+    fn take_forwarded(&mut self, cx: &mut PeerCx<'_, H::Message>, run: &mut Run<'_>) {
+        let owed = self.conn.has(Flags::OWES_WRITABLE);
+        let mut framed = Ok(());
+        self.dispatch(cx, |_, ctx| {
+            while let Some(packet) = run.packet()
+                && ctx.state.out.len() < FLUSH_AT
+            {
+                framed = ctx.frame_packet(&mut Packet::Borrowed(packet));
+                if framed.is_err() {
+                    break;
+                }
+                run.next();
+            }
+        });
+        if framed.is_err() && !owed {
+            // The handler has sent nothing, so it waits for nothing.
+            self.conn.remove(Flags::OWES_WRITABLE);
         }
-        match sent {
-            Ok(()) => {}
+        let gathered = cx.state.out.len();
+        self.write_out(cx);
+        match framed {
+            Ok(()) if self.conn.life().is_open() => {}
+            Err(SendError::Full { .. }) if gathered > 0 => {}
             // It ends, and the partner is told. After an end of input nothing follows.
-            Err(SendError::Closing) => {}
+            Ok(()) | Err(SendError::Closing) => run.skip_packets(),
             Err(error) => {
+                run.skip_packets();
                 cx.profile.counters.refused_sends.add(1);
                 self.close(cx, error.into());
             }
-        }
-        if cx.state.out.len() + self.conn.queued() >= FLUSH_AT {
-            self.write_out(cx);
         }
     }
 

@@ -1,7 +1,8 @@
 //! Carries out the commands of other threads and of callbacks.
 
+use super::Reactor;
+use super::listener_slot::ListenerSlot;
 use super::stage::Stage;
-use super::{ListenerSlot, Reactor};
 use crate::directory::Command;
 use crate::drain::DrainPart;
 use crate::identity::ConnectionId;

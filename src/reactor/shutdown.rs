@@ -5,8 +5,9 @@
 //!                  └─ the listening sockets stay open for `shutdown_delay`
 //! ```
 
+use super::Reactor;
+use super::listener_slot::ListenerSlot;
 use super::stage::Stage;
-use super::{ListenerSlot, Reactor};
 use crate::drain::{DrainPart, Report};
 use crate::logging::say;
 use crate::loop_state::Timer;
