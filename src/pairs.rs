@@ -373,3 +373,111 @@ impl From<Partner> for Token {
         Self((high as usize) << u32::BITS | low as usize)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn end(listener: u16, key: u32, generation: u32) -> Token {
+        token::peer(listener, key, generation)
+    }
+
+    /// All steps, as pairs of a connection and what is left for it. The packets are in the second part.
+    fn taken(pairs: &mut Pairs) -> (Vec<(Token, What)>, Vec<Vec<u8>>) {
+        let steps = pairs.take_steps();
+        let (mut whats, mut packets) = (Vec::new(), Vec::new());
+        for mut run in steps.runs() {
+            while let Some(packet) = run.packet().map(<[u8]>::to_vec).or(Some(Vec::new())) {
+                let is_packet = run.is_packet();
+                let Some(what) = run.next() else { break };
+                whats.push((run.to, what));
+                if is_packet {
+                    packets.push(packet);
+                }
+            }
+        }
+        pairs.give_back(steps);
+        (whats, packets)
+    }
+
+    /// Goal: steps keep their order and their bytes, and those for one connection in a row are one run.
+    #[test]
+    fn steps_keep_their_order_and_their_bytes() {
+        let (a, b, mut pairs) = (end(0, 1, 7), end(3, 9, 0), Pairs::default());
+        assert!(pairs.is_quiet());
+        pairs.forward(b, b"one");
+        pairs.forward(b, b"");
+        pairs.push(b, What::EndOfInput);
+        pairs.forward(a, b"two");
+        pairs.forward(b, b"three");
+        assert_eq!(pairs.steps.runs().map(|run| run.to).collect::<Vec<_>>(), [b, a, b]);
+        let (whats, packets) = taken(&mut pairs);
+        assert_eq!(packets, [&b"one"[..], b"", b"two", b"three"]);
+        assert_eq!(whats[2], (b, What::EndOfInput));
+        assert!(pairs.is_quiet());
+    }
+
+    /// Goal: partners are each other's, for their generations only, and a connection has one partner.
+    #[test]
+    fn partners_are_each_others() {
+        let (a, b, c, mut pairs) = (end(0, 1, 7), end(3, 900, 0), end(0, 2, 7), Pairs::default());
+        assert_eq!(pairs.join(a, b), Ok(()));
+        assert_eq!((pairs.partner(a), pairs.partner(b)), (Some(b), Some(a)));
+        assert_eq!((pairs.partner(end(0, 1, 8)), pairs.partner(c)), (None, None));
+        for (one, other) in [(a, c), (c, a), (c, b), (b, c), (a, b)] {
+            assert_eq!(pairs.join(one, other), Err(PairError::Paired));
+        }
+        assert_eq!((pairs.len(), pairs.partner(c)), (2, None));
+        pairs.leave(b, Some(CloseReason::Reset));
+        assert_eq!((pairs.len(), pairs.partner(a), pairs.partner(b)), (0, None, None));
+        let told = What::Ended(Some(CloseReason::Reset));
+        assert_eq!(taken(&mut pairs).0, [(b, What::Paired { with: a }), (a, told)]);
+        pairs.leave(a, None);
+        assert!(pairs.is_quiet(), "its partner has left before");
+        assert_eq!(pairs.join(a, c), Ok(()));
+    }
+
+    /// Goal: what was left for the connections of a listener that has ended reaches nothing, and who waits
+    /// for one of them is told.
+    #[test]
+    fn steps_for_a_listener_that_has_ended_go_with_it() {
+        let (a, b, c, mut pairs) = (end(0, 1, 0), end(1, 1, 0), end(1, 2, 0), Pairs::default());
+        pairs.open(70, 0);
+        pairs.open(71, 1);
+        assert_eq!((pairs.slot_of(71), pairs.slot_of(72)), (Some(1), None));
+        assert_eq!(pairs.join(a, b), Ok(()));
+        pairs.forward(c, b"gone");
+        pairs.forward(end(0, 5, 0), b"stays");
+        // A connection that ends takes its entry with it, but this address was never one.
+        pairs.entries[1][1].generation = 5;
+        let stale = pairs.entries[1][1];
+        pairs.entries[1][1] = Entry { partner: None, ..stale };
+        pairs.paired -= 1;
+        pairs.close(71);
+        let (whats, packets) = taken(&mut pairs);
+        assert_eq!(whats, [(a, What::Ended(None)), (end(0, 5, 0), What::Forward { len: 5 })]);
+        assert_eq!((packets, pairs.len(), pairs.slot_of(71)), (vec![b"stays".to_vec()], 0, None));
+    }
+
+    /// Goal: the memory of pairs and of what they forwarded goes back once there are none.
+    #[test]
+    fn the_memory_of_pairs_goes_back() {
+        let mut pairs = Pairs::default();
+        for key in 0..10_000 {
+            assert_eq!(pairs.join(end(0, key, 0), end(1, key, 0)), Ok(()));
+        }
+        pairs.forward(end(0, 0, 0), &vec![7; 4 << 20]);
+        assert!(pairs.is_full());
+        taken(&mut pairs);
+        let kept = pairs.unused.bytes.capacity() + pairs.unused.list.capacity();
+        assert!(kept <= 2 * FULL + MANY, "{kept}");
+        assert_eq!(pairs.spare(), 0, "it is needed");
+        for key in 0..10_000 {
+            pairs.leave(end(0, key, 0), None);
+        }
+        taken(&mut pairs);
+        assert!(pairs.spare() > 200_000, "{}", pairs.spare());
+        pairs.trim();
+        assert_eq!((pairs.spare(), pairs.len()), (0, 0));
+    }
+}

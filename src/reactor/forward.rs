@@ -27,7 +27,6 @@ impl Reactor {
                 && let Some(entry) = self.listeners.get_mut(listener.into())
             {
                 entry.listener.carry_out(&mut self.state, key, generation, run);
-                entry.took += self.state.attribute_time();
             }
         }
         self.state.pairs.give_back(steps);
