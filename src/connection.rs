@@ -16,8 +16,7 @@ mod water;
 use std::time::Duration;
 
 use self::cold::{Cold, Timeouts};
-pub(crate) use self::limits::{Due, Limits};
-pub(crate) use self::water::Crossing;
+pub(crate) use self::limits::{Crossing, Due, Limits};
 use crate::buffer::{Buffer, Pool, Queue};
 use crate::flags::flag_set;
 use crate::framing::{Framing, Notes};

@@ -2,6 +2,15 @@
 
 use std::time::Duration;
 
+/// How the queue has crossed a water mark.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub(crate) enum Crossing {
+    /// It is over the high-water mark.
+    Over,
+    /// It is down at the low-water mark.
+    Down,
+}
+
 /// The limits in force, named as in the options: the time limits, and two water marks in bytes.
 #[derive(Debug, Copy, Clone)]
 pub(crate) struct Limits {

@@ -1,16 +1,7 @@
 //! The water marks of the output queue, and what they stop: the connection itself, or its partner.
 
-use super::limits::Limits;
+use super::limits::{Crossing, Limits};
 use super::{Connection, Flags};
-
-/// How the queue has crossed a water mark.
-#[derive(Debug, Copy, Clone, PartialEq, Eq)]
-pub(crate) enum Crossing {
-    /// It is over the high-water mark.
-    Over,
-    /// It is down at the low-water mark.
-    Down,
-}
 
 impl Connection {
     /// Compares the length of the queue with the water marks. Returns each crossing once.

@@ -30,8 +30,8 @@ use crate::timers::{TimerId, Timers};
 pub(crate) const SHARE_FROM: usize = 32 * 1024;
 
 /// What a callback may do before it returns an [`Action`](super::Action). Each method except
-/// [`handle`](Self::handle), [`pair`](Self::pair) and [`forward`](Self::forward) is about the callback's
-/// own connection alone.
+/// [`handle`](Self::handle), [`pair`](Self::pair) and [`forward`](Self::forward) is about the
+/// callback's own connection alone.
 ///
 /// # Which way to send
 ///

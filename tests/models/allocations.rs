@@ -464,9 +464,9 @@ impl Handler for Forwards {
     }
 }
 
-/// Goal: a pair at rest takes at most 64 bytes beyond its two connections, with and without a past, and
-/// a packet through it costs no allocation. Method: the heap memory of connections before and after they
-/// become pairs, for numbers of pairs that are just above a power of two.
+/// Goal: a pair at rest takes at most 64 bytes beyond its two connections, and a packet through it
+/// costs no allocation. Method: the heap memory of connections before and after they become pairs, for
+/// numbers of pairs that are just above a power of two.
 #[test]
 fn a_pair_takes_at_most_64_bytes_and_its_packets_none() {
     for pairs in [65, 257, 1_025] {

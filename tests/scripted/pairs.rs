@@ -193,7 +193,7 @@ fn each_half_ends_by_itself() {
     ends.assert_gone();
 }
 
-/// Goal: an end in the middle of a packet, and an end of input after the other half has ended, end both.
+/// Goal: an end in the middle of a packet ends both connections, after the packets before it.
 #[test]
 fn an_end_inside_a_packet_ends_both() {
     let ends = pair(options());
@@ -207,8 +207,8 @@ fn an_end_inside_a_packet_ends_both() {
 }
 
 /// Goal: whatever ends one connection, the partner is told at once why, and what was forwarded to it
-/// before is still sent; by default it ends then. Method: each kind of end, while the partner has output
-/// queued.
+/// before is still sent; by default it ends then. Method: each kind of end, while output of the
+/// partner is queued.
 #[test]
 fn whatever_ends_one_ends_the_other_after_its_queue() {
     type Blow = fn(&Harness<Actor>);
@@ -382,8 +382,8 @@ fn a_pair_lasts_until_its_end_is_told() {
     assert_eq!((c.closed(), c.leftovers().paired), (None, 0));
 }
 
-/// Goal: the address of a connection that has ended makes no pair: the caller is told, and the next owner
-/// of the slot has nothing to do with it.
+/// Goal: the address of a connection that has ended makes no pair: the caller is told, and the next
+/// owner of the slot has nothing to do with it.
 #[test]
 fn an_address_that_is_out_of_date_makes_no_pair() {
     let Ends { a, b, at_a, .. } = ends_of(options(), forwarder, forwarder);
@@ -412,8 +412,8 @@ fn an_address_that_is_out_of_date_makes_no_pair() {
     assert_eq!(d.packets(), [b"to d"]);
 }
 
-/// Goal: a packet that the partner cannot send ends the partner, as an answer would, and the source with
-/// it. Method: one that its framing cannot express, and more in one turn than its queue may have.
+/// Goal: a packet that the partner cannot send ends the partner, as an answer would, and the source
+/// with it. Method: one that its framing cannot express, and more in one turn than its queue may have.
 #[test]
 fn a_packet_that_the_partner_cannot_send_ends_the_pair() {
     let ends = pair(options().framing(LengthField::U32).max_packet(1_000));

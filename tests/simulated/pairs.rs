@@ -8,7 +8,7 @@ use condor::{
     Info, Raw, Retry, Stats,
 };
 
-use super::{Lives, dials, listens, ms, secs};
+use super::{Lives, listens, ms, secs};
 
 /// One end of a proxy's pair. It forwards what comes.
 struct End {
@@ -154,7 +154,6 @@ fn proxy(seed: u64, kind: Kind, lazy: bool, greeting: &'static [&'static [u8]]) 
                 .start_connector("ask", options, move |_| Asker(lives.side(&[], false), count)),
         }
     });
-    let _ = dials();
     Proxy { sim, server, proxy, client, at_server, at_client, told }
 }
 
@@ -212,7 +211,7 @@ fn answers_after_half_a_close_come_back() {
     }
 }
 
-/// Goal: a dial that fails is told first, then the end of the partner that never was up, and the client's
+/// Goal: a dial that fails is told first, then the end of the partner that never was up. The client's
 /// connection ends. Method: a server that is down, and one that does not answer.
 #[test]
 fn a_dial_that_fails_ends_its_partner() {
@@ -291,8 +290,8 @@ fn slices(packets: &[Vec<u8>]) -> Vec<&[u8]> {
     packets.iter().map(Vec::as_slice).collect()
 }
 
-/// Goal: what is kept for a connection that is being dialled is bounded by its `max_queued`: beyond that
-/// the pair ends, and so does the dialled connection once it is up.
+/// Goal: what is kept for a connection that is being dialled is bounded by its `max_queued`. Beyond
+/// that the pair ends, and so does the dialled connection once it is up.
 #[test]
 fn what_waits_for_a_dial_is_bounded() {
     struct Flood(Option<ConnectorHandle<()>>, Rc<std::cell::Cell<Option<CloseReason>>>);

@@ -31,8 +31,8 @@ impl<M> Context<'_, M> {
     /// is being dialled knows it right after its [`init`](crate::Handler::init).
     ///
     /// A pair cannot be undone. In a drain each of the two gets [`Info::Shutdown`](crate::Info::Shutdown),
-    /// and the one that ends first takes the other one with it. A pair takes about 40 bytes of memory beyond
-    /// those of two connections.
+    /// and the one that ends first takes the other one with it. A pair takes up to 64 bytes of memory
+    /// beyond those of two connections.
     ///
     /// # Errors
     ///
