@@ -86,14 +86,14 @@ impl<H: Handler, S: Stream> Peer<H, S> {
 
     /// The queue has crossed a water mark: the partner stops, or goes on.
     #[inline(never)]
-    pub(super) fn hold_partner(&mut self, cx: &mut PeerCx<'_, H::Message>, crossing: Crossing) {
+    pub(super) fn hold_partner(&self, cx: &mut PeerCx<'_, H::Message>, crossing: Crossing) {
         let what = if crossing == Crossing::Over { What::Full } else { What::Ready };
         cx.state.pairs.tell_partner(self.token(cx), what);
     }
 
     /// The input has ended, and all of it is delivered. The partner passes that on, so the handler is
     /// not asked.
-    pub(super) fn pass_end_on(&mut self, cx: &mut PeerCx<'_, H::Message>) {
+    pub(super) fn pass_end_on(&self, cx: &mut PeerCx<'_, H::Message>) {
         cx.state.pairs.tell_partner(self.token(cx), What::EndOfInput);
     }
 

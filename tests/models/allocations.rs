@@ -439,7 +439,7 @@ fn a_link_at_rest_takes_little_more_than_an_accepted_connection() {
 /// Forwards each packet, and makes the connection of a message its partner.
 struct Forwards;
 
-struct Join(Address<Join>);
+struct Join(Address<Self>);
 
 impl Handler for Forwards {
     type Message = Join;
@@ -483,7 +483,7 @@ fn a_pair_takes_at_most_64_bytes_and_its_packets_none() {
             }
         });
         assert_eq!(harness.leftovers().paired, 2 * pairs);
-        let each = heap.bytes_current as usize / pairs;
+        let each = usize::try_from(heap.bytes_current).unwrap() / pairs;
         assert!(each <= 64, "{pairs} pairs take {each} bytes each");
         let (wire, mut total) = (ones[0].framed(b"packet").repeat(64), 0);
         for round in 0..20 {

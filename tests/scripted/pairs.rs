@@ -15,7 +15,7 @@ const ENDED: Seen = Seen::End(CloseReason::PartnerEnded);
 
 /// Forwards each packet, and ends if that fails.
 fn forwarder(trace: &Trace) -> Actor {
-    Actor::echo(trace).packet(|packet, ctx| forward(packet, ctx))
+    Actor::echo(trace).packet(forward)
 }
 
 fn forward(packet: &[u8], ctx: &mut Context<'_, Do>) -> Action<'static> {
@@ -129,7 +129,7 @@ fn the_partner_of_a_full_connection_is_not_read() {
     let sent: Vec<u8> = (0..100_000_u32).map(|at| at.to_le_bytes()[at as usize % 2]).collect();
     a.receive(&sent);
     assert!((10_001..=14_000).contains(&b.queued_bytes()), "{}", b.queued_bytes());
-    assert_eq!(a.stats().bytes_in as usize, b.queued_bytes(), "the rest stays in the kernel");
+    assert_eq!(a.stats().bytes_in, b.queued_bytes() as u64, "the rest stays in the kernel");
     assert_eq!(a.stats().high_water_hits, 1);
     b.receive("the other direction goes on");
     assert_eq!(a.sent(), b"the other direction goes on");
