@@ -5,4 +5,5 @@ pub mod connection;
 pub mod framing;
 pub mod faulty_framers;
 pub mod handles;
+pub mod pairs;
 pub mod wheel;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::bodies::{connection, faulty_framers, framing, handles, wheel};
+use crate::bodies::{connection, faulty_framers, framing, handles, pairs, wheel};
 
 /// Seeded inputs for each body that has them; `CONDOR_FUZZ_INPUTS` asks for another number.
 const INPUTS: u64 = 2_000;
@@ -46,6 +46,11 @@ fn the_corpus_of_handles_holds() {
 #[test]
 fn the_corpus_of_faulty_framers_holds() {
     replay("faulty_framers", faulty_framers::faulty_framers);
+}
+
+#[test]
+fn the_corpus_of_pairs_holds() {
+    replay("pairs", pairs::pairs);
 }
 
 #[test]
@@ -109,6 +114,14 @@ fn seeded(body: fn(&[u8])) {
 #[test]
 fn seeded_calls_of_handles_keep_their_promises() {
     seeded(handles::handles);
+}
+
+/// Goal: connections that become partners, stall and end in any order lose no byte and leave nothing.
+/// Method: operations on four connections, drawn from seeds. A failure prints its seed, and
+/// `CONDOR_FUZZ_SEED` replays that one alone.
+#[test]
+fn seeded_pairs_lose_nothing() {
+    seeded(pairs::pairs);
 }
 
 /// Goal: a connection does what the model predicts. Method: operations drawn from seeds; a failure

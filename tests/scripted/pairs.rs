@@ -430,6 +430,8 @@ fn a_packet_that_the_partner_cannot_send_ends_the_pair() {
     let ends = pair(
         options().max_packet(900).max_queued(2_000).write_high_water(1_000).write_low_water(500),
     );
+    ends.a.receive((0..30).flat_map(|_| framed(&[1; 900])).collect::<Vec<_>>());
+    assert_eq!(ends.b.packets().len(), 30, "the kernel is asked before the queue counts as full");
     ends.b.peer_stalls();
     ends.a.receive((0..3).flat_map(|_| framed(&[1; 900])).collect::<Vec<_>>());
     assert_eq!(ends.b.closed(), Some(CloseReason::SlowReader));
