@@ -33,10 +33,13 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         read: &mut [u8],
         budget: &mut u32,
     ) {
+        // What a partner cannot send has to be kept for it, so the second read waits for the partner.
+        let paired = self.conn.has(Flags::PAIRED);
+        let room = if paired { cx.profile.read_at_once.min(read.len()) } else { read.len() };
         // Bytes that were read and not delivered are at `at..end`.
         let (mut at, mut end, mut verdict) = (0, 0, Verdict::Partial(None));
         while self.is_marked(Marks::READABLE) && self.conn.may_read() {
-            let most = cx.profile.read_at_once.min(read.len() - end);
+            let most = cx.profile.read_at_once.min(room - end);
             if most == 0 {
                 cx.profile.counters.read_budget_hits.add(1);
                 break;

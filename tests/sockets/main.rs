@@ -39,6 +39,7 @@ mod messages;
 mod own_loop;
 #[cfg(panic = "unwind")]
 mod panics;
+mod pairs;
 mod replies;
 mod restart;
 mod scale;

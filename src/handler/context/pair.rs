@@ -130,8 +130,9 @@ impl<M> Context<'_, M> {
     ///
     /// If the partner cannot send the packet, because it is too large for its framing or its queue is
     /// full, the partner ends, as it does for an answer that cannot be sent. The queue does not fill as
-    /// long as `max_queued` exceeds the high-water mark by what one turn forwards: one packet, and one
-    /// read of at most 64 KiB. If the partner has ended its output, the packet is dropped.
+    /// long as `max_queued` exceeds the high-water mark by what one turn forwards: one packet, and 64 KiB,
+    /// because a turn reads no more of a connection with a partner. If the partner has ended its output,
+    /// the packet is dropped.
     ///
     /// # Errors
     ///
