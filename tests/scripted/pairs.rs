@@ -475,8 +475,8 @@ fn both_ends_are_paired_at_once() {
     }
 }
 
-/// Goal: the end of input does not reach a handler that has found another partner, nor twice one that was
-/// told before it had a partner.
+/// Goal: the end of input does not reach a handler that has found another partner, nor twice one that
+/// was told before it had a partner.
 #[test]
 fn the_end_of_input_is_told_once() {
     let (sender, receiver) = channel::<Address<Do>>();
