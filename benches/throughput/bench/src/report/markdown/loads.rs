@@ -42,13 +42,14 @@ pub(super) fn cpu(tables: &[&LoadTable], reference: &str, text: &mut String) {
     text.push('\n');
 }
 
-pub(super) fn latency(tables: &[&LoadTable], reference: &str, text: &mut String) {
+pub(super) fn latency(tables: &[&LoadTable], text: &mut String) {
     text.push_str("## Latency in microseconds\n\n");
     text.push_str(
         "Closed loops count from when a packet was sent, the open loop from when it was due, churn \
          from the connect, broadcast until the last has heard.\n\n",
     );
     for table in tables {
+        let reference = table.reference;
         let _ = writeln!(text, "**{}**\n", table.what);
         let _ = writeln!(
             text,
@@ -118,10 +119,10 @@ mod tests {
     use super::*;
     use crate::report::table::two_servers;
 
-    fn shown(reference: &str) -> String {
+    fn shown(reference: &'static str) -> String {
         let (table, mut text) = (LoadTable::of(&two_servers(), reference), String::new());
         cpu(&[&table], reference, &mut text);
-        latency(&[&table], reference, &mut text);
+        latency(&[&table], &mut text);
         text
     }
 

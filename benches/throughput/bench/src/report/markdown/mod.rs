@@ -5,6 +5,7 @@ mod memory;
 
 use std::fmt::Write;
 
+use super::references;
 use super::table::{LoadTable, Missing, Report};
 use crate::stats::Summary;
 
@@ -15,9 +16,11 @@ pub(super) fn text(report: &Report) -> String {
     let tables: Vec<&LoadTable> =
         report.loads.iter().filter(|table| !table.rows.is_empty()).collect();
     if !tables.is_empty() {
-        let reference = report.settings.reference;
-        loads::cpu(&tables, reference, &mut text);
-        loads::latency(&tables, reference, &mut text);
+        for reference in references(&tables) {
+            let its = tables.iter().filter(|table| table.reference == reference);
+            loads::cpu(&its.copied().collect::<Vec<_>>(), reference, &mut text);
+        }
+        loads::latency(&tables, &mut text);
         loads::throughput(&tables, &mut text);
     }
     if !report.idle.is_empty() {
