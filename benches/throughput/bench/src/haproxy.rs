@@ -24,7 +24,7 @@ pub(crate) fn arguments(configuration: &Path) -> [&Path; 3] {
     [Path::new("-db"), Path::new("-f"), configuration]
 }
 
-/// One thread, TCP mode, no log, no checks. It sets TCP_NODELAY itself.
+/// One thread, TCP mode, the backlog of all servers, no log, no checks. HAProxy sets TCP_NODELAY itself.
 pub(crate) fn configuration(
     listen: SocketAddr,
     backend: SocketAddr,
@@ -37,6 +37,7 @@ pub(crate) fn configuration(
 
 defaults
     mode tcp
+    backlog 1024
     retries 0
     timeout connect 5s
     timeout client 1h

@@ -206,3 +206,33 @@ impl Drop for Running {
         let _ = self.child.wait();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    /// What `ask` says of a server that answers the packet of one byte with this.
+    fn answered_with(answer: &'static [u8]) -> Result<()> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.read_exact(&mut [0; 3]).unwrap();
+            stream.write_all(answer).unwrap();
+        });
+        let result = ask(address);
+        server.join().unwrap();
+        result
+    }
+
+    /// Goal: a gateway whose backend is not there yet is not measured, whether it ends the connection
+    /// or answers by itself.
+    #[test]
+    fn only_the_packet_itself_is_an_answer() {
+        answered_with(b"\0\x01?").unwrap();
+        assert!(answered_with(b"").is_err());
+        let error = answered_with(b"\0\x03ERR").unwrap_err();
+        assert!(error.to_string().contains("the answer is"), "{error}");
+    }
+}

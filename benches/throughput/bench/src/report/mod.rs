@@ -31,8 +31,12 @@ pub(crate) fn write(report: &Report, directory: &Path) -> Result<Vec<PathBuf>> {
 
 /// The servers that the ratios of these tables are relative to, in order.
 fn references<'a>(tables: impl IntoIterator<Item = &'a &'a LoadTable>) -> Vec<&'static str> {
-    let mut references: Vec<_> = tables.into_iter().map(|table| table.reference).collect();
-    references.dedup();
+    let mut references = Vec::new();
+    for table in tables {
+        if !references.contains(&table.reference) {
+            references.push(table.reference);
+        }
+    }
     references
 }
 

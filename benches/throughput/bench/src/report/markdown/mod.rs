@@ -5,7 +5,6 @@ mod memory;
 
 use std::fmt::Write;
 
-use super::references;
 use super::table::{LoadTable, Missing, Report};
 use crate::stats::Summary;
 
@@ -16,10 +15,7 @@ pub(super) fn text(report: &Report) -> String {
     let tables: Vec<&LoadTable> =
         report.loads.iter().filter(|table| !table.rows.is_empty()).collect();
     if !tables.is_empty() {
-        for reference in references(&tables) {
-            let its = tables.iter().filter(|table| table.reference == reference);
-            loads::cpu(&its.copied().collect::<Vec<_>>(), reference, &mut text);
-        }
+        loads::cpu(&tables, &mut text);
         loads::latency(&tables, &mut text);
         loads::throughput(&tables, &mut text);
     }

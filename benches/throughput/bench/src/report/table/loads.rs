@@ -143,6 +143,7 @@ pub(crate) mod tests {
         }
     }
 
+    /// The first two servers of the table in the first scenario.
     fn results(samples: [Vec<Sample>; 2]) -> Results {
         let outcomes = SERVERS.into_iter().zip(samples).map(|(server, samples)| {
             let mut outcome = Outcome::new(server);
@@ -190,5 +191,18 @@ pub(crate) mod tests {
         };
         assert!(of(1).unwrap().contains("50 %"));
         assert_eq!(of(2), None);
+    }
+
+    #[test]
+    fn a_generator_that_waits_for_the_backend_is_no_disturbance() {
+        let scenario = |gateway| SCENARIOS.into_iter().find(|it| it.is_gateway() == gateway);
+        let disturbed = |gateway| {
+            let mut waits = sample(Duration::from_millis(400), 1, 1);
+            waits.generator.waited = Duration::from_millis(250);
+            let mut results = results([vec![waits], vec![]]);
+            results.scenario = scenario(gateway).unwrap();
+            LoadTable::of(&results, "c").rows[0].disturbed.median
+        };
+        assert_eq!((disturbed(false), disturbed(true)), (0.75, 0.5));
     }
 }
