@@ -24,7 +24,8 @@ pub(crate) fn arguments(configuration: &Path) -> [&Path; 3] {
     [Path::new("-db"), Path::new("-f"), configuration]
 }
 
-/// One thread, TCP mode, the backlog of all servers, no log, no checks. HAProxy sets TCP_NODELAY itself.
+/// One thread, TCP mode, the backlog of all servers, no log, no checks. HAProxy sets TCP_NODELAY
+/// itself.
 pub(crate) fn configuration(
     listen: SocketAddr,
     backend: SocketAddr,
