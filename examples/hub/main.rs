@@ -38,6 +38,8 @@ mod client;
 mod common;
 mod redis;
 mod reply;
+#[cfg(all(test, feature = "sim"))]
+mod several;
 
 /// Passes lines on to those who subscribed to their topic.
 #[derive(Debug, Parser)]

@@ -66,7 +66,7 @@ pub(crate) struct Outbox {
     queue: VecDeque<Publication>,
     /// The publishers that wait for room.
     waiting: Vec<Address<()>>,
-    figures: Figures,
+    pub(crate) figures: Figures,
 }
 
 #[derive(Default)]
@@ -82,17 +82,17 @@ enum State {
 
 /// What became of publications.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-struct Figures {
+pub(crate) struct Figures {
     /// Redis has published them.
-    sent: u64,
+    pub(crate) sent: u64,
     /// They came from Redis, for subscribers of this hub.
-    received: u64,
+    pub(crate) received: u64,
     /// Published here while Redis was away.
-    local: u64,
+    pub(crate) local: u64,
     /// Their link has ended before they were answered.
-    in_doubt: u64,
+    pub(crate) in_doubt: u64,
     /// No client can get them, or a mailbox was full when the link ended.
-    dropped: u64,
+    pub(crate) dropped: u64,
 }
 
 impl fmt::Display for Figures {
@@ -384,4 +384,411 @@ pub(crate) fn start(redis: &str, topics: &Shared) -> Result<impl FnOnce() + use<
         _ = handle.shutdown();
         _ = thread.join();
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::{self, Client, Slow};
+    use condor::Accepted;
+    use condor::testing::{ConnectorHarness, FarEnd, Harness};
+
+    const HELLO: &str = "%2\r\n$6\r\nserver\r\n$5\r\nredis\r\n$5\r\nproto\r\n:3\r\n";
+
+    /// The clients of one hub, and its link.
+    struct Hub {
+        topics: Shared,
+        one: Harness<Client>,
+        two: Harness<Client>,
+        link: ConnectorHarness<Link>,
+    }
+
+    impl Hub {
+        fn new(slow: Slow, mailbox: usize) -> Self {
+            let topics = Shared::default();
+            lock(&topics).slow = slow;
+            let options = client::options("127.0.0.1:0".parse().unwrap(), slow);
+            let all = topics.clone();
+            let factory = move |peer: &Accepted<'_>| Client::new(&all, peer);
+            let one = Harness::new(options.mailbox_capacity(mailbox), factory);
+            let (two, all) = (one.connect(), topics.clone());
+            let link = ConnectorHarness::new(options_to(), move |_peer| Link::new(&all));
+            Self { topics, one, two, link }
+        }
+
+        /// Runs clients and link until both have nothing to do.
+        fn run(&self) {
+            for _ in 0..3 {
+                self.link.run();
+                self.one.run();
+            }
+        }
+
+        fn says(&self, client: &Harness<Client>, lines: &[&str]) {
+            client.receive(lines.iter().map(|line| format!("{line}\n")).collect::<String>());
+            self.run();
+        }
+
+        fn redis(&self) -> Redis<'_> {
+            let far = self.link.accept().unwrap();
+            assert_eq!(texts(&far.sent()), [&b"HELLO"[..], b"3"]);
+            Redis(self, far)
+        }
+
+        /// A link that is up.
+        fn up(&self) -> Redis<'_> {
+            let redis = self.redis();
+            redis.says(HELLO);
+            redis
+        }
+
+        fn figures(&self) -> Figures {
+            lock(&self.topics).redis.figures.clone()
+        }
+    }
+
+    fn options_to() -> ConnectorOptions {
+        options("192.0.2.1:6379")
+    }
+
+    fn lines(client: &Harness<Client>) -> Vec<String> {
+        client.packets().into_iter().map(|line| String::from_utf8(line).unwrap()).collect()
+    }
+
+    /// The end of Redis.
+    struct Redis<'a>(&'a Hub, FarEnd<Link>);
+
+    impl Redis<'_> {
+        fn says(&self, bytes: impl AsRef<[u8]>) {
+            self.1.send(bytes);
+            self.0.run();
+        }
+
+        /// The requests since the last time, each as a line.
+        fn got(&self) -> Vec<String> {
+            let bytes = self.1.sent();
+            let whole = bytes.split_inclusive(|byte| *byte == b'*').skip(1);
+            let line = |request: &[u8]| String::from_utf8(texts(request)[..].join(&b' ')).unwrap();
+            whole.map(|request| line(&[b"*", request].concat())).collect()
+        }
+
+        fn confirms(&self, verb: &str, topic: &str) {
+            let len = (verb.len(), topic.len());
+            self.says(format!(">3\r\n${}\r\n{verb}\r\n${}\r\n{topic}\r\n:1\r\n", len.0, len.1));
+        }
+
+        fn ends(self) {
+            self.1.resets();
+            self.0.run();
+        }
+    }
+
+    fn pushed(topic: &str, text: &str) -> String {
+        let len = (topic.len(), text.len());
+        format!(">3\r\n$7\r\nmessage\r\n${}\r\n{topic}\r\n${}\r\n{text}\r\n", len.0, len.1)
+    }
+
+    #[test]
+    fn a_publication_goes_to_redis_only_and_comes_back() {
+        let hub = Hub::new(Slow::Disconnect, 64);
+        let redis = hub.up();
+        hub.says(&hub.one, &["SUB news"]);
+        assert_eq!(redis.got(), ["SUBSCRIBE news"]);
+        redis.confirms("subscribe", "news");
+        hub.says(&hub.two, &["PUB news it rains", "PUB other text"]);
+        assert_eq!(redis.got(), ["PUBLISH news it rains", "PUBLISH other text"]);
+        assert!(lines(&hub.one).is_empty(), "not before Redis sends it");
+        // Redis 7.0 answers after the message, and later ones before it.
+        redis.says(pushed("news", "it rains") + ":1\r\n:0\r\n");
+        assert_eq!(lines(&hub.one), ["MSG news it rains"]);
+        hub.says(&hub.two, &["PUB news again"]);
+        redis.says(":1\r\n".to_owned() + &pushed("news", "again"));
+        assert_eq!(lines(&hub.one), ["MSG news again"]);
+        redis.says(pushed("news", "from elsewhere"));
+        assert_eq!(lines(&hub.one), ["MSG news from elsewhere"]);
+        let figures = Figures { sent: 3, received: 3, ..Figures::default() };
+        assert_eq!(hub.figures(), figures);
+    }
+
+    #[test]
+    fn a_publication_follows_the_subscription_that_brings_it_back() {
+        let hub = Hub::new(Slow::Disconnect, 64);
+        let redis = hub.up();
+        hub.says(&hub.one, &["PUB b 1", "SUB b", "PUB b 2", "SUB a", "PUB a 3"]);
+        let got = redis.got();
+        assert_eq!(got[..2], ["SUBSCRIBE a", "SUBSCRIBE b"]);
+        assert_eq!(got[2..], ["PUBLISH b 1", "PUBLISH b 2", "PUBLISH a 3"]);
+    }
+
+    #[test]
+    fn a_topic_is_subscribed_while_it_has_subscribers() {
+        let hub = Hub::new(Slow::Disconnect, 64);
+        hub.says(&hub.one, &["SUB early"]);
+        let redis = hub.up();
+        assert_eq!(redis.got(), ["SUBSCRIBE early"]);
+        hub.says(&hub.one, &["SUB news"]);
+        hub.says(&hub.two, &["SUB news", "SUB early"]);
+        assert_eq!(redis.got(), ["SUBSCRIBE news"]);
+        hub.says(&hub.one, &["UNSUB news"]);
+        assert!(redis.got().is_empty(), "one is left");
+        hub.two.peer_resets();
+        hub.run();
+        assert_eq!(redis.got(), ["UNSUBSCRIBE news"]);
+        hub.says(&hub.one, &["SUB x", "UNSUB x", "UNSUB early", "SUB early"]);
+        assert!(redis.got().is_empty(), "nothing has changed");
+        hub.says(&hub.one, &["UNSUB early"]);
+        hub.says(&hub.one, &["SUB early"]);
+        assert_eq!(redis.got(), ["UNSUBSCRIBE early", "SUBSCRIBE early"]);
+    }
+
+    /// Redis executes `UNSUBSCRIBE`, `PUBLISH` and `SUBSCRIBE` in this order, so it does not send the
+    /// message back, but the new subscriber is there.
+    #[test]
+    fn a_publication_between_two_subscriptions_is_delivered_with_its_answer() {
+        let hub = Hub::new(Slow::Disconnect, 64);
+        hub.says(&hub.one, &["SUB news"]);
+        let redis = hub.up();
+        redis.confirms("subscribe", "news");
+        hub.says(&hub.one, &["UNSUB news"]);
+        hub.says(&hub.two, &["PUB news between"]);
+        hub.says(&hub.one, &["SUB news"]);
+        let got = redis.got();
+        assert_eq!(got[1..], ["UNSUBSCRIBE news", "PUBLISH news between", "SUBSCRIBE news"]);
+        redis.confirms("unsubscribe", "news");
+        assert!(lines(&hub.one).is_empty());
+        redis.says(":0\r\n");
+        assert_eq!(lines(&hub.one), ["MSG news between"]);
+    }
+
+    #[test]
+    fn each_publication_takes_one_way_when_the_link_ends() {
+        let hub = Hub::new(Slow::Disconnect, 64);
+        hub.says(&hub.one, &["PUB news no one hears it", "SUB news"]);
+        hub.says(&hub.two, &["PUB news before"]);
+        assert_eq!(lines(&hub.one), ["MSG news before"]);
+        let redis = hub.up();
+        redis.confirms("subscribe", "news");
+        hub.says(&hub.two, &["PUB news answered", "PUB news came back", "PUB news in doubt"]);
+        redis.says(pushed("news", "answered") + ":1\r\n" + &pushed("news", "came back"));
+        assert_eq!(lines(&hub.one), ["MSG news answered", "MSG news came back"]);
+        // The link does not see this one before it ends.
+        hub.two.packet("PUB news not sent");
+        redis.ends();
+        hub.says(&hub.two, &["PUB news after"]);
+        assert_eq!(lines(&hub.one), ["MSG news not sent", "MSG news after"]);
+        let figures = Figures { sent: 1, received: 2, local: 3, in_doubt: 2, dropped: 0 };
+        assert_eq!(hub.figures(), figures);
+        hub.link.advance(BACK_OFF_MAX);
+        let redis = hub.up();
+        assert_eq!(redis.got(), ["SUBSCRIBE news"]);
+        redis.confirms("subscribe", "news");
+        hub.says(&hub.two, &["PUB news whole again"]);
+        assert_eq!(redis.got(), ["PUBLISH news whole again"]);
+        redis.says(pushed("news", "whole again") + ":1\r\n");
+        assert_eq!(lines(&hub.one), ["MSG news whole again"]);
+    }
+
+    #[test]
+    fn what_redis_refuses_is_delivered_here_and_in_order() {
+        let hub = Hub::new(Slow::Disconnect, 64);
+        hub.says(&hub.one, &["SUB news"]);
+        let redis = hub.up();
+        redis.confirms("subscribe", "news");
+        hub.says(&hub.two, &["PUB news 1", "PUB news 2", "PUB news 3"]);
+        redis.says("-OOM command not allowed\r\n");
+        assert_eq!(lines(&hub.one), ["MSG news 1"]);
+        hub.says(&hub.two, &["PUB news 4", "PUB news 5"]);
+        assert!(lines(&hub.one).is_empty(), "those under way come first");
+        assert_eq!(redis.got().last().unwrap(), "PUBLISH news 3");
+        redis.says(pushed("news", "2") + ":1\r\n");
+        assert!(!redis.1.is_finished());
+        redis.says("-OOM command not allowed\r\n");
+        assert!(redis.1.is_finished());
+        redis.ends();
+        hub.says(&hub.two, &["PUB news 6"]);
+        assert_eq!(
+            lines(&hub.one),
+            ["MSG news 2", "MSG news 3", "MSG news 4", "MSG news 5", "MSG news 6"]
+        );
+        assert_eq!(hub.figures().in_doubt, 0);
+    }
+
+    #[test]
+    fn a_redis_that_lets_no_one_in_is_away() {
+        let errors = ["-NOAUTH HELLO\r\n", "-ERR unknown command 'HELLO'\r\n", "-LOADING\r\n"];
+        let hub = Hub::new(Slow::Skip, 64);
+        hub.says(&hub.one, &["SUB news"]);
+        for error in errors {
+            let redis = hub.redis();
+            redis.says(error);
+            assert!(redis.1.is_finished(), "{error}");
+            redis.ends();
+            hub.says(&hub.two, &["PUB news here"]);
+            assert_eq!(lines(&hub.one), ["MSG news here"]);
+            hub.link.advance(BACK_OFF_MAX);
+        }
+        let redis = hub.up();
+        redis.says("-NOPERM no such channel\r\n");
+        redis.ends();
+        hub.says(&hub.two, &["PUB news here"]);
+        assert_eq!(lines(&hub.one), ["MSG news here"]);
+    }
+
+    #[test]
+    fn an_answer_out_of_step_ends_the_link() {
+        for answers in [":1\r\n", "+PONG\r\n:1\r\n"] {
+            let hub = Hub::new(Slow::Skip, 64);
+            hub.says(&hub.one, &["SUB news"]);
+            let redis = hub.up();
+            redis.says(answers);
+            assert!(redis.1.is_finished(), "{answers}");
+        }
+        let hub = Hub::new(Slow::Skip, 64);
+        let redis = hub.up();
+        redis.says(">2\r\n+invalidate\r\n_\r\n");
+        assert!(!redis.1.is_finished(), "what is pushed is no answer");
+        redis.confirms("subscribe", "never asked");
+        assert!(redis.1.is_finished());
+    }
+
+    /// It takes no more than its bounds, and publishers wait. All arrives in order.
+    #[test]
+    fn a_slow_redis_holds_publishers_back() {
+        let hub = Hub::new(Slow::Disconnect, 64);
+        let redis = hub.up();
+        let most = QUEUE_MAX + CALLS_MAX;
+        let packets_in = || usize::try_from(hub.one.stats().packets_in).unwrap();
+        let all: Vec<String> = (0..2 * most).map(|nth| format!("PUB a {nth}")).collect();
+        for part in all.chunks(100) {
+            hub.says(&hub.two, &part.iter().map(String::as_str).collect::<Vec<_>>());
+        }
+        assert_eq!(packets_in(), most + 1, "the last one waits at its publisher");
+        assert_eq!(redis.got().len(), CALLS_MAX);
+        let mut got = CALLS_MAX;
+        while got < 2 * most {
+            redis.says(":0\r\n".repeat(100));
+            let expected = (got..got + 100).map(|nth| format!("PUBLISH a {nth}"));
+            let sent = redis.got();
+            assert_eq!(sent, expected.take(sent.len()).collect::<Vec<_>>());
+            assert!(sent.len() == 100 || got + sent.len() == 2 * most);
+            got += sent.len();
+        }
+        assert_eq!(packets_in(), 2 * most);
+    }
+
+    #[test]
+    fn publishers_that_wait_go_on_without_redis() {
+        let hub = Hub::new(Slow::Disconnect, 64);
+        let redis = hub.up();
+        hub.says(&hub.one, &["SUB b"]);
+        let most = QUEUE_MAX + CALLS_MAX;
+        (0..most).for_each(|_| hub.says(&hub.two, &["PUB a x"]));
+        hub.says(&hub.two, &["PUB b waits", "PUB b last"]);
+        assert!(lines(&hub.one).is_empty());
+        redis.ends();
+        assert_eq!(lines(&hub.one), ["MSG b waits", "MSG b last"]);
+    }
+
+    #[test]
+    fn a_full_mailbox_holds_redis_back_and_nothing_is_lost() {
+        let hub = Hub::new(Slow::Disconnect, 4);
+        hub.says(&hub.one, &["SUB a"]);
+        let redis = hub.up();
+        redis.confirms("subscribe", "a");
+        let all: String = (0..1_000).map(|nth| pushed("a", &nth.to_string())).collect();
+        redis.1.send(all);
+        let received = hub.figures().received;
+        assert!(received < 10, "{received} are read before the clients get one");
+        (0..1_000).for_each(|_| hub.run());
+        let expected: Vec<_> = (0..1_000).map(|nth| format!("MSG a {nth}")).collect();
+        assert_eq!(lines(&hub.one), expected);
+    }
+
+    #[test]
+    fn a_redis_that_says_nothing_is_away() {
+        let hub = Hub::new(Slow::Disconnect, 64);
+        hub.says(&hub.one, &["SUB a"]);
+        let redis = hub.up();
+        redis.confirms("subscribe", "a");
+        for _ in 0..20 {
+            hub.link.advance(SILENCE / 2);
+            let pings = redis.got().iter().filter(|request| *request == "PING").count();
+            redis.says("+PONG\r\n".repeat(pings));
+            assert!(pings > 0 && !redis.1.is_gone());
+        }
+        hub.link.advance(SILENCE + SILENCE / 2);
+        assert!(redis.1.is_gone());
+        hub.says(&hub.two, &["PUB a here"]);
+        assert_eq!(lines(&hub.one), ["MSG a here"]);
+    }
+
+    #[test]
+    fn the_link_is_dialled_again_after_a_second_at_most() {
+        let hub = Hub::new(Slow::Disconnect, 64);
+        hub.up().ends();
+        hub.link.refuse("192.0.2.1:6379");
+        hub.link.advance(Duration::from_secs(60));
+        let attempts = hub.link.attempts();
+        assert!((60..500).contains(&attempts.len()), "{} attempts", attempts.len());
+        assert!(attempts.windows(2).all(|two| two[1].0 - two[0].0 <= BACK_OFF_MAX));
+    }
+
+    #[test]
+    fn what_is_no_line_is_dropped() {
+        let hub = Hub::new(Slow::Latest, 64);
+        hub.says(&hub.one, &["SUB a"]);
+        let redis = hub.up();
+        redis.says(pushed("a", "two\nlines") + &pushed("a", &"x".repeat(LINE_MAX)));
+        redis.says(pushed("a", "\u{0}a line"));
+        assert_eq!(lines(&hub.one), ["MSG a \u{0}a line"]);
+        assert_eq!((hub.figures().received, hub.figures().dropped), (1, 2));
+    }
+
+    #[test]
+    fn any_byte_but_a_space_may_be_in_a_topic() {
+        let hub = Hub::new(Slow::Disconnect, 64);
+        let redis = hub.up();
+        let topic: Vec<u8> = (0..=255).filter(|byte| !b" \n".contains(byte)).collect();
+        hub.one.packet([b"SUB ", &topic[..]].concat());
+        hub.one.packet([b"PUB ", &topic[..], b" text"].concat());
+        hub.run();
+        let sent = redis.1.sent();
+        let publish = request(&[b"PUBLISH", &topic, b"text"]);
+        assert_eq!(sent, [request(&[b"SUBSCRIBE", &topic]), publish].concat());
+        let push = [b">3\r\n$7\r\nmessage\r\n$254\r\n", &topic[..], b"\r\n$4\r\ntext\r\n"];
+        redis.says(push.concat());
+        assert_eq!(hub.one.packets(), [[b"MSG ", &topic[..], b" text"].concat()]);
+    }
+
+    #[test]
+    fn with_latest_a_slow_subscriber_gets_the_newest_message_of_all_hubs() {
+        let hub = Hub::new(Slow::Latest, 64);
+        hub.says(&hub.one, &["SUB a"]);
+        let redis = hub.up();
+        hub.one.peer_stalls();
+        let text = "x".repeat(1_000);
+        (0..200).for_each(|nth| redis.says(pushed("a", &format!("{nth} {text}"))));
+        hub.one.peer_reads_all();
+        hub.run();
+        let got = lines(&hub.one);
+        assert_eq!(got.len(), 2, "the first and the newest");
+        assert!(got[0].starts_with("MSG a 0 ") && got[1].starts_with("MSG a 199 "));
+    }
+
+    #[test]
+    fn a_link_that_is_shut_down_sends_what_was_published_before() {
+        let hub = Hub::new(Slow::Disconnect, 64);
+        let redis = hub.up();
+        let most = QUEUE_MAX + CALLS_MAX;
+        (0..most).for_each(|_| hub.says(&hub.two, &["PUB a x"]));
+        hub.link.drain();
+        assert!(hub.link.report().is_none());
+        for _ in 0..2 {
+            redis.says(":0\r\n".repeat(CALLS_MAX));
+        }
+        assert_eq!(redis.got().len(), most);
+        redis.1.closes();
+        assert!(hub.link.report().is_some());
+        assert_eq!((hub.figures().sent, hub.figures().in_doubt), (most as u64, 0));
+    }
 }

@@ -108,3 +108,77 @@ pub(crate) fn request(words: &[&[u8]]) -> Vec<u8> {
     }
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HELLO: &str =
+        "%3\r\n$6\r\nserver\r\n$5\r\nredis\r\n$5\r\nproto\r\n:3\r\n$7\r\nmodules\r\n*0\r\n";
+    const MESSAGE: &str = ">3\r\n$7\r\nmessage\r\n$1\r\na\r\n$8\r\nx\r\n*1\r\ny\r\n";
+
+    #[test]
+    fn replies_are_found_wherever_they_are_cut() {
+        let replies = [
+            "+OK\r\n",
+            "-ERR no\r\n",
+            ":-1\r\n",
+            "_\r\n",
+            "#t\r\n",
+            ",1.5\r\n",
+            "$0\r\n\r\n",
+            "$-1\r\n",
+            "*-1\r\n",
+            "*0\r\n",
+            "*2\r\n*1\r\n+a\r\n~1\r\n=5\r\ntxt:b\r\n",
+            HELLO,
+            MESSAGE,
+        ];
+        for reply in replies {
+            let (bytes, mut partial) = (reply.as_bytes(), Partial::default());
+            for seen in 0..bytes.len() {
+                let found = Replies.resume(&bytes[..seen], &mut partial).unwrap();
+                assert!(matches!(found, Decode::Need(_)), "{reply:?} after {seen}");
+            }
+            let behind = [bytes, b"+"].concat();
+            let whole = Decode::Frame { payload: 0..bytes.len(), consumed: bytes.len() };
+            assert_eq!(Replies.resume(&behind, &mut partial), Ok(whole.clone()));
+            assert_eq!(Replies.decode(&behind, 0), Ok(whole));
+        }
+    }
+
+    #[test]
+    fn no_part_is_read_twice() {
+        let mut bytes = b"*2000\r\n".to_vec();
+        (0..2_000).for_each(|_| bytes.extend_from_slice(b"$2\r\nab\r\n"));
+        let (whole, mut partial) = (bytes.len(), Partial::default());
+        for seen in 1..whole {
+            assert!(Replies.resume(&bytes[..seen], &mut partial).is_ok());
+            let [at, ..] = partial.notes;
+            assert!(at + 16 > seen);
+            bytes[1..at.max(1)].fill(b'!');
+        }
+        let found = Replies.resume(&bytes, &mut partial);
+        assert_eq!(found, Ok(Decode::Frame { payload: 0..whole, consumed: whole }));
+    }
+
+    #[test]
+    fn what_is_no_reply_is_refused() {
+        let long = format!("+{}", "x".repeat(LINE_MAX + 1));
+        let wrong = ["\r\n", "HTTP/1.1 400\r\n", "$x\r\n", "$-2\r\n", "$1048577\r\n"];
+        for text in wrong.into_iter().chain(["*99999999999999999999\r\n", ">\r\n", "%x\r\n", &long])
+        {
+            assert!(Replies.decode(text.as_bytes(), 0).is_err(), "{text:.20}");
+        }
+    }
+
+    #[test]
+    fn texts_are_those_of_all_parts() {
+        let found: [&[u8]; 3] = [b"message", b"a", b"x\r\n*1\r\ny"];
+        assert_eq!(texts(MESSAGE.as_bytes()), found);
+        assert_eq!(texts(b"-ERR no\r\n"), [b"ERR no"]);
+        assert_eq!(texts(b"*3\r\n$-1\r\n_\r\n:1\r\n"), [&b""[..], b"1"]);
+        let words: [&[u8]; 2] = [b"PUBLISH", b""];
+        assert_eq!(texts(&request(&words)), words);
+    }
+}
