@@ -17,7 +17,7 @@ use crate::reply::{Replies, texts};
 
 const HUBS: usize = 3;
 /// Each client publishes so often.
-const EVERY: Duration = Duration::from_millis(5);
+const EVERY: Duration = Duration::from_millis(20);
 /// The longest silence, a wait, and a dial: all links are up again after it.
 const BACK: Duration = Duration::from_secs(3 + 1 + 1 + 1);
 
@@ -205,7 +205,7 @@ impl World {
 
     fn all_arrive_once(&self) {
         for (publisher, numbers) in self.publish_for(ms(500)).into_iter().enumerate() {
-            assert!(numbers.len() > 50);
+            assert!(numbers.len() > 20);
             (0..HUBS).for_each(|at| self.arrived_once(publisher, numbers.clone(), at));
         }
     }
@@ -250,7 +250,7 @@ fn hubs_serve_their_own_clients_without_redis_and_are_whole_with_it() {
 #[test]
 fn no_message_comes_twice_whatever_fails() {
     let mut in_doubt = 0;
-    for seed in 0..8 {
+    for seed in 0..4 {
         let world = World::new(seed);
         let mut random = seed + 1;
         let mut draw = |below: u64| {
@@ -297,5 +297,5 @@ fn no_message_comes_twice_whatever_fails() {
         }
         world.all_arrive_once();
     }
-    assert!(in_doubt > 100, "only {in_doubt} in doubt: the faults hit nothing");
+    assert!(in_doubt > 10, "only {in_doubt} in doubt: the faults hit nothing");
 }
