@@ -41,6 +41,9 @@ pub(crate) struct Topics {
     pub(crate) redis: Outbox,
 }
 
+/// A message, and the group that has no room for it.
+pub(crate) type Refused = (Bytes, Group<()>);
+
 pub(crate) type Shared = Arc<Mutex<Topics>>;
 
 pub(crate) fn lock(topics: &Shared) -> MutexGuard<'_, Topics> {
@@ -48,13 +51,8 @@ pub(crate) fn lock(topics: &Shared) -> MutexGuard<'_, Topics> {
 }
 
 impl Topics {
-    /// Delivers to this hub's subscribers. Without room it gives the message back, and the group that
-    /// has none.
-    pub(crate) fn deliver(
-        &mut self,
-        name: &[u8],
-        message: Bytes,
-    ) -> Result<(), (Bytes, Group<()>)> {
+    /// Delivers a message to this hub's subscribers, or gives it back.
+    pub(crate) fn deliver(&mut self, name: &[u8], message: Bytes) -> Result<(), Refused> {
         let Some(topic) = self.by_name.get_mut(name) else { return Ok(()) };
         if self.slow == Slow::Latest {
             topic.newest = (message, topic.newest.1 + 1);

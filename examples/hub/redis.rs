@@ -1,34 +1,39 @@
 //! The link to Redis, by which hubs share their topics.
 //!
-//! # Two ways, and each publication takes one
+//! # Each publication takes one way
 //!
 //! While the link is up, a publication goes to Redis, and comes back to the subscribers of this hub as
-//! to those of all others. While it is not, this hub delivers to its own subscribers. The lock of the
-//! topics decides, once for each publication, so no subscriber gets one twice.
+//! it comes to those of all others. While the link is down, this hub delivers to its own subscribers.
+//! The lock of the topics decides, once for each publication. So no subscriber gets one twice.
 //!
-//! There is one link for all shards, and it speaks RESP3, so that one connection may publish and
-//! subscribe: this needs Redis 6. Redis executes what comes over one connection in order. So a
-//! publication behind a `SUBSCRIBE` comes back, and nothing has to wait for its confirmation.
+//! There is one link for all shards. It speaks RESP3, in which one connection may publish and
+//! subscribe: this needs Redis 6. Redis executes the requests of one connection in order, so a
+//! publication that follows its `SUBSCRIBE` comes back. If a topic had no subscription when Redis
+//! executed the `PUBLISH`, nothing comes back, and the answer delivers the message here.
 //!
 //! # When the link ends
 //!
-//! - What Redis has answered is published.
-//! - What waits in this hub is delivered here. Redis has not seen it.
-//! - What was sent and has no answer is *in doubt*: Redis may publish it or not. It is not delivered
-//!   here, since it might still come back. It is counted.
-//! - What Redis refuses with an error is delivered here. Redis has not published it. Then the link takes
-//!   no more publications, waits for the answers to those that are under way, and ends.
+//! - A publication that Redis has answered is published.
+//! - A publication that waits in this hub is delivered here: Redis has not seen it.
+//! - A publication that was sent and not answered is *in doubt*: Redis may publish it now, later or
+//!   never. This hub counts it and does not deliver it. Other hubs get it at most once.
+//! - A publication that Redis refuses with an error is delivered here: Redis has not published it. Then
+//!   the link takes no more publications, waits for the answers to those that are under way, and ends.
 //!
-//! So each publisher's messages arrive in order. There is one exception: Redis stood still for longer
-//! than [`SILENCE`], this hub has given the link up, and Redis goes on and finds what was sent. Then
-//! messages in doubt may arrive late.
+//! So the messages of one publisher arrive in order. There is one exception: Redis stood still for
+//! longer than [`SILENCE`], and goes on when this hub has given the link up. Then messages in doubt may
+//! arrive late.
 //!
-//! # When Redis is slow
+//! A new link subscribes all topics that have subscribers. What other hubs publish before that does not
+//! arrive: Redis keeps nothing.
 //!
-//! At most [`QUEUE_MAX`] publications wait here, and [`CALLS_MAX`] requests have no answer. Then
-//! publishers wait, and their connections are not read.
+//! # When one of the two is slow
+//!
+//! If Redis is slow, at most [`QUEUE_MAX`] publications wait here, and [`CALLS_MAX`] requests have no
+//! answer. Then publishers wait, and their connections are not read. If this hub is slow, Redis is not
+//! read. Redis ends the link when it holds more for it than `client-output-buffer-limit pubsub` allows.
 
-use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::mem::take;
 use std::thread;
@@ -36,8 +41,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use condor::{
-    Action, Address, Backoff, Calls, CloseReason, ConnectorOptions, Context, Error, Framing,
-    Handler, InOrder, Info, MessageError, Raw, Shards,
+    Action, Address, Backoff, Calls, CloseReason, ConnectionId, ConnectorOptions, Context, Error,
+    Framing, Handler, InOrder, Info, MessageError, Raw, Shards,
 };
 
 use crate::client::{LINE_MAX, Shared, Topics, lock, message};
@@ -65,7 +70,7 @@ pub(crate) struct Outbox {
     changed: BTreeSet<Vec<u8>>,
     queue: VecDeque<Publication>,
     /// The publishers that wait for room.
-    waiting: Vec<Address<()>>,
+    waiting: HashMap<ConnectionId, Address<()>>,
     pub(crate) figures: Figures,
 }
 
@@ -135,14 +140,15 @@ impl Outbox {
                 Err(MessageError::Gone(message))
             }
             State::Up(_) | State::Ending => {
-                self.waiting.push(publisher());
+                let publisher = publisher();
+                self.waiting.insert(publisher.id(), publisher);
                 Err(MessageError::Full(message))
             }
         }
     }
 
     fn wake_publishers(&mut self) {
-        self.waiting.drain(..).for_each(|publisher| _ = publisher.wake());
+        self.waiting.drain().for_each(|(_, publisher)| _ = publisher.wake());
     }
 }
 
@@ -219,7 +225,7 @@ impl Link {
                 }
             }
             (Some(b'>'), _) => {}
-            (Some(b'-'), texts) => self.refused(&texts.concat(), ctx),
+            (Some(b'-'), texts) => self.refuse(&texts.concat(), ctx),
             _ => match self.calls.answered(ctx).ok_or(OUT_OF_STEP)? {
                 Sent::Hello => self.up(ctx),
                 Sent::Ping => {}
@@ -236,7 +242,7 @@ impl Link {
         self.fill(ctx)
     }
 
-    fn up(&self, ctx: &mut Context<'_, ()>) {
+    fn up(&self, ctx: &Context<'_, ()>) {
         if self.ending.is_some() {
             return;
         }
@@ -259,11 +265,11 @@ impl Link {
     }
 
     /// Redis has answered with an error.
-    fn refused(&mut self, text: &[u8], ctx: &mut Context<'_, ()>) {
+    fn refuse(&mut self, text: &[u8], ctx: &mut Context<'_, ()>) {
         if self.ending.replace(REFUSED) != Some(REFUSED) {
             log::warn!(
-                "redis: it refuses: {}; check its version, which has to be 6 or later, and what its \
-                 default user may do",
+                "redis: it refuses: {}; check that it is Redis 6 or later, and what its default user \
+                 may do",
                 text.escape_ascii()
             );
             lock(&self.topics).redis.state = State::Ending;
@@ -287,7 +293,7 @@ impl Link {
         match (done, &self.ending) {
             (Err(reason), _) => Action::stop(reason),
             (_, Some(reason)) if self.calls.is_empty() && self.refused.is_none() => {
-                Action::stop(reason.clone())
+                Action::stop(*reason)
             }
             _ => Action::Continue,
         }
@@ -352,7 +358,7 @@ impl Handler for Link {
             return;
         }
         log::warn!(
-            "redis: away: {reason}; each hub serves its own clients until it is back, so start it, or \
+            "redis: away: {reason}; until it is back each hub serves its own clients: start it, or \
              check --redis; {}",
             redis.figures
         );
@@ -374,6 +380,7 @@ pub(crate) fn options(redis: &str) -> ConnectorOptions {
 pub(crate) fn start(redis: &str, topics: &Shared) -> Result<impl FnOnce() + use<>, Error> {
     let (shards, topics) = (Shards::new(1)?, topics.clone());
     shards.start_connector("redis", options(redis), move |_peer| Link::new(&topics))?;
+    log::info!("redis: until {redis} answers, this hub serves its own clients only");
     let handle = shards.handle();
     let thread = thread::spawn(move || {
         if let Err(error) = shards.run() {
@@ -563,7 +570,7 @@ mod tests {
     #[test]
     fn each_publication_takes_one_way_when_the_link_ends() {
         let hub = Hub::new(Slow::Disconnect, 64);
-        hub.says(&hub.one, &["PUB news no one hears it", "SUB news"]);
+        hub.says(&hub.one, &["PUB news unheard", "SUB news"]);
         hub.says(&hub.two, &["PUB news before"]);
         assert_eq!(lines(&hub.one), ["MSG news before"]);
         let redis = hub.up();
@@ -582,6 +589,9 @@ mod tests {
         let redis = hub.up();
         assert_eq!(redis.got(), ["SUBSCRIBE news"]);
         redis.confirms("subscribe", "news");
+        // Redis finds it in the connection that has ended.
+        redis.says(pushed("news", "in doubt"));
+        assert_eq!(lines(&hub.one), ["MSG news in doubt"], "late, and once");
         hub.says(&hub.two, &["PUB news whole again"]);
         assert_eq!(redis.got(), ["PUBLISH news whole again"]);
         redis.says(pushed("news", "whole again") + ":1\r\n");
@@ -614,7 +624,7 @@ mod tests {
     }
 
     #[test]
-    fn a_redis_that_lets_no_one_in_is_away() {
+    fn a_redis_that_refuses_the_link_is_away() {
         let errors = ["-NOAUTH HELLO\r\n", "-ERR unknown command 'HELLO'\r\n", "-LOADING\r\n"];
         let hub = Hub::new(Slow::Skip, 64);
         hub.says(&hub.one, &["SUB news"]);

@@ -77,11 +77,10 @@ fn part(input: &[u8], at: usize) -> Result<Option<Part>, FrameError> {
         b'+' | b'-' | b':' | b'_' | b'#' | b',' | b'(' => {
             Part { text: Some(at + 1..at + len), next, parts: 0 }
         }
-        b'$' | b'=' => number()?.map_or(with_parts(0), |len| Part {
-            text: Some(next..next + len),
-            next: next + len + 2,
-            parts: 0,
-        }),
+        b'$' | b'=' => match number()? {
+            None => with_parts(0),
+            Some(len) => Part { text: Some(next..next + len), next: next + len + 2, parts: 0 },
+        },
         b'*' | b'~' | b'>' => with_parts(number()?.unwrap_or(0)),
         b'%' => with_parts(2 * number()?.unwrap_or(0)),
         _ => return Err(FrameError::Bad("this is no reply of Redis")),

@@ -21,8 +21,8 @@ const EVERY: Duration = Duration::from_millis(20);
 /// The longest silence, a wait, and a dial: all links are up again after it.
 const BACK: Duration = Duration::from_secs(3 + 1 + 1 + 1);
 
-fn ms(millis: u64) -> Duration {
-    Duration::from_millis(millis)
+fn ms(millis: u32) -> Duration {
+    Duration::from_millis(millis.into())
 }
 
 /// As much of Redis as hubs need.
@@ -253,9 +253,9 @@ fn no_message_comes_twice_whatever_fails() {
     for seed in 0..4 {
         let world = World::new(seed);
         let mut random = seed + 1;
-        let mut draw = |below: u64| {
+        let mut draw = |below: u32| {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (random >> 33) % below
+            u32::try_from(random >> 33).unwrap() % below
         };
         world.publish(true);
         for _ in 0..8 {
