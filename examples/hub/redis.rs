@@ -268,8 +268,8 @@ impl Link {
     fn refuse(&mut self, text: &[u8], ctx: &mut Context<'_, ()>) {
         if self.ending.replace(REFUSED) != Some(REFUSED) {
             log::warn!(
-                "redis: it refuses: {}; check that it is Redis 6 or later, and what its default user \
-                 may do",
+                "redis: it refuses: {}; check that it is Redis 6 or later, and what its default \
+                 user may do",
                 text.escape_ascii()
             );
             lock(&self.topics).redis.state = State::Ending;

@@ -211,91 +211,98 @@ impl World {
     }
 }
 
-#[test]
-fn each_subscriber_of_any_hub_gets_each_message_once() {
-    let world = World::new(1);
-    world.sim.run_for(ms(200));
-    world.all_arrive_once();
-}
+mod tests {
+    use super::*;
 
-#[test]
-fn hubs_serve_their_own_clients_without_redis_and_are_whole_with_it() {
-    for seed in 0..2 {
-        let world = World::new(seed);
+    #[test]
+    fn each_subscriber_of_any_hub_gets_each_message_once() {
+        let world = World::new(1);
         world.sim.run_for(ms(200));
-        for _ in 0..3 {
-            world.sim.crash(world.redis);
-            world.sim.run_for(ms(100));
-            for (publisher, numbers) in world.publish_for(ms(500)).into_iter().enumerate() {
-                for at in 0..HUBS {
-                    let expected = if at == publisher { numbers.clone() } else { 0..0 };
-                    world.arrived_once(publisher, expected, at);
-                    let got = &world.hubs[at].2.borrow().got;
-                    let of_others = |(hub, number): &&(usize, usize)| {
-                        *hub == publisher && at != publisher && numbers.contains(number)
-                    };
-                    assert_eq!(got.iter().filter(of_others).count(), 0);
-                }
-            }
-            world.sim.restart(world.redis);
-            world.sim.run_for(BACK);
-            world.all_arrive_once();
-        }
-    }
-}
-
-/// Goal: whatever fails and when, no subscriber gets a message twice, a publisher's messages keep their
-/// order, and a hub loses none of its own clients' but those that it counts as in doubt. Method: Redis
-/// crashes, and links are reset, cut in silence, and held back, at random moments under load.
-#[test]
-fn no_message_comes_twice_whatever_fails() {
-    let mut in_doubt = 0;
-    for seed in 0..4 {
-        let world = World::new(seed);
-        let mut random = seed + 1;
-        let mut draw = |below: u32| {
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            u32::try_from(random >> 33).unwrap() % below
-        };
-        world.publish(true);
-        for _ in 0..8 {
-            world.sim.run_for(ms(draw(700)));
-            let hub = world.hubs[draw(3) as usize].0;
-            let link = || world.sim.link(hub, world.redis);
-            match draw(4) {
-                0 => {
-                    world.sim.crash(world.redis);
-                    world.sim.run_for(ms(draw(2_000)));
-                    world.sim.restart(world.redis);
-                }
-                1 => _ = link().cut(Cut::Reset),
-                2 => _ = link().cut_after(draw(2_000) as usize, Cut::Reset),
-                _ => {
-                    link().black_hole();
-                    world.sim.run_for(ms(draw(6_000)));
-                    link().heal();
-                }
-            }
-        }
-        world.publish(false);
-        world.hubs.iter().for_each(|(hub, ..)| _ = world.sim.link(*hub, world.redis).heal());
-        world.sim.run_for(BACK);
-        for (at, (_, topics, seen)) in world.hubs.iter().enumerate() {
-            let got = &seen.borrow().got;
-            let different: HashSet<_> = got.iter().collect();
-            assert_eq!(different.len(), got.len(), "seed {seed}: some came twice at hub {at}");
-            for publisher in 0..HUBS {
-                let numbers: Vec<_> = got.iter().filter(|(hub, _)| *hub == publisher).collect();
-                assert!(numbers.is_sorted(), "seed {seed}: of hub {publisher} at hub {at}");
-            }
-            let of_own = got.iter().filter(|(hub, _)| *hub == at).count();
-            let missing = (seen.borrow().published - of_own) as u64;
-            let figures = lock(topics).redis.figures.clone();
-            assert!(missing <= figures.in_doubt, "seed {seed}: {missing} are missing: {figures}");
-            assert_eq!(figures.dropped, 0);
-            in_doubt += figures.in_doubt;
-        }
         world.all_arrive_once();
     }
-    assert!(in_doubt > 10, "only {in_doubt} in doubt: the faults hit nothing");
+
+    #[test]
+    fn hubs_serve_their_own_clients_without_redis_and_are_whole_with_it() {
+        for seed in 0..2 {
+            let world = World::new(seed);
+            world.sim.run_for(ms(200));
+            for _ in 0..3 {
+                world.sim.crash(world.redis);
+                world.sim.run_for(ms(100));
+                for (publisher, numbers) in world.publish_for(ms(500)).into_iter().enumerate() {
+                    for at in 0..HUBS {
+                        let expected = if at == publisher { numbers.clone() } else { 0..0 };
+                        world.arrived_once(publisher, expected, at);
+                        let got = &world.hubs[at].2.borrow().got;
+                        let of_others = |(hub, number): &&(usize, usize)| {
+                            *hub == publisher && at != publisher && numbers.contains(number)
+                        };
+                        assert_eq!(got.iter().filter(of_others).count(), 0);
+                    }
+                }
+                world.sim.restart(world.redis);
+                world.sim.run_for(BACK);
+                world.all_arrive_once();
+            }
+        }
+    }
+
+    /// Goal: whatever fails and when, no subscriber gets a message twice, a publisher's messages keep their
+    /// order, and a hub loses none of its own clients' but those that it counts as in doubt. Method: Redis
+    /// crashes, and links are reset, cut in silence, and held back, at random moments under load.
+    #[test]
+    fn no_message_comes_twice_whatever_fails() {
+        let mut in_doubt = 0;
+        for seed in 0..4 {
+            let world = World::new(seed);
+            let mut random = seed + 1;
+            let mut draw = |below: u32| {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                u32::try_from(random >> 33).unwrap() % below
+            };
+            world.publish(true);
+            for _ in 0..8 {
+                world.sim.run_for(ms(draw(700)));
+                let hub = world.hubs[draw(3) as usize].0;
+                let link = || world.sim.link(hub, world.redis);
+                match draw(4) {
+                    0 => {
+                        world.sim.crash(world.redis);
+                        world.sim.run_for(ms(draw(2_000)));
+                        world.sim.restart(world.redis);
+                    }
+                    1 => _ = link().cut(Cut::Reset),
+                    2 => _ = link().cut_after(draw(2_000) as usize, Cut::Reset),
+                    _ => {
+                        link().black_hole();
+                        world.sim.run_for(ms(draw(6_000)));
+                        link().heal();
+                    }
+                }
+            }
+            world.publish(false);
+            world.hubs.iter().for_each(|(hub, ..)| _ = world.sim.link(*hub, world.redis).heal());
+            world.sim.run_for(BACK);
+            for (at, (_, topics, seen)) in world.hubs.iter().enumerate() {
+                let got = &seen.borrow().got;
+                let different: HashSet<_> = got.iter().collect();
+                assert_eq!(different.len(), got.len(), "seed {seed}: some came twice at hub {at}");
+                for publisher in 0..HUBS {
+                    let numbers: Vec<_> = got.iter().filter(|(hub, _)| *hub == publisher).collect();
+                    assert!(numbers.is_sorted(), "seed {seed}: of hub {publisher} at hub {at}");
+                }
+                let of_own = got.iter().filter(|(hub, _)| *hub == at).count();
+                let missing = (seen.borrow().published - of_own) as u64;
+                let figures = lock(topics).redis.figures.clone();
+                assert!(
+                    missing <= figures.in_doubt,
+                    "seed {seed}: {missing} are missing: {figures}"
+                );
+                assert_eq!(figures.dropped, 0);
+                in_doubt += figures.in_doubt;
+            }
+            world.all_arrive_once();
+        }
+        assert!(in_doubt > 10, "only {in_doubt} in doubt: the faults hit nothing");
+    }
 }
