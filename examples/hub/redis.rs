@@ -13,7 +13,9 @@
 //!
 //! # When the link ends
 //!
-//! - A publication that Redis has answered is published.
+//! - A publication that Redis has answered is published. Its message comes just before the answer, or
+//!   from Redis 7.2 on just after it. If the link ends between the two, it does not arrive here, and
+//!   counts as in doubt.
 //! - A publication that waits in this hub is delivered here: Redis has not seen it.
 //! - A publication that was sent and not answered is *in doubt*: Redis may publish it now, later or
 //!   never. This hub counts it and does not deliver it. Other hubs get it at most once.
@@ -24,8 +26,9 @@
 //! longer than [`SILENCE`], and goes on when this hub has given the link up. Then messages in doubt may
 //! arrive late.
 //!
-//! A new link subscribes all topics that have subscribers. What other hubs publish before that does not
-//! arrive: Redis keeps nothing.
+//! A new link subscribes all topics that have subscribers. What other hubs publish before that does
+//! not arrive: Redis keeps nothing. For the same reason the first subscriber of a topic gets what other
+//! hubs publish once Redis has executed the `SUBSCRIBE`.
 //!
 //! # When one of the two is slow
 //!
@@ -94,7 +97,7 @@ pub(crate) struct Figures {
     pub(crate) received: u64,
     /// Published here while Redis was away.
     pub(crate) local: u64,
-    /// Their link has ended before they were answered.
+    /// Their link has ended before their answer, or between their answer and their message.
     pub(crate) in_doubt: u64,
     /// No client can get them, or a mailbox was full when the link ended.
     pub(crate) dropped: u64,
@@ -166,6 +169,10 @@ pub(crate) struct Link {
     calls: Calls<InOrder, Sent>,
     /// The topics that Redis has confirmed.
     subscribed: HashSet<Vec<u8>>,
+    /// The message that has come, if it was the last that Redis has sent.
+    came: Bytes,
+    /// Redis has just answered a publication, whose message comes next.
+    awaited: bool,
     /// What had no room in a mailbox. Redis is not read meanwhile.
     refused: Option<Publication>,
     /// The link ends for this reason, once nothing is under way.
@@ -178,7 +185,8 @@ impl Link {
     pub(crate) fn new(topics: &Shared) -> Self {
         let calls = Calls::in_order(CALLS_MAX);
         let topics = topics.clone();
-        Self { topics, calls, subscribed: HashSet::new(), refused: None, ending: None }
+        let (subscribed, came) = (HashSet::new(), Bytes::new());
+        Self { topics, calls, subscribed, came, awaited: false, refused: None, ending: None }
     }
 
     fn send(&mut self, words: &[&[u8]], sent: Sent, ctx: &mut Context<'_, ()>) -> Done {
@@ -214,6 +222,8 @@ impl Link {
     }
 
     fn reply(&mut self, reply: &[u8], ctx: &mut Context<'_, ()>) -> Done {
+        let came = take(&mut self.came);
+        self.awaited = false;
         match (reply.first(), &texts(reply)[..]) {
             (Some(b'>'), [b"message", topic, text]) => self.arrived(topic, text, ctx),
             (Some(b'>'), [kind @ (b"subscribe" | b"unsubscribe"), topic, _]) => {
@@ -233,7 +243,9 @@ impl Link {
                 Sent::Publish((name, message)) => {
                     lock(&self.topics).redis.figures.sent += 1;
                     // Redis did not send it back, if there was no subscription at that time.
-                    if !self.subscribed.contains(&name) {
+                    if self.subscribed.contains(&name) {
+                        self.awaited = came != message;
+                    } else {
                         self.deliver(name, message, ctx);
                     }
                 }
@@ -258,6 +270,7 @@ impl Link {
         let is_line = message.len() <= LINE_MAX && !message.contains(&b'\n');
         if is_line {
             lock(&self.topics).redis.figures.received += 1;
+            self.came = message.clone();
             self.deliver(topic.to_vec(), message, ctx);
         } else {
             lock(&self.topics).redis.figures.dropped += 1;
@@ -340,7 +353,7 @@ impl Handler for Link {
     fn terminate(self, reason: CloseReason) {
         let topics = &mut *lock(&self.topics);
         let unsent = take(&mut topics.redis.queue);
-        let (mut in_doubt, mut dropped) = (0, 0);
+        let (mut in_doubt, mut dropped) = (u64::from(self.awaited), 0);
         for (_, sent) in self.calls {
             in_doubt += u64::from(matches!(sent, Sent::Publish(_)));
         }
@@ -505,7 +518,6 @@ mod tests {
         hub.says(&hub.two, &["PUB news it rains", "PUB other text"]);
         assert_eq!(redis.got(), ["PUBLISH news it rains", "PUBLISH other text"]);
         assert!(lines(&hub.one).is_empty(), "not before Redis sends it");
-        // Redis 7.0 answers after the message, and later ones before it.
         redis.says(pushed("news", "it rains") + ":1\r\n:0\r\n");
         assert_eq!(lines(&hub.one), ["MSG news it rains"]);
         hub.says(&hub.two, &["PUB news again"]);
@@ -596,6 +608,31 @@ mod tests {
         assert_eq!(redis.got(), ["PUBLISH news whole again"]);
         redis.says(pushed("news", "whole again") + ":1\r\n");
         assert_eq!(lines(&hub.one), ["MSG news whole again"]);
+    }
+
+    /// Redis 7.0 answers after the message, and 7.2 before it.
+    #[test]
+    fn a_message_that_is_missing_after_its_answer_is_in_doubt() {
+        let (answer, message) = (":1\r\n".to_owned(), pushed("news", "x"));
+        let cases = [
+            (answer.clone(), 1),
+            (answer.clone() + &message, 0),
+            (message.clone() + &answer, 0),
+            (pushed("news", "of another") + &answer, 1),
+            (pushed("news", "of another") + &answer + &message, 0),
+        ];
+        for (bytes, in_doubt) in cases {
+            let hub = Hub::new(Slow::Disconnect, 64);
+            hub.says(&hub.one, &["SUB news"]);
+            let redis = hub.up();
+            redis.confirms("subscribe", "news");
+            hub.says(&hub.two, &["PUB news x"]);
+            redis.says(&bytes);
+            redis.ends();
+            assert_eq!(hub.figures().in_doubt, in_doubt, "{bytes:?}");
+            let got = lines(&hub.one).iter().filter(|line| *line == "MSG news x").count();
+            assert_eq!(got as u64, 1 - in_doubt, "{bytes:?}");
+        }
     }
 
     #[test]

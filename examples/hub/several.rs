@@ -29,6 +29,8 @@ fn ms(millis: u32) -> Duration {
 struct Broker {
     channels: Channels,
     id: ConnectionId,
+    /// As Redis 7.2 does.
+    answers_first: bool,
 }
 
 type Channels = Rc<RefCell<HashMap<Vec<u8>, HashMap<ConnectionId, Address<Vec<u8>>>>>>;
@@ -59,14 +61,13 @@ impl Handler for Broker {
             [b"PUBLISH", topic, text] => {
                 let subscribers = channels.entry(topic.to_vec()).or_default();
                 let message = push(&[b"message", topic, text]);
-                for (id, address) in &*subscribers {
-                    if *id == self.id {
-                        ctx.send(&message[..]).unwrap();
-                    } else {
-                        _ = address.send(message.clone());
-                    }
-                }
-                Action::send(format!(":{}\r\n", subscribers.len()))
+                let others = subscribers.iter().filter(|(id, _)| **id != self.id);
+                others.for_each(|(_, address)| _ = address.send(message.clone()));
+                let is_own = subscribers.contains_key(&self.id);
+                let own = if is_own { message } else { Vec::new() };
+                let answer = format!(":{}\r\n", subscribers.len()).into_bytes();
+                let pair = if self.answers_first { [answer, own] } else { [own, answer] };
+                Action::send(pair.concat())
             }
             _ => panic!("no request of a hub: {}", packet.escape_ascii()),
         }
@@ -141,7 +142,7 @@ struct World {
 impl World {
     fn new(seed: u64) -> Self {
         let sim = Sim::new(seed);
-        let redis = sim.node("redis", |reactor| {
+        let redis = sim.node("redis", move |reactor| {
             let channels = Channels::default();
             let options = ListenerOptions::new(([0, 0, 0, 0], 6379))
                 .framing(Framing::split(Framing::custom(Replies), Raw))
@@ -149,6 +150,7 @@ impl World {
             reactor.start_listener("redis", options, move |peer: &Accepted<'_, Vec<u8>>| Broker {
                 channels: channels.clone(),
                 id: peer.id(),
+                answers_first: seed.is_multiple_of(2),
             })
         });
         let hubs = (0..HUBS).map(|hub| {
