@@ -113,7 +113,7 @@ impl Client {
         let message = match topics.redis.offer(&name, message, || ctx.address()) {
             Err(MessageError::Full(message)) => message,
             Err(MessageError::Gone(message)) => match topics.deliver(&name, message) {
-                Ok(()) => return,
+                Ok(()) => return topics.redis.delivered(),
                 Err((message, group)) => {
                     ctx.notify_when_ready(&group);
                     message

@@ -88,14 +88,15 @@ enum State {
     Ending,
 }
 
-/// What became of publications.
+/// What became of publications. One by a client of this hub is `sent`, `local` or `in_doubt`, or it is
+/// `dropped` with the link.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Figures {
     /// Redis has published them.
     pub(crate) sent: u64,
     /// They came from Redis, for subscribers of this hub.
     pub(crate) received: u64,
-    /// Published here while Redis was away.
+    /// Delivered here, because Redis was away or refused them.
     pub(crate) local: u64,
     /// Their link has ended before their answer, or between their answer and their message.
     pub(crate) in_doubt: u64,
@@ -138,16 +139,18 @@ impl Outbox {
                 link.wake();
                 Ok(())
             }
-            State::Away => {
-                self.figures.local += 1;
-                Err(MessageError::Gone(message))
-            }
+            State::Away => Err(MessageError::Gone(message)),
             State::Up(_) | State::Ending => {
                 let publisher = publisher();
                 self.waiting.insert(publisher.id(), publisher);
                 Err(MessageError::Full(message))
             }
         }
+    }
+
+    /// A publication was delivered here instead.
+    pub(crate) fn delivered(&mut self) {
+        self.figures.local += 1;
     }
 
     fn wake_publishers(&mut self) {
@@ -179,7 +182,7 @@ pub(crate) struct Link {
     ending: Option<CloseReason>,
 }
 
-type Done<T = ()> = Result<T, CloseReason>;
+type Done = Result<(), CloseReason>;
 
 impl Link {
     pub(crate) fn new(topics: &Shared) -> Self {
@@ -288,6 +291,7 @@ impl Link {
             lock(&self.topics).redis.state = State::Ending;
         }
         if let Some(Sent::Publish((name, message))) = self.calls.answered(ctx) {
+            lock(&self.topics).redis.delivered();
             self.deliver(name, message, ctx);
         }
     }
@@ -353,16 +357,21 @@ impl Handler for Link {
     fn terminate(self, reason: CloseReason) {
         let topics = &mut *lock(&self.topics);
         let unsent = take(&mut topics.redis.queue);
-        let (mut in_doubt, mut dropped) = (u64::from(self.awaited), 0);
-        for (_, sent) in self.calls {
-            in_doubt += u64::from(matches!(sent, Sent::Publish(_)));
+        if let Some((name, message)) = self.refused {
+            let delivered = topics.deliver(&name, message);
+            topics.redis.figures.dropped += u64::from(delivered.is_err());
         }
-        for (name, message) in self.refused.into_iter().chain(unsent) {
-            dropped += u64::from(topics.deliver(&name, message).is_err());
+        for (name, message) in unsent {
+            let delivered = topics.deliver(&name, message);
+            let figures = &mut topics.redis.figures;
+            *if delivered.is_ok() { &mut figures.local } else { &mut figures.dropped } += 1;
         }
         let redis = &mut topics.redis;
-        redis.figures.in_doubt += in_doubt;
-        redis.figures.dropped += dropped;
+        for (_, sent) in self.calls {
+            redis.figures.in_doubt += u64::from(matches!(sent, Sent::Publish(_)));
+        }
+        redis.figures.in_doubt += u64::from(self.awaited);
+        redis.figures.sent -= u64::from(self.awaited);
         redis.state = State::Away;
         redis.changed.clear();
         redis.wake_publishers();
@@ -595,7 +604,7 @@ mod tests {
         redis.ends();
         hub.says(&hub.two, &["PUB news after"]);
         assert_eq!(lines(&hub.one), ["MSG news not sent", "MSG news after"]);
-        let figures = Figures { sent: 1, received: 2, local: 3, in_doubt: 2, dropped: 0 };
+        let figures = Figures { sent: 1, received: 2, local: 4, in_doubt: 2, dropped: 0 };
         assert_eq!(hub.figures(), figures);
         hub.link.advance(BACK_OFF_MAX);
         let redis = hub.up();
@@ -657,7 +666,8 @@ mod tests {
             lines(&hub.one),
             ["MSG news 2", "MSG news 3", "MSG news 4", "MSG news 5", "MSG news 6"]
         );
-        assert_eq!(hub.figures().in_doubt, 0);
+        let figures = hub.figures();
+        assert_eq!((figures.sent, figures.local, figures.in_doubt), (1, 5, 0));
     }
 
     #[test]

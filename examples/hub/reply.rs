@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use condor::{Decode, FrameError, Framer, Output, Partial};
 
-/// The longest reply in bytes.
+/// The longest reply in bytes. A longer one ends the link.
 pub(crate) const REPLY_MAX: usize = 1024 * 1024;
 /// The longest line in bytes: a text such as that of an error.
 const LINE_MAX: usize = 64 * 1024;

@@ -300,6 +300,8 @@ mod tests {
                     missing <= figures.in_doubt,
                     "seed {seed}: {missing} are missing: {figures}"
                 );
+                let counted = figures.sent + figures.local + figures.in_doubt;
+                assert_eq!(counted, seen.borrow().published as u64, "seed {seed}: {figures}");
                 assert_eq!(figures.dropped, 0);
                 in_doubt += figures.in_doubt;
             }

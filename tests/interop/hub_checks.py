@@ -204,7 +204,9 @@ def stopped_and_started(scope, *arguments):
     for hub in world.hubs:
         hub.stop()
     figures = [hub.figures() for hub in world.hubs]
-    for lost, figure in zip(missing, figures):
+    for hub, lost, figure in zip(world.hubs, missing, figures):
+        counted = figure["to Redis"] + figure["only here"] + figure["in doubt"]
+        demand(counted == 2 * hub.published, f"{figure} of {2 * hub.published}")
         demand(figure["dropped"] == 0, f"{figure}")
         demand(lost <= figure["in doubt"], f"{lost} are missing at a hub that says {figure}")
         demand(figure["only here"] >= 2 * 4_000 and figure["to Redis"] >= 2 * 6_000, f"{figure}")
