@@ -211,7 +211,7 @@ def stopped_and_started(scope, *arguments):
         demand(lost <= figure["in doubt"], f"{lost} are missing at a hub that says {figure}")
         demand(figure["only here"] >= 2 * 4_000 and figure["to Redis"] >= 2 * 6_000, f"{figure}")
     published = sum(hub.published for hub in world.hubs) * len(TOPICS)
-    return f"{published:,} published, {sum(missing)} of them lost with a Redis that was stopped"
+    return f"{published:,} published, {sum(missing)} in doubt and lost with a Redis that was stopped"
 
 
 @check("hub: a redis-server that is stopped and started under load")
