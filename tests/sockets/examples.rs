@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
 
 use condor::client::Client;
 
@@ -208,6 +209,7 @@ fn hub_serves_its_clients_without_its_redis() {
         serving("hub", &["--listen", "127.0.0.1:0", "--shards", "2", "--redis", &redis]);
     let mut clients = [(); 4].map(|()| TcpStream::connect(addr).unwrap());
     for (nth, client) in clients.iter_mut().enumerate() {
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         client.write_all(format!("SUB own\nPUB own {nth}\n").as_bytes()).unwrap();
         let line = BufReader::new(client).lines().next().unwrap().unwrap();
         assert!(line.starts_with("MSG own "), "{line}");
