@@ -14,11 +14,12 @@ use crate::server::{behaves, line, serving};
 /// For the servers that keep something.
 const FILE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/kept-by-an-example");
 
-const SERVERS: [(&str, &[&str]); 11] = [
+const SERVERS: [(&str, &[&str]); 12] = [
     ("chat", &[]),
     ("dnstap_collector", &[]),
     ("echo", &[]),
     ("epmd", &[]),
+    ("gateway", &["--backend", "127.0.0.1:1"]),
     ("hub", &["--slow", "latest"]),
     ("metrics", &["--admin", "127.0.0.1:0"]),
     ("offload", &[]),
@@ -54,6 +55,9 @@ fn zero_is_refused_where_it_means_nothing() {
     zero_is_refused("offload", &[], "--window");
     zero_is_refused("hub", &[], "--shards");
     zero_is_refused("hub", &[], "--max-connections");
+    for option in ["--links", "--timeout", "--max-connections", "--shards"] {
+        zero_is_refused("gateway", &["--backend", "127.0.0.1:1"], option);
+    }
     zero_is_refused("resp", &[], "--max-connections");
     zero_is_refused("own_loop", &[], "--tick");
     zero_is_refused("call", &["127.0.0.1:1", "hello"], "--timeout");
@@ -220,6 +224,54 @@ fn hub_serves_its_clients_without_its_redis() {
     assert_eq!(end.code, Some(0), "{end:?}");
     let until = format!("redis: until {redis} answers, this hub serves its own clients only");
     assert!(end.err.contains(&until) && end.err.contains("check the targets"), "{end:?}");
+}
+
+/// Goal: `gateway` answers with the packets of its backends, with errors while there is none, and with
+/// packets again once one is back, by itself. Method: `echo` is killed, and started again.
+#[test]
+fn gateway_goes_on_when_its_backends_do_not() {
+    let (echo, backend) = serving("echo", &["--listen", "127.0.0.1:0"]);
+    let (gateway, addr) = serving(
+        "gateway",
+        &["--listen", ":0", "--backend", &backend.to_string(), "--links", "1", "--shards", "2"],
+    );
+    let mut clients: Vec<_> = (0..4).map(|_| Client::connect(addr).unwrap()).collect();
+    let mut answered = |is_expected: fn(&[u8]) -> bool| {
+        for client in &mut clients {
+            while !is_expected(&client.request("hello").unwrap()) {}
+        }
+    };
+    answered(|answer| answer == b"hello");
+    drop(echo);
+    answered(|answer| answer == b"ERR no backend is connected");
+    let (_echo, _) = serving("echo", &["--listen", &backend.to_string()]);
+    answered(|answer| answer == b"hello");
+    gateway.signal("TERM");
+    drop(clients);
+    assert_eq!(gateway.end().code, Some(0));
+}
+
+#[test]
+fn gateway_refuses_what_makes_no_sense() {
+    let backend = "--backend=127.0.0.1:1";
+    for (arguments, message) in [
+        (&[][..], "--backend <HOST:PORT>"),
+        (&["--backend", "127.0.0.1"], "\"127.0.0.1\": it is not HOST:PORT, such as 127.0.0.1:5555"),
+        (&["--backend", "127.0.0.1:1,"], "\"\": it is not HOST:PORT"),
+        (&[backend, "--links", "65"], "'65' for '--links <N>': 65 is not in 1..=64"),
+        (&[backend, "--links", "2", "--pair"], "cannot be used with '--pair'"),
+        (&[backend, "--len", "3"], "'3' for '--len <1|2|4>'"),
+        (&[backend, "--timeout", "soon"], "'soon' for '--timeout <MILLISECONDS>'"),
+        (&[backend, "--busy-poll", "-1"], "unexpected argument '-1'"),
+        (&[backend, "--shards", "1025"], "1025 is not in 1..=1024"),
+    ] {
+        let end = Program::run("gateway", arguments);
+        assert_eq!((end.code, end.out.as_str()), (Some(2), ""), "{arguments:?}: {end:?}");
+        assert!(end.err.contains(message), "{arguments:?}: {end:?}");
+    }
+    let end = Program::run("gateway", &["--listen=:0", backend, "--max-connections", "5000000"]);
+    assert_eq!((end.code, end.out.as_str()), (Some(1), ""), "{end:?}");
+    assert!(end.err.contains("max_connections of 5000000 is above 4194303"), "{end:?}");
 }
 
 // ---- call ----
