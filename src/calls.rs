@@ -7,7 +7,7 @@
 //!              one timer of the connection
 //! ```
 //!
-//! The calls are in a slab. The deadlines are in a heap of their own. A map finds the call of a key,
+//! The calls are in a slab. The deadlines have an order of their own. A map finds the call of a key,
 //! a queue finds the call whose answer comes next. The connection knows only the earliest deadline,
 //! as one more of its clocks. So a call arms no timer in the wheel, and its answer cancels none.
 
@@ -23,7 +23,7 @@ use std::vec;
 
 use slab::Slab;
 
-use self::deadlines::{Deadline, Deadlines};
+use self::deadlines::Deadlines;
 pub use self::error::CallError;
 use crate::handler::Context;
 use crate::wheel::Tick;
@@ -80,7 +80,7 @@ use crate::wheel::Tick;
 ///
 /// A `Calls` has no memory of its own until the first call. It then grows with the calls that are
 /// outstanding at the same time, up to the maximum. A call allocates nothing else. Of n calls, each
-/// costs at most O(log n), whatever their deadlines are.
+/// costs at most O(log n), whatever their deadlines are, and O(1) if all have the same timeout.
 ///
 /// # Examples
 ///
@@ -209,8 +209,6 @@ struct Call<K, T> {
     key: K,
     value: T,
     number: usize,
-    /// Where its deadline is.
-    place: usize,
 }
 
 impl<T> Calls<InOrder, T> {
@@ -322,17 +320,14 @@ impl<K, T> Calls<K, T> {
         });
         let number = self.next;
         self.next += 1;
-        let slot = self.waiting.insert(Call { key, value, number, place: 0 });
-        let deadline = Deadline { at: ctx.state.now().after(timeout), number, slot };
-        let waiting = &mut self.waiting;
-        self.deadlines.push(deadline, |slot, place| waiting[slot].place = place);
+        let slot = self.waiting.insert(Call { key, value, number });
+        self.deadlines.push(slot, ctx.state.now().after(timeout), number);
         self.set_timer(ctx);
     }
 
     fn remove<M>(&mut self, slot: usize, ctx: &mut Context<'_, M>) -> Call<K, T> {
         let call = self.waiting.remove(slot);
-        let waiting = &mut self.waiting;
-        self.deadlines.remove(call.place, |slot, place| waiting[slot].place = place);
+        self.deadlines.remove(slot);
         self.set_timer(ctx);
         call
     }
@@ -340,10 +335,7 @@ impl<K, T> Calls<K, T> {
     /// Removes the first call that is due. If there is none, the timer is set for the next.
     fn take_due<M>(&mut self, ctx: &mut Context<'_, M>) -> Option<Call<K, T>> {
         match self.deadlines.first() {
-            Some(deadline) if deadline.at <= ctx.state.expiry_now() => {
-                let slot = deadline.slot;
-                Some(self.remove(slot, ctx))
-            }
+            Some((at, slot)) if at <= ctx.state.expiry_now() => Some(self.remove(slot, ctx)),
             _ => {
                 self.set_timer(ctx);
                 None
@@ -354,7 +346,7 @@ impl<K, T> Calls<K, T> {
     /// Sets the connection's timer for the earliest deadline.
     fn set_timer<M>(&self, ctx: &mut Context<'_, M>) {
         if self.id > 0 {
-            let at = self.deadlines.first().map_or(Tick::NEVER, |deadline| deadline.at);
+            let at = self.deadlines.first().map_or(Tick::NEVER, |(at, _)| at);
             ctx.conn.set_calls_timer(self.id, at);
         }
     }
@@ -443,7 +435,7 @@ mod tests {
     /// outstanding at the same time, and never more than for the maximum. Method: bursts of seven calls.
     #[test]
     fn calls_take_no_more_memory_than_the_maximum() {
-        assert!(size_of::<Call<u64, u64>>() <= 32, "{} bytes", size_of::<Call<u64, u64>>());
+        assert!(size_of::<Call<u64, u64>>() <= 24, "{} bytes", size_of::<Call<u64, u64>>());
         for max in [1, 3, 5, 100, usize::MAX] {
             let harness = Harness::of(Asking::new(max));
             let capacities = || harness.with_handler(Asking::capacities).unwrap();

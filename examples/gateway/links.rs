@@ -114,7 +114,12 @@ fn tell(address: &Address<()>) {
 }
 
 fn frame(width: usize, packet: &[u8], out: &mut Vec<u8>) {
-    out.extend_from_slice(&packet.len().to_be_bytes()[size_of::<usize>() - width..]);
+    let [.., a, b, c, d] = packet.len().to_be_bytes();
+    match width {
+        1 => out.push(d),
+        2 => out.extend_from_slice(&[c, d]),
+        _ => out.extend_from_slice(&[a, b, c, d]),
+    }
     out.extend_from_slice(packet);
 }
 
