@@ -47,7 +47,8 @@ struct Arguments {
     links: usize,
     /// Width of the length prefix in bytes
     #[arg(long, value_name = "1|2|4", default_value = "2",
-          value_parser = PossibleValuesParser::new(["1", "2", "4"]).map(|width| width.as_bytes()[0] - b'0'))]
+          value_parser = PossibleValuesParser::new(["1", "2", "4"])
+              .map(|width| width.as_bytes()[0] - b'0'))]
     len: u8,
     /// How long a backend may take to an answer, and to accept a connection
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 1_000,
@@ -72,12 +73,6 @@ fn backend(text: &str) -> Result<String, String> {
     match ConnectorOptions::to(&*backend).check().errors.first() {
         Some(error) => Err(format!("{error}, such as 127.0.0.1:5555 or localhost:5555")),
         None => Ok(backend),
-    }
-}
-
-impl Arguments {
-    fn timeout(&self) -> Duration {
-        Duration::from_millis(self.timeout)
     }
 }
 
