@@ -23,19 +23,20 @@ class Check:
     patient: bool
     optional: bool
     program: str
+    others: tuple
     body: Callable
 
 
 CHECKS = {}
 
 
-def check(name, expected, needs=(), patient=False, optional=False, program="echo"):
-    """Registers a check. A `patient` one mostly sleeps and may run beside others; `program` is the example it starts."""
+def check(name, expected, needs=(), patient=False, optional=False, program="echo", others=()):
+    """Registers a check. A `patient` one mostly sleeps and may run beside others; it starts the example `program`, and `others`."""
 
     def register(body):
         if name in CHECKS:
             raise ValueError(f"two checks are called {name}")
-        CHECKS[name] = Check(name, expected, tuple(needs), patient, optional, program, body)
+        CHECKS[name] = Check(name, expected, tuple(needs), patient, optional, program, tuple(others), body)
         return body
 
     return register
