@@ -8,10 +8,12 @@
 //! ```
 //!
 //! With `--links N`, the default, the packets of all clients share N connections on each shard, which
-//! are kept up: see `links`. It is for backends that answer each packet with one packet, in order.
+//! are kept up: see `links`. It is for backends that answer each packet with one packet, in order. The
+//! backends share the links evenly. If there are more backends than links, a link whose backend does
+//! not answer goes to another one.
 //!
-//! The backends share the links evenly. If there are more backends than links, a link whose backend
-//! does not answer goes to another one.
+//! With `--pair` it is a proxy for any protocol over TCP: see `pair`. The first backend that answers is
+//! taken.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -24,6 +26,7 @@ use condor::{ConnectorOptions, Error, Handle, ListenerHandle, ReactorOptions, Sh
 #[path = "../common/mod.rs"]
 mod common;
 mod links;
+mod pair;
 #[cfg(all(test, feature = "sim"))]
 mod tests;
 
@@ -38,19 +41,20 @@ struct Arguments {
     #[arg(long, value_name = "HOST:PORT", required = true, value_delimiter = ',',
           value_parser = backend)]
     backend: Vec<String>,
-    /// Each client gets a connection to a backend of its own, and raw bytes go both ways
+    /// Each client gets a connection of its own, to the first backend that answers, and bytes go both
+    /// ways as they are
     #[arg(long, conflicts_with = "links")]
     pair: bool,
     /// The packets of all clients share so many connections on each shard
     #[arg(long, value_name = "N", default_value_t = 2,
           value_parser = RangedU64ValueParser::<usize>::new().range(1..=64))]
     links: usize,
-    /// Width of the length prefix in bytes
+    /// Width of the length prefix in bytes; `--pair` needs none
     #[arg(long, value_name = "1|2|4", default_value = "2",
           value_parser = PossibleValuesParser::new(["1", "2", "4"])
               .map(|width| width.as_bytes()[0] - b'0'))]
     len: u8,
-    /// How long a backend may take to an answer, and to accept a connection
+    /// How long a backend may take to accept a connection and, without `--pair`, to answer
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 1_000,
           value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
@@ -79,9 +83,6 @@ fn backend(text: &str) -> Result<String, String> {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     common::start_log("info");
-    if arguments.pair {
-        return common::exit_code("gateway", Err("--pair is not built yet; leave it out"));
-    }
     common::exit_code("gateway", serve(&arguments))
 }
 
@@ -99,5 +100,5 @@ fn serve(arguments: &Arguments) -> Result<(), Error> {
 }
 
 fn start(handle: &Handle, arguments: &Arguments) -> Result<ListenerHandle<()>, Error> {
-    links::start(handle, arguments)
+    if arguments.pair { pair::start(handle, arguments) } else { links::start(handle, arguments) }
 }

@@ -24,6 +24,8 @@ type Seen = Rc<RefCell<Vec<(String, String)>>>;
 struct Backend {
     name: String,
     seen: Seen,
+    /// What it answers once it has seen the end of input.
+    later: Vec<String>,
 }
 
 impl Handler for Backend {
@@ -47,6 +49,10 @@ impl Handler for Backend {
                 ctx.pause_reading();
                 Action::Continue
             }
+            ("later", _) => {
+                self.later.push(text);
+                Action::Continue
+            }
             ("skip", _) => Action::Continue,
             ("twice", _) => {
                 ctx.send(packet).unwrap();
@@ -59,9 +65,16 @@ impl Handler for Backend {
     }
 
     fn handle_info(&mut self, info: Info<'_, String>, ctx: &mut Context<'_, String>) -> Action<'_> {
-        let Info::Message(answer) = info else { return info.default_action() };
-        ctx.resume_reading();
-        Action::send(answer)
+        match info {
+            Info::Message(answer) => {
+                ctx.resume_reading();
+                Action::send(answer)
+            }
+            other => {
+                self.later.iter().for_each(|answer| ctx.send(answer).unwrap());
+                other.default_action()
+            }
+        }
     }
 }
 
@@ -184,6 +197,7 @@ fn backend(sim: &Sim, seen: &Seen, nth: usize, framing: LengthField) -> Node {
         reactor.start_listener("backend", options, move |_| Backend {
             name: name.clone(),
             seen: Rc::clone(&seen),
+            later: Vec::new(),
         })
     })
 }

@@ -14,12 +14,13 @@ use crate::server::{behaves, line, serving};
 /// For the servers that keep something.
 const FILE: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/kept-by-an-example");
 
-const SERVERS: [(&str, &[&str]); 12] = [
+const SERVERS: [(&str, &[&str]); 13] = [
     ("chat", &[]),
     ("dnstap_collector", &[]),
     ("echo", &[]),
     ("epmd", &[]),
     ("gateway", &["--backend", "127.0.0.1:1"]),
+    ("gateway", &["--backend", "127.0.0.1:1", "--pair"]),
     ("hub", &["--slow", "latest"]),
     ("metrics", &["--admin", "127.0.0.1:0"]),
     ("offload", &[]),
@@ -248,6 +249,25 @@ fn gateway_goes_on_when_its_backends_do_not() {
     answered(|answer| answer == b"hello");
     gateway.signal("TERM");
     drop(clients);
+    assert_eq!(gateway.end().code, Some(0));
+}
+
+/// Goal: `gateway --pair` carries any protocol to a server of its own, and passes on both ends. Method:
+/// `epmd`, which answers without a length, and ends the connection after the answer.
+#[test]
+fn gateway_carries_any_protocol() {
+    let (_epmd, backend) = serving("epmd", &["--listen", "127.0.0.1:0"]);
+    let arguments =
+        ["--listen", ":0", "--backend", &backend.to_string(), "--pair", "--shards", "2"];
+    let (gateway, addr) = serving("gateway", &arguments);
+    for _ in 0..4 {
+        let mut client = TcpStream::connect(addr).unwrap();
+        client.write_all(b"\0\x01n").unwrap();
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).unwrap();
+        assert_eq!(answer, u32::from(backend.port()).to_be_bytes());
+    }
+    gateway.signal("TERM");
     assert_eq!(gateway.end().code, Some(0));
 }
 

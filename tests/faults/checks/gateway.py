@@ -1,7 +1,8 @@
-"""The gateway between clients and two backends that are restarted, and clients that shut down one half."""
+"""The gateway: backends that are restarted, clients that shut down one half, and readers that are slow."""
 
 import contextlib
 import signal
+import socket
 import threading
 import time
 
@@ -12,6 +13,12 @@ from kit.server import Server
 CLIENTS, DEPTH = 8, 8
 RESTARTS = 6
 LEFT = b"ERR the backend has left"
+# What a fast sender has, and how fast the reader takes it: so many bytes, so many times a second.
+STREAM = b"".join(b"%07d\n" % number for number in range(4_000_000))
+SIP, SIPS, SLOW_SECONDS = 1_000, 10, 5
+# In KiB: what a stream through a pair may take beside what the gateway needs at rest: the reactor's buffers, and what
+# the marks allow.
+MARKS = 2_048
 
 
 class Gateway(Server):
@@ -125,17 +132,106 @@ def gateway_restart():
         return f"{answered} answered, {lost} errors in {RESTARTS} restarts; {gateway.end()}"
 
 
-@check("gateway-half-close", "20 requests and the end of the stream, 20 times at once: 20 answers and the end of the stream each", program="gateway", others=("echo",))
+class Backend(threading.Thread):
+    """A server of one connection at a time, which it hands to `serve`."""
+
+    def __init__(self, serve):
+        super().__init__(daemon=True)
+        self._serve = serve
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = self._listener.getsockname()
+        self.start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        # It ends the wait for a connection.
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self.join(10)
+        self._listener.close()
+
+    def run(self):
+        """Serves until the listener is closed."""
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                with connection, contextlib.suppress(ConnectionError):
+                    self._serve(connection)
+
+
+def answer_at_the_end(connection):
+    """Answers everything once the end of input has come."""
+    parts = []
+    while part := connection.recv(65536):
+        parts.append(part)
+    connection.sendall(b"".join(parts))
+
+
+@check("gateway-half-close", "20 requests and the end of the stream: 20 answers and the end of the stream, by links 20 times at once, by a pair from a backend that answers at the end of input", program="gateway", others=("echo",))
 def gateway_half_close():
+    requests = [b"request %d" % number for number in range(20)]
+    stream = b"".join(map(frame, requests))
+
+    def half_close(clients):
+        for client in clients:
+            client.send(stream)
+            client.socket.shutdown(socket.SHUT_WR)
+        for client in clients:
+            for request in requests:
+                client.expect_packet(request)
+            client.expect_end("after 20 answers")
+
     with Server() as backend, Gateway(backend, options=("--links", 1)) as gateway:
         gateway.wait_for_links(gateway.places[0], 1)
-        requests = [b"request %d" % number for number in range(20)]
         with crowd(gateway, 20) as clients:
-            for client in clients:
-                client.send(b"".join(map(frame, requests)))
-                client.socket.shutdown(1)
-            for client in clients:
-                for request in requests:
-                    client.expect_packet(request)
-                client.expect_end("after 20 answers")
-        return f"20 of 20 answers, 20 times; {gateway.end()}"
+            half_close(clients)
+        by_links = gateway.end()
+    with Backend(answer_at_the_end) as backend, Gateway(backend, options=("--pair",)) as gateway:
+        for _ in range(20):
+            with Client(gateway) as client:
+                half_close([client])
+        return f"20 of 20 answers, 20 times each; {by_links}; {gateway.end()}"
+
+
+def slow_read(connection, memory):
+    """Reads slowly at first, and notes the memory, then fast. Returns everything up to the end."""
+    parts = []
+    for _ in range(SIPS * SLOW_SECONDS):
+        parts.append(connection.recv(SIP))
+        time.sleep(1 / SIPS)
+    memory()
+    while part := connection.recv(1 << 20):
+        parts.append(part)
+    return b"".join(parts)
+
+
+@check("gateway-slow-reader", "a fast sender and a reader of 10 kB/s through a pair, in both directions: the sender waits, memory is bounded, nothing is lost", program="gateway")
+def gateway_slow_reader():
+    seen, received = [], []
+
+    def grown():
+        seen.append(gateway.resident_kib() - at_rest)
+
+    def send_all(connection):
+        connection.sendall(STREAM)
+
+    def read_all(connection):
+        received.append(slow_read(connection, grown))
+
+    with Backend(send_all) as backend, Gateway(backend, options=("--pair",)) as gateway:
+        at_rest = gateway.resident_kib()
+        with Client(gateway) as client:
+            read_all(client.socket)
+        to_client = gateway.end()
+    with Backend(read_all) as backend, Gateway(backend, options=("--pair",)) as gateway:
+        at_rest = gateway.resident_kib()
+        with Client(gateway) as client:
+            client.socket.settimeout(60)
+            client.send(STREAM)
+            client.socket.shutdown(socket.SHUT_WR)
+            client.expect_end("after the backend has read everything")
+        to_backend = gateway.end()
+    expect(all(each == STREAM for each in received) and len(received) == 2, "the streams differ")
+    expect(max(seen) <= MARKS, f"{seen} KiB more than at rest, {MARKS} allowed")
+    return f"{max(seen)} KiB beside {len(STREAM) >> 20} MiB that wait; {to_client}; {to_backend}"
