@@ -1,5 +1,5 @@
-//! A proxy for any protocol over TCP: each client gets a connection to a backend of its own, and the two
-//! are partners.
+//! A proxy for any protocol over TCP: each client gets a connection of its own to a backend, and the
+//! two are partners.
 //!
 //! The backends are tried in their order, and the first one that answers is taken. So the others are
 //! for the time in which it is down: the load is not divided. If none answers, the client's connection

@@ -117,8 +117,8 @@ fn without_a_backend_errors_come_at_once_and_it_comes_back() {
     assert_eq!(client.answers(), numbered("d", 100));
 }
 
-/// Goal: with fewer links than backends, a link goes to the next backend that answers. Method: one link,
-/// and three backends that crash in turn.
+/// Goal: with fewer links than backends, a link goes to the next backend that answers. Method: one
+/// link, and three backends that crash in turn.
 #[test]
 fn a_link_goes_to_another_backend() {
     let world = World::new(3, "--links 1");

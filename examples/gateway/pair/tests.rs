@@ -4,8 +4,8 @@ use condor::CloseReason;
 
 use crate::tests::{World, ms, numbered};
 
-/// Goal: bytes go both ways, in order, and reach no other client. Method: clients that ask at once, over
-/// links of different latency and with small buffers.
+/// Goal: bytes go both ways, in order, and reach no other client. Method: clients that ask at once,
+/// over a link with a small buffer.
 #[test]
 fn bytes_go_both_ways() {
     let world = World::new(1, "--pair");
@@ -23,8 +23,8 @@ fn bytes_go_both_ways() {
     assert_eq!(world.sim.streams(world.gateway), 4);
 }
 
-/// Goal: a backend that answers only once it has seen the end of input gets it, after all that was sent,
-/// and its answers reach the client before the end. Method: 20 requests and the end at once.
+/// Goal: a backend that answers only once it has seen the end of input gets it, after all that was
+/// sent, and its answers reach the client before the end. Method: 20 requests and the end at once.
 #[test]
 fn after_half_a_close_all_answers_come() {
     let world = World::new(1, "--pair");
@@ -59,8 +59,8 @@ fn the_first_backend_that_answers_is_taken() {
     assert_eq!(by("d"), Ok("backend0".to_owned()));
 }
 
-/// Goal: the end of either end is the end of the other one, after what was sent before. Method: a backend
-/// that ends after two answers, and a client that crashes.
+/// Goal: the end of either end is the end of the other one, after what was sent before. Method: a
+/// backend that ends after two answers, and a client that crashes.
 #[test]
 fn one_end_takes_the_other_with_it() {
     let world = World::new(1, "--pair");
