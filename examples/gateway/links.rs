@@ -188,6 +188,11 @@ impl Link {
         Self { side, calls, timeout, is_late: false, drains: false }
     }
 
+    /// Takes no requests of other clients any more.
+    fn leave(&self) {
+        LINKS.with_borrow_mut(|links| links.retain(|link| !Rc::ptr_eq(link, &self.side)));
+    }
+
     fn forward(&mut self, ctx: &mut Context<'_, ()>) -> Result<Action<'static>, CloseReason> {
         self.side.send(ctx)?;
         for caller in self.side.callers.borrow_mut().drain(..) {
@@ -221,7 +226,10 @@ impl Handler for Link {
     fn handle_info(&mut self, info: Info<'_, ()>, ctx: &mut Context<'_, ()>) -> Action<'_> {
         match info {
             Info::Shutdown => self.drains = true,
-            Info::EndOfInput { .. } | Info::Timeout(_) => return info.default_action(),
+            Info::EndOfInput { .. } | Info::Timeout(_) => {
+                self.leave();
+                return info.default_action();
+            }
             Info::CallsDue => {
                 while let Some((_, caller)) = self.calls.expired(ctx) {
                     caller.fail("ERR no answer in time");
@@ -236,7 +244,7 @@ impl Handler for Link {
     }
 
     fn terminate(self, _: CloseReason) {
-        LINKS.with_borrow_mut(|links| links.retain(|link| !Rc::ptr_eq(link, &self.side)));
+        self.leave();
         let calls = self.calls.into_iter().map(|(_, caller)| caller);
         let callers = calls.chain(self.side.callers.take());
         callers.for_each(|caller| caller.fail("ERR the backend has left"));

@@ -168,6 +168,26 @@ fn a_link_that_ends_answers_what_it_owes_once() {
     }
 }
 
+/// Goal: a link that is about to end takes no requests of other clients, and answers with errors what it
+/// has not sent. Method: a backend that hangs, and does not take all that the link has to send.
+#[test]
+fn a_link_that_is_about_to_end_takes_nothing_new() {
+    let world = World::new(1, "--links 1");
+    world.sim.link(world.gateway, world.backends[0]).buffer(50);
+    let [one, two, three] = ["one", "two", "three"].map(|name| world.client(name));
+    one.send("hang");
+    one.send(&"x".repeat(200));
+    world.run(1_999);
+    two.send("a");
+    assert_eq!((one.answers(), two.answers().len()), (vec![LATE.to_owned(); 2], 0));
+    world.run(1);
+    two.send("b");
+    three.send("c");
+    assert_eq!((two.answers().len(), three.answers()), (0, vec![NONE.to_owned()]));
+    world.run(1);
+    assert_eq!(two.answers(), [LEFT; 2]);
+}
+
 /// Goal: a backend that answers a request twice loses its link, and no client gets the second answer.
 #[test]
 fn an_answer_without_a_request_ends_the_link() {
@@ -257,6 +277,8 @@ fn requests_and_answers_of_a_client_are_bounded() {
     client.send("slow 500");
     client.send_all(&numbered("a", 1_000));
     world.seen();
+    let taken = world.sim.with(world.gateway, |reactor| reactor.handle().stats().packets_in);
+    assert_eq!(taken, 64);
     world.run(500);
     assert_eq!(client.answers()[1..], numbered("a", 1_000));
     client.pause();
