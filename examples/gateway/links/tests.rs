@@ -168,8 +168,8 @@ fn a_link_that_ends_answers_what_it_owes_once() {
     }
 }
 
-/// Goal: a link that is about to end takes no requests of other clients, and answers with errors what it
-/// has not sent. Method: a backend that hangs, and does not take all that the link has to send.
+/// Goal: a link that is about to end takes no requests of other clients, and answers with errors what
+/// it has not sent. Method: a backend that hangs, and does not take all that the link has to send.
 #[test]
 fn a_link_that_is_about_to_end_takes_nothing_new() {
     let world = World::new(1, "--links 1");
