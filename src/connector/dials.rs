@@ -14,6 +14,7 @@ use crate::logging::{Cause, say};
 use crate::loop_state::{LoopState, Timer};
 use crate::options::Target;
 use crate::peer::Peer;
+use crate::peers::Ended;
 use crate::race::Race;
 use crate::resolver::{Answer, Found, names_of};
 use crate::sync::Arc;
@@ -24,8 +25,9 @@ use crate::wheel::{Tick, TimerKey};
 const TRIED_AT_ONCE: u32 = 8;
 
 impl Dial {
-    pub(super) fn new(stage: Stage, wanted: Option<Box<DialRequest>>) -> Self {
-        Self { stage, failures: 0, deadline: Tick::NEVER, timer: None, error: None, wanted }
+    pub(super) fn new(failures: u32, wanted: Option<Box<DialRequest>>) -> Self {
+        let (stage, deadline) = (Stage::Due, Tick::NEVER);
+        Self { stage, failures, deadline, timer: None, error: None, wanted }
     }
 
     /// The places that it tries: those that a handler asked for, or the connector's.
@@ -210,22 +212,17 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
             return self.failed(state, key, DialError::connect(&to, &error));
         }
         let Some(Peer { identity, .. }) = self.peers.slots.get(slot as usize) else { return };
-        let (generation, since) = (identity.generation, state.now());
         let attempt = dial.failures.saturating_add(1);
         self.last_error = None;
         let Some(target) = dial.targets(&self.targets).get(target as usize) else { return };
         let dialed = Dialed { identity, profile: &self.peers.profile, target, attempt };
         let made = caught(|| (self.factory)(&dialed));
         let has_handler = matches!(made, Ok(Ok(_)));
-        if let Some(wanted) = dial.wanted.take() {
-            self.dials.remove(key as usize);
-            if !has_handler {
-                self.tell_caller(&wanted, DialError::Refused);
-            }
-        } else {
-            dial.stage = Stage::Up { key: slot, generation };
-            dial.deadline = since;
-            self.up += 1;
+        let Dial { wanted, failures, .. } = self.dials.remove(key as usize);
+        match wanted {
+            Some(wanted) if !has_handler => self.tell_caller(&wanted, DialError::Refused),
+            Some(_) => {}
+            None => self.keep_up(slot, failures),
         }
         self.peers.open(state, slot, made);
         self.peers.release_early(slot);
@@ -234,25 +231,26 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         }
     }
 
-    /// Looks which connections have ended, and has them dialled again.
+    /// The connection in this slot is to be dialled again after its end.
+    fn keep_up(&mut self, slot: u32, failures: u32) {
+        let at = slot as usize;
+        self.failures.resize(self.failures.len().max(at + 1), 0);
+        self.failures[at] = failures;
+        self.peers.keep_up(slot);
+    }
+
+    /// Has connections that have ended dialled again.
     pub(super) fn look_for_ends(&mut self, state: &mut LoopState) {
-        if self.peers.is_forced() {
+        let ended = self.peers.take_ended();
+        if self.peers.is_forced() || self.peers.has_begun_to_drain() {
             return;
         }
         let stable = self.options.backoff.stable_after;
-        let mut ended = Vec::new();
-        for (key, dial) in &mut self.dials {
-            let Stage::Up { key: slot, generation } = dial.stage else { continue };
-            let since = dial.deadline;
-            if !self.peers.is_current(slot, generation) {
-                let was_stable = state.now() >= since.after(stable);
-                dial.failures = if was_stable { 0 } else { dial.failures.saturating_add(1) };
-                ended.extend(u32::try_from(key));
-            }
-        }
-        self.up -= ended.len();
-        for key in ended {
-            self.wait(state, key, None);
+        for Ended { key, up_for } in ended {
+            let before = self.failures.get(key as usize).copied().unwrap_or_default();
+            let failures = if up_for >= stable { 0 } else { before.saturating_add(1) };
+            let key = self.dials.insert(Dial::new(failures, None));
+            self.wait(state, u32::try_from(key).unwrap_or(u32::MAX), None);
         }
         self.lend_keys(state);
     }
@@ -340,7 +338,7 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
                 let after = self.options.connect_timeout;
                 self.failed(state, key, DialError::Timeout { after, last });
             }
-            Stage::Due | Stage::Up { .. } | Stage::GivenUp => {}
+            Stage::Due | Stage::GivenUp => {}
         }
     }
 
@@ -390,9 +388,17 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         self.resolver_for_handlers.give_up_all();
         self.end_wanted(state);
         self.dials.clear();
-        self.up = 0;
         self.due.clear();
         self.announced.clear();
         self.attempts.clear();
+        self.trim_dials();
+    }
+
+    /// Frees what a burst of dials needed. The next burst pays little to have it again.
+    pub(super) fn trim_dials(&mut self) {
+        self.dials.shrink_to_fit();
+        self.attempts.shrink_to_fit();
+        self.due.shrink_to_fit();
+        self.announced.shrink_to_fit();
     }
 }

@@ -9,6 +9,9 @@ use crate::logging::{Cause, PANIC_CURE, say};
 use crate::loop_state::LoopState;
 use crate::wheel::Tick;
 
+/// The memory for so many dials is kept when none is left.
+const FEW: usize = 64;
+
 impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
     /// Has connections that have ended dialled again, and tells the state of this part.
     #[inline(never)]
@@ -20,6 +23,9 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         if std::mem::take(&mut self.may_have_changed) {
             let now = self.part_state(state);
             self.tell(state, &now);
+            if self.dials.is_empty() && self.dials.capacity() > FEW {
+                self.trim_dials();
+            }
         }
     }
 
@@ -38,7 +44,7 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
                 Stage::Waiting { until } => {
                     next = Some(next.map_or(until, |next| next.min(until)));
                 }
-                Stage::Up { .. } | Stage::GivenUp => {}
+                Stage::GivenUp => {}
             }
         }
         let last_error = || self.last_error.clone();

@@ -1,6 +1,6 @@
 //! Dials that handlers have asked for: they have a slot and an address before they are up.
 
-use super::{Connector, Dial, Stage};
+use super::{Connector, Dial};
 use crate::dial_requests::DialRequest;
 use crate::dialer::Dialer;
 use crate::error::{DialError, DialFailure};
@@ -14,7 +14,7 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         if self.peers.has_begun_to_drain() {
             return;
         }
-        let in_use = self.peers.slots.len() + self.dials.len() - self.up;
+        let in_use = self.peers.slots.len() + self.dials.len();
         let room = self.options.connection.max_connections.saturating_sub(in_use);
         let mut requests = self.requests.borrow_mut();
         for _ in 0..requests.wants_keys(room) {
@@ -26,7 +26,7 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
     /// Begins the next dial that was asked for. Returns whether there was one.
     pub(super) fn begin_wanted(&mut self, state: &mut LoopState) -> bool {
         let Some(request) = self.requests.borrow_mut().take() else { return false };
-        let key = self.dials.insert(Dial::new(Stage::Due, Some(Box::new(request))));
+        let key = self.dials.insert(Dial::new(0, Some(Box::new(request))));
         self.begin(state, u32::try_from(key).unwrap_or(u32::MAX));
         true
     }
