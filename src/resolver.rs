@@ -80,7 +80,6 @@ pub(crate) struct Resolver {
     /// Look-ups whose dials have given up.
     stuck: usize,
     /// Looks up on the reactor's thread: a simulation has no other.
-    #[cfg(feature = "sim")]
     is_simulated: bool,
 }
 
@@ -88,29 +87,16 @@ impl Resolver {
     pub(crate) fn new(resolve: Option<Resolve>, notifier: Arc<Notifier>) -> Self {
         let arrived = Arc::new(Arrived { answers: Mutex::new(VecDeque::new()), notifier });
         let (running, waiting) = (Vec::new(), VecDeque::new());
-        Self {
-            resolve,
-            arrived,
-            ticket: 0,
-            running,
-            waiting,
-            stuck: 0,
-            #[cfg(feature = "sim")]
-            is_simulated: false,
-        }
+        Self { resolve, arrived, ticket: 0, running, waiting, stuck: 0, is_simulated: false }
     }
 
     /// One with the same closure, for other names.
     pub(crate) fn another(&self) -> Self {
-        Self {
-            #[cfg(feature = "sim")]
-            is_simulated: self.is_simulated,
-            ..Self::new(self.resolve.clone(), Arc::clone(&self.arrived.notifier))
-        }
+        let another = Self::new(self.resolve.clone(), Arc::clone(&self.arrived.notifier));
+        Self { is_simulated: self.is_simulated, ..another }
     }
 
     /// Looks up on the reactor's thread, by `resolve` unless the user has given a closure.
-    #[cfg(feature = "sim")]
     pub(crate) fn simulated(self, resolve: Resolve) -> Self {
         Self { resolve: self.resolve.or(Some(resolve)), is_simulated: true, ..self }
     }
@@ -139,7 +125,6 @@ impl Resolver {
     fn begin(&mut self, look_up: LookUp) -> io::Result<()> {
         let (ticket, names) = (look_up.ticket, Arc::clone(&look_up.names));
         let (resolve, arrived) = (self.resolve.clone(), Arc::downgrade(&self.arrived));
-        #[cfg(feature = "sim")]
         if self.is_simulated {
             find(ticket, &names, resolve, &arrived);
             self.running.push(look_up);

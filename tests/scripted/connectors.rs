@@ -238,6 +238,55 @@ fn a_connector_in_a_harness_reaches_no_server() {
     assert_eq!(server.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
 }
 
+/// Goal: in a harness no name reaches the system's resolver, neither one of the connector under test
+/// nor one of a connector that a handler starts: the dial fails, and its error names the cure. Method:
+/// a name that each system knows. No time passes.
+#[test]
+fn a_name_in_a_harness_reaches_no_resolver() {
+    let to_name = || ConnectorOptions::to("localhost:80").retry(Retry::Never);
+    let harness = Harness::of(Greeter);
+    let started = harness.handle().start_connector("out", to_name(), |_| Greeter).unwrap();
+    harness.run();
+    let under_test = greeter(to_name());
+    for connector in [started, under_test.handle()] {
+        let why = "a harness looks up no names; give the connector a `resolve`";
+        let given_up = format!("given up: cannot look up localhost:80: {why}");
+        assert_eq!(connector.state().to_string(), given_up);
+    }
+    assert_eq!((under_test.attempts().len(), under_test.stats().dial_failures), (0, 1));
+}
+
+/// Goal: in a harness a connector's own closure looks names up, on the thread of the test. Method: a
+/// closure that knows one name, at first with a silent address, then with none.
+#[test]
+fn a_closure_looks_names_up_in_a_harness() {
+    let test = std::thread::current().id();
+    let (asked, seen) = (Arc::new(Mutex::new(0)), Arc::new(Mutex::new(Vec::new())));
+    let (count, names) = (Arc::clone(&asked), Arc::clone(&seen));
+    let options = options(&["db:80", B]).resolve(move |name| {
+        assert_eq!(std::thread::current().id(), test);
+        names.lock().unwrap().push(name.to_owned());
+        *count.lock().unwrap() += 1;
+        match *count.lock().unwrap() {
+            1 => Ok(vec![A.parse().unwrap()]),
+            _ => Err(ErrorKind::NotFound.into()),
+        }
+    });
+    let harness = ConnectorHarness::idle(options, |_| Greeter);
+    harness.black_hole(A);
+    harness.run();
+    harness.advance(millis(251));
+    let tried = |from: usize| {
+        let attempts = harness.attempts();
+        attempts[from..].iter().map(|(_, to)| to.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(tried(0), [A, B]);
+    harness.accept().expect("the second accepts").closes();
+    harness.advance(millis(110));
+    assert_eq!(tried(2), [B], "the other target has an address");
+    assert_eq!((*asked.lock().unwrap(), seen.lock().unwrap().concat()), (2, "db:80".repeat(2)));
+}
+
 /// Goal: an address that does not answer delays the next one by the attempt delay, and no more; the
 /// winner is used, and the others are closed before they say a byte. Method: three addresses, of which
 /// the first two are silent.

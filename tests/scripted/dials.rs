@@ -368,7 +368,7 @@ fn a_stop_ends_dials() {
 }
 
 /// Goal: what cannot be dialled is refused at once. Method: a connector of another reactor, and texts
-/// that are no place.
+/// that are no place; a name, because no name is looked up in a harness.
 #[test]
 fn what_cannot_be_dialled_is_refused() {
     let (one, other) = (test(options()), test(options()));
@@ -376,8 +376,12 @@ fn what_cannot_be_dialled_is_refused() {
         let refused = format!("no dial: cannot dial {why}: it is not HOST:PORT");
         assert_eq!(one.obey(&format!("dial {text}")), [refused]);
     }
+    let told = one.obey("dial localhost:80");
+    let why = "a harness looks up no names; give the connector a `resolve`";
+    let failed = format!("localhost:80 {} failed: cannot look up localhost:80: {why}", told[0]);
+    assert_eq!(told[1..], [failed]);
     one.shared.borrow_mut().connector = Some(other.harness.handle());
     let refused = "no dial: the connector belongs to another reactor";
     assert_eq!(one.obey(&format!("dial {A}")), [refused]);
-    assert_eq!(one.harness.stats().dials, 1);
+    assert_eq!((one.harness.stats().dials, one.harness.attempts().len()), (2, 1));
 }
