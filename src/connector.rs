@@ -20,7 +20,7 @@ mod wanted;
 
 use std::any::Any;
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use slab::Slab;
@@ -41,7 +41,7 @@ use crate::phases::AnyListener;
 use crate::poller::Readiness;
 use crate::profile::Profile;
 use crate::race::Race;
-use crate::resolver::{Names, Resolver, names_of};
+use crate::resolver::{Found, Names, Resolver, names_of};
 use crate::status::Status;
 use crate::sync::Arc;
 use crate::time_budget::Phase;
@@ -59,12 +59,12 @@ enum Stage {
     Due,
     /// Names are being looked up.
     Resolving { ticket: u64 },
+    /// The addresses of its names are known. Many dials may wait for the same names.
+    Found(Rc<[Found]>),
     /// Addresses are being tried.
     Racing(Box<Race>),
     /// It waits until then, and begins again.
     Waiting { until: Tick },
-    /// The rule for retries allows no more.
-    GivenUp,
 }
 
 /// The way to one connection. It is over when the connection is up.
@@ -111,6 +111,12 @@ pub(crate) struct Connector<H: Handler, D: Dialer> {
     names: Names,
     /// The ways to connections that are not up.
     dials: Slab<Dial>,
+    /// Dials that wait, by the time when they begin again.
+    waiting: BTreeSet<(Tick, u32)>,
+    /// By slot: the dials that handlers have asked for.
+    wanted: BTreeMap<u32, u32>,
+    /// Connections that are kept up no more, because the rule for retries allows no more dials.
+    given_up: usize,
     /// By slot: how many failures in a row came before the connection that is kept up. It is all that a
     /// connection at rest needs to be dialled again.
     failures: Vec<u32>,
@@ -155,6 +161,9 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
             resolver_for_handlers: resolver.another(),
             resolver,
             dials: Slab::new(),
+            waiting: BTreeSet::new(),
+            wanted: BTreeMap::new(),
+            given_up: 0,
             failures: Vec::new(),
             due: VecDeque::new(),
             attempts: Slab::new(),

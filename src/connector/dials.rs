@@ -1,6 +1,7 @@
 //! The dials of a connector: each keeps one connection up, or opens one that a handler has asked for.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use super::attempts::Outcome;
 use super::{Connector, Dial, Stage};
@@ -16,7 +17,7 @@ use crate::options::Target;
 use crate::peer::Peer;
 use crate::peers::Ended;
 use crate::race::Race;
-use crate::resolver::{Answer, Found, names_of};
+use crate::resolver::{Found, Resolved, names_of};
 use crate::sync::Arc;
 use crate::time_budget::Phase;
 use crate::wheel::{Tick, TimerKey};
@@ -71,9 +72,9 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
             if let Some(announced) = self.announced.pop_front() {
                 self.attempt_is_announced(state, announced);
             } else if let Some(answer) = self.resolver.answer() {
-                self.names_are_found(state, &answer, false);
+                self.names_are_found(answer);
             } else if let Some(answer) = self.resolver_for_handlers.answer() {
-                self.names_are_found(state, &answer, true);
+                self.names_are_found(answer);
             } else if let Some(dial) = self.due.pop_front() {
                 self.proceed(state, dial);
             } else if !self.begin_wanted(state) {
@@ -110,7 +111,7 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
             dial.race(&self.targets, &[], state.now());
             return self.go_on(state, key);
         }
-        match resolver.look_up(&names) {
+        match resolver.look_up(&names, key) {
             Ok(ticket) => {
                 dial.stage = Stage::Resolving { ticket };
                 self.arm(state, key);
@@ -123,24 +124,28 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
     }
 
     /// Has the dials that waited for this look-up go on. Each is a piece of work of its own.
-    fn names_are_found(&mut self, state: &LoopState, answer: &Answer, for_handlers: bool) {
-        for (key, dial) in &mut self.dials {
-            if let Stage::Resolving { ticket } = dial.stage
-                && ticket == answer.ticket
-                && dial.wanted.is_some() == for_handlers
-            {
-                dial.race(&self.targets, &answer.found, state.now());
-                self.due.extend(u32::try_from(key));
+    fn names_are_found(&mut self, Resolved { found, dials }: Resolved) {
+        let found = Rc::from(found);
+        for key in dials {
+            if let Some(dial) = self.dials.get_mut(key as usize) {
+                dial.stage = Stage::Found(Rc::clone(&found));
+                self.due.push_back(key);
             }
         }
     }
 
     /// Goes on with a dial that has something to do.
     fn proceed(&mut self, state: &mut LoopState, key: u32) {
-        match self.stage(key) {
-            Some(Stage::Due) => self.begin(state, key),
-            Some(Stage::Racing(_)) => self.go_on(state, key),
-            _ => {}
+        let Some(dial) = self.dials.get_mut(key as usize) else { return };
+        match &dial.stage {
+            Stage::Due => self.begin(state, key),
+            Stage::Found(found) => {
+                let found = Rc::clone(found);
+                dial.race(&self.targets, &found, state.now());
+                self.go_on(state, key);
+            }
+            Stage::Racing(_) => self.go_on(state, key),
+            Stage::Resolving { .. } | Stage::Waiting { .. } => {}
         }
     }
 
@@ -220,8 +225,12 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         let has_handler = matches!(made, Ok(Ok(_)));
         let Dial { wanted, failures, .. } = self.dials.remove(key as usize);
         match wanted {
-            Some(wanted) if !has_handler => self.tell_caller(&wanted, DialError::Refused),
-            Some(_) => {}
+            Some(wanted) => {
+                self.wanted.remove(&slot);
+                if !has_handler {
+                    self.tell_caller(&wanted, DialError::Refused);
+                }
+            }
             None => self.keep_up(slot, failures),
         }
         self.peers.open(state, slot, made);
@@ -280,7 +289,8 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         }
         let (name, gate) = (&self.peers.profile.name, &mut self.peers.gate);
         if !self.options.retry.again(dial.failures) {
-            dial.stage = Stage::GivenUp;
+            self.dials.remove(key as usize);
+            self.given_up += 1;
             match error {
                 Some(error) if gate.opens(Cause::Dial, state.nanos()) => {
                     say!(Error, "connector \"{name}\": {error}; it gives up; raise retry");
@@ -294,6 +304,7 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         let timer = Timer::Dial { listener: self.peers.profile.slot, dial: key };
         let until = state.now().after(wait);
         dial.stage = Stage::Waiting { until };
+        self.waiting.insert((until, key));
         dial.timer = Some(state.wheel.arm(until, timer));
         if let Some(error) = error
             && gate.opens(Cause::Dial, state.nanos())
@@ -325,9 +336,12 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         let Some(dial) = self.dials.get_mut(key as usize) else { return };
         dial.timer = None;
         match dial.stage {
-            Stage::Waiting { .. } => self.begin(state, key),
+            Stage::Waiting { until } => {
+                self.waiting.remove(&(until, key));
+                self.begin(state, key);
+            }
             Stage::Racing(_) if state.expiry_now() < dial.deadline => self.go_on(state, key),
-            Stage::Racing(_) | Stage::Resolving { .. } => {
+            Stage::Racing(_) | Stage::Found(_) | Stage::Resolving { .. } => {
                 // Its attempt may have been announced, and wait for its turn.
                 if self.is_connected_by_now(state, key) {
                     return;
@@ -338,7 +352,7 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
                 let after = self.options.connect_timeout;
                 self.failed(state, key, DialError::Timeout { after, last });
             }
-            Stage::Due | Stage::GivenUp => {}
+            Stage::Due => {}
         }
     }
 
@@ -349,7 +363,7 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         if let Stage::Resolving { ticket } = dial.stage {
             let resolver =
                 if is_wanted { &mut self.resolver_for_handlers } else { &mut self.resolver };
-            resolver.give_up(ticket);
+            resolver.give_up(ticket, key);
         }
     }
 
@@ -388,6 +402,7 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         self.resolver_for_handlers.give_up_all();
         self.end_wanted(state);
         self.dials.clear();
+        self.waiting.clear();
         self.due.clear();
         self.announced.clear();
         self.attempts.clear();

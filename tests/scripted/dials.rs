@@ -8,7 +8,7 @@ use std::time::Duration;
 use condor::testing::{ConnectorHarness, FarEnd};
 use condor::{
     Action, Address, CloseReason, ConnectorHandle, ConnectorOptions, Context, DialError, Handler,
-    Info,
+    Info, Retry,
 };
 
 const CONTROL: &str = "192.0.2.1:80";
@@ -293,6 +293,20 @@ fn dials_count_as_connections() {
     assert!(!told.iter().any(|text| text == full), "{told:?}");
     second.packet(format!("{dial}; {dial}"));
     assert_eq!(texts(&second)[1], full);
+}
+
+/// Goal: a connection that is kept up no more leaves its place to dials. Method: two connections that
+/// are kept up, by a rule that allows no second dial; one of them ends.
+#[test]
+fn a_connection_that_is_given_up_makes_room() {
+    let test = test(options().connections(2).max_connections(2).retry(Retry::Never));
+    let full = "no dial: no dial begins: there are 2 connections already; raise max_connections";
+    let dial = format!("dial {A}");
+    assert_eq!(test.obey(&dial), [full]);
+    test.harness.accept().expect("two are kept up").closes();
+    assert_ne!(test.obey(&dial), [full]);
+    assert_eq!(test.harness.accept().expect("it is up").addr().to_string(), A);
+    assert_eq!(test.obey(&dial), [full]);
 }
 
 /// Goal: a caller is told if the factory makes no handler, by a refusal or by a panic, and the slot is
