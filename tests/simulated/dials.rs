@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use condor::sim::{Node, Sim};
 use condor::{
-    Action, Address, CloseReason, ConnectorHandle, ConnectorOptions, Context, Handler, Info, Stats,
+    Action, Address, CloseReason, ConnectorHandle, ConnectorOptions, Context, Handle, Handler,
+    Info, Stats,
 };
 
 use super::{Lives, listens, ms, secs};
@@ -18,6 +19,7 @@ struct Program(Rc<RefCell<Known>>);
 #[derive(Default)]
 struct Known {
     connector: Option<ConnectorHandle<String>>,
+    handle: Option<Handle>,
     /// The connection whose handler dials.
     caller: Option<Address<String>>,
     dialled: Vec<Address<String>>,
@@ -25,6 +27,8 @@ struct Known {
     told: Vec<String>,
     /// What the dialled connections were told and sent, with their ends.
     ups: Vec<String>,
+    /// Callers stop their dials when they end.
+    stops: bool,
 }
 
 impl Program {
@@ -88,6 +92,15 @@ impl Handler for Caller {
             other => other.default_action(),
         }
     }
+
+    fn terminate(self, _: CloseReason) {
+        let known = self.0.0.borrow();
+        if known.stops {
+            let handle = known.handle.as_ref().expect("the program has set it");
+            let ids = known.dialled.iter().map(Address::id);
+            ids.for_each(|id| handle.close(id).expect("the reactor runs"));
+        }
+    }
 }
 
 /// A connection that was dialled. It sends each message to its server.
@@ -140,6 +153,7 @@ fn node(sim: &Sim, name: &str, program: &Program, served: &Lives) -> Node {
         let of_ups = program.clone();
         let out = reactor.start_connector("out", options, move |_| Up(of_ups.clone()))?;
         program.0.borrow_mut().connector = Some(out);
+        program.0.borrow_mut().handle = Some(reactor.handle());
         let of_caller = program.clone();
         let home = ConnectorOptions::to("127.0.0.1:90");
         reactor.start_connector("caller", home, move |_| Caller(of_caller.clone()))
@@ -294,6 +308,31 @@ fn a_caller_that_has_gone_is_told_nothing() {
         test.programs[0].ask("two:81");
         test.sim.run_for(ms(20));
         assert_eq!(test.programs[0].told().len(), 1);
+    }
+}
+
+/// Goal: a caller that stops its dial when it ends leaves no connection, wherever the dial is by then:
+/// before it begins, under way, or up. Method: an end in each millisecond of a dial.
+#[test]
+fn a_caller_may_stop_its_dial_when_it_ends() {
+    for at in 0..45 {
+        let test = test(at);
+        test.programs[0].0.borrow_mut().stops = true;
+        match at {
+            0 => test.programs[0].ask("two:80; stop"),
+            at => {
+                test.programs[0].ask("two:80");
+                test.sim.run_for(ms(at));
+                test.programs[0].ask("stop");
+            }
+        }
+        test.sim.run_for(secs(5));
+        let ups = test.programs[0].ups();
+        let is_up = at >= 20;
+        assert_eq!(ups.iter().filter(|up| *up == "up").count(), usize::from(is_up), "{at} ms");
+        assert_eq!((test.streams(), test.programs[0].told().len()), ([0, 0], 0), "{at} ms");
+        assert_eq!(test.stats().dial_failures, u64::from(!is_up), "{at} ms");
+        assert_eq!(test.served[1].open(), 0);
     }
 }
 
