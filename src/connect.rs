@@ -3,16 +3,18 @@
 //! The options are checked and the name is reserved before a reactor gets a command. Then the reactor
 //! of each shard gets one [`Part`], which becomes a connector once it has a slot.
 
+use std::io::{self, ErrorKind};
+
 use crate::connector::{Connector, Factory};
 use crate::connector_handle::ConnectorHandle;
 use crate::connector_state::{ConnectorState, PartStates};
 use crate::dialer::{Dialer, NoDialer, SystemDialer};
-use crate::directory::{Command, Kind};
+use crate::directory::{Command, Kind, Shared};
 use crate::error::Error;
 use crate::handle::Handle;
 use crate::handler::{Dialed, Handler, IntoHandler};
 use crate::logging::say;
-use crate::options::ConnectorOptions;
+use crate::options::{ConnectorOptions, Resolve};
 use crate::phases::AnyListener;
 use crate::profile::Profile;
 use crate::resolver::Resolver;
@@ -46,6 +48,16 @@ impl<M: Send + 'static> Part<M> {
         let Self { profile, options, states, resolver } = self;
         Box::new(Connector::new(profile, options, states, dialer, resolver, factory))
     }
+}
+
+/// What looks names up where no network is: the names of nodes, or none.
+fn names_of(_shared: &Shared) -> Resolve {
+    #[cfg(feature = "sim")]
+    if let Some(host) = &_shared.host {
+        return host.resolve();
+    }
+    let why = "a harness looks up no names; give the connector a `resolve`";
+    Arc::new(move |_| Err(io::Error::new(ErrorKind::Unsupported, why)))
 }
 
 impl Handle {
@@ -134,10 +146,9 @@ impl Handle {
             .map(|profile| {
                 let notifier = Arc::clone(&shared.inboxes[profile.shard].notifier);
                 let resolver = Resolver::new(resolve.clone(), notifier);
-                #[cfg(feature = "sim")]
-                let resolver = match &shared.host {
-                    Some(host) => resolver.simulated(host.resolve()),
-                    None => resolver,
+                let resolver = match shared.is_simulated {
+                    true => resolver.simulated(names_of(shared)),
+                    false => resolver,
                 };
                 let (options, states) = (dialling.clone(), states.clone());
                 Part { profile, options, states, resolver }

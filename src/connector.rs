@@ -20,7 +20,7 @@ mod wanted;
 
 use std::any::Any;
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use slab::Slab;
@@ -41,7 +41,7 @@ use crate::phases::AnyListener;
 use crate::poller::Readiness;
 use crate::profile::Profile;
 use crate::race::Race;
-use crate::resolver::{Names, Resolver, names_of};
+use crate::resolver::{Found, Names, Resolver, names_of};
 use crate::status::Status;
 use crate::sync::Arc;
 use crate::time_budget::Phase;
@@ -59,24 +59,21 @@ enum Stage {
     Due,
     /// Names are being looked up.
     Resolving { ticket: u64 },
+    /// The addresses of its names are known. Many dials may wait for the same names.
+    Found(Rc<[Found]>),
     /// Addresses are being tried.
     Racing(Box<Race>),
-    /// It has become the connection in this slot.
-    Up { key: u32, generation: u32 },
     /// It waits until then, and begins again.
     Waiting { until: Tick },
-    /// The rule for retries allows no more.
-    GivenUp,
 }
 
-/// What keeps one connection up. It stays while the connection is up, so what it needs only on the way
-/// there is in boxes.
+/// The way to one connection. It is over when the connection is up.
 #[derive(Debug)]
 struct Dial {
     stage: Stage,
     /// Failures in a row: dials that failed, and connections that ended before they were stable.
     failures: u32,
-    /// When the dial has to be over. Once it is up, since when.
+    /// When the dial has to be over.
     deadline: Tick,
     /// The next thing that is due: an attempt, the deadline, or the end of a wait.
     timer: Option<TimerKey>,
@@ -112,10 +109,17 @@ pub(crate) struct Connector<H: Handler, D: Dialer> {
     targets: Vec<Target>,
     /// The names among them.
     names: Names,
-    /// The connections that are kept up, and those that handlers have asked for, until these are up.
+    /// The ways to connections that are not up.
     dials: Slab<Dial>,
-    /// How many of the dials have become connections.
-    up: usize,
+    /// Dials that wait, by the time when they begin again.
+    waiting: BTreeSet<(Tick, u32)>,
+    /// By slot: the dials that handlers have asked for.
+    wanted: BTreeMap<u32, u32>,
+    /// Connections that are kept up no more, because the rule for retries allows no more dials.
+    given_up: usize,
+    /// By slot: how many failures in a row came before the connection that is kept up. It is all that a
+    /// connection at rest needs to be dialled again.
+    failures: Vec<u32>,
     /// What handlers ask for.
     requests: Rc<RefCell<DialRequests>>,
     /// Dials that have something to do now: to begin, or to try the addresses of a name.
@@ -148,7 +152,6 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         Self {
             names: names_of(&targets),
             targets,
-            up: 0,
             requests: Rc::new(RefCell::new(requests)),
             peers: Peers::new(profile),
             factory,
@@ -158,6 +161,10 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
             resolver_for_handlers: resolver.another(),
             resolver,
             dials: Slab::new(),
+            waiting: BTreeSet::new(),
+            wanted: BTreeMap::new(),
+            given_up: 0,
+            failures: Vec::new(),
             due: VecDeque::new(),
             attempts: Slab::new(),
             announced: VecDeque::new(),
@@ -170,7 +177,7 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
 }
 
 impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
-    /// Whether a dial that is not up has something to do.
+    /// Whether a dial has something to do.
     fn has_steps(&self) -> bool {
         !self.announced.is_empty()
             || !self.due.is_empty()
@@ -182,9 +189,8 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
 impl<H: Handler, D: Dialer + 'static> AnyListener for Connector<H, D> {
     /// The connections that are kept up are dialled in the next turn.
     fn register(&mut self, state: &mut LoopState) {
-        self.dials.reserve_exact(self.options.connections);
         for _ in 0..self.options.connections {
-            let key = self.dials.insert(Dial::new(Stage::Due, None));
+            let key = self.dials.insert(Dial::new(0, None));
             self.due.push_back(u32::try_from(key).unwrap_or(u32::MAX));
         }
         state.dial_requests.open(&self.requests);
@@ -243,11 +249,11 @@ impl<H: Handler, D: Dialer + 'static> AnyListener for Connector<H, D> {
     }
 
     fn trim(&mut self, state: &mut LoopState) -> usize {
-        // What a burst of dials needed. The next burst pays little to have it again.
-        self.attempts.shrink_to_fit();
-        self.due.shrink_to_fit();
-        self.announced.shrink_to_fit();
-        self.peers.trim_memory(state)
+        self.trim_dials();
+        let spare = self.peers.trim_memory(state);
+        self.failures.truncate(self.peers.slots.keys());
+        self.failures.shrink_to_fit();
+        spare
     }
 
     fn timer_moved(&mut self, timer: Timer, entry: TimerKey) {
@@ -264,9 +270,8 @@ impl<H: Handler, D: Dialer + 'static> AnyListener for Connector<H, D> {
     fn has_work(&self, phase: Phase) -> bool {
         match phase {
             Phase::Accept => {
-                // It is asked several times in a turn. A dial that is up has nothing to do.
-                let is_dialling = self.dials.len() > self.up;
-                is_dialling && self.has_steps() || !self.requests.borrow().is_empty()
+                // It is asked several times in a turn.
+                !self.dials.is_empty() && self.has_steps() || !self.requests.borrow().is_empty()
             }
             phase => self.peers.has_work(phase),
         }

@@ -109,7 +109,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     /// Whether it has nothing to do but wait for an event. Then it needs to be in no list.
     #[inline]
     pub(crate) fn is_idle(&self) -> bool {
-        self.marks.has_only(Marks::WRITABLE.with(Marks::WRITE_INTEREST))
+        self.marks.has_only(Marks::WRITABLE.with(Marks::WRITE_INTEREST).with(Marks::KEPT_UP))
             && self.conn.has_no_pending_state()
     }
 

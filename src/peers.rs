@@ -19,6 +19,7 @@ mod trim;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::time::Duration;
 
 use mio::Token;
 
@@ -90,6 +91,17 @@ pub(crate) struct Peers<H: Handler, S> {
     draining: Option<Draining>,
     /// Connections that have gone, and whose owner has not been told.
     freed: usize,
+    /// Those of them that a connector kept up.
+    ended: Vec<Ended>,
+}
+
+/// A connection that a connector kept up, and that has gone.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// The slot that it had.
+    pub(crate) key: u32,
+    /// How long it was up.
+    pub(crate) up_for: Duration,
 }
 
 impl<H: Handler, S: Stream> Peers<H, S> {
@@ -112,6 +124,7 @@ impl<H: Handler, S: Stream> Peers<H, S> {
             discarded: Discarded::default(),
             draining: None,
             freed: 0,
+            ended: Vec::new(),
         }
     }
 
@@ -230,6 +243,11 @@ impl<H: Handler, S: Stream> Peers<H, S> {
     #[inline(always)]
     pub(crate) fn take_freed(&mut self) -> usize {
         std::mem::take(&mut self.freed)
+    }
+
+    /// Those of them whose end is told.
+    pub(crate) fn take_ended(&mut self) -> Vec<Ended> {
+        std::mem::take(&mut self.ended)
     }
 
     /// Decides the end of the connection with this id, if it still exists.

@@ -6,7 +6,7 @@
 //! ones are left behind. If there are more, no other look-up begins until one of them ends. The thread
 //! holds only a weak reference to the connector, so it keeps no reactor and no process from ending.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::PoisonError;
@@ -38,12 +38,19 @@ pub(crate) fn names_of(targets: &[Target]) -> Names {
 /// The addresses of one name, or why there are none.
 pub(crate) type Found = (Arc<str>, Result<Vec<SocketAddr>, String>);
 
-/// What a look-up has found.
+/// What a look-up has found, for the dials that wait for it.
 #[derive(Debug)]
-pub(crate) struct Answer {
-    /// The look-up that it belongs to.
-    pub(crate) ticket: u64,
+pub(crate) struct Resolved {
     pub(crate) found: Vec<Found>,
+    pub(crate) dials: BTreeSet<u32>,
+}
+
+/// What the thread of a look-up has found.
+#[derive(Debug)]
+struct Answer {
+    /// The look-up that it belongs to.
+    ticket: u64,
+    found: Vec<Found>,
 }
 
 /// Answers on their way to the reactor.
@@ -64,8 +71,8 @@ impl Arrived {
 struct LookUp {
     ticket: u64,
     names: Names,
-    /// How many dials wait for it.
-    dials: usize,
+    /// The dials that wait for it.
+    dials: BTreeSet<u32>,
 }
 
 /// See the module's documentation.
@@ -75,51 +82,42 @@ pub(crate) struct Resolver {
     /// The last ticket that was given.
     ticket: u64,
     running: Vec<LookUp>,
-    /// Look-ups that have not begun.
-    waiting: VecDeque<LookUp>,
+    /// By ticket: look-ups that have not begun. Their order is that of their tickets.
+    waiting: BTreeMap<u64, LookUp>,
+    /// Their tickets.
+    by_names: BTreeMap<Names, u64>,
     /// Look-ups whose dials have given up.
     stuck: usize,
     /// Looks up on the reactor's thread: a simulation has no other.
-    #[cfg(feature = "sim")]
     is_simulated: bool,
 }
 
 impl Resolver {
     pub(crate) fn new(resolve: Option<Resolve>, notifier: Arc<Notifier>) -> Self {
         let arrived = Arc::new(Arrived { answers: Mutex::new(VecDeque::new()), notifier });
-        let (running, waiting) = (Vec::new(), VecDeque::new());
-        Self {
-            resolve,
-            arrived,
-            ticket: 0,
-            running,
-            waiting,
-            stuck: 0,
-            #[cfg(feature = "sim")]
-            is_simulated: false,
-        }
+        let (running, waiting, by_names) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+        let (ticket, stuck, is_simulated) = (0, 0, false);
+        Self { resolve, arrived, ticket, running, waiting, by_names, stuck, is_simulated }
     }
 
     /// One with the same closure, for other names.
     pub(crate) fn another(&self) -> Self {
-        Self {
-            #[cfg(feature = "sim")]
-            is_simulated: self.is_simulated,
-            ..Self::new(self.resolve.clone(), Arc::clone(&self.arrived.notifier))
-        }
+        let another = Self::new(self.resolve.clone(), Arc::clone(&self.arrived.notifier));
+        Self { is_simulated: self.is_simulated, ..another }
     }
 
     /// Looks up on the reactor's thread, by `resolve` unless the user has given a closure.
-    #[cfg(feature = "sim")]
     pub(crate) fn simulated(self, resolve: Resolve) -> Self {
         Self { resolve: self.resolve.or(Some(resolve)), is_simulated: true, ..self }
     }
 
-    /// Begins a look-up of all these names, or joins one of the same names. Returns its ticket.
-    pub(crate) fn look_up(&mut self, names: &Names) -> io::Result<u64> {
-        let known = self.running.iter_mut().chain(&mut self.waiting).find(|of| of.names == *names);
-        if let Some(known) = known {
-            known.dials += 1;
+    /// Begins a look-up of all these names for a dial, or joins one of the same names. Returns its
+    /// ticket.
+    pub(crate) fn look_up(&mut self, names: &Names, dial: u32) -> io::Result<u64> {
+        let waiting = self.by_names.get(names).and_then(|ticket| self.waiting.get_mut(ticket));
+        let running = self.running.iter_mut().find(|of| of.names == *names);
+        if let Some(known) = running.or(waiting) {
+            known.dials.insert(dial);
             return Ok(known.ticket);
         }
         if self.stuck >= MOST_STUCK {
@@ -127,45 +125,50 @@ impl Resolver {
             return Err(io::Error::new(ErrorKind::TimedOut, text));
         }
         self.ticket += 1;
-        let look_up = LookUp { ticket: self.ticket, names: Arc::clone(names), dials: 1 };
+        let (ticket, names, dials) = (self.ticket, Arc::clone(names), BTreeSet::from([dial]));
+        let look_up = LookUp { ticket, names, dials };
         if self.running.len() < MOST_RUNNING {
-            self.begin(look_up)?;
+            self.begin(look_up).map_err(|(error, _)| error)?;
         } else {
-            self.waiting.push_back(look_up);
+            self.by_names.insert(Arc::clone(&look_up.names), ticket);
+            self.waiting.insert(ticket, look_up);
         }
-        Ok(self.ticket)
+        Ok(ticket)
     }
 
-    fn begin(&mut self, look_up: LookUp) -> io::Result<()> {
+    /// Begins a look-up, or gives it back.
+    fn begin(&mut self, look_up: LookUp) -> Result<(), (io::Error, LookUp)> {
         let (ticket, names) = (look_up.ticket, Arc::clone(&look_up.names));
         let (resolve, arrived) = (self.resolve.clone(), Arc::downgrade(&self.arrived));
-        #[cfg(feature = "sim")]
         if self.is_simulated {
             find(ticket, &names, resolve, &arrived);
             self.running.push(look_up);
             return Ok(());
         }
-        thread::Builder::new()
+        let begun = thread::Builder::new()
             .name("condor-resolver".to_owned())
-            .spawn(move || find(ticket, &names, resolve, &arrived))?;
-        self.running.push(look_up);
+            .spawn(move || find(ticket, &names, resolve, &arrived));
+        match begun {
+            Ok(_) => self.running.push(look_up),
+            Err(error) => return Err((error, look_up)),
+        }
         Ok(())
     }
 
     /// A dial does not wait any more. If it was the last one, the look-up counts as stuck, and the next
     /// dial begins another.
-    pub(crate) fn give_up(&mut self, ticket: u64) {
-        let is_it = |look_up: &LookUp| look_up.ticket == ticket;
-        if let Some(at) = self.running.iter().position(is_it) {
-            self.running[at].dials -= 1;
-            if self.running[at].dials == 0 {
+    pub(crate) fn give_up(&mut self, ticket: u64, dial: u32) {
+        if let Some(at) = self.running.iter().position(|look_up| look_up.ticket == ticket) {
+            self.running[at].dials.remove(&dial);
+            if self.running[at].dials.is_empty() {
                 self.running.swap_remove(at);
                 self.stuck += 1;
             }
-        } else if let Some(at) = self.waiting.iter().position(is_it) {
-            self.waiting[at].dials -= 1;
-            if self.waiting[at].dials == 0 {
-                self.waiting.remove(at);
+        } else if let Some(waiting) = self.waiting.get_mut(&ticket) {
+            waiting.dials.remove(&dial);
+            if waiting.dials.is_empty() {
+                self.by_names.remove(&waiting.names);
+                self.waiting.remove(&ticket);
             }
         }
     }
@@ -187,6 +190,7 @@ impl Resolver {
         self.stuck += self.running.len();
         self.running.clear();
         self.waiting.clear();
+        self.by_names.clear();
     }
 
     /// Takes the closure, whose drop is code of the user.
@@ -195,22 +199,22 @@ impl Resolver {
     }
 
     /// The next answer. `None` if there is none that a dial waits for.
-    pub(crate) fn answer(&mut self) -> Option<Answer> {
+    pub(crate) fn answer(&mut self) -> Option<Resolved> {
         if self.may_begin()
-            && let Some(look_up) = self.waiting.pop_front()
+            && let Some((_, look_up)) = self.waiting.pop_first()
         {
-            let (ticket, names) = (look_up.ticket, Arc::clone(&look_up.names));
-            if let Err(error) = self.begin(look_up) {
+            self.by_names.remove(&look_up.names);
+            if let Err((error, LookUp { names, dials, .. })) = self.begin(look_up) {
                 let failed = |name: &Arc<str>| (Arc::clone(name), Err(error.to_string()));
-                return Some(Answer { ticket, found: names.iter().map(failed).collect() });
+                return Some(Resolved { found: names.iter().map(failed).collect(), dials });
             }
         }
         loop {
             let answer = self.arrived.lock().pop_front()?;
             let at = self.running.iter().position(|look_up| look_up.ticket == answer.ticket);
             if let Some(at) = at {
-                self.running.swap_remove(at);
-                return Some(answer);
+                let LookUp { dials, .. } = self.running.swap_remove(at);
+                return Some(Resolved { found: answer.found, dials });
             }
             // It was stuck, and no dial waits for it.
             self.stuck = self.stuck.saturating_sub(1);
@@ -268,7 +272,7 @@ mod tests {
         Arc::from([Arc::from(name)])
     }
 
-    fn answer(resolver: &mut Resolver) -> Answer {
+    fn answer(resolver: &mut Resolver) -> Resolved {
         loop {
             match resolver.answer() {
                 Some(answer) => return answer,
@@ -282,12 +286,12 @@ mod tests {
     #[test]
     fn a_look_up_goes_on_while_a_dial_waits_for_it() {
         let (mut resolver, begins, release) = held();
-        let ticket = resolver.look_up(&names("one:1")).unwrap();
-        assert_eq!(resolver.look_up(&names("one:1")).unwrap(), ticket);
-        resolver.give_up(ticket);
+        let ticket = resolver.look_up(&names("one:1"), 7).unwrap();
+        assert_eq!(resolver.look_up(&names("one:1"), 8).unwrap(), ticket);
+        resolver.give_up(ticket, 7);
         release.send(()).unwrap();
         let answer = answer(&mut resolver);
-        assert_eq!((answer.ticket, &*answer.found[0].0), (ticket, "one:1"));
+        assert_eq!((&answer.dials, &*answer.found[0].0), (&BTreeSet::from([8]), "one:1"));
         assert!(answer.found[0].1.is_ok());
         assert_eq!((begins.iter().take(1).count(), resolver.stuck), (1, 0));
         assert!(!resolver.has_answers());
@@ -298,19 +302,21 @@ mod tests {
     #[test]
     fn look_ups_wait_for_their_turn() {
         let (mut resolver, begins, release) = held();
-        let tickets: Vec<u64> =
-            (0..6).map(|n| resolver.look_up(&names(&format!("{n}:1"))).unwrap()).collect();
+        let mut look_up =
+            |dial| resolver.look_up(&names(&format!("{}:1", dial % 10)), dial).unwrap();
+        let tickets: Vec<u64> = [0, 1, 2, 3, 4, 5, 14, 15].into_iter().map(&mut look_up).collect();
+        assert_eq!(tickets[6..], tickets[4..6], "those that wait are shared, too");
         let mut begun: Vec<String> = begins.iter().take(MOST_RUNNING).collect();
         begun.sort();
         assert_eq!(begun, ["0:1", "1:1", "2:1", "3:1"]);
         assert!(!resolver.has_answers(), "no other can begin");
-        resolver.give_up(tickets[4]);
+        resolver.give_up(tickets[4], 4);
+        resolver.give_up(tickets[4], 14);
         for _ in 0..5 {
             release.send(()).unwrap();
         }
-        let mut answered: Vec<u64> = (0..5).map(|_| answer(&mut resolver).ticket).collect();
-        answered.sort_unstable();
-        assert_eq!(answered, [tickets[0], tickets[1], tickets[2], tickets[3], tickets[5]]);
+        let answered = (0..5).flat_map(|_| answer(&mut resolver).dials);
+        assert_eq!(answered.collect::<BTreeSet<_>>(), BTreeSet::from([0, 1, 2, 3, 5, 15]));
         assert_eq!(begins.try_iter().collect::<Vec<_>>(), ["5:1"]);
     }
 
@@ -343,7 +349,7 @@ mod tests {
             let resolve: Resolve = Arc::new(move |_| Err(io::Error::other(Bad { text })));
             let mut resolver = Resolver::new(Some(resolve), Arc::new(Notifier::new(|| {})));
             for _ in 0..=MOST_STUCK {
-                resolver.look_up(&names("one:1")).unwrap();
+                resolver.look_up(&names("one:1"), 1).unwrap();
                 let why = answer(&mut resolver).found.remove(0).1.unwrap_err();
                 assert!(why.starts_with("the resolver panicked: no "), "{why}");
             }
@@ -356,7 +362,7 @@ mod tests {
             Ok(Vec::new())
         });
         let mut resolver = Resolver::new(Some(resolve), Arc::new(Notifier::new(|| {})));
-        resolver.look_up(&names("one:1")).unwrap();
+        resolver.look_up(&names("one:1"), 1).unwrap();
         drop(resolver.take_closure());
         release.send(()).unwrap();
         assert_eq!(answer(&mut resolver).found.len(), 1);
@@ -368,10 +374,10 @@ mod tests {
     fn a_few_look_ups_are_left_behind() {
         let (mut resolver, begins, release) = held();
         for _ in 0..MOST_STUCK {
-            let ticket = resolver.look_up(&names("stuck:1")).unwrap();
-            resolver.give_up(ticket);
+            let ticket = resolver.look_up(&names("stuck:1"), 1).unwrap();
+            resolver.give_up(ticket, 1);
         }
-        let refused = resolver.look_up(&names("stuck:1")).unwrap_err();
+        let refused = resolver.look_up(&names("stuck:1"), 1).unwrap_err();
         assert_eq!(refused.to_string(), "4 earlier look-ups are stuck");
         assert_eq!(begins.iter().take(MOST_STUCK).count(), MOST_STUCK);
         for _ in 0..MOST_STUCK {
@@ -381,7 +387,7 @@ mod tests {
             assert!(resolver.answer().is_none(), "no dial waits for it");
             thread::yield_now();
         }
-        resolver.look_up(&names("stuck:1")).unwrap();
+        resolver.look_up(&names("stuck:1"), 1).unwrap();
         release.send(()).unwrap();
         assert!(answer(&mut resolver).found[0].1.is_ok());
     }

@@ -132,6 +132,10 @@
 //! There is no socket. Some behaviour depends on the kernel, such as what a reset does to bytes in
 //! transit. The harness models it only as far as the documentation of each method says.
 //!
+//! No name is looked up. A connector looks names up by the closure that it was given
+//! ([`ConnectorOptions::resolve`](crate::ConnectorOptions::resolve)), on the thread of the test, and
+//! without one a dial of a name fails.
+//!
 //! There are no descriptors either, so [`Handle::adopt`](crate::Handle::adopt) returns an error.
 //!
 //! A handler can start a listener by [`Context::handle`](crate::Context::handle). That listener has

@@ -1,5 +1,5 @@
 //! The inner loops of the modules without a socket, a packet to a group, answers with shared values,
-//! and round trips of an accepted connection and of a connector's link. `benches/counts/run` counts
+//! round trips of an accepted connection and of a connector's link, and dials beside many others. `benches/counts/run` counts
 //! their instructions: it runs a loop under callgrind twice, with different numbers of rounds, and
 //! divides the difference by the difference of the rounds.
 //!
@@ -19,9 +19,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use condor::internals::{Deframe, Enframe, Pool, Prefix, Queue, Tick, Wheel};
+use condor::testing::ConnectorHarness;
 use condor::{
-    Action, ConnectorHandle, ConnectorOptions, Context, Decode, Group, Handler, LengthField,
-    ListenerOptions, Reactor, ReactorOptions, Stats,
+    Action, Address, Backoff, ConnectorHandle, ConnectorOptions, Context, Decode, Group, Handler,
+    Info, LengthField, ListenerOptions, Reactor, ReactorOptions, Stats,
 };
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -52,10 +53,14 @@ fn main() {
         "link-64" => link(rounds, 64),
         "pair-1" => pair(rounds, 1),
         "pair-64" => pair(rounds, 64),
+        "redials-1" => redials(rounds, 1),
+        "redials-2000" => redials(rounds, 2_000),
+        "names" => names(rounds),
         "memory" => memory(rounds),
         other => panic!(
             "unknown loop {other}; known: decode, encode, wheel, queue, group, shared, accepted-1, \
-             accepted-64, link-1, link-64, pair-1, pair-64, memory"
+             accepted-64, link-1, link-64, pair-1, pair-64, redials-1, redials-2000, names, \
+             memory"
         ),
     }
 }
@@ -277,6 +282,92 @@ fn round_trips(
         far_end.read_exact(&mut answers).expect("all in one turn");
     }
     assert_eq!(stats().packets_out, (rounds * depth) as u64);
+}
+
+/// One round ends one of so many links, which is dialled again. The network is simulated.
+fn redials(rounds: usize, links: usize) {
+    const SERVER: &str = "192.0.2.1:80";
+    let millis = Duration::from_millis;
+    let options = ConnectorOptions::to(SERVER).connections(links).max_connections(links);
+    let options = options.backoff(Backoff::new(millis(1), millis(1)));
+    let harness = ConnectorHarness::new(options, |_| Echo);
+    let mut servers: Vec<_> = (0..links).map(|_| harness.accept().expect("a link")).collect();
+    for round in 0..rounds {
+        let server = &mut servers[round % links];
+        server.resets();
+        harness.advance(millis(3));
+        *server = harness.accept().expect("it is dialled again");
+    }
+    assert_eq!(harness.stats().dials, (links + rounds) as u64);
+}
+
+/// Dials names that no dial has dialled before, and then gives them up.
+struct Dialler {
+    connector: ConnectorHandle<()>,
+    begun: usize,
+    dialled: Vec<Address<()>>,
+}
+
+impl Handler for Dialler {
+    type Message = ();
+
+    fn handle_packet<'a>(&'a mut self, packet: &'a [u8], ctx: &mut Context<'_, ()>) -> Action<'a> {
+        if packet == b"stop" {
+            for address in &self.dialled {
+                ctx.handle().close(address.id()).expect("the reactor runs");
+            }
+            return Action::Continue;
+        }
+        for _ in 0..NAMES_AT_ONCE {
+            let name = format!("host-{}:80", self.begun);
+            self.dialled.push(ctx.dial(&self.connector, name).expect("there is room"));
+            self.begun += 1;
+        }
+        Action::Continue
+    }
+
+    fn handle_info<'a>(&'a mut self, info: Info<'a, ()>, _: &mut Context<'_, ()>) -> Action<'a> {
+        match info {
+            Info::DialFailed { .. } => Action::Continue,
+            other => other.default_action(),
+        }
+    }
+}
+
+/// Names that are dialled in one callback.
+const NAMES_AT_ONCE: usize = 500;
+
+/// Dials so many names, a multiple of [`NAMES_AT_ONCE`], while no look-up ends. Then all are stopped.
+fn names(count: usize) {
+    let mut reactor = untimed();
+    let options = ConnectorOptions::on_demand().max_connections(count);
+    let options = options.connect_timeout(Duration::from_secs(3_600)).resolve(|_| {
+        loop {
+            std::thread::park();
+        }
+    });
+    let connector = reactor.start_connector("out", options, |_| Echo).expect("a connector");
+    let of_dialler = connector.clone();
+    let options = ListenerOptions::port(0);
+    let listener = reactor.start_listener("in", options, move |_| Dialler {
+        connector: of_dialler.clone(),
+        begun: 0,
+        dialled: Vec::new(),
+    });
+    let addr = listener.expect("a listener").local_addr().as_inet().expect("TCP");
+    let mut client = TcpStream::connect(addr).expect("a connection");
+    let mut say = |packet: &[u8], is_done: &dyn Fn(&Stats) -> bool| {
+        let mut wire = Vec::new();
+        LengthField::U16.encode(packet, &mut wire).expect("it fits the field");
+        client.write_all(&wire).expect("there is room");
+        while !is_done(&connector.stats()) {
+            reactor.turn(Some(Duration::ZERO)).expect("a turn");
+        }
+    };
+    for begun in (NAMES_AT_ONCE..=count).step_by(NAMES_AT_ONCE) {
+        say(b"dial", &|stats| stats.dials == begun as u64);
+    }
+    say(b"stop", &|stats| stats.dial_failures == count as u64);
 }
 
 /// Prints the resident memory per entry of a slab and of a wheel. The slab's entries have the size

@@ -1,6 +1,7 @@
 //! The dials of a connector: each keeps one connection up, or opens one that a handler has asked for.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use super::attempts::Outcome;
 use super::{Connector, Dial, Stage};
@@ -14,8 +15,9 @@ use crate::logging::{Cause, say};
 use crate::loop_state::{LoopState, Timer};
 use crate::options::Target;
 use crate::peer::Peer;
+use crate::peers::Ended;
 use crate::race::Race;
-use crate::resolver::{Answer, Found, names_of};
+use crate::resolver::{Found, Resolved, names_of};
 use crate::sync::Arc;
 use crate::time_budget::Phase;
 use crate::wheel::{Tick, TimerKey};
@@ -24,8 +26,9 @@ use crate::wheel::{Tick, TimerKey};
 const TRIED_AT_ONCE: u32 = 8;
 
 impl Dial {
-    pub(super) fn new(stage: Stage, wanted: Option<Box<DialRequest>>) -> Self {
-        Self { stage, failures: 0, deadline: Tick::NEVER, timer: None, error: None, wanted }
+    pub(super) fn new(failures: u32, wanted: Option<Box<DialRequest>>) -> Self {
+        let (stage, deadline) = (Stage::Due, Tick::NEVER);
+        Self { stage, failures, deadline, timer: None, error: None, wanted }
     }
 
     /// The places that it tries: those that a handler asked for, or the connector's.
@@ -69,9 +72,9 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
             if let Some(announced) = self.announced.pop_front() {
                 self.attempt_is_announced(state, announced);
             } else if let Some(answer) = self.resolver.answer() {
-                self.names_are_found(state, &answer, false);
+                self.names_are_found(answer);
             } else if let Some(answer) = self.resolver_for_handlers.answer() {
-                self.names_are_found(state, &answer, true);
+                self.names_are_found(answer);
             } else if let Some(dial) = self.due.pop_front() {
                 self.proceed(state, dial);
             } else if !self.begin_wanted(state) {
@@ -108,7 +111,7 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
             dial.race(&self.targets, &[], state.now());
             return self.go_on(state, key);
         }
-        match resolver.look_up(&names) {
+        match resolver.look_up(&names, key) {
             Ok(ticket) => {
                 dial.stage = Stage::Resolving { ticket };
                 self.arm(state, key);
@@ -121,24 +124,28 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
     }
 
     /// Has the dials that waited for this look-up go on. Each is a piece of work of its own.
-    fn names_are_found(&mut self, state: &LoopState, answer: &Answer, for_handlers: bool) {
-        for (key, dial) in &mut self.dials {
-            if let Stage::Resolving { ticket } = dial.stage
-                && ticket == answer.ticket
-                && dial.wanted.is_some() == for_handlers
-            {
-                dial.race(&self.targets, &answer.found, state.now());
-                self.due.extend(u32::try_from(key));
+    fn names_are_found(&mut self, Resolved { found, dials }: Resolved) {
+        let found = Rc::from(found);
+        for key in dials {
+            if let Some(dial) = self.dials.get_mut(key as usize) {
+                dial.stage = Stage::Found(Rc::clone(&found));
+                self.due.push_back(key);
             }
         }
     }
 
     /// Goes on with a dial that has something to do.
     fn proceed(&mut self, state: &mut LoopState, key: u32) {
-        match self.stage(key) {
-            Some(Stage::Due) => self.begin(state, key),
-            Some(Stage::Racing(_)) => self.go_on(state, key),
-            _ => {}
+        let Some(dial) = self.dials.get_mut(key as usize) else { return };
+        match &dial.stage {
+            Stage::Due => self.begin(state, key),
+            Stage::Found(found) => {
+                let found = Rc::clone(found);
+                dial.race(&self.targets, &found, state.now());
+                self.go_on(state, key);
+            }
+            Stage::Racing(_) => self.go_on(state, key),
+            Stage::Resolving { .. } | Stage::Waiting { .. } => {}
         }
     }
 
@@ -210,22 +217,21 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
             return self.failed(state, key, DialError::connect(&to, &error));
         }
         let Some(Peer { identity, .. }) = self.peers.slots.get(slot as usize) else { return };
-        let (generation, since) = (identity.generation, state.now());
         let attempt = dial.failures.saturating_add(1);
         self.last_error = None;
         let Some(target) = dial.targets(&self.targets).get(target as usize) else { return };
         let dialed = Dialed { identity, profile: &self.peers.profile, target, attempt };
         let made = caught(|| (self.factory)(&dialed));
         let has_handler = matches!(made, Ok(Ok(_)));
-        if let Some(wanted) = dial.wanted.take() {
-            self.dials.remove(key as usize);
-            if !has_handler {
-                self.tell_caller(&wanted, DialError::Refused);
+        let Dial { wanted, failures, .. } = self.dials.remove(key as usize);
+        match wanted {
+            Some(wanted) => {
+                self.wanted.remove(&slot);
+                if !has_handler {
+                    self.tell_caller(&wanted, DialError::Refused);
+                }
             }
-        } else {
-            dial.stage = Stage::Up { key: slot, generation };
-            dial.deadline = since;
-            self.up += 1;
+            None => self.keep_up(slot, failures),
         }
         self.peers.open(state, slot, made);
         self.peers.release_early(slot);
@@ -234,25 +240,26 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         }
     }
 
-    /// Looks which connections have ended, and has them dialled again.
+    /// The connection in this slot is to be dialled again after its end.
+    fn keep_up(&mut self, slot: u32, failures: u32) {
+        let at = slot as usize;
+        self.failures.resize(self.failures.len().max(at + 1), 0);
+        self.failures[at] = failures;
+        self.peers.keep_up(slot);
+    }
+
+    /// Has connections that have ended dialled again.
     pub(super) fn look_for_ends(&mut self, state: &mut LoopState) {
-        if self.peers.is_forced() {
+        let ended = self.peers.take_ended();
+        if self.peers.is_forced() || self.peers.has_begun_to_drain() {
             return;
         }
         let stable = self.options.backoff.stable_after;
-        let mut ended = Vec::new();
-        for (key, dial) in &mut self.dials {
-            let Stage::Up { key: slot, generation } = dial.stage else { continue };
-            let since = dial.deadline;
-            if !self.peers.is_current(slot, generation) {
-                let was_stable = state.now() >= since.after(stable);
-                dial.failures = if was_stable { 0 } else { dial.failures.saturating_add(1) };
-                ended.extend(u32::try_from(key));
-            }
-        }
-        self.up -= ended.len();
-        for key in ended {
-            self.wait(state, key, None);
+        for Ended { key, up_for } in ended {
+            let before = self.failures.get(key as usize).copied().unwrap_or_default();
+            let failures = if up_for >= stable { 0 } else { before.saturating_add(1) };
+            let key = self.dials.insert(Dial::new(failures, None));
+            self.wait(state, u32::try_from(key).unwrap_or(u32::MAX), None);
         }
         self.lend_keys(state);
     }
@@ -282,7 +289,8 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         }
         let (name, gate) = (&self.peers.profile.name, &mut self.peers.gate);
         if !self.options.retry.again(dial.failures) {
-            dial.stage = Stage::GivenUp;
+            self.dials.remove(key as usize);
+            self.given_up += 1;
             match error {
                 Some(error) if gate.opens(Cause::Dial, state.nanos()) => {
                     say!(Error, "connector \"{name}\": {error}; it gives up; raise retry");
@@ -296,6 +304,7 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         let timer = Timer::Dial { listener: self.peers.profile.slot, dial: key };
         let until = state.now().after(wait);
         dial.stage = Stage::Waiting { until };
+        self.waiting.insert((until, key));
         dial.timer = Some(state.wheel.arm(until, timer));
         if let Some(error) = error
             && gate.opens(Cause::Dial, state.nanos())
@@ -327,9 +336,12 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         let Some(dial) = self.dials.get_mut(key as usize) else { return };
         dial.timer = None;
         match dial.stage {
-            Stage::Waiting { .. } => self.begin(state, key),
+            Stage::Waiting { until } => {
+                self.waiting.remove(&(until, key));
+                self.begin(state, key);
+            }
             Stage::Racing(_) if state.expiry_now() < dial.deadline => self.go_on(state, key),
-            Stage::Racing(_) | Stage::Resolving { .. } => {
+            Stage::Racing(_) | Stage::Found(_) | Stage::Resolving { .. } => {
                 // Its attempt may have been announced, and wait for its turn.
                 if self.is_connected_by_now(state, key) {
                     return;
@@ -340,7 +352,7 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
                 let after = self.options.connect_timeout;
                 self.failed(state, key, DialError::Timeout { after, last });
             }
-            Stage::Due | Stage::Up { .. } | Stage::GivenUp => {}
+            Stage::Due => {}
         }
     }
 
@@ -351,7 +363,7 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         if let Stage::Resolving { ticket } = dial.stage {
             let resolver =
                 if is_wanted { &mut self.resolver_for_handlers } else { &mut self.resolver };
-            resolver.give_up(ticket);
+            resolver.give_up(ticket, key);
         }
     }
 
@@ -390,9 +402,18 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         self.resolver_for_handlers.give_up_all();
         self.end_wanted(state);
         self.dials.clear();
-        self.up = 0;
+        self.waiting.clear();
         self.due.clear();
         self.announced.clear();
         self.attempts.clear();
+        self.trim_dials();
+    }
+
+    /// Frees what a burst of dials needed. The next burst pays little to have it again.
+    pub(super) fn trim_dials(&mut self) {
+        self.dials.shrink_to_fit();
+        self.attempts.shrink_to_fit();
+        self.due.shrink_to_fit();
+        self.announced.shrink_to_fit();
     }
 }

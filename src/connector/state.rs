@@ -1,13 +1,15 @@
 //! What a connector's part tells of itself: its state, at the end of a turn that may have changed it.
 
-use super::{Connector, Stage};
+use super::Connector;
 use crate::connector_state::ConnectorState;
 use crate::dialer::Dialer;
 use crate::guard::caught;
 use crate::handler::Handler;
 use crate::logging::{Cause, PANIC_CURE, say};
 use crate::loop_state::LoopState;
-use crate::wheel::Tick;
+
+/// The memory for so many dials is kept when none is left.
+const FEW: usize = 64;
 
 impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
     /// Has connections that have ended dialled again, and tells the state of this part.
@@ -20,6 +22,9 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         if std::mem::take(&mut self.may_have_changed) {
             let now = self.part_state(state);
             self.tell(state, &now);
+            if self.dials.is_empty() && self.dials.capacity() > FEW {
+                self.trim_dials();
+            }
         }
     }
 
@@ -31,22 +36,12 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         if up > 0 {
             return ConnectorState::Up(up);
         }
-        let (mut is_connecting, mut next) = (false, None::<Tick>);
-        for (_, dial) in &self.dials {
-            match dial.stage {
-                Stage::Due | Stage::Resolving { .. } | Stage::Racing(_) => is_connecting = true,
-                Stage::Waiting { until } => {
-                    next = Some(next.map_or(until, |next| next.min(until)));
-                }
-                Stage::Up { .. } | Stage::GivenUp => {}
-            }
-        }
         let last_error = || self.last_error.clone();
-        if is_connecting {
+        if self.dials.len() > self.waiting.len() {
             ConnectorState::Connecting
-        } else if let Some(next) = next {
-            ConnectorState::Waiting { until: state.instant_of(next), last_error: last_error() }
-        } else if self.dials.is_empty() {
+        } else if let Some((next, _)) = self.waiting.first() {
+            ConnectorState::Waiting { until: state.instant_of(*next), last_error: last_error() }
+        } else if self.given_up == 0 {
             ConnectorState::Idle
         } else {
             ConnectorState::GivenUp { last_error: last_error() }

@@ -1,6 +1,6 @@
 //! Dials that handlers have asked for: they have a slot and an address before they are up.
 
-use super::{Connector, Dial, Stage};
+use super::{Connector, Dial};
 use crate::dial_requests::DialRequest;
 use crate::dialer::Dialer;
 use crate::error::{DialError, DialFailure};
@@ -14,7 +14,7 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         if self.peers.has_begun_to_drain() {
             return;
         }
-        let in_use = self.peers.slots.len() + self.dials.len() - self.up;
+        let in_use = self.peers.slots.len() + self.dials.len();
         let room = self.options.connection.max_connections.saturating_sub(in_use);
         let mut requests = self.requests.borrow_mut();
         for _ in 0..requests.wants_keys(room) {
@@ -26,8 +26,11 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
     /// Begins the next dial that was asked for. Returns whether there was one.
     pub(super) fn begin_wanted(&mut self, state: &mut LoopState) -> bool {
         let Some(request) = self.requests.borrow_mut().take() else { return false };
-        let key = self.dials.insert(Dial::new(Stage::Due, Some(Box::new(request))));
-        self.begin(state, u32::try_from(key).unwrap_or(u32::MAX));
+        let slot = request.key;
+        let key = self.dials.insert(Dial::new(0, Some(Box::new(request))));
+        let key = u32::try_from(key).unwrap_or(u32::MAX);
+        self.wanted.insert(slot, key);
+        self.begin(state, key);
         true
     }
 
@@ -38,6 +41,7 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
             state.wheel.cancel(timer);
         }
         if let Some(wanted) = dial.wanted {
+            self.wanted.remove(&wanted.key);
             self.give_up(state, &wanted, error);
         }
         self.lend_keys(state);
@@ -63,15 +67,13 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         if !self.peers.is_dialled(id.key, id.generation) {
             return false;
         }
-        let is_it =
-            |request: &DialRequest| (request.key, request.generation) == (id.key, id.generation);
-        let found = self.dials.iter().find(|(_, dial)| dial.wanted.as_deref().is_some_and(is_it));
-        if let Some((key, _)) = found {
-            let key = u32::try_from(key).unwrap_or(u32::MAX);
+        // The slot is held for this generation, so the dial that it is held for is the one.
+        if let Some(key) = self.wanted.get(&id.key).copied() {
             self.stop_looking_up(key);
             self.failed(state, key, DialError::Stopped);
             return true;
         }
+        let is_it = |request: &DialRequest| request.key == id.key;
         let Some(request) = self.requests.borrow_mut().take_if(is_it) else { return false };
         self.give_up(state, &request, DialError::Stopped);
         self.lend_keys(state);
@@ -83,6 +85,7 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         state.dial_requests.close(&self.requests);
         let wanted: Vec<_> =
             self.dials.iter_mut().filter_map(|(_, dial)| dial.wanted.take()).collect();
+        self.wanted.clear();
         for request in wanted {
             self.give_up(state, &request, DialError::Stopped);
         }

@@ -222,7 +222,8 @@ impl ConnectorOptions {
     /// How names are looked up. Default: by the system, as `getaddrinfo` does it.
     ///
     /// `resolve` gets `HOST:PORT`. It runs on a thread of its own, so it may block. A dial waits for it
-    /// until the [`connect_timeout`](Self::connect_timeout).
+    /// until the [`connect_timeout`](Self::connect_timeout). In a [harness](crate::testing) it runs on the
+    /// thread of the test, and a name that is dialled without it is an error.
     pub fn resolve(
         mut self,
         resolve: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,

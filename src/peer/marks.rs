@@ -29,6 +29,8 @@ flag_set! {
         OUTPUT_CUT = 9,
         /// The factory has refused the connection: it only lingers.
         REFUSED = 10,
+        /// A connector keeps the connection up: its end is told.
+        KEPT_UP = 11,
     }
 }
 

@@ -1,8 +1,11 @@
 //! The slots of connections: who owns them, and what is reserved for them.
 
-use super::Peers;
+use std::time::Duration;
+
+use super::{Ended, Peers};
 use crate::handler::Handler;
 use crate::loop_state::LoopState;
+use crate::peer::Marks;
 use crate::stream::Stream;
 
 impl<H: Handler, S: Stream> Peers<H, S> {
@@ -36,11 +39,23 @@ impl<H: Handler, S: Stream> Peers<H, S> {
         *generation = generation.wrapping_add(1);
     }
 
+    /// The connection in this slot is kept up: [`take_ended`](Self::take_ended) tells its end.
+    pub(crate) fn keep_up(&mut self, key: u32) {
+        if let Some(peer) = self.slots.get_mut(key as usize) {
+            peer.marks.insert(Marks::KEPT_UP);
+        }
+    }
+
     /// Frees a slot.
     pub(super) fn free(&mut self, state: &mut LoopState, key: u32) {
         self.end_pair(state, key);
-        // The peer is dropped first: its descriptor must be closed before its place counts as free.
-        drop(self.slots.remove(key as usize));
+        if let Some(peer) = self.slots.remove(key as usize)
+            && peer.is_marked(Marks::KEPT_UP)
+        {
+            let up_for = Duration::from_micros(peer.micros_since_accept(state));
+            self.ended.push(Ended { key, up_for });
+        }
+        // The peer was dropped: its descriptor must be closed before its place counts as free.
         self.pass_on(key);
         self.profile.counters.open.sub(1);
         self.freed += 1;

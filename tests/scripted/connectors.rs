@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 
 use condor::testing::{ConnectorHarness, Harness};
 use condor::{
-    Action, Backoff, CloseReason, ConnectorOptions, ConnectorState, Context, DialError, Handler,
-    Refusal, Retry,
+    Action, Address, Backoff, Calls, CloseReason, ConnectorOptions, ConnectorState, Context,
+    DialError, Handler, InOrder, Info, Refusal, Retry,
 };
+
+use crate::support::calls::Log;
 
 const A: &str = "192.0.2.1:80";
 const B: &str = "192.0.2.2:80";
@@ -238,6 +240,55 @@ fn a_connector_in_a_harness_reaches_no_server() {
     assert_eq!(server.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
 }
 
+/// Goal: in a harness no name reaches the system's resolver, neither one of the connector under test
+/// nor one of a connector that a handler starts: the dial fails, and its error names the cure. Method:
+/// a name that each system knows. No time passes.
+#[test]
+fn a_name_in_a_harness_reaches_no_resolver() {
+    let to_name = || ConnectorOptions::to("localhost:80").retry(Retry::Never);
+    let harness = Harness::of(Greeter);
+    let started = harness.handle().start_connector("out", to_name(), |_| Greeter).unwrap();
+    harness.run();
+    let under_test = greeter(to_name());
+    for connector in [started, under_test.handle()] {
+        let why = "a harness looks up no names; give the connector a `resolve`";
+        let given_up = format!("given up: cannot look up localhost:80: {why}");
+        assert_eq!(connector.state().to_string(), given_up);
+    }
+    assert_eq!((under_test.attempts().len(), under_test.stats().dial_failures), (0, 1));
+}
+
+/// Goal: in a harness a connector's own closure looks names up, on the thread of the test. Method: a
+/// closure that knows one name, at first with a silent address, then with none.
+#[test]
+fn a_closure_looks_names_up_in_a_harness() {
+    let test = std::thread::current().id();
+    let (asked, seen) = (Arc::new(Mutex::new(0)), Arc::new(Mutex::new(Vec::new())));
+    let (count, names) = (Arc::clone(&asked), Arc::clone(&seen));
+    let options = options(&["db:80", B]).resolve(move |name| {
+        assert_eq!(std::thread::current().id(), test);
+        names.lock().unwrap().push(name.to_owned());
+        *count.lock().unwrap() += 1;
+        match *count.lock().unwrap() {
+            1 => Ok(vec![A.parse().unwrap()]),
+            _ => Err(ErrorKind::NotFound.into()),
+        }
+    });
+    let harness = ConnectorHarness::idle(options, |_| Greeter);
+    harness.black_hole(A);
+    harness.run();
+    harness.advance(millis(251));
+    let tried = |from: usize| {
+        let attempts = harness.attempts();
+        attempts[from..].iter().map(|(_, to)| to.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(tried(0), [A, B]);
+    harness.accept().expect("the second accepts").closes();
+    harness.advance(millis(110));
+    assert_eq!(tried(2), [B], "the other target has an address");
+    assert_eq!((*asked.lock().unwrap(), seen.lock().unwrap().concat()), (2, "db:80".repeat(2)));
+}
+
 /// Goal: an address that does not answer delays the next one by the attempt delay, and no more; the
 /// winner is used, and the others are closed before they say a byte. Method: three addresses, of which
 /// the first two are silent.
@@ -350,6 +401,119 @@ fn a_stop_ends_whatever_is_under_way() {
         assert!(harness.handle().is_ended());
     }
     assert_eq!(up.stats().terminated, 1);
+}
+
+/// Asks its server something when it is up. It says what becomes of its calls, and stays in a drain.
+struct Asker {
+    calls: Calls<InOrder, &'static str>,
+    log: Log,
+}
+
+impl Handler for Asker {
+    type Message = ();
+
+    fn init(&mut self, ctx: &mut Context<'_, ()>) -> Action<'_> {
+        for question in ["one", "two", "three"] {
+            ctx.send(question).expect("there is room");
+            self.calls.open(question, millis(60_000), ctx).expect("there is room");
+        }
+        Action::Continue
+    }
+
+    fn handle_packet<'a>(&'a mut self, _: &'a [u8], ctx: &mut Context<'_, ()>) -> Action<'a> {
+        let question = self.calls.answered(ctx).unwrap_or("nothing");
+        self.log.note(format!("{question} answered"));
+        Action::Continue
+    }
+
+    fn handle_info<'a>(&'a mut self, info: Info<'a, ()>, _: &mut Context<'_, ()>) -> Action<'a> {
+        match info {
+            Info::Shutdown => Action::Continue,
+            other => other.default_action(),
+        }
+    }
+
+    fn terminate(self, reason: CloseReason) {
+        for (_, question) in self.calls {
+            self.log.note(format!("{question} left: {reason:?}"));
+        }
+    }
+}
+
+/// Goal: a stop while calls are outstanding is done by its deadline, and hands them back. Until then
+/// answers come as before. Method: a server that answers one of three calls, before and in the drain.
+#[test]
+fn a_stop_hands_calls_back_by_its_deadline() {
+    let log = Log::default();
+    let noted = log.clone();
+    let options = options(&[A]).drain_timeout(millis(5_000));
+    let harness = ConnectorHarness::new(options, move |_| Asker {
+        calls: Calls::in_order(3),
+        log: noted.clone(),
+    });
+    let server = harness.accept().expect("it has dialled");
+    assert_eq!(server.packets(), [&b"one"[..], b"two", b"three"]);
+    server.packet("yes");
+    harness.drain();
+    server.packet("yes");
+    assert_eq!(log.read(), ["one answered", "two answered"]);
+    harness.advance(millis(4_999));
+    assert!(harness.report().is_none() && log.read().is_empty());
+    harness.advance(millis(2));
+    assert_eq!(log.read(), ["three left: DrainForced"]);
+    assert_eq!(harness.report().expect("it is over").forced, 1);
+    assert_eq!((harness.streams(), harness.deadlines(), harness.attempts().len()), (0, 0, 1));
+}
+
+/// Passes its address on when it is up, and sends messages to its server.
+struct Addressed(Rc<RefCell<Vec<Address<&'static str>>>>);
+
+impl Handler for Addressed {
+    type Message = &'static str;
+
+    fn init(&mut self, ctx: &mut Context<'_, &'static str>) -> Action<'_> {
+        self.0.borrow_mut().push(ctx.address());
+        Action::Continue
+    }
+
+    fn handle_packet<'a>(
+        &'a mut self,
+        _: &'a [u8],
+        _: &mut Context<'_, &'static str>,
+    ) -> Action<'a> {
+        Action::Continue
+    }
+
+    fn handle_info<'a>(
+        &'a mut self,
+        info: Info<'a, &'static str>,
+        _: &mut Context<'_, &'static str>,
+    ) -> Action<'a> {
+        match info {
+            Info::Message(text) => Action::send(text),
+            other => other.default_action(),
+        }
+    }
+}
+
+/// Goal: what is sent to a connection that has ended is dropped and counted. It does not reach the
+/// connection that comes after it. Method: messages while the dial waits, and once the next connection
+/// is up.
+#[test]
+fn messages_for_a_link_that_is_down_do_not_reach_the_next_one() {
+    let addresses = Rc::new(RefCell::new(Vec::new()));
+    let noted = Rc::clone(&addresses);
+    let harness = ConnectorHarness::new(options(&[A]), move |_| Addressed(Rc::clone(&noted)));
+    harness.accept().expect("it has dialled").resets();
+    let send = |number: usize, text| addresses.borrow()[number].send(text).expect("there is room");
+    send(0, "while it is down");
+    harness.advance(millis(200));
+    let server = harness.accept().expect("it is up again");
+    send(0, "late");
+    send(1, "current");
+    harness.run();
+    assert_eq!(server.packets(), [b"current"]);
+    assert_eq!(harness.stats().dropped_messages, 2);
 }
 
 /// Goal: a thousand connections to a server that died do not come back together. Method: it dies, and

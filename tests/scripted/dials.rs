@@ -8,7 +8,7 @@ use std::time::Duration;
 use condor::testing::{ConnectorHarness, FarEnd};
 use condor::{
     Action, Address, CloseReason, ConnectorHandle, ConnectorOptions, Context, DialError, Handler,
-    Info,
+    Info, Retry,
 };
 
 const CONTROL: &str = "192.0.2.1:80";
@@ -295,6 +295,20 @@ fn dials_count_as_connections() {
     assert_eq!(texts(&second)[1], full);
 }
 
+/// Goal: a connection that is kept up no more leaves its place to dials. Method: two connections that
+/// are kept up, by a rule that allows no second dial; one of them ends.
+#[test]
+fn a_connection_that_is_given_up_makes_room() {
+    let test = test(options().connections(2).max_connections(2).retry(Retry::Never));
+    let full = "no dial: no dial begins: there are 2 connections already; raise max_connections";
+    let dial = format!("dial {A}");
+    assert_eq!(test.obey(&dial), [full]);
+    test.harness.accept().expect("two are kept up").closes();
+    assert_ne!(test.obey(&dial), [full]);
+    assert_eq!(test.harness.accept().expect("it is up").addr().to_string(), A);
+    assert_eq!(test.obey(&dial), [full]);
+}
+
 /// Goal: a caller is told if the factory makes no handler, by a refusal or by a panic, and the slot is
 /// free again. Method: a factory that knows the second target only.
 #[test]
@@ -368,7 +382,7 @@ fn a_stop_ends_dials() {
 }
 
 /// Goal: what cannot be dialled is refused at once. Method: a connector of another reactor, and texts
-/// that are no place.
+/// that are no place; a name, because no name is looked up in a harness.
 #[test]
 fn what_cannot_be_dialled_is_refused() {
     let (one, other) = (test(options()), test(options()));
@@ -376,8 +390,12 @@ fn what_cannot_be_dialled_is_refused() {
         let refused = format!("no dial: cannot dial {why}: it is not HOST:PORT");
         assert_eq!(one.obey(&format!("dial {text}")), [refused]);
     }
+    let told = one.obey("dial localhost:80");
+    let why = "a harness looks up no names; give the connector a `resolve`";
+    let failed = format!("localhost:80 {} failed: cannot look up localhost:80: {why}", told[0]);
+    assert_eq!(told[1..], [failed]);
     one.shared.borrow_mut().connector = Some(other.harness.handle());
     let refused = "no dial: the connector belongs to another reactor";
     assert_eq!(one.obey(&format!("dial {A}")), [refused]);
-    assert_eq!(one.harness.stats().dials, 1);
+    assert_eq!((one.harness.stats().dials, one.harness.attempts().len()), (2, 1));
 }

@@ -2,6 +2,7 @@
 //! sleep.
 #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
+mod dials;
 mod drains;
 mod network;
 mod pairs;

@@ -164,6 +164,28 @@ fn a_look_up_that_hangs_stalls_nothing() {
     drop(release);
 }
 
+/// Goal: a stop does not wait for a look-up, nor for the dial that waits for it. Method: a closure that
+/// hangs until the test lets it go, and a dial that may take an hour.
+#[test]
+fn a_stop_does_not_wait_for_a_look_up() {
+    let (release, held) = channel::<()>();
+    let held = std::sync::Mutex::new(held);
+    let (begun, begins) = channel();
+    let an_hour = Duration::from_secs(3_600);
+    let options =
+        ConnectorOptions::to("stuck.test:1").connect_timeout(an_hour).resolve(move |_| {
+            let _ = begun.send(());
+            let _ = held.lock().map(|held| held.recv());
+            Err(io::Error::other("too late"))
+        });
+    let (_server, connector, told) = start(options);
+    begins.recv_timeout(PATIENCE).expect("it looks the name up");
+    let report = connector.stop().unwrap().wait().unwrap();
+    assert_eq!((report.forced, connector.state()), (0, ConnectorState::Ended));
+    drop(release);
+    assert!(told.try_recv().is_err(), "nothing was ever up");
+}
+
 /// Goal: dials that fail leave no descriptor. Method: hundreds of dials to a port where nothing
 /// listens; the descriptors of the process before and after.
 #[test]
