@@ -572,7 +572,7 @@ fn what_was_kept_is_forwarded_before_more_is_read() {
             forward(packet, ctx)
         })
     };
-    let options = options().write_high_water(1_000).write_low_water(100);
+    let options = options().write_high_water(2_000).write_low_water(100);
     let ends = ends_of(options, pauses, forwarder);
     ends.join();
     let Ends { a, b, .. } = &ends;

@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use condor::client::Client;
+use socket2::{Domain, Socket, Type};
 
 use crate::program::{Program, arguments_are_explained, zero_is_refused};
 use crate::server::{behaves, line, serving};
@@ -207,9 +208,10 @@ fn replica_resumes_whichever_program_was_killed() {
 /// Method: a port on which nothing listens.
 #[test]
 fn hub_serves_its_clients_without_its_redis() {
-    let nothing = TcpListener::bind("127.0.0.1:0").unwrap();
-    let redis = nothing.local_addr().unwrap().to_string();
-    drop(nothing);
+    // A port that is taken, and where nothing listens.
+    let nothing = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    nothing.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let redis = nothing.local_addr().unwrap().as_socket().unwrap().to_string();
     let (hub, addr) =
         serving("hub", &["--listen", "127.0.0.1:0", "--shards", "2", "--redis", &redis]);
     let mut clients = [(); 4].map(|()| TcpStream::connect(addr).unwrap());
