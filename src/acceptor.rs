@@ -2,17 +2,20 @@
 
 mod descriptor;
 mod inherited;
+mod unix;
 
 use std::io::{self, ErrorKind};
 use std::net;
 use std::os::fd::{AsFd, OwnedFd};
 
-use mio::net::{TcpListener, TcpStream};
+use mio::event::Source;
+use mio::net::{TcpListener, TcpStream, UnixListener};
 use mio::{Interest, Token};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use self::descriptor::{Descriptor, TCP, UNIX};
 use self::inherited::Probe;
+use self::unix::OwnPath;
 use crate::endpoint::{Endpoint, UnixName};
 use crate::error::Error;
 use crate::logging::say;
@@ -38,10 +41,30 @@ pub(crate) trait Acceptor {
     fn deregister(&mut self, registry: &Registry) -> io::Result<()>;
 }
 
-/// A listening TCP socket.
+/// A listening socket of the system.
+#[derive(Debug)]
+enum Kind {
+    Tcp(TcpListener),
+    /// With its path, if it has one that is to be removed at its end.
+    Unix {
+        socket: UnixListener,
+        _path: Option<OwnPath>,
+    },
+}
+
+impl Kind {
+    fn source(&mut self) -> &mut dyn Source {
+        match self {
+            Self::Tcp(socket) => socket,
+            Self::Unix { socket, .. } => socket,
+        }
+    }
+}
+
+/// A listening TCP or Unix socket.
 #[derive(Debug)]
 pub(crate) struct ListeningSocket {
-    socket: TcpListener,
+    socket: Kind,
     /// `None` for a socket that condor has opened: no other code can change its mode, so it pays
     /// nothing for a probe.
     inherited: Option<Probe>,
@@ -54,17 +77,26 @@ impl Acceptor for ListeningSocket {
         if let Some(probe) = &mut self.inherited {
             probe.expect_client()?;
         }
-        let (stream, peer_addr) = self.socket.accept()?;
+        let (stream, peer_addr) = match &self.socket {
+            Kind::Tcp(socket) => {
+                let (stream, peer_addr) = socket.accept()?;
+                (stream, Endpoint::Inet(peer_addr))
+            }
+            Kind::Unix { socket, .. } => {
+                let (unix, peer_addr) = socket.accept()?;
+                (stream(unix.into()), peer_addr.into())
+            }
+        };
         if self.inherited.is_some() {
             // Another holder may have set a linger time, which the stream has inherited. It would
             // make `close` block the reactor. An error means that the stream is broken already.
             let _ = SockRef::from(&stream).set_linger(None);
         }
-        if !OPTIONS_ARE_INHERITED {
+        if !OPTIONS_ARE_INHERITED && matches!(self.socket, Kind::Tcp(_)) {
             // The start of the listener has warned of what the system refuses.
             drop(configure(&SockRef::from(&stream), options));
         }
-        Ok((stream, Endpoint::Inet(peer_addr)))
+        Ok((stream, peer_addr))
     }
 
     fn adjust(stream: &TcpStream, options: &ConnectionOptions) {
@@ -78,15 +110,15 @@ impl Acceptor for ListeningSocket {
     }
 
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        registry.with(|system| system.register(&mut self.socket, token, Interest::READABLE))
+        registry.with(|system| system.register(self.socket.source(), token, Interest::READABLE))
     }
 
     fn rearm(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        registry.with(|system| system.reregister(&mut self.socket, token, Interest::READABLE))
+        registry.with(|system| system.reregister(self.socket.source(), token, Interest::READABLE))
     }
 
     fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
-        registry.with(|system| system.deregister(&mut self.socket))
+        registry.with(|system| system.deregister(self.socket.source()))
     }
 }
 
@@ -167,6 +199,17 @@ pub(crate) fn listen(
         }
         Origin::Inherited(listener) => inherit(listener, options, warn)
             .map_err(|source| Error::Listen { name, addr: bound(listener), source }),
+        // The check of the options has refused it.
+        Origin::Wrong(error) => {
+            let source = io::Error::new(ErrorKind::InvalidInput, error.clone());
+            Err(Error::Listen { name, addr: None, source })
+        }
+    }
+}
+
+impl From<Kind> for ListeningSocket {
+    fn from(socket: Kind) -> Self {
+        Self { socket, inherited: None }
     }
 }
 
@@ -186,7 +229,14 @@ fn bind(
     options: &ListenerOptions,
     warn: impl Fn(Vec<String>),
 ) -> io::Result<(ListeningSocket, Endpoint)> {
-    let addr = endpoint.expect_inet()?;
+    let backlog = i32::try_from(options.backlog).unwrap_or(i32::MAX);
+    let addr = match endpoint {
+        Endpoint::Inet(addr) => *addr,
+        Endpoint::Unix(name) => {
+            let (socket, _path) = unix::listen(name, options.unix_mode, backlog)?;
+            return Ok((Kind::Unix { socket, _path }.into(), endpoint.clone()));
+        }
+    };
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if addr.is_ipv6() {
@@ -195,10 +245,10 @@ fn bind(
     warn(configure(&SockRef::from(&socket), &options.connection));
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
-    socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
+    socket.listen(backlog)?;
     let socket = TcpListener::from_std(socket.into());
     let real_addr = socket.local_addr()?;
-    Ok((ListeningSocket { socket, inherited: None }, Endpoint::Inet(real_addr)))
+    Ok((Kind::Tcp(socket).into(), Endpoint::Inet(real_addr)))
 }
 
 fn inherit(
@@ -206,13 +256,19 @@ fn inherit(
     options: &ListenerOptions,
     warn: impl Fn(Vec<String>),
 ) -> io::Result<(ListeningSocket, Endpoint)> {
-    inherited::check(listener)?;
+    let is_unix = inherited::is_unix(listener)?;
     let inherited = Some(Probe::new(listener)?);
+    let addr = bound(listener).ok_or(ErrorKind::Unsupported)?;
     let listener = listener.try_clone()?;
     listener.set_nonblocking(true)?;
-    warn(configure(&SockRef::from(&listener), &options.connection));
-    let addr = Endpoint::Inet(listener.local_addr()?);
-    Ok((ListeningSocket { socket: TcpListener::from_std(listener), inherited }, addr))
+    let socket = if is_unix {
+        // Another process has made the path, and removes it.
+        Kind::Unix { socket: UnixListener::from_std(OwnedFd::from(listener).into()), _path: None }
+    } else {
+        warn(configure(&SockRef::from(&listener), &options.connection));
+        Kind::Tcp(TcpListener::from_std(listener))
+    };
+    Ok((ListeningSocket { socket, inherited }, addr))
 }
 
 /// The address that a socket is bound to. `None` if its kind has no address, or if it has none.
