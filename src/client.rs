@@ -31,8 +31,11 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
+use socket2::{Domain, Socket, Type};
+
 pub use self::error::ClientError;
 use self::waits::Wait;
+use crate::endpoint::Endpoint;
 use crate::framing::{Decode, Framing, Partial};
 use crate::reason::FrameError;
 
@@ -150,6 +153,48 @@ impl Client {
         Err(last)
     }
 
+    /// Connects to an endpoint, which may be a Unix socket.
+    ///
+    /// ```
+    /// use condor::client::Client;
+    /// use condor::{Endpoint, ListenerOptions};
+    /// # use condor::{Action, Context, Handler};
+    /// # struct Echo;
+    /// # impl Handler for Echo {
+    /// #     type Message = ();
+    /// #     fn handle_packet<'a>(&'a mut self, packet: &'a [u8], _: &mut Context<'_, ()>) -> Action<'a> {
+    /// #         Action::send(packet)
+    /// #     }
+    /// # }
+    /// # let path = std::env::temp_dir().join(format!("client-{}.sock", std::process::id()));
+    /// # let server = condor::testing::serve(ListenerOptions::unix(&path), |_| Echo);
+    /// # let text = format!("unix:{}", path.display());
+    ///
+    /// // `text` is "unix:/run/echo.sock".
+    /// let endpoint: Endpoint = text.parse()?;
+    /// assert_eq!(Client::connect_to(&endpoint)?.request("hello")?, b"hello");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Connect`].
+    pub fn connect_to(endpoint: &Endpoint) -> Result<Self, ClientError> {
+        let name = match endpoint {
+            Endpoint::Inet(addr) => return Self::connect(addr),
+            Endpoint::Unix(name) => name,
+        };
+        let connect = || {
+            let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+            socket.connect_timeout(&name.to_kernel()?, Self::DEFAULT_TIMEOUT)?;
+            Ok(socket)
+        };
+        match connect() {
+            Ok(socket) => Ok(Self::of(socket.into())),
+            Err(source) => Err(ClientError::Connect { addr: endpoint.to_string(), source }),
+        }
+    }
+
     /// Makes a client of an existing connection. It sets `TCP_NODELAY` and blocking mode, and leaves
     /// the other options as they are.
     ///
@@ -159,7 +204,12 @@ impl Client {
     pub fn from_stream(stream: TcpStream) -> Result<Self, ClientError> {
         stream.set_nonblocking(false)?;
         stream.set_nodelay(true)?;
-        Ok(Self {
+        Ok(Self::of(stream))
+    }
+
+    /// A Unix stream has the same calls, so it takes the same type.
+    fn of(stream: TcpStream) -> Self {
+        Self {
             stream,
             framing: Framing::default(),
             timeout: Self::DEFAULT_TIMEOUT,
@@ -173,7 +223,7 @@ impl Client {
             shut_down: false,
             end: None,
             reset: None,
-        })
+        }
     }
 
     /// Sets another framing. It applies from the first byte that `receive` has not returned yet.
