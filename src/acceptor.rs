@@ -1,5 +1,6 @@
 //! The listening socket: how it is opened, and what its errors mean.
 
+mod configure;
 mod descriptor;
 mod inherited;
 mod unix;
@@ -11,8 +12,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use mio::event::Source;
 use mio::net::{TcpListener, TcpStream, UnixListener};
 use mio::{Interest, Token};
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+pub(crate) use self::configure::{configure, prepare};
 use self::descriptor::{Descriptor, TCP, UNIX};
 use self::inherited::Probe;
 use self::unix::OwnPath;
@@ -233,7 +235,7 @@ fn bind(
     let addr = match endpoint {
         Endpoint::Inet(addr) => *addr,
         Endpoint::Unix(name) => {
-            let (socket, _path) = unix::listen(name, options.unix_mode, backlog)?;
+            let (socket, _path) = unix::listen(name, options, backlog)?;
             return Ok((Kind::Unix { socket, _path }.into(), endpoint.clone()));
         }
     };
@@ -245,6 +247,7 @@ fn bind(
     warn(configure(&SockRef::from(&socket), &options.connection));
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
+    prepare(socket.as_fd(), &options.connection)?;
     socket.listen(backlog)?;
     let socket = TcpListener::from_std(socket.into());
     let real_addr = socket.local_addr()?;
@@ -261,6 +264,7 @@ fn inherit(
     let addr = bound(listener).ok_or(ErrorKind::Unsupported)?;
     let listener = listener.try_clone()?;
     listener.set_nonblocking(true)?;
+    prepare(listener.as_fd(), &options.connection)?;
     let socket = if is_unix {
         // Another process has made the path, and removes it.
         Kind::Unix { socket: UnixListener::from_std(OwnedFd::from(listener).into()), _path: None }
@@ -295,21 +299,6 @@ pub(crate) fn check_stream(fd: &OwnedFd) -> io::Result<Endpoint> {
 pub(crate) fn stream(fd: OwnedFd) -> TcpStream {
     // A Unix stream has the same calls, so it takes the same type.
     TcpStream::from_std(net::TcpStream::from(fd))
-}
-
-/// Sets options that a socket can do without. Returns a warning for each one that the system refuses.
-pub(crate) fn configure(socket: &SockRef<'_>, options: &ConnectionOptions) -> Vec<String> {
-    let mut refused = Vec::new();
-    if let Err(error) = socket.set_tcp_nodelay(options.nodelay) {
-        refused.push(format!("cannot set nodelay: {error}; allow setsockopt(TCP_NODELAY)"));
-    }
-    if let Some(idle) = options.keepalive
-        && let Err(error) = socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle))
-    {
-        let cure = "allow setsockopt(SO_KEEPALIVE), or use idle_timeout";
-        refused.push(format!("cannot set keepalive of {idle:?}: {error}; {cure}"));
-    }
-    refused
 }
 
 #[cfg(test)]
@@ -368,6 +357,31 @@ mod tests {
         assert!(nodelay.ends_with("; allow setsockopt(TCP_NODELAY)"), "{nodelay}");
         assert!(keepalive.starts_with("cannot set keepalive of 77s: "), "{keepalive}");
         assert!(keepalive.ends_with(", or use idle_timeout"), "{keepalive}");
+    }
+
+    /// Goal: the user's function sets options of the listening socket, which connections have as well, of
+    /// TCP and of Unix sockets, and of an inherited one. If it fails or panics, so does the start, with its
+    /// text.
+    #[test]
+    fn the_users_function_sets_options_of_sockets() {
+        let given = net::TcpListener::bind("127.0.0.1:0").unwrap();
+        for options in [ListenerOptions::port(0), ListenerOptions::from_std(given)] {
+            let options = options.configure_socket(|socket| {
+                SockRef::from(&socket).set_tcp_user_timeout(Some(Duration::from_secs(77)))
+            });
+            let socket = accepted(&options);
+            let timeout = SockRef::from(&socket).tcp_user_timeout().unwrap();
+            assert_eq!(timeout, Some(Duration::from_secs(77)));
+        }
+        let name = format!("condor-configured-{}", std::process::id());
+        for options in [ListenerOptions::port(0), ListenerOptions::unix_abstract(name)] {
+            let fails = options.clone().configure_socket(|_| Err(io::Error::other("not today")));
+            let error = listen("test", &fails).unwrap_err().to_string();
+            assert!(error.ends_with("not today"), "{error}");
+            let panics = options.configure_socket(|_| std::panic::resume_unwind(Box::new(())));
+            let error = listen("test", &panics).unwrap_err().to_string();
+            assert!(error.ends_with("the function of configure_socket panicked"), "{error}");
+        }
     }
 
     /// Goal: `close` never blocks the reactor, although another holder of the listening socket has

@@ -12,7 +12,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
@@ -23,9 +23,11 @@ use std::time::{Duration, Instant};
 use mio::net::UnixListener;
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use super::configure::prepare;
 use super::descriptor;
 use crate::endpoint::UnixName;
 use crate::logging::say;
+use crate::options::ListenerOptions;
 
 /// How long to wait for the lock of a directory. Another start has it for the time of a few system
 /// calls.
@@ -50,12 +52,13 @@ impl Drop for OwnPath {
     }
 }
 
-/// Listens under this name. A path gets `mode`.
+/// Listens under this name.
 pub(super) fn listen(
     name: &UnixName,
-    mode: u32,
+    options: &ListenerOptions,
     backlog: i32,
 ) -> io::Result<(UnixListener, Option<OwnPath>)> {
+    let mode = options.unix_mode;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     let own = match name.as_pathname() {
@@ -69,6 +72,7 @@ pub(super) fn listen(
             None
         }
     };
+    prepare(socket.as_fd(), &options.connection)?;
     socket.listen(backlog)?;
     Ok((UnixListener::from_std(OwnedFd::from(socket).into()), own))
 }
