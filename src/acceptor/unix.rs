@@ -47,7 +47,7 @@ impl Drop for OwnPath {
             && let Err(error) = fs::remove_file(&self.path)
         {
             let path = self.path.display();
-            say!(Warn, "unix:{path}: cannot remove it: {error}; the next start replaces it");
+            say!(Warn, "socket {path}: cannot remove it: {error}; the next start replaces it");
         }
     }
 }

@@ -33,7 +33,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
         read: &mut [u8],
         budget: &mut u32,
     ) {
-        // What a partner cannot send has to be kept for it, so the second read waits for the partner.
+        // What a partner cannot send is kept for it, so a second read waits for the partner.
         let paired = self.conn.has(Flags::PAIRED);
         let room = if paired { cx.profile.read_at_once.min(read.len()) } else { read.len() };
         // Bytes that were read and not delivered are at `at..end`.
