@@ -69,6 +69,8 @@ flag_set! {
         PARTNER_FULL = 29,
         /// In a pair, instead of `OVER_HIGH_WATER`: the partner is not read, and this one is.
         FILLS_PARTNER = 30,
+        /// The end of input was passed on to the partner, and the handler was not told.
+        PASSED_END_ON = 31,
     }
 }
 

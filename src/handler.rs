@@ -218,8 +218,10 @@ pub enum Info<'a, M> {
     /// The default ends the connection, with [`CloseReason::PartnerEnded`], once its queue is sent. A
     /// handler that continues may find another partner.
     PartnerEnded {
-        /// Why the partner has ended. `None` if it has never been up: it was refused, or its dial has
-        /// failed. [`DialFailed`](Self::DialFailed) came before then.
+        /// Why the partner has ended. `None` if it has never known of this connection: it had ended
+        /// before, it was refused, or its dial has failed. Of a dial
+        /// [`DialFailed`](Self::DialFailed) came before. It is also `None` for a dialled connection that
+        /// more was forwarded to than is kept.
         reason: Option<CloseReason>,
     },
     /// The deadline of a call to the peer has passed: pass it to

@@ -212,7 +212,8 @@ impl LoopState {
     fn look_at_share(&mut self) -> bool {
         self.sample();
         self.time.look(self.now);
-        let over = self.time.is_share_over(self.now) || self.pairs.is_full();
+        let over =
+            self.time.is_share_over(self.now) || self.time.calls_handlers() && self.pairs.is_full();
         if over {
             // The caller's caller asks again.
             self.time.look_next();

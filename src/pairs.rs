@@ -39,8 +39,11 @@ pub(crate) enum What {
     Ready,
     /// Its input has ended, and all of it is forwarded.
     EndOfInput,
-    /// It has ended. `None`: it never was up.
-    Ended(Option<CloseReason>),
+    /// The kernel has taken output of it, after the partner's end of input.
+    Progress,
+    /// It has ended. `None`: it was not up, or did not know of its partner yet. `finished`: its input
+    /// had ended, and nothing failed.
+    Ended { reason: Option<CloseReason>, finished: bool },
 }
 
 /// Something to do for the connection `to`.
@@ -80,6 +83,11 @@ impl Steps {
     fn append(&mut self, run: Run<'_>) {
         self.list.extend(run.steps);
         self.bytes.extend(run.bytes);
+    }
+
+    /// Bytes of memory.
+    fn memory(&self) -> usize {
+        self.bytes.capacity() + self.list.capacity() * size_of::<Step>()
     }
 
     /// All steps as one run: they are for one connection.
@@ -141,12 +149,27 @@ impl Iterator for Run<'_> {
 #[derive(Debug, Copy, Clone)]
 struct Entry {
     generation: u32,
-    partner: Option<Partner>,
+    partner: Partner,
+}
+
+impl Entry {
+    const VACANT: Self = Self { generation: 0, partner: Partner::NONE };
+
+    fn is_vacant(self) -> bool {
+        self.partner == Partner::NONE
+    }
 }
 
 /// A [`Token`] in words of 32 bits, so that an entry takes no padding.
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 struct Partner(u32, u32);
+
+impl Partner {
+    /// The waker's token, and one of the acceptors': no connection has them.
+    const NONE: Self = Self(u32::MAX, u32::MAX);
+    /// The partner has ended, and the connection was not told yet. Until then it finds no other.
+    const ENDED: Self = Self(0, u32::MAX);
+}
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
@@ -174,10 +197,6 @@ impl Pairs {
     pub(crate) fn close(&mut self, serial: u64) {
         let Some(slot) = self.slot_of(serial) else { return };
         self.parts.retain(|(known, _)| *known != serial);
-        if let Some(entries) = self.entries.get_mut(usize::from(slot)) {
-            debug_assert!(entries.iter().all(|entry| entry.partner.is_none()));
-            *entries = Vec::new();
-        }
         let steps = self.take_steps();
         for run in steps.runs() {
             if parts_of(run.to).0 == usize::from(slot) {
@@ -187,6 +206,11 @@ impl Pairs {
             }
         }
         self.give_back(steps);
+        if let Some(entries) = self.entries.get_mut(usize::from(slot)) {
+            // Only addresses that were out of date can have left any.
+            self.paired -= entries.iter().filter(|entry| !entry.is_vacant()).count();
+            *entries = Vec::new();
+        }
     }
 
     /// The slot of the listener with this serial, if it runs on this reactor.
@@ -196,25 +220,38 @@ impl Pairs {
 
     /// Makes two connections a pair. `with` is told in the phase that carries steps out.
     pub(crate) fn join(&mut self, me: Token, with: Token) -> Result<(), PairError> {
-        if self.partner(me).is_some() || self.partner(with).is_some() {
+        if self.entry(me).is_some() || self.entry(with).is_some() {
             return Err(PairError::Paired);
         }
-        self.set(me, with);
-        self.set(with, me);
+        self.set(me, with.into());
+        let (listener, key, generation) = parts_of(with);
+        let of_slot = self.entries.get(listener).and_then(|entries| entries.get(key));
+        let is_old = of_slot.is_some_and(|entry| {
+            !entry.is_vacant() && generation.wrapping_sub(entry.generation) > u32::MAX / 2
+        });
+        // The next owner of the slot has a partner: `me` is told that there is no such connection.
+        if !is_old {
+            self.set(with, me.into());
+        }
         self.push(with, What::Paired { with: me });
         Ok(())
     }
 
-    /// The partner of a connection.
+    /// The partner of a connection. `None` if it has ended.
     #[inline]
     pub(crate) fn partner(&self, me: Token) -> Option<Token> {
-        let (listener, key, generation) = parts_of(me);
-        let entry = self.entries.get(listener)?.get(key)?;
-        let partner = entry.partner.filter(|_| entry.generation == generation)?;
-        Some(partner.into())
+        let partner = self.entry(me)?.partner;
+        (partner != Partner::ENDED).then(|| partner.into())
     }
 
-    fn set(&mut self, me: Token, partner: Token) {
+    #[inline]
+    fn entry(&self, me: Token) -> Option<Entry> {
+        let (listener, key, generation) = parts_of(me);
+        let entry = *self.entries.get(listener)?.get(key)?;
+        (entry.generation == generation && !entry.is_vacant()).then_some(entry)
+    }
+
+    fn set(&mut self, me: Token, partner: Partner) {
         /// So many entries more than needed are made at once, and one eighth of those there are.
         const MORE: usize = 16;
         let (listener, key, generation) = parts_of(me);
@@ -226,32 +263,39 @@ impl Pairs {
             if entries.capacity() <= key {
                 entries.reserve_exact(key + MORE + key / 8 - entries.len());
             }
-            entries.resize(key + 1, Entry { generation: 0, partner: None });
+            entries.resize(key + 1, Entry::VACANT);
         }
-        // The entry of an address that was out of date may be there. Its connection is told.
-        self.paired += usize::from(entries[key].partner.is_none());
-        entries[key] = Entry { generation, partner: Some(partner.into()) };
+        // The entry of an address that was out of date may be there. Its partner is told.
+        self.paired += usize::from(entries[key].is_vacant());
+        entries[key] = Entry { generation, partner };
     }
 
     /// Removes the entry of a connection. Returns its partner.
     fn take(&mut self, me: Token) -> Option<Token> {
-        let partner = self.partner(me)?;
+        let entry = self.entry(me)?;
         let (listener, key, _) = parts_of(me);
-        self.entries[listener][key].partner = None;
+        self.entries[listener][key] = Entry::VACANT;
         self.paired -= 1;
-        Some(partner)
+        (entry.partner != Partner::ENDED).then(|| entry.partner.into())
     }
 
     /// A connection has ended: tells its partner, if it has one.
-    pub(crate) fn leave(&mut self, me: Token, reason: Option<CloseReason>) {
+    pub(crate) fn leave(&mut self, me: Token, reason: Option<CloseReason>, finished: bool) {
         if let Some(partner) = self.take(me) {
             if self.partner(partner) == Some(me) {
-                self.take(partner);
+                self.set(partner, Partner::ENDED);
             }
-            self.push(partner, What::Ended(reason));
+            self.push(partner, What::Ended { reason, finished });
         }
         if !self.early.is_empty() {
             self.early.remove(&me);
+        }
+    }
+
+    /// A connection was told that its partner has ended. It may find another one.
+    pub(crate) fn end_was_told(&mut self, me: Token) {
+        if self.partner(me).is_none() {
+            self.take(me);
         }
     }
 
@@ -261,11 +305,11 @@ impl Pairs {
             if let What::Paired { with } = what
                 && self.partner(with) == Some(run.to)
             {
-                self.take(with);
                 if self.partner(run.to) == Some(with) {
                     self.take(run.to);
                 }
-                self.push(with, What::Ended(None));
+                self.set(with, Partner::ENDED);
+                self.push(with, What::Ended { reason: None, finished: false });
             }
         }
     }
@@ -286,6 +330,12 @@ impl Pairs {
     pub(crate) fn forward(&mut self, to: Token, packet: &[u8]) {
         self.steps.bytes.extend_from_slice(packet);
         self.push(to, What::Forward { len: packet.len() });
+    }
+
+    /// Whether no connection has a partner.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.paired == 0
     }
 
     /// Connections that have a partner.
@@ -321,9 +371,11 @@ impl Pairs {
     pub(crate) fn keep(&mut self, run: Run<'_>, max: usize) {
         let early = self.early.entry(run.to).or_default();
         early.append(run);
-        if early.bytes.len() > max {
-            self.leave(run.to, Some(CloseReason::SlowReader));
-            let ended = Step { to: run.to, what: What::Ended(None) };
+        // A step counts more than any header that a framing may add.
+        if early.bytes.len() + early.list.len() * size_of::<Step>() > max {
+            self.leave(run.to, Some(CloseReason::SlowReader), false);
+            self.set(run.to, Partner::ENDED);
+            let ended = Step { to: run.to, what: What::Ended { reason: None, finished: false } };
             self.early.insert(run.to, Steps { list: vec![ended], bytes: Vec::new() });
         }
     }
@@ -336,14 +388,15 @@ impl Pairs {
 
     /// Bytes of memory that a [`trim`](Self::trim) frees.
     pub(crate) fn spare(&self) -> usize {
-        let unused = self.unused.bytes.capacity() + self.unused.list.capacity() * size_of::<Step>();
-        if self.paired > 0 { 0 } else { unused + self.table() }
+        if self.paired > 0 { 0 } else { self.unused.memory() + self.steps.memory() + self.table() }
     }
 
     /// Frees the memory of pairs, if there are none.
     pub(crate) fn trim(&mut self) {
         if self.paired == 0 {
             (self.entries, self.unused) = (Vec::new(), Steps::default());
+            self.steps.list.shrink_to_fit();
+            self.steps.bytes.shrink_to_fit();
         }
     }
 
@@ -428,13 +481,37 @@ mod tests {
             assert_eq!(pairs.join(one, other), Err(PairError::Paired));
         }
         assert_eq!((pairs.len(), pairs.partner(c)), (2, None));
-        pairs.leave(b, Some(CloseReason::Reset));
-        assert_eq!((pairs.len(), pairs.partner(a), pairs.partner(b)), (0, None, None));
-        let told = What::Ended(Some(CloseReason::Reset));
+        pairs.leave(b, Some(CloseReason::Reset), false);
+        assert_eq!((pairs.len(), pairs.partner(a), pairs.partner(b)), (1, None, None));
+        let told = What::Ended { reason: Some(CloseReason::Reset), finished: false };
         assert_eq!(taken(&mut pairs).0, [(b, What::Paired { with: a }), (a, told)]);
-        pairs.leave(a, None);
-        assert!(pairs.is_quiet(), "its partner has left before");
+        for (one, other) in [(a, c), (c, a)] {
+            assert_eq!(pairs.join(one, other), Err(PairError::Paired), "it was not told yet");
+        }
+        pairs.end_was_told(a);
         assert_eq!(pairs.join(a, c), Ok(()));
+        pairs.end_was_told(a);
+        assert_eq!((pairs.partner(a), pairs.len()), (Some(c), 2));
+        pairs.leave(c, None, false);
+        pairs.leave(a, None, false);
+        assert_eq!((taken(&mut pairs).0.len(), pairs.len()), (2, 0), "its partner has left before");
+    }
+
+    /// Goal: an address that is out of date changes nothing for the next owner of its slot, whichever of
+    /// the two comes first.
+    #[test]
+    fn an_old_address_leaves_the_next_owner_alone() {
+        let (old, new) = (end(0, 1, u32::MAX), end(0, 1, 0));
+        let (x, d, mut pairs) = (end(1, 1, 0), end(1, 2, 0), Pairs::default());
+        assert_eq!((pairs.join(new, d), pairs.join(x, old)), (Ok(()), Ok(())));
+        assert_eq!((pairs.partner(new), pairs.partner(d)), (Some(d), Some(new)));
+        let steps = pairs.take_steps();
+        steps.runs().filter(|run| run.to == old).for_each(|run| pairs.break_off(run));
+        pairs.give_back(steps);
+        assert_eq!((pairs.partner(new), pairs.partner(x)), (Some(d), None));
+        assert_eq!(taken(&mut pairs).0, [(x, What::Ended { reason: None, finished: false })]);
+        pairs.end_was_told(x);
+        assert_eq!(pairs.len(), 2);
     }
 
     /// Goal: what was left for the connections of a listener that has ended reaches nothing, and who waits
@@ -448,15 +525,13 @@ mod tests {
         assert_eq!(pairs.join(a, b), Ok(()));
         pairs.forward(c, b"gone");
         pairs.forward(end(0, 5, 0), b"stays");
-        // A connection that ends takes its entry with it, but this address was never one.
-        pairs.entries[1][1].generation = 5;
-        let stale = pairs.entries[1][1];
-        pairs.entries[1][1] = Entry { partner: None, ..stale };
-        pairs.paired -= 1;
         pairs.close(71);
         let (whats, packets) = taken(&mut pairs);
-        assert_eq!(whats, [(a, What::Ended(None)), (end(0, 5, 0), What::Forward { len: 5 })]);
-        assert_eq!((packets, pairs.len(), pairs.slot_of(71)), (vec![b"stays".to_vec()], 0, None));
+        let ended = What::Ended { reason: None, finished: false };
+        assert_eq!(whats, [(a, ended), (end(0, 5, 0), What::Forward { len: 5 })]);
+        assert_eq!((packets, pairs.slot_of(71)), (vec![b"stays".to_vec()], None));
+        pairs.end_was_told(a);
+        assert_eq!(pairs.len(), 0);
     }
 
     /// Goal: the memory of pairs and of what they forwarded goes back once there are none.
@@ -473,7 +548,8 @@ mod tests {
         assert!(kept <= 2 * FULL + MANY, "{kept}");
         assert_eq!(pairs.spare(), 0, "it is needed");
         for key in 0..10_000 {
-            pairs.leave(end(0, key, 0), None);
+            pairs.leave(end(0, key, 0), None, false);
+            pairs.end_was_told(end(1, key, 0));
         }
         taken(&mut pairs);
         assert!(pairs.spare() > 200_000, "{}", pairs.spare());

@@ -145,7 +145,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     pub(crate) fn work(&mut self, cx: &mut PeerCx<'_, H::Message>, read: &mut [u8]) {
         self.marks.remove(Marks::QUEUED.with(Marks::OUTPUT_CUT));
         cx.state.begin_slice();
-        let mut budget = cx.state.options.packet_budget;
+        let (mut budget, mut reads) = (cx.state.options.packet_budget, true);
         if !self.conn.has_no_pending_state() {
             if self.conn.life().is_input_ended() {
                 // Each later event announces the end once more, and so does a drain.
@@ -155,9 +155,13 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             if !self.conn.life().is_open() {
                 return self.discard(cx, read);
             }
+            if self.conn.has_backlog() && self.conn.has(Flags::PAIRED) {
+                // In a turn the partner gets what is kept, or what one read takes.
+                reads = false;
+            }
             self.resume_backlog(cx, &mut budget);
         }
-        if self.is_marked(Marks::READABLE) && self.conn.may_read() {
+        if reads && self.is_marked(Marks::READABLE) && self.conn.may_read() {
             self.read(cx, read, &mut budget);
         }
         if budget == 0 {
@@ -212,7 +216,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             return self.close(cx, reason);
         }
         cx.profile.counters.half_closed.add(1);
-        if self.conn.has(Flags::PAIRED) {
+        if self.has_partner(cx) {
             return self.pass_end_on(cx);
         }
         self.dispatch(cx, |handler, ctx| {

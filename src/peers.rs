@@ -217,6 +217,7 @@ impl<H: Handler, S: Stream> Peers<H, S> {
 
     /// Ends a connection that the factory has refused. It keeps its slot only if it has to linger.
     fn refuse(&mut self, state: &mut LoopState, key: u32, refusal: Refusal) {
+        self.end_pair(state, key);
         let (slots, lists, mut cx) = self.lend(state);
         let Some(peer) = slots.get_mut(key as usize) else { return };
         if peer.refuse(&mut cx, refusal) == Swept::Gone {

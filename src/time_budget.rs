@@ -203,6 +203,11 @@ impl TimeBudget {
         (self.left, self.stretch) = (0, 0);
     }
 
+    /// Whether handlers are called in this phase, and may be called later.
+    pub(crate) fn calls_handlers(&self) -> bool {
+        matches!(self.phase, Phase::Work | Phase::Deliver | Phase::Expire)
+    }
+
     /// Whether the listener's share of the phase is over.
     pub(crate) fn is_share_over(&self, now: Nanos) -> bool {
         if self.budget == 0 || self.phase == Phase::Unbounded {

@@ -77,7 +77,7 @@ enum Origin {
 /// Bytes that name their connection and their origin, and count from `from` on.
 fn marked(number: usize, origin: Origin, from: usize, len: usize) -> Vec<u8> {
     let fixed = number << 6 | (origin as usize) << 4;
-    (from..from + len).map(|at| (fixed | at % 16) as u8).collect()
+    (from..from + len).map(|at| (fixed | (at % 16)).to_le_bytes()[0]).collect()
 }
 
 impl Handler for End {
@@ -149,7 +149,6 @@ struct Peer {
     own_got: usize,
     input_ended: bool,
     output_ended: bool,
-    paused: bool,
 }
 
 struct Model {
@@ -196,7 +195,6 @@ impl Model {
                 own_got: 0,
                 input_ended: false,
                 output_ended: false,
-                paused: false,
             }
         });
         Self { peers: peers.collect(), stays }
@@ -338,8 +336,8 @@ impl Model {
                 }
             }
             9 => {
-                let command = if argument % 2 == 0 { Command::Pause } else { Command::Resume };
-                self.peers[at].paused = argument % 2 == 0;
+                let pauses = argument.is_multiple_of(2);
+                let command = if pauses { Command::Pause } else { Command::Resume };
                 self.order(at, command);
             }
             10 => {

@@ -13,7 +13,9 @@ impl Connection {
             let (have, want) = (input.len(), input.need);
             return Some(CloseReason::PeerClosedMidPacket { have, want });
         }
-        if !self.life().may_send() {
+        // In a pair the partner's input ends the output, and what is queued has time to leave.
+        let leaves = self.has(Flags::PAIRED) && self.output.is_some();
+        if !self.life().may_send() && !leaves {
             return Some(CloseReason::PeerClosed);
         }
         self.remove(Flags::PACKET);

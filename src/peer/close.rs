@@ -65,7 +65,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             return;
         }
         let Some(reason) = self.conn.reason() else { return };
-        if self.conn.has(Flags::PAIRED) {
+        if self.conn.has(Flags::PAIRED) || self.has_partner(cx) {
             self.leave_pair(cx, reason);
         }
         let cut_short = self.conn.life().is_cut() || is_abrupt(reason);

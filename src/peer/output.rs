@@ -116,6 +116,9 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             cx.state.wrote(taken);
             if taken > 0 {
                 self.conn.sent(taken, cx.state.now(), &mut cx.state.pool);
+                if self.conn.has(Flags::PAIRED) && self.conn.life().output() == OutputHalf::Ending {
+                    self.tell_progress(cx);
+                }
             }
         }
         cx.count_drop_panics();

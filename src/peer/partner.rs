@@ -24,12 +24,13 @@ impl<H: Handler, S: Stream> Peer<H, S> {
             match run.next() {
                 None => break,
                 Some(What::Paired { with }) => self.begin_pair(cx, with),
-                Some(What::Ended(reason)) => self.partner_ended(cx, reason),
+                Some(What::Ended { reason, finished }) => self.partner_ended(cx, reason, finished),
                 // What is left of a pair that has ended.
                 Some(_) if !self.conn.has(Flags::PAIRED) => {}
                 Some(What::Full) => self.conn.insert(Flags::PARTNER_FULL),
                 Some(What::Ready) => self.conn.remove(Flags::PARTNER_FULL),
                 Some(What::EndOfInput) => self.conn.advance(|life| life.end_output()),
+                Some(What::Progress) => self.conn.answered(cx.state.now()),
                 Some(What::Forward { .. }) => {}
             }
         }
@@ -39,7 +40,7 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     /// Another connection has made this one its partner. It waits until it is told to go on.
     fn begin_pair(&mut self, cx: &mut PeerCx<'_, H::Message>, with: mio::Token) {
         if !self.conn.life().is_open() {
-            return cx.state.pairs.leave(self.token(cx), self.conn.reason());
+            return cx.state.pairs.leave(self.token(cx), self.conn.reason(), false);
         }
         if !self.conn.begin_pair() {
             cx.state.pairs.push(with, What::Ready);
@@ -93,20 +94,39 @@ impl<H: Handler, S: Stream> Peer<H, S> {
 
     /// The input has ended, and all of it is delivered. The partner passes that on, so the handler is
     /// not asked.
-    pub(super) fn pass_end_on(&self, cx: &mut PeerCx<'_, H::Message>) {
+    pub(super) fn pass_end_on(&mut self, cx: &mut PeerCx<'_, H::Message>) {
+        self.conn.insert(Flags::PASSED_END_ON);
         cx.state.pairs.tell_partner(self.token(cx), What::EndOfInput);
+    }
+
+    /// Output has left that the partner waits for, because its input has ended.
+    #[cold]
+    pub(super) fn tell_progress(&self, cx: &mut PeerCx<'_, H::Message>) {
+        cx.state.pairs.tell_partner(self.token(cx), What::Progress);
+    }
+
+    /// Whether the connection has a partner, also if it was not told yet.
+    pub(super) fn has_partner(&self, cx: &PeerCx<'_, H::Message>) -> bool {
+        !cx.state.pairs.is_empty() && cx.state.pairs.partner(self.token(cx)).is_some()
     }
 
     /// The partner has ended: the handler decides what becomes of this connection. If both inputs have
     /// ended, the connection ends by itself once its queue is sent, however long that takes.
-    fn partner_ended(&mut self, cx: &mut PeerCx<'_, H::Message>, reason: Option<CloseReason>) {
+    fn partner_ended(
+        &mut self,
+        cx: &mut PeerCx<'_, H::Message>,
+        reason: Option<CloseReason>,
+        finished: bool,
+    ) {
         self.conn.end_pair();
-        if self.conn.life().is_half_closed() && reason == Some(CloseReason::PeerClosed) {
+        cx.state.pairs.end_was_told(self.token(cx));
+        if self.conn.life().is_half_closed() && finished {
             return self.conn.advance(|life| life.end_output());
         }
         self.deliver_info(cx, Info::PartnerEnded { reason });
-        if self.conn.life().is_half_closed() {
+        if self.conn.has(Flags::PASSED_END_ON) && !self.conn.has(Flags::PAIRED) {
             // It was told to the partner instead.
+            self.conn.remove(Flags::PASSED_END_ON);
             self.deliver_info(cx, Info::EndOfInput { clean: true });
         }
     }
@@ -115,7 +135,8 @@ impl<H: Handler, S: Stream> Peer<H, S> {
     #[cold]
     pub(super) fn leave_pair(&mut self, cx: &mut PeerCx<'_, H::Message>, reason: CloseReason) {
         self.conn.end_pair();
-        cx.state.pairs.leave(self.token(cx), Some(reason));
+        let finished = self.conn.life().is_input_ended() && reason == CloseReason::PeerClosed;
+        cx.state.pairs.leave(self.token(cx), Some(reason), finished);
         cx.state.ask_for_trim(cx.state.pairs.spare());
     }
 }

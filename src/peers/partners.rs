@@ -38,7 +38,7 @@ impl<H: Handler, S: Stream> Peers<H, S> {
 
     /// There is no connection in this slot any more, or none has come.
     pub(super) fn end_pair(&self, state: &mut LoopState, key: u32) {
-        state.pairs.leave(self.token(key), None);
+        state.pairs.leave(self.token(key), None, false);
     }
 
     fn token(&self, key: u32) -> Token {

@@ -412,6 +412,190 @@ fn an_address_that_is_out_of_date_makes_no_pair() {
     assert_eq!(d.packets(), [b"to d"]);
 }
 
+/// Goal: the next owner of the slot keeps its partner, although an address of the owner before it is
+/// paired later.
+#[test]
+fn an_address_that_is_out_of_date_takes_no_partner_away() {
+    let Ends { a, b, .. } = ends_of(options(), forwarder, forwarder);
+    let old = b.address();
+    b.peer_resets();
+    let (next, d) = (a.connect(), a.connect());
+    assert_eq!(join(&next, d.address()), Ok(()));
+    assert_eq!(join(&a, old), Ok(()));
+    assert_eq!(a.closed(), Some(CloseReason::PartnerEnded));
+    next.packet("to d");
+    d.packet("to the next owner");
+    assert_eq!(
+        (d.packets(), next.packets()),
+        (vec![b"to d".to_vec()], vec![b"to the next owner".to_vec()])
+    );
+    next.peer_resets();
+    assert_eq!(d.closed(), Some(CloseReason::PartnerEnded));
+}
+
+/// Goal: a connection whose partner has just ended is not paired again before its handler knows.
+#[test]
+fn a_connection_that_was_not_told_yet_is_not_paired_again() {
+    let Ends { a, b, at_a, .. } = pair(options());
+    let (c, with) = (a.connect(), a.address());
+    let stop = order("stop", |_| Action::stop(CloseReason::Normal));
+    let takes = order("takes", move |ctx| {
+        assert_eq!(ctx.pair(&with), Err(PairError::Paired));
+        Action::Continue
+    });
+    assert!(b.address().send(stop).is_ok());
+    assert!(c.address().send(takes).is_ok());
+    a.run();
+    assert_eq!(at_a.read(), [Seen::PartnerEnded(Some(CloseReason::Normal)), ENDED]);
+    assert_eq!((c.closed(), c.leftovers().paired), (None, 0));
+}
+
+/// Goal: the other end may forward, and its end of input is passed on, from the moment of the call.
+/// Method: both have something to do in the turn of the call.
+#[test]
+fn both_ends_are_paired_at_once() {
+    for closes in [false, true] {
+        let (sender, receiver) = channel::<Address<Do>>();
+        let joins = move |trace: &Trace| {
+            Actor::echo(trace).packet(move |_, ctx| {
+                assert_eq!(ctx.pair(&receiver.try_recv().expect("it is there")), Ok(()));
+                Action::Continue
+            })
+        };
+        let Ends { a, b, at_b, .. } = ends_of(options(), joins, forwarder);
+        sender.send(b.address()).expect("the handler has it");
+        a.arrive(framed(b"pair"));
+        b.arrive(framed(b"at once"));
+        if closes {
+            b.peer_closes();
+            assert!(a.is_finished() && !at_b.read().contains(&Seen::EndOfInput));
+        }
+        a.run();
+        assert_eq!(a.packets(), [b"at once"]);
+    }
+}
+
+/// Goal: the end of input does not reach a handler that has found another partner, nor twice one that
+/// was told before it had a partner.
+#[test]
+fn the_end_of_input_is_told_once() {
+    let (sender, receiver) = channel::<Address<Do>>();
+    let finds = move |trace: &Trace| {
+        forwarder(trace).info(move |info, ctx| match info {
+            Info::PartnerEnded { .. } => {
+                if let Ok(next) = receiver.try_recv() {
+                    assert_eq!(ctx.pair(&next), Ok(()));
+                }
+                Action::Continue
+            }
+            Info::EndOfInput { .. } => Action::Continue,
+            other => other.default_action(),
+        })
+    };
+    let Ends { a, b, at_a, .. } = ends_of(options(), finds, forwarder);
+    let c = a.connect();
+    sender.send(c.address()).expect("the handler has it");
+    assert_eq!(join(&a, b.address()), Ok(()));
+    a.peer_closes();
+    b.peer_resets();
+    assert!(c.is_finished(), "the end was passed on again");
+    c.peer_resets();
+    let ended = || Seen::PartnerEnded(Some(CloseReason::Reset));
+    assert_eq!(at_a.read(), [Seen::Message("pair"), ended(), ended(), Seen::EndOfInput]);
+
+    let owes = |trace: &Trace| {
+        forwarder(trace).info(|info, _| match info {
+            Info::PartnerEnded { .. } | Info::EndOfInput { .. } => Action::Continue,
+            other => other.default_action(),
+        })
+    };
+    let Ends { a, b, at_a, .. } = ends_of(options(), owes, forwarder);
+    a.peer_closes();
+    assert_eq!(join(&a, b.address()), Ok(()));
+    b.peer_resets();
+    assert_eq!(at_a.read(), [Seen::EndOfInput, Seen::Message("pair"), ended()]);
+}
+
+/// Goal: a reader that is slow and reads on gets everything, although both halves of its pair end
+/// meanwhile, in either order, and the server's half waits for longer than its time.
+#[test]
+fn a_slow_reader_gets_all_whatever_ends_first() {
+    for client_ends_first in [false, true] {
+        let options = options().framing(Raw).half_close_timeout(secs(30)).close_timeout(secs(10));
+        let Ends { a, b, .. } = &pair(options);
+        a.peer_stalls();
+        b.receive(vec![7; 60_000]);
+        if client_ends_first {
+            a.peer_closes();
+        }
+        b.peer_closes();
+        if !client_ends_first {
+            // The client still may send, and does not.
+            for _ in 0..3 {
+                a.advance(secs(20));
+                a.peer_reads(8_000);
+            }
+            a.peer_closes();
+        }
+        for _ in 0..3 {
+            a.advance(secs(20));
+            a.peer_reads(8_000);
+        }
+        assert_eq!(a.closed(), None, "its queue is not sent");
+        a.peer_reads_all();
+        assert_eq!(a.sent().len(), 60_000, "the client ends first: {client_ends_first}");
+        assert_eq!(a.closed(), Some(CloseReason::PeerClosed));
+        assert_eq!(b.closed(), Some(CloseReason::PeerClosed));
+    }
+}
+
+/// Goal: a handler that stops with the reason of an end of input has not finished: its partner is told.
+#[test]
+fn a_stop_is_told_whatever_its_reason() {
+    let Ends { a, b, at_a, .. } = pair(options());
+    a.peer_closes();
+    b.message(order("stop", |_| Action::stop(CloseReason::PeerClosed)));
+    assert_eq!(at_a.read(), [Seen::PartnerEnded(Some(CloseReason::PeerClosed)), ENDED]);
+}
+
+/// Goal: a turn forwards what was kept, or what one read takes, but not both.
+#[test]
+fn what_was_kept_is_forwarded_before_more_is_read() {
+    let ends = pair(options().framing(Raw).write_high_water(1_000).write_low_water(100));
+    let Ends { a, b, .. } = &ends;
+    a.message(order("pause", |ctx| {
+        ctx.pause_reading();
+        Action::Continue
+    }));
+    b.peer_stalls();
+    a.arrive(vec![1; 64 * 1024]);
+    a.run();
+    a.arrive(vec![2; 64 * 1024]);
+    a.message(order("resume", |ctx| {
+        ctx.resume_reading();
+        Action::Continue
+    }));
+    assert!(b.queued_bytes() <= 64 * 1024, "{}", b.queued_bytes());
+    b.peer_reads_all();
+    assert_eq!(b.sent().len(), 128 * 1024);
+}
+
+/// Goal: the end of a reactor terminates all handlers, however many pairs there are. Method: more pairs
+/// than steps fit into one phase.
+#[test]
+fn the_end_of_a_reactor_terminates_every_pair() {
+    let harness = Harness::new(options().max_connections(20_000), |_| forwarder(&Trace::default()));
+    let ends: Vec<_> = (0..2 * 8_500).map(|_| harness.connect()).collect();
+    let (ones, others) = ends.split_at(8_500);
+    for (one, other) in ones.iter().zip(others) {
+        assert_eq!(join(one, other.address()), Ok(()));
+    }
+    let listener = harness.listener();
+    drop((ends, harness));
+    let stats = listener.stats();
+    assert_eq!((stats.made, stats.terminated), (17_001, 17_001));
+}
+
 /// Goal: a packet that the partner cannot send ends the partner, as an answer would, and the source
 /// with it. Method: one that its framing cannot express, and more in one turn than its queue may have.
 #[test]

@@ -316,7 +316,7 @@ fn what_waits_for_a_dial_is_bounded() {
             }
         }
     }
-    for (max, reason) in [(30_000, None), (29_999, Some(CloseReason::PartnerEnded))] {
+    for (max, reason) in [(33_000, None), (30_000, Some(CloseReason::PartnerEnded))] {
         let (sim, end, at_server) = (Sim::new(1), Rc::default(), Lives::default());
         let lives = at_server.clone();
         let server = sim.node("server", move |reactor| {

@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
 
 use condor::client::Client;
 
@@ -195,6 +196,30 @@ fn replica_resumes_whichever_program_was_killed() {
         assert_eq!(program.end().code, Some(0));
     }
     std::fs::remove_dir_all(&folder).unwrap();
+}
+
+/// Goal: `hub` serves its clients although its Redis does not answer, says so, and ends on a signal.
+/// Method: a port on which nothing listens.
+#[test]
+fn hub_serves_its_clients_without_its_redis() {
+    let nothing = TcpListener::bind("127.0.0.1:0").unwrap();
+    let redis = nothing.local_addr().unwrap().to_string();
+    drop(nothing);
+    let (hub, addr) =
+        serving("hub", &["--listen", "127.0.0.1:0", "--shards", "2", "--redis", &redis]);
+    let mut clients = [(); 4].map(|()| TcpStream::connect(addr).unwrap());
+    for (nth, client) in clients.iter_mut().enumerate() {
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        client.write_all(format!("SUB own\nPUB own {nth}\n").as_bytes()).unwrap();
+        let line = BufReader::new(client).lines().next().unwrap().unwrap();
+        assert!(line.starts_with("MSG own "), "{line}");
+    }
+    drop(clients);
+    hub.signal("TERM");
+    let end = hub.end();
+    assert_eq!(end.code, Some(0), "{end:?}");
+    let until = format!("redis: until {redis} answers, this hub serves its own clients only");
+    assert!(end.err.contains(&until) && end.err.contains("check the targets"), "{end:?}");
 }
 
 // ---- call ----

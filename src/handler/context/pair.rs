@@ -32,7 +32,7 @@ impl<M> Context<'_, M> {
     ///
     /// A pair cannot be undone. In a drain each of the two gets [`Info::Shutdown`](crate::Info::Shutdown),
     /// and the one that ends first takes the other one with it. A pair takes up to 64 bytes of memory
-    /// beyond those of two connections.
+    /// beyond those of two connections: the table of partners has 12 bytes for each slot.
     ///
     /// # Errors
     ///
@@ -126,24 +126,24 @@ impl<M> Context<'_, M> {
     /// with one write for all that the turn forwards.
     ///
     /// Packets keep their order. While the partner is being dialled, they are kept for it, up to its
-    /// [`max_queued`](crate::ConnectorOptions::max_queued). Beyond that the pair ends.
+    /// [`max_queued`](crate::ConnectorOptions::max_queued), where each packet counts about 40 bytes more
+    /// than it has. Beyond that the pair ends.
     ///
     /// If the partner cannot send the packet, because it is too large for its framing or its queue is
     /// full, the partner ends, as it does for an answer that cannot be sent. The queue does not fill as
-    /// long as `max_queued` exceeds the high-water mark by what one turn forwards: one packet, and 64 KiB,
-    /// because a turn reads no more of a connection with a partner. If the partner has ended its output,
-    /// the packet is dropped.
+    /// long as `max_queued` exceeds the high-water mark by what one turn forwards: one packet and 64 KiB,
+    /// with the headers that the partner's framing adds. A turn reads no more of a connection with a
+    /// partner. If the partner has ended its output, the packet is dropped.
     ///
     /// # Errors
     ///
     /// [`PairError::NotPaired`]: this connection has no partner.
     pub fn forward(&mut self, packet: impl AsRef<[u8]>) -> Result<(), PairError> {
-        if !self.conn.has(Flags::PAIRED) {
-            return Err(PairError::NotPaired);
-        }
-        // Without an entry the partner has ended, and this handler is about to be told.
-        if let Some(partner) = self.state.pairs.partner(self.token()) {
-            self.state.forward(partner, packet.as_ref());
+        match self.state.pairs.partner(self.token()) {
+            Some(partner) => self.state.forward(partner, packet.as_ref()),
+            // The partner has ended, and this handler is about to be told.
+            None if self.conn.has(Flags::PAIRED) => {}
+            None => return Err(PairError::NotPaired),
         }
         Ok(())
     }

@@ -72,10 +72,16 @@ impl Accounts {
                 Err(error) => return Err(error.into()),
             };
         }
-        if accounts.values().copied().sum::<Account>().ran.is_zero() {
+        let accounts = Self(accounts);
+        if accounts.sum().ran.is_zero() {
             bail!("the kernel keeps no schedstat (CONFIG_SCHED_INFO)");
         }
-        Ok(Self(accounts))
+        Ok(accounts)
+    }
+
+    /// All threads together.
+    pub(crate) fn sum(&self) -> Account {
+        self.0.values().copied().sum()
     }
 
     /// What was added to each thread's account since then. A thread that has ended meanwhile has

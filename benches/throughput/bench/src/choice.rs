@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 
 use crate::cli::Cli;
 use crate::scenario::{SCENARIOS, Scenario};
-use crate::servers::{SERVERS, Server, USUAL_REFERENCE};
+use crate::servers::{SERVERS, Server, usual_reference};
 
 /// Servers and scenarios in the order of their tables. Each server takes part in one of the
 /// scenarios at least, and each scenario has one of the servers.
@@ -12,7 +12,8 @@ use crate::servers::{SERVERS, Server, USUAL_REFERENCE};
 pub(crate) struct Choice {
     pub(crate) servers: Vec<&'static Server>,
     pub(crate) scenarios: Vec<&'static Scenario>,
-    pub(crate) reference: &'static Server,
+    /// The server that the user wants all ratios to be relative to.
+    pub(crate) reference: Option<&'static Server>,
 }
 
 impl Choice {
@@ -42,7 +43,13 @@ impl Choice {
         }
         servers.retain(|server| scenarios.iter().any(|scenario| server.takes_part(scenario)));
         scenarios.retain(|scenario| servers.iter().any(|server| server.takes_part(scenario)));
-        Ok(Self { servers, scenarios, reference: cli.reference.unwrap_or(USUAL_REFERENCE) })
+        Ok(Self { servers, scenarios, reference: cli.reference })
+    }
+
+    /// Whether ratios of any scenario are relative to this server.
+    pub(crate) fn is_reference(&self, server: &Server) -> bool {
+        let of = |scenario| self.reference.unwrap_or_else(|| usual_reference(scenario));
+        self.scenarios.iter().any(|scenario| of(scenario) == server)
     }
 }
 
@@ -80,14 +87,14 @@ mod tests {
         Choice::of(&Cli::parse_from(["throughput"].into_iter().chain(line.split_whitespace())))
     }
 
-    /// `servers; scenarios; reference`
+    /// `servers; scenarios; references`
     fn chosen(line: &str) -> String {
         let choice = choice(line).unwrap();
         format!(
             "{}; {}; {}",
             list(choice.servers.iter().map(|server| server.name)),
             list(choice.scenarios.iter().map(|scenario| scenario.name)),
-            choice.reference.name
+            list(SERVERS.iter().filter(|server| choice.is_reference(server)).map(|it| it.name))
         )
     }
 
@@ -116,6 +123,19 @@ mod tests {
             "condor, condor-2-shards; depth64; condor"
         );
         assert_eq!(chosen("--only condor --scenario depth64"), "condor; depth64; c");
+        assert_eq!(
+            chosen("--only condor-pair --reference haproxy --scenario gateway-1"),
+            "haproxy, condor-pair; gateway-1; haproxy"
+        );
+    }
+
+    #[test]
+    fn each_kind_of_scenario_has_its_usual_reference() {
+        assert_eq!(chosen("--only c-pair --scenario gateway-1"), "c-pair; gateway-1; c-pair");
+        assert_eq!(
+            chosen("--only c,haproxy --scenario depth1,gateway-1"),
+            "c, haproxy; depth1, gateway-1; c, c-pair"
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use crate::haproxy;
 use crate::servers::{Server, Source};
 
 /// The workspace of this benchmark, as it was when the driver was built.
@@ -26,34 +27,46 @@ pub(crate) fn target_dir() -> Result<PathBuf> {
 /// Builds a server and gives its executable.
 pub(crate) fn build(server: &Server) -> Result<PathBuf> {
     match server.source {
-        Source::C => build_c(),
-        Source::Package(package) => build_package(package),
+        Source::C(name) => build_c(name),
+        Source::Package(package) => {
+            build_rust(&["--package", package], &workspace().join("Cargo.toml"), package)
+        }
+        Source::Example(example) => {
+            let manifest = workspace().join("../../Cargo.toml");
+            build_rust(&["--example", example], &manifest, &format!("examples/{example}"))
+        }
+        Source::Haproxy => haproxy::find(),
     }
 }
 
-fn build_c() -> Result<PathBuf> {
+fn build_c(name: &str) -> Result<PathBuf> {
     let compiler = env::var_os("CC").unwrap_or_else(|| "cc".into());
     let directory = target_dir()?.join("bench-servers");
     fs::create_dir_all(&directory)?;
-    let program = directory.join("echo-c");
+    let program = directory.join(format!("{name}-c"));
     let mut command = Command::new(&compiler);
     command
         .args(["-std=gnu11", "-O3", "-march=native", "-Wall", "-o"])
         .arg(&program)
-        .arg(workspace().join("servers/c/echo.c"));
+        .arg(workspace().join(format!("servers/c/{name}.c")));
     run(command, &format!("there is no C compiler ({} cannot be run)", compiler.display()))?;
     Ok(program)
 }
 
-fn build_package(package: &str) -> Result<PathBuf> {
+/// The profile is that of this workspace, also for a program of the workspace around it.
+fn build_rust(what: &[&str], manifest: &Path, program: &str) -> Result<PathBuf> {
     let target = target_dir()?;
     let mut command = Command::new(cargo());
     command
-        .args(["build", "--release", "--quiet", "--package", package, "--manifest-path"])
-        .arg(workspace().join("Cargo.toml"));
+        .env("CARGO_PROFILE_RELEASE_LTO", "fat")
+        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
+        .args(["build", "--release", "--quiet"])
+        .args(what)
+        .arg("--manifest-path")
+        .arg(manifest);
     command.arg("--target-dir").arg(&target);
     run(command, "cargo cannot be run")?;
-    Ok(target.join("release").join(package))
+    Ok(target.join("release").join(program))
 }
 
 /// The cargo that runs this driver.

@@ -7,7 +7,8 @@ use std::process::Command;
 use serde::Serialize;
 
 use crate::compile::{cargo, workspace};
-use crate::servers::Server;
+use crate::haproxy;
+use crate::servers::{Server, Source};
 
 /// The machine, the tools and the versions.
 #[derive(Debug, Serialize)]
@@ -56,6 +57,7 @@ impl Machine {
             versions: libraries
                 .into_iter()
                 .map(|name| (name.to_owned(), version_in(&lock, name).unwrap_or("?").to_owned()))
+                .chain(servers.iter().find_map(|server| version_of_haproxy(server)))
                 .collect(),
         }
     }
@@ -95,6 +97,12 @@ fn value_in(file: &str, key: &str) -> String {
     let text = fs::read_to_string(file).unwrap_or_default();
     let line = text.lines().find(|line| line.starts_with(key));
     line.and_then(|line| line.split_once(':')).map_or(UNKNOWN, |(_, value)| value.trim()).to_owned()
+}
+
+fn version_of_haproxy(server: &Server) -> Option<(String, String)> {
+    let program = (server.source == Source::Haproxy).then(haproxy::find)?.ok()?;
+    let line = first_line_of(Command::new(program).arg("-v"));
+    Some(("haproxy".to_owned(), line.split_whitespace().nth(2).unwrap_or(UNKNOWN).to_owned()))
 }
 
 /// The version of a package in a lock file.

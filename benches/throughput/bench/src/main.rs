@@ -8,6 +8,7 @@ mod choice;
 mod cli;
 mod compile;
 mod cores;
+mod haproxy;
 mod interrupt;
 mod load;
 mod machine;
@@ -36,6 +37,7 @@ use crate::machine::Machine;
 use crate::report::{Missing, Report, Settings};
 use crate::rounds::{Built, Plan};
 use crate::scenario::Scenario;
+use crate::servers::{BACKEND, Server};
 
 /// Descriptors that are not connections, in the server or here.
 const OTHER_DESCRIPTORS: usize = 300;
@@ -101,7 +103,7 @@ fn run(cli: &Cli) -> Result<bool> {
     };
     let results = plan.run();
     let settings = Settings {
-        reference: choice.reference.name,
+        reference: choice.reference.map(|server| server.name),
         rounds: plan.rounds,
         round_ms: plan.round.as_millis() as u64,
         server_core: cores.server,
@@ -123,12 +125,12 @@ fn build(choice: &Choice) -> Result<(Vec<Built>, Vec<Missing>)> {
     let (mut built, mut missing) = (Vec::new(), Vec::new());
     for &server in &choice.servers {
         bar.set_message(format!("building {}", server.name));
-        match compile::build(server) {
-            Ok(program) => built.push(Built { server, program }),
+        match build_one(server) {
+            Ok(one) => built.push(one),
             Err(error) => {
                 let why = format!("{error:#}");
                 let loss =
-                    if server == choice.reference { " (there will be no ratios)" } else { "" };
+                    if choice.is_reference(server) { " (there will be no ratios)" } else { "" };
                 bar.suspend(|| eprintln!("warning: {} is left out{loss}: {why}", server.name));
                 missing.push(Missing { server: server.name, scenario: None, why });
             }
@@ -141,6 +143,13 @@ fn build(choice: &Choice) -> Result<(Vec<Built>, Vec<Missing>)> {
         bail!("no server could be built");
     }
     Ok((built, missing))
+}
+
+/// A server, and the backend that it needs.
+fn build_one(server: &'static Server) -> Result<Built> {
+    let program = compile::build(server)?;
+    let backend = server.is_gateway().then(|| compile::build(BACKEND)).transpose();
+    Ok(Built { server, program, backend: backend.context("its backend is missing")? })
 }
 
 /// Raises the limit on open files as far as that goes. Returns it.

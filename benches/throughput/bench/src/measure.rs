@@ -23,6 +23,7 @@ pub(crate) struct Sample {
     pub(crate) server: Account,
     /// Threads of the server that did the work.
     pub(crate) threads: usize,
+    /// The generator, and the backend of a gateway, which is on the same core.
     pub(crate) generator: Account,
     pub(crate) latencies: Latencies,
     pub(crate) io: &'static str,
@@ -73,12 +74,16 @@ fn whole_portions(load: Load, packets: u64) -> u64 {
 fn count(server: &Running, session: &mut dyn Session, packets: u64) -> Result<Sample> {
     let mut latencies = load::latencies();
     thread::sleep(SETTLE);
-    let (server_before, generator_before) =
-        (Accounts::of(server.pid())?, Account::of_this_thread()?);
+    let of_generator = || -> Result<Account> {
+        let backend = server.backend_pid().map(Accounts::of).transpose()?;
+        let backend = backend.map(|backend| backend.sum()).unwrap_or_default();
+        Ok([Account::of_this_thread()?, backend].into_iter().sum())
+    };
+    let (server_before, generator_before) = (Accounts::of(server.pid())?, of_generator()?);
     let start = Instant::now();
     session.run(packets, &mut latencies)?;
     let wall = start.elapsed();
-    let generator = Account::of_this_thread()? - generator_before;
+    let generator = of_generator()? - generator_before;
     thread::sleep(SETTLE);
     let threads = Accounts::of(server.pid())?.since(&server_before);
     Ok(Sample {

@@ -25,6 +25,8 @@ const LOADS_PER_MEMORY: u32 = 8;
 pub(crate) struct Built {
     pub(crate) server: &'static Server,
     pub(crate) program: PathBuf,
+    /// The program of the backend, if the server is a gateway.
+    pub(crate) backend: Option<PathBuf>,
 }
 
 /// What is to be run.
@@ -89,7 +91,7 @@ impl Plan<'_> {
 
     fn rounds_of(&self, scenario: &Scenario) -> u32 {
         match scenario.job {
-            Job::Load(_) => self.rounds,
+            Job::Load(_) | Job::Gateway(_) => self.rounds,
             Job::Idle { .. } => self.rounds.div_ceil(LOADS_PER_MEMORY),
             Job::Burst { .. } => 1,
         }
@@ -140,7 +142,7 @@ impl Plan<'_> {
     ) -> Result<()> {
         let launch = self.launch(scenario, built);
         match scenario.job {
-            Job::Load(load) => {
+            Job::Load(load) | Job::Gateway(load) => {
                 let packets = outcome.samples.values().next().map(|sample| sample.packets);
                 outcome.samples.insert(round, measure::loaded(&launch, load, self.round, packets)?);
             }
@@ -160,6 +162,7 @@ impl Plan<'_> {
         Launch {
             server: built.server,
             program: &built.program,
+            backend: built.backend.as_deref(),
             max_connections: most + 100,
             broadcast: scenario.is_broadcast(),
             cores: self.cores,

@@ -26,6 +26,9 @@ pub(crate) enum Load {
 pub(crate) enum Job {
     /// CPU per packet, latency and packets per second under a load.
     Load(Load),
+    /// The same through a gateway, which is the server that is measured. Its backend, an echo server,
+    /// is on the generator's core.
+    Gateway(Load),
     /// Memory and CPU with connections that got one answer and then send nothing.
     Idle { payload: usize },
     /// Memory before, during and after packets that all come in two halves, `rounds` of them on
@@ -42,7 +45,7 @@ pub(crate) struct Scenario {
     pub(crate) job: Job,
 }
 
-pub(crate) static SCENARIOS: [&Scenario; 14] = [
+pub(crate) static SCENARIOS: [&Scenario; 17] = [
     &Scenario {
         name: "depth1",
         what: "depth 1, 200 connections, 64 B",
@@ -103,6 +106,21 @@ pub(crate) static SCENARIOS: [&Scenario; 14] = [
         what: "fan-out, 10,000 members, 64 B, the next when all have the last",
         job: Job::Load(Load::Broadcast { connections: 10_000, payload: 64, depth: 1 }),
     },
+    &Scenario {
+        name: "gateway-1",
+        what: "through a gateway, depth 1, 50 connections, 64 B",
+        job: Job::Gateway(Load::Closed { connections: 50, payload: 64, depth: 1, awake: false }),
+    },
+    &Scenario {
+        name: "gateway-16",
+        what: "through a gateway, depth 16, 50 connections, 64 B",
+        job: Job::Gateway(Load::Closed { connections: 50, payload: 64, depth: 16, awake: false }),
+    },
+    &Scenario {
+        name: "gateway-single",
+        what: "through a gateway, one connection at depth 1, 64 B",
+        job: Job::Gateway(Load::Closed { connections: 1, payload: 64, depth: 1, awake: false }),
+    },
     &Scenario { name: "idle", what: "idle connections", job: Job::Idle { payload: 64 } },
     &Scenario {
         name: "burst",
@@ -114,7 +132,7 @@ pub(crate) static SCENARIOS: [&Scenario; 14] = [
 impl Scenario {
     /// Whether every server can run it, and has to.
     pub(crate) fn is_for_all(&self) -> bool {
-        !matches!(self.job, Job::Load(Load::Broadcast { .. }) | Job::Burst { .. })
+        !matches!(self.job, Job::Load(Load::Broadcast { .. }) | Job::Gateway(_) | Job::Burst { .. })
     }
 
     /// Whether it takes too long for a first look.
@@ -125,13 +143,19 @@ impl Scenario {
     /// The connections that are open at once. Idle ones have numbers of their own.
     pub(crate) fn connections(&self) -> usize {
         match self.job {
-            Job::Load(Load::Closed { connections, .. })
-            | Job::Load(Load::Open { connections, .. })
-            | Job::Load(Load::Broadcast { connections, .. })
-            | Job::Burst { connections, .. } => connections,
-            Job::Load(Load::Churn { at_once, .. }) => at_once,
+            Job::Load(load) | Job::Gateway(load) => load.connections(),
+            Job::Burst { connections, .. } => connections,
             Job::Idle { .. } => 0,
         }
+    }
+
+    pub(crate) fn is_gateway(&self) -> bool {
+        matches!(self.job, Job::Gateway(_))
+    }
+
+    /// Whether packets are counted.
+    pub(crate) fn is_load(&self) -> bool {
+        matches!(self.job, Job::Load(_) | Job::Gateway(_))
     }
 
     pub(crate) fn is_broadcast(&self) -> bool {
@@ -140,6 +164,16 @@ impl Scenario {
 }
 
 impl Load {
+    /// The connections that are open at once.
+    fn connections(self) -> usize {
+        match self {
+            Self::Closed { connections, .. }
+            | Self::Open { connections, .. }
+            | Self::Broadcast { connections, .. } => connections,
+            Self::Churn { at_once, .. } => at_once,
+        }
+    }
+
     /// Packets of one round where the load itself says how many that is.
     pub(crate) fn fixed_packets(self, round: Duration) -> Option<u64> {
         match self {

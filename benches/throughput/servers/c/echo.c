@@ -11,23 +11,9 @@
  *
  * usage: echo-c --listen 127.0.0.1:0 [--max-connections N] [--broadcast]
  */
-#define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <signal.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/epoll.h>
-#include <sys/prctl.h>
-#include <sys/socket.h>
-#include <unistd.h>
+#include "common.h"
 
-enum { PREFIX = 2, BUFFER = 64 * 1024 + PREFIX, EVENTS = 1024, BACKLOG = 1024, SPARE_FDS = 64 };
+enum { PREFIX = 2, BUFFER = 64 * 1024 + PREFIX };
 
 /* One peer, found by its file descriptor. 40 bytes; no heap unless something is held or queued. */
 struct peer {
@@ -42,16 +28,6 @@ static uint8_t buffer[BUFFER];
 static struct peer *peers;
 static int peer_limit, highest, epoll_fd, listen_fd;
 static bool broadcast;
-
-static void die(const char *what) {
-    perror(what);
-    exit(1);
-}
-
-static void *must(void *memory) {
-    if (!memory) die("out of memory");
-    return memory;
-}
 
 static void close_peer(int fd) {
     struct peer *p = &peers[fd];
@@ -182,34 +158,6 @@ static void accept_all(void) {
     }
 }
 
-static void listen_on(const char *where) {
-    char host[64];
-    const char *colon = strrchr(where, ':');
-    struct sockaddr_in address = {.sin_family = AF_INET};
-    socklen_t size = sizeof address;
-    int on = 1;
-    if (!colon || (size_t)(colon - where) >= sizeof host) {
-        fprintf(stderr, "--listen wants ADDRESS:PORT, not %s\n", where);
-        exit(2);
-    }
-    memcpy(host, where, colon - where);
-    host[colon - where] = 0;
-    if (inet_pton(AF_INET, host, &address.sin_addr) != 1) {
-        fprintf(stderr, "not an IPv4 address: %s\n", host);
-        exit(2);
-    }
-    address.sin_port = htons(atoi(colon + 1));
-    listen_fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (listen_fd < 0) die("socket");
-    setsockopt(listen_fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    setsockopt(listen_fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* accepted sockets inherit it */
-    if (bind(listen_fd, (struct sockaddr *)&address, size)) die("bind");
-    if (listen(listen_fd, BACKLOG)) die("listen");
-    if (getsockname(listen_fd, (struct sockaddr *)&address, &size)) die("getsockname");
-    printf("listening on %s:%d\n", host, ntohs(address.sin_port));
-    fflush(stdout);
-}
-
 int main(int argc, char **argv) {
     const char *where = "127.0.0.1:0";
     struct epoll_event events[EVENTS];
@@ -228,7 +176,7 @@ int main(int argc, char **argv) {
     peers = must(calloc(peer_limit, sizeof *peers));
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (epoll_fd < 0) die("epoll_create1");
-    listen_on(where);
+    listen_fd = listen_on(where);
     struct epoll_event e = {.events = EPOLLIN | EPOLLET, .data.fd = listen_fd};
     if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, listen_fd, &e)) die("epoll_ctl");
     for (;;) {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use table::LoadTable;
 pub(crate) use table::{Missing, Report, Settings};
 
 /// Writes the table, the JSON file and the plot, and gives their paths.
@@ -26,6 +27,17 @@ pub(crate) fn write(report: &Report, directory: &Path) -> Result<Vec<PathBuf>> {
             Ok(path)
         })
         .collect()
+}
+
+/// The servers that the ratios of these tables are relative to, in order.
+fn references<'a>(tables: impl IntoIterator<Item = &'a &'a LoadTable>) -> Vec<&'static str> {
+    let mut references = Vec::new();
+    for table in tables {
+        if !references.contains(&table.reference) {
+            references.push(table.reference);
+        }
+    }
+    references
 }
 
 /// The table alone, for the terminal.

@@ -30,6 +30,8 @@ pub struct Options {
     pub mode: Option<String>,
     /// `--broadcast`: every packet goes to every connection instead of back to its sender
     pub broadcast: bool,
+    /// `--backend ADDRESS:PORT`: where a gateway passes its packets on
+    pub backend: Option<SocketAddr>,
 }
 
 impl Options {
@@ -49,6 +51,7 @@ impl Options {
             max_connections: 20_000,
             mode: None,
             broadcast: false,
+            backend: None,
         };
         while let Some(word) = words.next() {
             if word == "--broadcast" {
@@ -58,12 +61,11 @@ impl Options {
             let value =
                 words.next().ok_or_else(|| format!("{word} is unknown or wants a value"))?;
             let bad = |_| format!("{word} cannot be {value:?}");
+            let address =
+                || value.parse().map_err(|_| format!("{word} wants ADDRESS:PORT, not {value:?}"));
             match word.as_str() {
-                "--listen" => {
-                    options.listen = value
-                        .parse()
-                        .map_err(|_| format!("{word} wants ADDRESS:PORT, not {value:?}"))?
-                }
+                "--listen" => options.listen = address()?,
+                "--backend" => options.backend = Some(address()?),
                 "--max-connections" => options.max_connections = value.parse().map_err(bad)?,
                 "--mode" => options.mode = Some(value),
                 _ => return Err(format!("unknown argument {word}")),
@@ -125,17 +127,13 @@ mod tests {
 
     #[test]
     fn arguments_are_read() {
-        let options =
-            parse("--listen 127.0.0.1:99 --max-connections 7 --mode plain --broadcast").unwrap();
-        assert_eq!(
-            (
-                options.listen.port(),
-                options.max_connections,
-                options.mode.as_deref(),
-                options.broadcast
-            ),
-            (99, 7, Some("plain"), true)
-        );
+        let line = "--listen 127.0.0.1:99 --max-connections 7 --mode plain --broadcast \
+                    --backend 127.0.0.1:98";
+        let [listen, backend] = [99, 98].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let (max_connections, mode) = (7, Some("plain".to_owned()));
+        let backend = Some(backend);
+        let options = Options { listen, max_connections, mode, broadcast: true, backend };
+        assert_eq!(parse(line), Ok(options));
     }
 
     #[test]
@@ -143,6 +141,7 @@ mod tests {
         assert!(parse("--what ever").unwrap_err().contains("--what"));
         assert!(parse("--listen").unwrap_err().contains("--listen"));
         assert!(parse("--listen nowhere").unwrap_err().contains("nowhere"));
+        assert!(parse("--backend nowhere").unwrap_err().contains("--backend"));
     }
 
     #[test]

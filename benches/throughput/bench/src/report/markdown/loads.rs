@@ -3,11 +3,20 @@
 use std::fmt::Write;
 
 use super::{number, ratio};
+use crate::report::references;
 use crate::report::table::{LoadRow, LoadTable};
 use crate::servers::SERVERS;
 
+/// One table for each reference.
+pub(super) fn cpu(tables: &[&LoadTable], text: &mut String) {
+    for reference in references(tables) {
+        let its = tables.iter().copied().filter(|table| table.reference == reference);
+        cpu_relative_to(reference, &its.collect::<Vec<_>>(), text);
+    }
+}
+
 /// Scenarios down, servers across, the reference before all others.
-pub(super) fn cpu(tables: &[&LoadTable], reference: &str, text: &mut String) {
+fn cpu_relative_to(reference: &str, tables: &[&LoadTable], text: &mut String) {
     let rows = || tables.iter().flat_map(|table| &table.rows);
     let paired = rows().any(|row| row.cpu_ratio.is_some());
     let mut names: Vec<&str> = SERVERS
@@ -42,13 +51,14 @@ pub(super) fn cpu(tables: &[&LoadTable], reference: &str, text: &mut String) {
     text.push('\n');
 }
 
-pub(super) fn latency(tables: &[&LoadTable], reference: &str, text: &mut String) {
+pub(super) fn latency(tables: &[&LoadTable], text: &mut String) {
     text.push_str("## Latency in microseconds\n\n");
     text.push_str(
         "Closed loops count from when a packet was sent, the open loop from when it was due, churn \
          from the connect, broadcast until the last has heard.\n\n",
     );
     for table in tables {
+        let reference = table.reference;
         let _ = writeln!(text, "**{}**\n", table.what);
         let _ = writeln!(
             text,
@@ -118,10 +128,10 @@ mod tests {
     use super::*;
     use crate::report::table::two_servers;
 
-    fn shown(reference: &str) -> String {
+    fn shown(reference: &'static str) -> String {
         let (table, mut text) = (LoadTable::of(&two_servers(), reference), String::new());
-        cpu(&[&table], reference, &mut text);
-        latency(&[&table], reference, &mut text);
+        cpu(&[&table], &mut text);
+        latency(&[&table], &mut text);
         text
     }
 
@@ -133,6 +143,16 @@ mod tests {
         assert!(text.contains("| 100000 (50000 to 200000) | 2.00 (2.00 to 2.00) |"), "{text}");
         assert!(text.contains("| p50 relative to condor | p99 relative to condor |"), "{text}");
         assert!(!text.contains("relative to c "), "{text}");
+    }
+
+    #[test]
+    fn scenarios_with_another_reference_have_a_table_of_their_own() {
+        let tables = ["c", "condor", "c"].map(|reference| LoadTable::of(&two_servers(), reference));
+        let mut text = String::new();
+        cpu(&tables.iter().collect::<Vec<_>>(), &mut text);
+        assert_eq!(text.matches("## CPU").count(), 2, "{text}");
+        assert_eq!(text.matches("(100000 to 400000) | 0.50 (0.50 to 0.50) |").count(), 2, "{text}");
+        assert_eq!(text.matches("(50000 to 200000) | 2.00 (2.00 to 2.00) |").count(), 1, "{text}");
     }
 
     #[test]

@@ -15,9 +15,8 @@ pub(super) fn text(report: &Report) -> String {
     let tables: Vec<&LoadTable> =
         report.loads.iter().filter(|table| !table.rows.is_empty()).collect();
     if !tables.is_empty() {
-        let reference = report.settings.reference;
-        loads::cpu(&tables, reference, &mut text);
-        loads::latency(&tables, reference, &mut text);
+        loads::cpu(&tables, &mut text);
+        loads::latency(&tables, &mut text);
         loads::throughput(&tables, &mut text);
     }
     if !report.idle.is_empty() {

@@ -9,6 +9,7 @@ use plotters::prelude::*;
 
 use bars::{Bar, Chart, Group};
 
+use super::references;
 use super::table::{BurstRow, BurstTable, Report};
 use crate::servers::SERVERS;
 use crate::stats::Summary;
@@ -57,6 +58,12 @@ fn colour(server: &str) -> RGBColor {
         (0, 90, 60),
         (204, 121, 167),
         (240, 228, 66),
+        (60, 60, 60),
+        (0, 60, 110),
+        (150, 205, 240),
+        (190, 70, 0),
+        (255, 200, 160),
+        (150, 110, 60),
     ];
     let place = SERVERS.iter().position(|other| other.name == server);
     let (red, green, blue) = COLOURS[place.expect("a server of the table")];
@@ -90,10 +97,11 @@ fn legend(report: &Report, area: &Area<'_>) -> Result<()> {
 }
 
 fn cpu_panel(report: &Report, area: &Area<'_>) -> Result<()> {
-    let reference = report.settings.reference;
+    let tables: Vec<_> = report.loads.iter().collect();
+    let reference = references(&tables).join(" or ");
     let groups = report.loads.iter().map(|table| Group {
         name: table.name.to_owned(),
-        bars: (table.rows.iter().filter(|row| row.server != reference))
+        bars: (table.rows.iter().filter(|row| row.server != table.reference))
             .filter_map(|row| Some(Bar { server: row.server, value: row.cpu_ratio.clone()? }))
             .collect(),
     });

@@ -12,7 +12,7 @@ pub(crate) use memory::{BurstRow, BurstTable, IdleRow};
 
 use crate::machine::Machine;
 use crate::rounds::Results;
-use crate::scenario::Job;
+use crate::servers::usual_reference;
 
 /// Everything that is reported.
 #[derive(Debug, Serialize)]
@@ -32,8 +32,8 @@ pub(crate) struct Report {
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Settings {
-    /// The server that ratios are taken to.
-    pub(crate) reference: &'static str,
+    /// The server that the user wants all ratios to be relative to.
+    pub(crate) reference: Option<&'static str>,
     pub(crate) rounds: u32,
     pub(crate) round_ms: u64,
     pub(crate) server_core: usize,
@@ -63,9 +63,13 @@ impl Report {
                 Some(Missing { server: outcome.server.name, scenario: Some(scenario), why })
             })
         });
-        let loads = results.iter().filter(|it| matches!(it.scenario.job, Job::Load(_)));
-        let loads: Vec<LoadTable> =
-            loads.map(|results| LoadTable::of(results, settings.reference)).collect();
+        let loads = results.iter().filter(|results| results.scenario.is_load());
+        let loads: Vec<LoadTable> = loads
+            .map(|results| {
+                let usual = || usual_reference(results.scenario).name;
+                LoadTable::of(results, settings.reference.unwrap_or_else(usual))
+            })
+            .collect();
         warnings.extend(loads::disturbance(&loads));
         Self {
             failures: failures.collect(),

@@ -1,56 +1,71 @@
-//! A hub: clients publish lines to topics, and get what others publish.
-//!
-//! ```text
-//! cargo run --release --example hub -- --listen 127.0.0.1:5558
-//! nc 127.0.0.1 5558          # type: SUB news
-//! nc 127.0.0.1 5558          # type: PUB news it rains
-//! ```
-//!
-//! The first client gets `MSG news it rains`. `UNSUB news` ends a subscription. A line that is wrong
-//! is answered with `ERR` and a text. Nothing else is answered.
-//!
-//! A topic is a `Group`: to publish costs one entry in the mailbox of each shard, however many
-//! subscribers there are. A publisher that meets a full mailbox pauses until there is room.
-//! `--slow` says what happens to a subscriber that reads too slowly. It is disconnected, it misses
-//! messages, or it gets only the `latest` message of each topic: a publisher leaves that with the
-//! topic, and wakes the subscribers.
+//! Topics with their subscribers, and the clients that publish and subscribe.
 
 use std::collections::{BTreeMap, HashMap};
 use std::mem::take;
 use std::net::SocketAddr;
-use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use clap::{Parser, ValueEnum};
+use clap::ValueEnum;
 use condor::{
-    Accepted, Action, Address, CloseReason, ConnectionId, Context, Error, Group, Handler, Info,
-    Lines, ListenerOptions, MessageError, Shards, SlowMember,
+    Accepted, Action, Address, CloseReason, ConnectionId, Context, Group, Handler, Info, Lines,
+    ListenerOptions, MessageError, SlowMember,
 };
 
-#[path = "common/mod.rs"]
-mod common;
+use crate::redis::Outbox;
 
-#[derive(Debug, Copy, Clone, PartialEq, Eq, ValueEnum)]
-enum Slow {
+/// The longest line in bytes.
+pub(crate) const LINE_MAX: usize = 8 * 1024;
+
+#[derive(Debug, Default, Copy, Clone, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Slow {
+    #[default]
     Disconnect,
     Skip,
     Latest,
 }
 
-struct Topic {
+pub(crate) struct Topic {
     group: Group<()>,
     subscribers: HashMap<ConnectionId, Address<()>>,
     /// With `latest`: the newest message, and its number.
     newest: (Bytes, u64),
 }
 
-/// What all connections share. A topic exists while it has subscribers.
-type Topics = Arc<Mutex<HashMap<Vec<u8>, Topic>>>;
+/// What all connections share.
+#[derive(Default)]
+pub(crate) struct Topics {
+    pub(crate) slow: Slow,
+    /// A topic exists while it has subscribers.
+    pub(crate) by_name: HashMap<Vec<u8>, Topic>,
+    pub(crate) redis: Outbox,
+}
 
-struct Client {
-    all: Topics,
-    slow: Slow,
+/// A message, and the group that has no room for it.
+pub(crate) type Refused = (Bytes, Group<()>);
+
+pub(crate) type Shared = Arc<Mutex<Topics>>;
+
+pub(crate) fn lock(topics: &Shared) -> MutexGuard<'_, Topics> {
+    topics.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Topics {
+    /// Delivers a message to this hub's subscribers, or gives it back.
+    pub(crate) fn deliver(&mut self, name: &[u8], message: Bytes) -> Result<(), Refused> {
+        let Some(topic) = self.by_name.get_mut(name) else { return Ok(()) };
+        if self.slow == Slow::Latest {
+            topic.newest = (message, topic.newest.1 + 1);
+            topic.subscribers.values().for_each(|address| _ = address.wake());
+        } else if let Err(MessageError::Full(message)) = topic.group.send_packet(message) {
+            return Err((message, topic.group.clone()));
+        }
+        Ok(())
+    }
+}
+
+pub(crate) struct Client {
+    all: Shared,
     id: ConnectionId,
     /// The topics, and the number of the newest message that it has got of each.
     topics: BTreeMap<Vec<u8>, u64>,
@@ -59,16 +74,23 @@ struct Client {
 }
 
 impl Client {
+    pub(crate) fn new(all: &Shared, peer: &Accepted<'_>) -> Self {
+        Self { all: all.clone(), id: peer.id(), topics: BTreeMap::new(), refused: None }
+    }
+
     fn subscribe(&mut self, name: &[u8], ctx: &mut Context<'_, ()>) -> Action<'static> {
-        let slow = if self.slow == Slow::Skip { SlowMember::Skip } else { SlowMember::Disconnect };
-        let mut topics = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        let group = topics.get(name).map(|topic| topic.group.clone());
+        let topics = &mut *lock(&self.all);
+        let skip = topics.slow == Slow::Skip;
+        let slow = if skip { SlowMember::Skip } else { SlowMember::Disconnect };
+        let group = topics.by_name.get(name).map(|topic| topic.group.clone());
         let group = group.unwrap_or_else(|| ctx.group().slow_member(slow));
         if let Err(error) = ctx.join(&group) {
             return Action::send(format!("ERR {error}"));
         }
-        let new = || Topic { group, subscribers: HashMap::new(), newest: (Bytes::new(), 0) };
-        let topic = topics.entry(name.to_vec()).or_insert_with(new);
+        let topic = topics.by_name.entry(name.to_vec()).or_insert_with(|| {
+            topics.redis.change(name);
+            Topic { group, subscribers: HashMap::new(), newest: (Bytes::new(), 0) }
+        });
         topic.subscribers.insert(self.id, ctx.address());
         self.topics.entry(name.to_vec()).or_insert(topic.newest.1);
         Action::Continue
@@ -76,26 +98,31 @@ impl Client {
 
     fn unsubscribe(&mut self, name: &[u8], leave: impl FnOnce(&Group<()>) -> bool) {
         self.topics.remove(name);
-        let mut topics = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(topic) = topics.get_mut(name) else { return };
+        let topics = &mut *lock(&self.all);
+        let Some(topic) = topics.by_name.get_mut(name) else { return };
         leave(&topic.group);
         topic.subscribers.remove(&self.id);
         if topic.subscribers.is_empty() {
-            topics.remove(name);
+            topics.by_name.remove(name);
+            topics.redis.change(name);
         }
     }
 
     fn publish(&mut self, name: Vec<u8>, message: Bytes, ctx: &mut Context<'_, ()>) {
-        let mut topics = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(Topic { group, subscribers, newest }) = topics.get_mut(&name) else { return };
-        if self.slow == Slow::Latest {
-            *newest = (message, newest.1 + 1);
-            subscribers.values().for_each(|address| _ = address.wake());
-        } else if let Err(MessageError::Full(message)) = group.send_packet(message) {
-            self.refused = Some((name, message));
-            ctx.pause_reading();
-            ctx.notify_when_ready(&*group);
-        }
+        let topics = &mut *lock(&self.all);
+        let message = match topics.redis.offer(&name, message, || ctx.address()) {
+            Err(MessageError::Full(message)) => message,
+            Err(MessageError::Gone(message)) => match topics.deliver(&name, message) {
+                Ok(()) => return topics.redis.delivered(),
+                Err((message, group)) => {
+                    ctx.notify_when_ready(&group);
+                    message
+                }
+            },
+            _ => return,
+        };
+        self.refused = Some((name, message));
+        ctx.pause_reading();
     }
 }
 
@@ -107,8 +134,7 @@ impl Handler for Client {
             [b"SUB", topic @ [_, ..]] => return self.subscribe(topic, ctx),
             [b"UNSUB", topic @ [_, ..]] => self.unsubscribe(topic, |group| ctx.leave(group)),
             [b"PUB", topic @ [_, ..], text] => {
-                let message = [b"MSG ", topic, b" ", text].concat();
-                self.publish(topic.to_vec(), message.into(), ctx);
+                self.publish(topic.to_vec(), message(topic, text), ctx);
             }
             _ => return Action::send("ERR there is SUB topic, UNSUB topic and PUB topic text"),
         }
@@ -116,24 +142,22 @@ impl Handler for Client {
     }
 
     fn handle_info(&mut self, info: Info<'_, ()>, ctx: &mut Context<'_, ()>) -> Action<'_> {
-        match info {
-            // Once the client has taken what was sent before.
-            Info::Wake | Info::Writable if ctx.queued_bytes() == 0 => {
-                let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-                for (name, got) in &mut self.topics {
-                    let (message, number) = &all[name].newest;
-                    if number > got && ctx.send(message.clone()).is_ok() {
-                        *got = *number;
-                    }
+        if !matches!(info, Info::Wake | Info::Writable | Info::MailboxReady) {
+            return info.default_action();
+        }
+        if let Some((topic, message)) = self.refused.take() {
+            ctx.resume_reading();
+            self.publish(topic, message, ctx);
+        }
+        // Once the client has taken what was sent before.
+        if ctx.queued_bytes() == 0 {
+            let all = lock(&self.all);
+            for (name, got) in &mut self.topics {
+                let (message, number) = &all.by_name[name].newest;
+                if number > got && ctx.send(message.clone()).is_ok() {
+                    *got = *number;
                 }
             }
-            Info::MailboxReady => {
-                ctx.resume_reading();
-                if let Some((topic, message)) = self.refused.take() {
-                    self.publish(topic, message, ctx);
-                }
-            }
-            other => return other.default_action(),
         }
         Action::Continue
     }
@@ -143,49 +167,15 @@ impl Handler for Client {
     }
 }
 
-/// Passes lines on to those who subscribed to their topic.
-#[derive(Debug, Parser)]
-struct Arguments {
-    /// Where to listen; `:PORT` is on 127.0.0.1, and port 0 lets the system choose
-    #[arg(long, value_name = "HOST:PORT", value_parser = common::listen_address,
-          default_value = "127.0.0.1:5558")]
-    listen: SocketAddr,
-    /// What happens to a subscriber that reads too slowly
-    #[arg(long, value_enum, default_value_t = Slow::Disconnect)]
-    slow: Slow,
-    /// Reactors, each on a thread of its own
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_024))]
-    shards: u32,
-    /// The most connections at once
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
-    max_connections: u32,
-}
-
-fn client(all: &Topics, slow: Slow, id: ConnectionId) -> Client {
-    Client { all: all.clone(), slow, id, topics: BTreeMap::new(), refused: None }
+/// What a subscriber gets.
+pub(crate) fn message(topic: &[u8], text: &[u8]) -> Bytes {
+    [b"MSG ", topic, b" ", text].concat().into()
 }
 
 /// With `latest`, a client that has not taken everything is told when it has.
-fn options(listen: SocketAddr, slow: Slow) -> ListenerOptions {
-    let options = ListenerOptions::new(listen).framing(Lines::new(8 * 1024));
+pub(crate) fn options(listen: SocketAddr, slow: Slow) -> ListenerOptions {
+    let options = ListenerOptions::new(listen).framing(Lines::new(LINE_MAX));
     if slow == Slow::Latest { options.write_high_water(1).write_low_water(0) } else { options }
-}
-
-fn main() -> ExitCode {
-    common::exit_code("hub", serve(&Arguments::parse()))
-}
-
-fn serve(arguments: &Arguments) -> Result<(), Error> {
-    common::start_log("info");
-    let (all, slow) = (Topics::default(), arguments.slow);
-    let shards = Shards::new(arguments.shards as usize)?;
-    let options =
-        options(arguments.listen, slow).max_connections(arguments.max_connections as usize);
-    let factory = move |peer: &Accepted<'_>| client(&all, slow, peer.id());
-    let listener = shards.start_listener("hub", options, factory)?;
-    common::drain_on_signals(shards.handle())?;
-    common::say(format_args!("listening on {}", listener.local_addr()));
-    shards.run()
 }
 
 #[cfg(test)]
@@ -194,9 +184,14 @@ mod tests {
     use condor::testing::Harness;
 
     fn hub(slow: Slow) -> Harness<Client> {
-        let all = Topics::default();
+        hub_with(slow, 64)
+    }
+
+    fn hub_with(slow: Slow, mailbox_capacity: usize) -> Harness<Client> {
+        let all = Shared::new(Mutex::new(Topics { slow, ..Topics::default() }));
         let options = options("127.0.0.1:0".parse().unwrap(), slow);
-        Harness::new(options, move |peer: &Accepted<'_>| client(&all, slow, peer.id()))
+        let options = options.mailbox_capacity(mailbox_capacity);
+        Harness::new(options, move |peer: &Accepted<'_>| Client::new(&all, peer))
     }
 
     fn lines(client: &Harness<Client>) -> Vec<String> {
@@ -233,7 +228,7 @@ mod tests {
         }
         one.packet("UNSUB never");
         assert_eq!(lines(&one), Vec::<String>::new());
-        assert_eq!(one.with_handler(|client| client.all.lock().unwrap().len()), Some(0));
+        assert_eq!(one.with_handler(|client| lock(&client.all).by_name.len()), Some(0));
     }
 
     #[test]
@@ -244,7 +239,7 @@ mod tests {
         two.packet("SUB a");
         one.packet("UNSUB a");
         let topics =
-            |client: &Harness<Client>| client.with_handler(|it| it.all.lock().unwrap().len());
+            |client: &Harness<Client>| client.with_handler(|it| lock(&it.all).by_name.len());
         assert_eq!(topics(&one), Some(1));
         two.peer_resets();
         assert_eq!(topics(&one), Some(0));
@@ -285,10 +280,7 @@ mod tests {
 
     #[test]
     fn a_publisher_without_room_waits_and_loses_nothing() {
-        let all = Topics::default();
-        let options = options("127.0.0.1:0".parse().unwrap(), Slow::Disconnect);
-        let factory = move |peer: &Accepted<'_>| client(&all, Slow::Disconnect, peer.id());
-        let one = Harness::new(options.mailbox_capacity(4), factory);
+        let one = hub_with(Slow::Disconnect, 4);
         let two = one.connect();
         one.packet("SUB a");
         let frames: Vec<u8> =
