@@ -90,7 +90,8 @@ struct Options {
     #[arg(long, value_name = "PATH", conflicts_with = "listen")]
     unix: Option<PathBuf>,
     /// The access rights of the path
-    #[arg(long, value_name = "OCTAL", default_value = "600", value_parser = mode, requires = "unix")]
+    #[arg(long, value_name = "OCTAL", default_value = "600", value_parser = mode,
+          requires = "unix")]
     unix_mode: u32,
     /// Width of the length prefix in bytes: 1, 2 or 4
     #[arg(long, default_value_t = 2, value_parser = width)]

@@ -196,9 +196,8 @@ pub(crate) fn listen(
     };
     let name = name.to_owned();
     match &options.origin {
-        Origin::Bind(addr) => {
-            bind(addr, options, warn).map_err(|source| cannot_bind(&name, addr.clone(), source))
-        }
+        Origin::Bind(addr) => bind(&name, addr, options, warn)
+            .map_err(|source| cannot_bind(&name, addr.clone(), source)),
         Origin::Inherited(listener) => inherit(listener, options, warn)
             .map_err(|source| Error::Listen { name, addr: bound(listener), source }),
         // The check of the options has refused it.
@@ -227,6 +226,7 @@ pub(crate) fn cannot_bind(name: &str, addr: Endpoint, source: io::Error) -> Erro
 }
 
 fn bind(
+    listener: &str,
     endpoint: &Endpoint,
     options: &ListenerOptions,
     warn: impl Fn(Vec<String>),
@@ -235,7 +235,7 @@ fn bind(
     let addr = match endpoint {
         Endpoint::Inet(addr) => *addr,
         Endpoint::Unix(name) => {
-            let (socket, _path) = unix::listen(name, options, backlog)?;
+            let (socket, _path) = unix::listen(listener, name, options, backlog)?;
             return Ok((Kind::Unix { socket, _path }.into(), endpoint.clone()));
         }
     };

@@ -36,6 +36,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// The path of a listening socket. The drop removes it.
 #[derive(Debug)]
 pub(super) struct OwnPath {
+    /// The listener's name, for the log.
+    listener: String,
     path: PathBuf,
     /// The device and the inode, which tell it from a file that has taken its place.
     identity: (u64, u64),
@@ -46,14 +48,15 @@ impl Drop for OwnPath {
         if identity(&self.path).is_ok_and(|found| found == self.identity)
             && let Err(error) = fs::remove_file(&self.path)
         {
-            let path = self.path.display();
-            say!(Warn, "socket {path}: cannot remove it: {error}; the next start replaces it");
+            let (name, path) = (&self.listener, self.path.display());
+            say!(Warn, "listener \"{name}\": cannot remove {path}: {error}; the next start does");
         }
     }
 }
 
-/// Listens under this name.
+/// Listens under this name, for a listener.
 pub(super) fn listen(
+    listener: &str,
     name: &UnixName,
     options: &ListenerOptions,
     backlog: i32,
@@ -65,7 +68,9 @@ pub(super) fn listen(
         Some(path) => {
             let socket_file = File::from(OwnedFd::from(socket.try_clone()?));
             socket_file.set_permissions(Permissions::from_mode(mode))?;
-            Some(take(&std::path::absolute(path)?, &name.to_kernel()?, &socket, mode)?)
+            let path = std::path::absolute(path)?;
+            let identity = take(&path, &name.to_kernel()?, &socket, mode)?;
+            Some(OwnPath { listener: listener.to_owned(), path, identity })
         }
         None => {
             socket.bind(&name.to_kernel()?)?;
@@ -77,28 +82,23 @@ pub(super) fn listen(
     Ok((UnixListener::from_std(OwnedFd::from(socket).into()), own))
 }
 
-/// Binds the socket to a path that is free or has a stale socket.
-fn take(path: &Path, addr: &SockAddr, socket: &Socket, mode: u32) -> io::Result<OwnPath> {
+/// Binds the socket to a path that is free or has a stale socket. Returns what tells it from others.
+fn take(path: &Path, addr: &SockAddr, socket: &Socket, mode: u32) -> io::Result<(u64, u64)> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     let _lock = lock(directory)?;
-    if !is_stale(path, addr)? {
-        socket.bind(addr)?;
-        return finish(path, mode);
+    let stale = is_stale(path, addr)?;
+    let bound = if stale { beside(directory) } else { path.to_owned() };
+    // A relative path may be short enough where the absolute one is not.
+    let beside = if stale { Some(SockAddr::unix(&bound)?) } else { None };
+    socket.bind(beside.as_ref().unwrap_or(addr))?;
+    let named = fs::set_permissions(&bound, Permissions::from_mode(mode))
+        .and_then(|()| if stale { fs::rename(&bound, path) } else { Ok(()) })
+        .and_then(|()| identity(path));
+    if named.is_err() {
+        // It is of no use.
+        let _ = fs::remove_file(&bound);
     }
-    let beside = beside(directory);
-    socket.bind(&SockAddr::unix(&beside)?)?;
-    let own = finish(&beside, mode)?;
-    fs::rename(&beside, path)?;
-    let identity = own.identity;
-    // The path beside is gone: this drop finds nothing to remove.
-    drop(own);
-    Ok(OwnPath { path: path.to_owned(), identity })
-}
-
-fn finish(path: &Path, mode: u32) -> io::Result<OwnPath> {
-    let own = OwnPath { path: path.to_owned(), identity: identity(path)? };
-    fs::set_permissions(path, Permissions::from_mode(mode))?;
-    Ok(own)
+    named
 }
 
 /// Whether there is a stale socket at the path. An error if there is anything else.

@@ -25,8 +25,8 @@ pub(crate) enum Origin {
 ///
 /// [`port`](Self::port), [`new`](Self::new), [`unix`](Self::unix),
 /// [`unix_abstract`](Self::unix_abstract), [`from_std`](Self::from_std) and [`from_fd`](Self::from_fd)
-/// make them. Each option has a default, given here in parentheses. If Erlang's Condor has the option, the default is the
-/// same.
+/// make them. Each option has a default, given here in parentheses. If Erlang's Condor has the option,
+/// the default is the same.
 ///
 /// - Packets: [`framing`](Self::framing) (a length of two bytes), [`max_packet`](Self::max_packet)
 ///   (what the length can express, at most 1 MiB).

@@ -96,8 +96,8 @@ fn a_path_is_served_and_removed_at_the_end() {
     }
 }
 
-/// Goal: a stale socket is replaced; a live one, another type of socket and every other kind of file stay
-/// as they are, and the error says what is there.
+/// Goal: a stale socket is replaced. A live one, another type of socket and every other kind of file
+/// stay as they are, and the error says what is there.
 #[test]
 fn only_a_stale_socket_is_replaced() {
     let folder = Folder::new("stale");
@@ -257,8 +257,8 @@ fn abstract_names_and_named_clients_are_told() {
     drop(server);
 }
 
-/// Goal: an inherited Unix socket is served, and its path stays for the process that made it. A socket of
-/// another kind is refused by name.
+/// Goal: an inherited Unix socket is served, and its path stays for the process that made it. A socket
+/// of another kind is refused by name.
 #[test]
 fn an_inherited_socket_keeps_its_path() {
     let folder = Folder::new("inherited");
