@@ -28,8 +28,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use condor::LengthField;
 use condor::client::{Client, ClientError};
+use condor::{Endpoint, LengthField};
 
 /// Sends packets and prints the answers.
 #[derive(Debug, Parser)]
@@ -39,7 +39,7 @@ use condor::client::{Client, ClientError};
         if a packet is not valid: an argument, or a line of stdin."
 )]
 struct Arguments {
-    /// The server, by address or by name; `:PORT` is on 127.0.0.1
+    /// The server, by address or by name; `:PORT` is on 127.0.0.1, `unix:PATH` is a Unix socket
     #[arg(value_name = "HOST:PORT")]
     server: String,
     /// Packets and answers are hexadecimal digits; spaces between them do not matter
@@ -118,9 +118,15 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     // The same meaning as in the `--listen` option of the servers.
     let host = if arguments.server.starts_with(':') { "127.0.0.1" } else { "" };
-    let mut client = Client::connect(format!("{host}{}", arguments.server))?
-        .framing(arguments.len)
-        .timeout(Duration::from_millis(arguments.timeout));
+    let client = if arguments.server.starts_with("unix:") {
+        let endpoint: Endpoint =
+            arguments.server.parse().map_err(|error| Failure::Packet(format!("{error}")))?;
+        Client::connect_to(&endpoint)?
+    } else {
+        Client::connect(format!("{host}{}", arguments.server))?
+    };
+    let mut client =
+        client.framing(arguments.len).timeout(Duration::from_millis(arguments.timeout));
     if from_stdin {
         return converse(arguments, &mut client);
     }

@@ -3,6 +3,8 @@
 //! ```text
 //! cargo run --release --example echo -- --listen 127.0.0.1:5555 --stats 1
 //! cargo run --release --example call -- 127.0.0.1:5555 hello             # in another terminal
+//! cargo run --release --example echo -- --unix /tmp/echo.sock
+//! cargo run --release --example call -- unix:/tmp/echo.sock hello
 //! ```
 //!
 //! Its handler is the one of Condor's own test suite. After it has sent back the packet
@@ -11,11 +13,13 @@
 //! `--first-packet` it closes instead.
 //!
 //! The first SIGTERM or SIGINT drains, the second one ends all connections at once. If systemd or a
-//! parent process passes a listening socket (`LISTEN_FDS`), the server uses it instead of
+//! parent process passes a listening socket (`LISTEN_FDS`), TCP or Unix, the server uses it instead of
 //! `--listen`. If stdout is closed, the server stops printing but does not end. `--help` lists the
 //! other options.
 
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::PoisonError;
 use std::thread;
@@ -82,6 +86,13 @@ struct Options {
     #[arg(long, value_name = "HOST:PORT", value_parser = common::listen_address,
           default_value = "127.0.0.1:5555")]
     listen: SocketAddr,
+    /// Listen on a Unix socket at this path instead
+    #[arg(long, value_name = "PATH", conflicts_with = "listen")]
+    unix: Option<PathBuf>,
+    /// The access rights of the path
+    #[arg(long, value_name = "OCTAL", default_value = "600", value_parser = mode,
+          requires = "unix")]
+    unix_mode: u32,
     /// Width of the length prefix in bytes: 1, 2 or 4
     #[arg(long, default_value_t = 2, value_parser = width)]
     len: u8,
@@ -136,14 +147,31 @@ fn width(text: &str) -> Result<u8, String> {
     }
 }
 
+fn mode(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode <= 0o777 => Ok(mode),
+        _ => Err(String::from("it is an octal number of at most 777, such as 660")),
+    }
+}
+
+/// The socket that systemd or a parent process passes on: TCP or Unix.
+fn inherited() -> Result<Option<OwnedFd>, Error> {
+    let failed = |source| Error::Poll { what: "take the socket of LISTEN_FDS", source };
+    let mut passed_on = ListenFd::from_env();
+    if let Ok(Some(socket)) = passed_on.take_unix_listener(0) {
+        return Ok(Some(socket.into()));
+    }
+    Ok(passed_on.take_tcp_listener(0).map_err(failed)?.map(OwnedFd::from))
+}
+
 impl Options {
     fn listener(&self) -> Result<ListenerOptions, Error> {
-        let inherited = ListenFd::from_env()
-            .take_tcp_listener(0)
-            .map_err(|source| Error::Poll { what: "take the socket of LISTEN_FDS", source })?;
-        let options = match inherited {
-            Some(socket) => ListenerOptions::from_std(socket),
-            None => ListenerOptions::new(self.listen),
+        let options = match inherited()? {
+            Some(socket) => ListenerOptions::from_fd(socket),
+            None => match &self.unix {
+                Some(path) => ListenerOptions::unix(path).unix_mode(self.unix_mode),
+                None => ListenerOptions::new(self.listen),
+            },
         };
         let mut options = options
             .framing(LengthField::new(self.len))

@@ -1,18 +1,23 @@
 //! The listening socket: how it is opened, and what its errors mean.
 
+mod configure;
 mod descriptor;
 mod inherited;
+mod unix;
 
 use std::io::{self, ErrorKind};
 use std::net;
 use std::os::fd::{AsFd, OwnedFd};
 
-use mio::net::{TcpListener, TcpStream};
+use mio::event::Source;
+use mio::net::{TcpListener, TcpStream, UnixListener};
 use mio::{Interest, Token};
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+pub(crate) use self::configure::{configure, prepare};
 use self::descriptor::{Descriptor, TCP, UNIX};
 use self::inherited::Probe;
+use self::unix::OwnPath;
 use crate::endpoint::{Endpoint, UnixName};
 use crate::error::Error;
 use crate::logging::say;
@@ -38,10 +43,30 @@ pub(crate) trait Acceptor {
     fn deregister(&mut self, registry: &Registry) -> io::Result<()>;
 }
 
-/// A listening TCP socket.
+/// A listening socket of the system.
+#[derive(Debug)]
+enum Kind {
+    Tcp(TcpListener),
+    /// With its path, if it has one that is to be removed at its end.
+    Unix {
+        socket: UnixListener,
+        _path: Option<OwnPath>,
+    },
+}
+
+impl Kind {
+    fn source(&mut self) -> &mut dyn Source {
+        match self {
+            Self::Tcp(socket) => socket,
+            Self::Unix { socket, .. } => socket,
+        }
+    }
+}
+
+/// A listening TCP or Unix socket.
 #[derive(Debug)]
 pub(crate) struct ListeningSocket {
-    socket: TcpListener,
+    socket: Kind,
     /// `None` for a socket that condor has opened: no other code can change its mode, so it pays
     /// nothing for a probe.
     inherited: Option<Probe>,
@@ -54,17 +79,26 @@ impl Acceptor for ListeningSocket {
         if let Some(probe) = &mut self.inherited {
             probe.expect_client()?;
         }
-        let (stream, peer_addr) = self.socket.accept()?;
+        let (stream, peer_addr) = match &self.socket {
+            Kind::Tcp(socket) => {
+                let (stream, peer_addr) = socket.accept()?;
+                (stream, Endpoint::Inet(peer_addr))
+            }
+            Kind::Unix { socket, .. } => {
+                let (unix, peer_addr) = socket.accept()?;
+                (stream(unix.into()), peer_addr.into())
+            }
+        };
         if self.inherited.is_some() {
             // Another holder may have set a linger time, which the stream has inherited. It would
             // make `close` block the reactor. An error means that the stream is broken already.
             let _ = SockRef::from(&stream).set_linger(None);
         }
-        if !OPTIONS_ARE_INHERITED {
+        if !OPTIONS_ARE_INHERITED && matches!(self.socket, Kind::Tcp(_)) {
             // The start of the listener has warned of what the system refuses.
             drop(configure(&SockRef::from(&stream), options));
         }
-        Ok((stream, Endpoint::Inet(peer_addr)))
+        Ok((stream, peer_addr))
     }
 
     fn adjust(stream: &TcpStream, options: &ConnectionOptions) {
@@ -78,15 +112,15 @@ impl Acceptor for ListeningSocket {
     }
 
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        registry.with(|system| system.register(&mut self.socket, token, Interest::READABLE))
+        registry.with(|system| system.register(self.socket.source(), token, Interest::READABLE))
     }
 
     fn rearm(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        registry.with(|system| system.reregister(&mut self.socket, token, Interest::READABLE))
+        registry.with(|system| system.reregister(self.socket.source(), token, Interest::READABLE))
     }
 
     fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
-        registry.with(|system| system.deregister(&mut self.socket))
+        registry.with(|system| system.deregister(self.socket.source()))
     }
 }
 
@@ -162,11 +196,21 @@ pub(crate) fn listen(
     };
     let name = name.to_owned();
     match &options.origin {
-        Origin::Bind(addr) => {
-            bind(addr, options, warn).map_err(|source| cannot_bind(&name, addr.clone(), source))
-        }
+        Origin::Bind(addr) => bind(&name, addr, options, warn)
+            .map_err(|source| cannot_bind(&name, addr.clone(), source)),
         Origin::Inherited(listener) => inherit(listener, options, warn)
             .map_err(|source| Error::Listen { name, addr: bound(listener), source }),
+        // The check of the options has refused it.
+        Origin::Wrong(error) => {
+            let source = io::Error::new(ErrorKind::InvalidInput, error.clone());
+            Err(Error::Listen { name, addr: None, source })
+        }
+    }
+}
+
+impl From<Kind> for ListeningSocket {
+    fn from(socket: Kind) -> Self {
+        Self { socket, inherited: None }
     }
 }
 
@@ -182,11 +226,19 @@ pub(crate) fn cannot_bind(name: &str, addr: Endpoint, source: io::Error) -> Erro
 }
 
 fn bind(
+    listener: &str,
     endpoint: &Endpoint,
     options: &ListenerOptions,
     warn: impl Fn(Vec<String>),
 ) -> io::Result<(ListeningSocket, Endpoint)> {
-    let addr = endpoint.expect_inet()?;
+    let backlog = i32::try_from(options.backlog).unwrap_or(i32::MAX);
+    let addr = match endpoint {
+        Endpoint::Inet(addr) => *addr,
+        Endpoint::Unix(name) => {
+            let (socket, _path) = unix::listen(listener, name, options, backlog)?;
+            return Ok((Kind::Unix { socket, _path }.into(), endpoint.clone()));
+        }
+    };
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if addr.is_ipv6() {
@@ -195,10 +247,11 @@ fn bind(
     warn(configure(&SockRef::from(&socket), &options.connection));
     socket.set_nonblocking(true)?;
     socket.bind(&addr.into())?;
-    socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
+    prepare(socket.as_fd(), &options.connection)?;
+    socket.listen(backlog)?;
     let socket = TcpListener::from_std(socket.into());
     let real_addr = socket.local_addr()?;
-    Ok((ListeningSocket { socket, inherited: None }, Endpoint::Inet(real_addr)))
+    Ok((Kind::Tcp(socket).into(), Endpoint::Inet(real_addr)))
 }
 
 fn inherit(
@@ -206,13 +259,20 @@ fn inherit(
     options: &ListenerOptions,
     warn: impl Fn(Vec<String>),
 ) -> io::Result<(ListeningSocket, Endpoint)> {
-    inherited::check(listener)?;
+    let is_unix = inherited::is_unix(listener)?;
     let inherited = Some(Probe::new(listener)?);
+    let addr = bound(listener).ok_or(ErrorKind::Unsupported)?;
     let listener = listener.try_clone()?;
     listener.set_nonblocking(true)?;
-    warn(configure(&SockRef::from(&listener), &options.connection));
-    let addr = Endpoint::Inet(listener.local_addr()?);
-    Ok((ListeningSocket { socket: TcpListener::from_std(listener), inherited }, addr))
+    prepare(listener.as_fd(), &options.connection)?;
+    let socket = if is_unix {
+        // Another process has made the path, and removes it.
+        Kind::Unix { socket: UnixListener::from_std(OwnedFd::from(listener).into()), _path: None }
+    } else {
+        warn(configure(&SockRef::from(&listener), &options.connection));
+        Kind::Tcp(TcpListener::from_std(listener))
+    };
+    Ok((ListeningSocket { socket, inherited }, addr))
 }
 
 /// The address that a socket is bound to. `None` if its kind has no address, or if it has none.
@@ -239,21 +299,6 @@ pub(crate) fn check_stream(fd: &OwnedFd) -> io::Result<Endpoint> {
 pub(crate) fn stream(fd: OwnedFd) -> TcpStream {
     // A Unix stream has the same calls, so it takes the same type.
     TcpStream::from_std(net::TcpStream::from(fd))
-}
-
-/// Sets options that a socket can do without. Returns a warning for each one that the system refuses.
-pub(crate) fn configure(socket: &SockRef<'_>, options: &ConnectionOptions) -> Vec<String> {
-    let mut refused = Vec::new();
-    if let Err(error) = socket.set_tcp_nodelay(options.nodelay) {
-        refused.push(format!("cannot set nodelay: {error}; allow setsockopt(TCP_NODELAY)"));
-    }
-    if let Some(idle) = options.keepalive
-        && let Err(error) = socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle))
-    {
-        let cure = "allow setsockopt(SO_KEEPALIVE), or use idle_timeout";
-        refused.push(format!("cannot set keepalive of {idle:?}: {error}; {cure}"));
-    }
-    refused
 }
 
 #[cfg(test)]
@@ -312,6 +357,31 @@ mod tests {
         assert!(nodelay.ends_with("; allow setsockopt(TCP_NODELAY)"), "{nodelay}");
         assert!(keepalive.starts_with("cannot set keepalive of 77s: "), "{keepalive}");
         assert!(keepalive.ends_with(", or use idle_timeout"), "{keepalive}");
+    }
+
+    /// Goal: the user's function sets options of the listening socket, which connections have as well, of
+    /// TCP and of Unix sockets, and of an inherited one. If it fails or panics, so does the start, with its
+    /// text.
+    #[test]
+    fn the_users_function_sets_options_of_sockets() {
+        let given = net::TcpListener::bind("127.0.0.1:0").unwrap();
+        for options in [ListenerOptions::port(0), ListenerOptions::from_std(given)] {
+            let options = options.configure_socket(|socket| {
+                SockRef::from(&socket).set_tcp_user_timeout(Some(Duration::from_secs(77)))
+            });
+            let socket = accepted(&options);
+            let timeout = SockRef::from(&socket).tcp_user_timeout().unwrap();
+            assert_eq!(timeout, Some(Duration::from_secs(77)));
+        }
+        let name = format!("condor-configured-{}", std::process::id());
+        for options in [ListenerOptions::port(0), ListenerOptions::unix_abstract(name)] {
+            let fails = options.clone().configure_socket(|_| Err(io::Error::other("not today")));
+            let error = listen("test", &fails).unwrap_err().to_string();
+            assert!(error.ends_with("not today"), "{error}");
+            let panics = options.configure_socket(|_| std::panic::resume_unwind(Box::new(())));
+            let error = listen("test", &panics).unwrap_err().to_string();
+            assert!(error.ends_with("the function of configure_socket panicked"), "{error}");
+        }
     }
 
     /// Goal: `close` never blocks the reactor, although another holder of the listening socket has

@@ -23,12 +23,13 @@
 //! # Ok::<(), ClientError>(())
 //! ```
 
+mod connect;
 mod error;
 mod waits;
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 pub use self::error::ClientError;
@@ -126,40 +127,9 @@ impl Client {
 
     const CHUNK: usize = 16 * 1024;
 
-    /// Connects to the first address that accepts the connection. Each address has
-    /// [`DEFAULT_TIMEOUT`] to do so. The framing is [`LengthField::U16`], unless
-    /// [`framing`](Self::framing) sets another one.
-    ///
-    /// [`DEFAULT_TIMEOUT`]: Self::DEFAULT_TIMEOUT
-    /// [`LengthField::U16`]: crate::LengthField::U16
-    ///
-    /// # Errors
-    ///
-    /// [`ClientError::Connect`].
-    pub fn connect(addr: impl ToSocketAddrs + fmt::Debug) -> Result<Self, ClientError> {
-        let failed = |addr, source| ClientError::Connect { addr, source };
-        let addrs = addr.to_socket_addrs().map_err(|e| failed(format!("{addr:?}"), e))?;
-        let nothing = io::Error::new(ErrorKind::NotFound, "the name has no address");
-        let mut last = failed(format!("{addr:?}"), nothing);
-        for addr in addrs {
-            match TcpStream::connect_timeout(&addr, Self::DEFAULT_TIMEOUT) {
-                Ok(stream) => return Self::from_stream(stream),
-                Err(source) => last = failed(addr.to_string(), source),
-            }
-        }
-        Err(last)
-    }
-
-    /// Makes a client of an existing connection. It sets `TCP_NODELAY` and blocking mode, and leaves
-    /// the other options as they are.
-    ///
-    /// # Errors
-    ///
-    /// [`ClientError::Io`] if the connection is broken already.
-    pub fn from_stream(stream: TcpStream) -> Result<Self, ClientError> {
-        stream.set_nonblocking(false)?;
-        stream.set_nodelay(true)?;
-        Ok(Self {
+    /// A Unix stream has the same calls, so it takes the same type.
+    fn of(stream: TcpStream) -> Self {
+        Self {
             stream,
             framing: Framing::default(),
             timeout: Self::DEFAULT_TIMEOUT,
@@ -173,7 +143,7 @@ impl Client {
             shut_down: false,
             end: None,
             reset: None,
-        })
+        }
     }
 
     /// Sets another framing. It applies from the first byte that `receive` has not returned yet.

@@ -2,13 +2,13 @@
 
 use std::io::{self, ErrorKind};
 use std::net::{self, IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use mio::net::TcpStream;
 use mio::{Interest, Token};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
-use crate::acceptor::configure;
+use crate::acceptor::{configure, prepare};
 use crate::endpoint::Endpoint;
 use crate::error::DialError;
 use crate::options::ConnectionOptions;
@@ -87,6 +87,7 @@ impl Dialer for SystemDialer {
                 (name.to_kernel()?, socket)
             }
         };
+        prepare(socket.as_fd(), options)?;
         match socket.connect(&addr) {
             Err(error) if !error.raw_os_error().is_some_and(|code| IN_PROGRESS.contains(&code)) => {
                 Err(error)
@@ -186,6 +187,26 @@ mod tests {
             },
         };
         assert_eq!(refused, ErrorKind::ConnectionRefused);
+    }
+
+    /// Goal: the user's function sets options of a socket before it connects. If it fails, so does the
+    /// attempt.
+    #[test]
+    fn the_users_function_sets_options_of_dialled_sockets() {
+        let listener = net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = Endpoint::Inet(listener.local_addr().unwrap());
+        let mut options = ConnectionOptions::default();
+        options.configure_socket = Some(|socket| {
+            let socket = SockRef::from(&socket);
+            assert!(socket.peer_addr().is_err(), "it is not connected yet");
+            socket.set_tcp_user_timeout(Some(std::time::Duration::from_secs(77)))
+        });
+        let stream = SystemDialer.connect(&to, None, &options).unwrap();
+        let timeout = SockRef::from(&stream).tcp_user_timeout().unwrap();
+        assert_eq!(timeout, Some(std::time::Duration::from_secs(77)));
+        options.configure_socket = Some(|_| Err(io::Error::other("not today")));
+        let error = SystemDialer.connect(&to, None, &options).unwrap_err();
+        assert_eq!(error.to_string(), "not today");
     }
 
     /// Goal: a Unix socket whose backlog is full fails, although a poller would call it connected.

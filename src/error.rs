@@ -30,7 +30,7 @@ use std::time::Duration;
 pub use self::dial::DialError;
 pub(crate) use self::dial::{DialFailure, Place};
 pub use self::pair::PairError;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, EndpointError};
 use crate::reason::debug_as_display;
 use crate::text::Line;
 
@@ -284,6 +284,12 @@ pub enum OptionsError {
         /// `max_queued` in bytes.
         max_queued: usize,
     },
+    /// The address names no socket.
+    #[error(transparent)]
+    Address(EndpointError),
+    /// The access rights of a Unix socket have other bits than those of `chmod`.
+    #[error("unix_mode of 0o{0:o} is above 0o777")]
+    UnixMode(u32),
     /// The option is zero. With zero no work would ever be done, or connections would end at once.
     #[error("{0} is zero, and has to be more")]
     Zero(&'static str),
@@ -351,6 +357,8 @@ debug_as_display!(OptionsError {
     Framing(problem),
     QueueSmallerThanPacket { max_queued, max_packet },
     HighWaterAboveQueue { high, max_queued },
+    Address(error),
+    UnixMode(mode),
     Zero(option),
     TooSmall { option, asked, min },
     TooLarge { option, asked, max },

@@ -56,7 +56,7 @@ impl Host {
         let addr = options.addr();
         let listened = match &options.origin {
             Origin::Bind(addr) => self.world.lock().listen(self.node, addr),
-            Origin::Inherited(_) => Err(ErrorKind::Unsupported.into()),
+            Origin::Inherited(_) | Origin::Wrong(_) => Err(ErrorKind::Unsupported.into()),
         };
         let (key, addr) = listened.map_err(|source| acceptor::cannot_bind(name, addr, source))?;
         Ok((SimulatedAcceptor { world: self.world.clone(), key }, addr))

@@ -90,7 +90,7 @@ fn is_listening(socket: &SockRef<'_>) -> io::Result<bool> {
     Ok(socket.peer_addr().is_err())
 }
 
-fn kind_of_file(file: &FileType) -> &'static str {
+pub(super) fn kind_of_file(file: &FileType) -> &'static str {
     if file.is_file() {
         "a regular file"
     } else if file.is_dir() {

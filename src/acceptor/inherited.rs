@@ -15,7 +15,7 @@ use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
 use socket2::SockRef;
 
-use super::descriptor::{Descriptor, TCP};
+use super::descriptor::{Descriptor, TCP, UNIX};
 
 /// Asks the kernel whether a client waits, without taking it.
 #[derive(Debug)]
@@ -46,13 +46,14 @@ impl Probe {
     }
 }
 
-/// Returns an error that says what the descriptor is, unless it is a listening TCP socket. Changes
-/// nothing about it.
-pub(super) fn check(listener: &net::TcpListener) -> io::Result<()> {
+/// Whether it is a Unix socket. Returns an error that says what the descriptor is, unless it is a
+/// listening stream socket. Changes nothing about it.
+pub(super) fn is_unix(listener: &net::TcpListener) -> io::Result<bool> {
     match Descriptor::of(listener.as_fd())? {
-        Descriptor::Listening(TCP) => Ok(()),
+        Descriptor::Listening(TCP) => Ok(false),
+        Descriptor::Listening(UNIX) => Ok(true),
         what => {
-            let text = format!("the inherited descriptor is {what}, not a listening TCP socket");
+            let text = format!("the inherited descriptor is {what}, not a listening stream socket");
             Err(io::Error::new(ErrorKind::InvalidInput, text))
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::connection::ConnectionOptions;
 use super::connector::ConnectorOptions;
-use super::listener::ListenerOptions;
+use super::listener::{ListenerOptions, Origin};
 use crate::backoff::Backoff;
 use crate::error::OptionsError;
 use crate::reason::debug_as_display;
@@ -97,6 +97,12 @@ impl ListenerOptions {
     fn errors(&self) -> Vec<OptionsError> {
         let mut errors = self.connection.errors();
         errors.extend(zeros([(self.backlog == 0, "backlog")]));
+        if let Origin::Wrong(error) = &self.origin {
+            errors.push(OptionsError::Address(error.clone()));
+        }
+        if self.unix_mode > 0o777 {
+            errors.push(OptionsError::UnixMode(self.unix_mode));
+        }
         errors
     }
 

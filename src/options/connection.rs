@@ -1,15 +1,21 @@
 //! Options of the connections of a listener or a connector.
 
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use crate::connection::Limits;
 use crate::framing::{Framing, LengthField};
+
+/// What sets options of a socket before it is used.
+pub(crate) type ConfigureSocket = fn(BorrowedFd<'_>) -> io::Result<()>;
 
 /// What a connection has by way of options, whichever way it came.
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectionOptions {
     pub(crate) nodelay: bool,
     pub(crate) keepalive: Option<Duration>,
+    pub(crate) configure_socket: Option<ConfigureSocket>,
     pub(super) framing: Framing,
     pub(crate) max_packet: Option<usize>,
     pub(crate) packet_timeout: Duration,
@@ -36,6 +42,7 @@ impl Default for ConnectionOptions {
         Self {
             nodelay: true,
             keepalive: None,
+            configure_socket: None,
             framing: LengthField::U16.into(),
             max_packet: None,
             packet_timeout: Duration::from_secs(10),
@@ -106,6 +113,60 @@ macro_rules! connection_setters {
         /// value the answers of one turn are written together.
         pub fn nodelay(mut self, nodelay: bool) -> Self {
             self.connection.nodelay = nodelay;
+            self
+        }
+
+        /// A function that sets options of the sockets for which there is no setter here. A listener
+        /// calls it with its listening socket, before it listens, or with the one that it inherits: on
+        /// Linux each connection has the options of the socket that accepted it. A connector calls it
+        /// with each socket before it connects.
+        ///
+        /// If it fails, the start of the listener fails with [`Error::Listen`](crate::Error::Listen), or
+        /// the attempt of the connector with [`DialError::Connect`](crate::DialError::Connect). A panic
+        /// is such a failure, too.
+        ///
+        /// ```
+        /// use std::time::Duration;
+        ///
+        /// use condor::ListenerOptions;
+        /// use socket2::SockRef;
+        ///
+        /// let options = ListenerOptions::port(5555).configure_socket(|socket| {
+        ///     let socket = SockRef::from(&socket);
+        ///     // The kernel doubles the value for itself, and cuts it to net.core.rmem_max.
+        ///     socket.set_recv_buffer_size(64 * 1024)?;
+        ///     // The connection ends if bytes stay unacknowledged for so long. Linux only.
+        ///     # #[cfg(target_os = "linux")]
+        ///     socket.set_tcp_user_timeout(Some(Duration::from_secs(30)))?;
+        ///     Ok(())
+        /// });
+        /// # assert_eq!(options.check().errors, []);
+        /// # let mut reactor = condor::Reactor::new()?;
+        /// # struct Idle;
+        /// # impl condor::Handler for Idle {
+        /// #     type Message = ();
+        /// #     fn handle_packet<'a>(
+        /// #         &'a mut self,
+        /// #         _: &'a [u8],
+        /// #         _: &mut condor::Context<'_, ()>,
+        /// #     ) -> condor::Action<'a> {
+        /// #         condor::Action::Continue
+        /// #     }
+        /// # }
+        /// # reactor.start_listener("idle", options, |_| Idle)?;
+        /// # Ok::<(), condor::Error>(())
+        /// ```
+        ///
+        /// `TCP_NOTSENT_LOWAT` keeps little of a slow reader's output in the kernel, so that its queue
+        /// here tells how slow it is. `SO_INCOMING_CPU` with one listener on each core gives a core the
+        /// connections whose packets it receives. See
+        /// [socket(7)](https://man7.org/linux/man-pages/man7/socket.7.html) and
+        /// [tcp(7)](https://man7.org/linux/man-pages/man7/tcp.7.html).
+        pub fn configure_socket(
+            mut self,
+            configure: fn(std::os::fd::BorrowedFd<'_>) -> std::io::Result<()>,
+        ) -> Self {
+            self.connection.configure_socket = Some(configure);
             self
         }
 

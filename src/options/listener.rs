@@ -1,11 +1,15 @@
 //! Options of one listener.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use socket2::SockRef;
+
 use super::connection::{ConnectionOptions, connection_setters};
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, EndpointError, UnixName};
 use crate::framing::Framing;
 
 /// Where a listener's socket comes from.
@@ -13,13 +17,16 @@ use crate::framing::Framing;
 pub(crate) enum Origin {
     Bind(Endpoint),
     Inherited(Arc<TcpListener>),
+    /// Text that names no socket.
+    Wrong(EndpointError),
 }
 
 /// Options of one listener: its address, its framing and its limits.
 ///
-/// [`port`](Self::port), [`new`](Self::new) and [`from_std`](Self::from_std) make them. Each option
-/// has a default, given here in parentheses. If Erlang's Condor has the option, the default is the
-/// same.
+/// [`port`](Self::port), [`new`](Self::new), [`unix`](Self::unix),
+/// [`unix_abstract`](Self::unix_abstract), [`from_std`](Self::from_std) and [`from_fd`](Self::from_fd)
+/// make them. Each option has a default, given here in parentheses. If Erlang's Condor has the option,
+/// the default is the same.
 ///
 /// - Packets: [`framing`](Self::framing) (a length of two bytes), [`max_packet`](Self::max_packet)
 ///   (what the length can express, at most 1 MiB).
@@ -39,7 +46,7 @@ pub(crate) enum Origin {
 /// - The end: [`close_timeout`](Self::close_timeout) (10 s),
 ///   [`linger_timeout`](Self::linger_timeout) (5 s), [`drain_timeout`](Self::drain_timeout) (5 s).
 /// - The sockets: [`backlog`](Self::backlog) (1,024 clients), [`nodelay`](Self::nodelay) (yes),
-///   [`v6_only`](Self::v6_only) (no).
+///   [`v6_only`](Self::v6_only) (no), [`unix_mode`](Self::unix_mode) (0o600).
 ///
 /// Wrong values give no error in the setters. [`check`](Self::check) finds them, and the start of
 /// the listener refuses them with [`Error::Options`](crate::Error::Options).
@@ -61,6 +68,7 @@ pub(crate) enum Origin {
 pub struct ListenerOptions {
     pub(crate) origin: Origin,
     pub(crate) v6_only: bool,
+    pub(crate) unix_mode: u32,
     pub(crate) backlog: u32,
     pub(crate) connection: ConnectionOptions,
 }
@@ -79,12 +87,71 @@ impl ListenerOptions {
     /// Listens on `addr`. The unspecified IPv6 address `[::]` accepts IPv4 clients, too, unless
     /// [`v6_only`](Self::v6_only) is set.
     pub fn new(addr: impl Into<SocketAddr>) -> Self {
+        Self::from_origin(Origin::Bind(addr.into().into()))
+    }
+
+    fn from_origin(origin: Origin) -> Self {
         Self {
-            origin: Origin::Bind(addr.into().into()),
+            origin,
             v6_only: false,
+            unix_mode: 0o600,
             backlog: 1024,
             connection: ConnectionOptions::default(),
         }
+    }
+
+    /// Listens on a Unix socket at `path`, with the access rights of [`unix_mode`](Self::unix_mode).
+    ///
+    /// - If a socket is there that no process listens on, because its process was killed, it is
+    ///   replaced. If a process listens on it, the start fails with
+    ///   [`Error::AddressInUse`](crate::Error::AddressInUse).
+    /// - A file of any other kind is never touched: the start fails with
+    ///   [`Error::Listen`](crate::Error::Listen), which says what is there.
+    /// - At the end of the listener the path is removed, if it is still that of its socket.
+    ///
+    /// While the path is taken, its directory is locked (`flock`), so that two starts at the same time
+    /// do not replace each other's socket. A path that is too long, empty, or has a NUL is an error of
+    /// [`check`](Self::check).
+    ///
+    /// On such a listener [`nodelay`](Self::nodelay), [`keepalive`](Self::keepalive) and
+    /// [`v6_only`](Self::v6_only) have no effect.
+    ///
+    /// ```
+    /// use condor::{ListenerOptions, Reactor};
+    /// # use condor::{Action, Context, Handler};
+    /// # struct Echo;
+    /// # impl Handler for Echo {
+    /// #     type Message = ();
+    /// #     fn handle_packet<'a>(&'a mut self, packet: &'a [u8], _: &mut Context<'_, ()>) -> Action<'a> {
+    /// #         Action::send(packet)
+    /// #     }
+    /// # }
+    ///
+    /// let path = std::env::temp_dir().join(format!("echo-{}.sock", std::process::id()));
+    /// let mut reactor = Reactor::new()?;
+    /// let options = ListenerOptions::unix(&path).unix_mode(0o660);
+    /// let listener = reactor.start_listener("echo", options, |_peer| Echo)?;
+    /// assert_eq!(listener.local_addr().to_string(), format!("unix:{}", path.display()));
+    /// # drop(reactor);
+    /// # assert!(!path.exists());
+    /// # Ok::<(), condor::Error>(())
+    /// ```
+    pub fn unix(path: impl AsRef<Path>) -> Self {
+        Self::from_name(UnixName::from_pathname(path))
+    }
+
+    /// Listens on a Unix socket with an abstract name, without the NUL before it. Such a name is no file
+    /// and has no access rights: any process in the same network namespace can connect. Only Linux has
+    /// them.
+    pub fn unix_abstract(name: impl AsRef<[u8]>) -> Self {
+        Self::from_name(UnixName::from_abstract_name(name))
+    }
+
+    fn from_name(name: Result<UnixName, EndpointError>) -> Self {
+        Self::from_origin(match name {
+            Ok(name) => Origin::Bind(name.into()),
+            Err(error) => Origin::Wrong(error),
+        })
     }
 
     /// Uses an existing socket that already listens: one that a parent process or systemd passes
@@ -93,10 +160,9 @@ impl ListenerOptions {
     ///
     /// # Errors
     ///
-    /// The descriptor must be a listening TCP socket. Otherwise the start of the listener fails
+    /// The descriptor must be a listening stream socket. Otherwise the start of the listener fails
     /// with [`Error::Listen`](crate::Error::Listen), which says what the descriptor is: a socket
-    /// that is only bound, a connected socket (systemd's `Accept=yes`), a UDP socket, a Unix
-    /// socket, or a file.
+    /// that is only bound, a connected socket (systemd's `Accept=yes`), a UDP socket, or a file.
     ///
     /// # Sharing the socket
     ///
@@ -118,9 +184,23 @@ impl ListenerOptions {
     /// While another process holds the same socket, draining this listener refuses no client. The
     /// connections in the backlog are left to the other process.
     pub fn from_std(listener: TcpListener) -> Self {
-        let mut options = Self::port(0);
-        options.origin = Origin::Inherited(Arc::new(listener));
-        options
+        Self::from_origin(Origin::Inherited(Arc::new(listener)))
+    }
+
+    /// The same for a descriptor: a listening TCP or Unix stream socket, such as those that systemd
+    /// passes on (`LISTEN_FDS`). The path of a Unix socket is left to the process that has made it.
+    pub fn from_fd(fd: OwnedFd) -> Self {
+        // The type has the calls that a Unix socket needs as well.
+        Self::from_std(fd.into())
+    }
+
+    /// The access rights of the path of a [Unix socket](Self::unix), as for `chmod`. Default: `0o600`,
+    /// the user of this process alone. At most `0o777`. To connect, a process needs the right to write.
+    ///
+    /// The socket never has more rights than these, whatever the umask is.
+    pub fn unix_mode(mut self, mode: u32) -> Self {
+        self.unix_mode = mode;
+        self
     }
 
     /// Whether `[::]` accepts IPv6 clients only. Default: no, it accepts IPv4 clients, too.
@@ -152,10 +232,16 @@ impl ListenerOptions {
         match &self.origin {
             Origin::Bind(endpoint) => endpoint.clone(),
             Origin::Inherited(listener) => {
-                listener.local_addr().map_or_else(|_| ([0, 0, 0, 0], 0).into(), Endpoint::Inet)
+                let addr = SockRef::from(&**listener).local_addr().ok();
+                addr.and_then(|addr| Endpoint::from_kernel(&addr)).unwrap_or_else(nowhere)
             }
+            Origin::Wrong(_) => nowhere(),
         }
     }
 
     connection_setters!();
+}
+
+fn nowhere() -> Endpoint {
+    Endpoint::from(([0, 0, 0, 0], 0))
 }

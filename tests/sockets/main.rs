@@ -46,3 +46,4 @@ mod scale;
 mod shards;
 mod slow_readers;
 mod stats;
+mod unix;

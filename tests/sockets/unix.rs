@@ -1,0 +1,278 @@
+//! Listeners on Unix sockets: paths and their files, abstract names, inherited sockets.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Barrier;
+use std::thread;
+
+use condor::{
+    Action, Context, Error, Handler, ListenerHandle, ListenerOptions, OptionsError, Reactor,
+    ReactorOptions,
+};
+
+use crate::support::{Server, child, is_child, passes, until};
+
+/// A directory of this test's own, which goes with it.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(test: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("condor-{test}-{}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.join("s")
+    }
+
+    /// What is in the folder.
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.0).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Answers a packet with what it knows of the peer.
+struct Tells;
+
+impl Handler for Tells {
+    type Message = ();
+
+    fn handle_packet(&mut self, packet: &[u8], ctx: &mut Context<'_, ()>) -> Action<'_> {
+        let packet = String::from_utf8_lossy(packet);
+        Action::send(format!("{packet} {} {}", ctx.peer_addr(), ctx.local_addr().unwrap()))
+    }
+}
+
+fn start(options: ListenerOptions) -> Result<(Server, ListenerHandle<()>), Error> {
+    let (server, started) = Server::sharded(1, ReactorOptions::default(), move |starter| {
+        starter.handle().start_listener("unix", options, |_: &condor::Accepted<'_>| Tells)
+    });
+    started.map(|listener| (server, listener))
+}
+
+fn ask(mut client: &UnixStream) -> String {
+    client.write_all(b"\0\x01?").unwrap();
+    let mut length = [0; 2];
+    client.read_exact(&mut length).unwrap();
+    let mut answer = vec![0; u16::from_be_bytes(length).into()];
+    client.read_exact(&mut answer).unwrap();
+    String::from_utf8(answer).unwrap()
+}
+
+/// Goal: a listener serves at its path, says so, and removes the path at its end, but not a file that
+/// has taken its place.
+#[test]
+fn a_path_is_served_and_removed_at_the_end() {
+    let folder = Folder::new("served");
+    for replaced in [false, true] {
+        let (server, listener) = start(ListenerOptions::unix(folder.file())).unwrap();
+        let printed = format!("unix:{}", folder.file().display());
+        assert_eq!(listener.local_addr().to_string(), printed);
+        let client = UnixStream::connect(folder.file()).unwrap();
+        assert_eq!(ask(&client), format!("? unix: {printed}"));
+        if replaced {
+            fs::rename(folder.file(), folder.0.join("moved")).unwrap();
+            fs::write(folder.file(), "another's").unwrap();
+        }
+        listener.stop().unwrap();
+        until("it has ended", || listener.state() == condor::ListenerState::Ended);
+        drop((client, server));
+        let left = folder.names();
+        assert_eq!(left.iter().any(|name| name == "s"), replaced, "{left:?}");
+    }
+}
+
+/// Goal: a stale socket is replaced. A live one, another type of socket and every other kind of file
+/// stay as they are, and the error says what is there.
+#[test]
+fn only_a_stale_socket_is_replaced() {
+    let folder = Folder::new("stale");
+    let path = folder.file();
+    drop(UnixListener::bind(&path).unwrap());
+    let (server, _) = start(ListenerOptions::unix(&path)).unwrap();
+    assert!(ask(&UnixStream::connect(&path).unwrap()).starts_with("? "));
+    assert_eq!(folder.names(), ["s"], "nothing is left beside it");
+
+    let again = start(ListenerOptions::unix(&path));
+    assert!(matches!(again, Err(Error::AddressInUse { .. })));
+    assert!(ask(&UnixStream::connect(&path).unwrap()).starts_with("? "));
+    drop(server);
+    let datagrams = UnixDatagram::bind(&path).unwrap();
+    assert!(matches!(start(ListenerOptions::unix(&path)), Err(Error::AddressInUse { .. })));
+    drop(datagrams);
+    fs::remove_file(&path).unwrap();
+
+    type Make = fn(&Path);
+    let kinds: [(&str, Make); 4] = [
+        ("a regular file", |path| fs::write(path, "text").unwrap()),
+        ("a directory", |path| fs::create_dir(path).unwrap()),
+        ("a symbolic link", |path| symlink("elsewhere", path).unwrap()),
+        ("a pipe", |path| {
+            assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+        }),
+    ];
+    for (kind, make) in kinds {
+        make(&path);
+        let before = fs::symlink_metadata(&path).unwrap();
+        let Err(error) = start(ListenerOptions::unix(&path)) else { panic!("{kind}") };
+        let text = error.to_string();
+        assert!(text.contains(kind) && text.contains("remove it"), "{text}");
+        let after = fs::symlink_metadata(&path).unwrap();
+        assert_eq!(before.file_type(), after.file_type());
+        let removed = if kind == "a directory" { fs::remove_dir } else { fs::remove_file }(&path);
+        removed.unwrap();
+    }
+}
+
+/// Goal: of many starts at the same time over a stale socket, one serves, and no other one takes its
+/// place. Method: eight threads, many times.
+#[test]
+fn starts_at_the_same_time_do_not_replace_each_other() {
+    const STARTS: usize = 8;
+    let folder = Folder::new("race");
+    let path = folder.file();
+    for _ in 0..20 {
+        let _ = fs::remove_file(&path);
+        drop(UnixListener::bind(&path).unwrap());
+        let (barrier, done) = (Barrier::new(STARTS), Barrier::new(STARTS));
+        let served = thread::scope(|scope| {
+            let starts: Vec<_> = (0..STARTS)
+                .map(|_| {
+                    scope.spawn(|| {
+                        barrier.wait();
+                        let mut reactor = Reactor::new().unwrap();
+                        let options = ListenerOptions::unix(&path);
+                        let started = reactor.start_listener("unix", options, |_| Tells);
+                        done.wait();
+                        let used = matches!(started, Err(Error::AddressInUse { .. }));
+                        assert!(started.is_ok() || used, "{:?}", started.err());
+                        let waits = UnixStream::connect(&path).is_ok();
+                        assert!(waits, "the one that serves has lost its path");
+                        // None ends before all have looked.
+                        done.wait();
+                        started.is_ok()
+                    })
+                })
+                .collect();
+            starts.into_iter().filter_map(|start| start.join().unwrap().then_some(())).count()
+        });
+        assert_eq!(served, 1);
+        assert_eq!(folder.names(), Vec::<String>::new());
+    }
+}
+
+/// Goal: the path has the mode that was asked for, whatever the umask is. Method: the test again, in a
+/// process with each umask.
+#[test]
+fn the_mode_is_as_asked_for_under_every_umask() {
+    const NAME: &str = "unix::the_mode_is_as_asked_for_under_every_umask";
+    if !is_child() {
+        for umask in ["000", "022", "077"] {
+            let test = child(NAME);
+            let mut shell = Command::new("sh");
+            shell.arg("-c").arg(format!("umask {umask}; exec \"$0\" \"$@\""));
+            shell.arg(test.get_program()).args(test.get_args());
+            for (name, value) in test.get_envs() {
+                shell.env(name, value.unwrap());
+            }
+            passes(&mut shell);
+        }
+        return;
+    }
+    let folder = Folder::new("mode");
+    for mode in [None, Some(0o600), Some(0o660), Some(0o666), Some(0o777), Some(0o200)] {
+        let options = ListenerOptions::unix(folder.file());
+        let options = mode.map_or_else(|| options.clone(), |mode| options.clone().unix_mode(mode));
+        for stale in [false, true] {
+            if stale {
+                drop(UnixListener::bind(folder.file()).unwrap());
+            }
+            let (server, _) = start(options.clone()).unwrap();
+            let found = fs::metadata(folder.file()).unwrap();
+            assert!(found.file_type().is_socket());
+            assert_eq!(found.permissions().mode() & 0o777, mode.unwrap_or(0o600));
+            drop(server);
+        }
+    }
+}
+
+/// Goal: what cannot be a path is found by the check; what the system refuses is an error of the start
+/// that names the path. Nothing is left behind.
+#[test]
+fn wrong_paths_are_named() {
+    let folder = Folder::new("wrong");
+    let long = folder.0.join("x".repeat(200));
+    let nul = folder.0.join(std::ffi::OsStr::from_bytes(b"a\0b"));
+    for path in [long, nul, PathBuf::new()] {
+        let options = ListenerOptions::unix(path);
+        assert!(matches!(options.check().errors[..], [OptionsError::Address(_)]));
+        assert!(matches!(start(options), Err(Error::Options { .. })));
+    }
+    let options = ListenerOptions::unix(folder.file()).unix_mode(0o1777);
+    assert_eq!(options.check().errors, [OptionsError::UnixMode(0o1777)]);
+    assert_eq!(options.check().errors[0].to_string(), "unix_mode of 0o1777 is above 0o777");
+    let missing = folder.0.join("no/such/s");
+    let Err(error) = start(ListenerOptions::unix(&missing)) else { panic!("it has no directory") };
+    assert!(error.to_string().contains(&format!("unix:{}", missing.display())), "{error}");
+    assert_eq!(folder.names(), Vec::<String>::new());
+}
+
+/// Goal: abstract names are served, also with a NUL inside; the name of each client is told.
+#[test]
+#[cfg(target_os = "linux")]
+fn abstract_names_and_named_clients_are_told() {
+    use socket2::{Domain, SockAddr, Socket, Type};
+    use std::os::linux::net::SocketAddrExt;
+    let name = format!("condor\0{}", std::process::id());
+    let (server, listener) = start(ListenerOptions::unix_abstract(&name)).unwrap();
+    let addr = SocketAddr::from_abstract_name(&name).unwrap();
+    let printed = listener.local_addr().to_string();
+    assert_eq!(printed, format!("unix:@condor\\x00{}", std::process::id()));
+    assert_eq!(ask(&UnixStream::connect_addr(&addr).unwrap()), format!("? unix: {printed}"));
+    assert!(matches!(
+        start(ListenerOptions::unix_abstract(&name)),
+        Err(Error::AddressInUse { .. })
+    ));
+
+    let folder = Folder::new("named");
+    let client = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+    client.bind(&SockAddr::unix(folder.file()).unwrap()).unwrap();
+    client.connect(&SockAddr::unix(format!("\0{name}")).unwrap()).unwrap();
+    let client = UnixStream::from(OwnedFd::from(client));
+    assert_eq!(ask(&client), format!("? unix:{} {printed}", folder.file().display()));
+    drop(server);
+}
+
+/// Goal: an inherited Unix socket is served, and its path stays for the process that made it. A socket
+/// of another kind is refused by name.
+#[test]
+fn an_inherited_socket_keeps_its_path() {
+    let folder = Folder::new("inherited");
+    let socket = UnixListener::bind(folder.file()).unwrap();
+    let given = socket.as_fd().try_clone_to_owned().unwrap();
+    let (server, listener) = start(ListenerOptions::from_fd(given)).unwrap();
+    let printed = format!("unix:{}", folder.file().display());
+    assert_eq!(listener.local_addr().to_string(), printed);
+    assert!(ask(&UnixStream::connect(folder.file()).unwrap()).ends_with(&printed));
+    drop(server);
+    assert_eq!(folder.names(), ["s"]);
+    let (stream, _) = UnixStream::pair().unwrap();
+    for wrong in [OwnedFd::from(stream), UnixDatagram::unbound().unwrap().into()] {
+        let Err(error) = start(ListenerOptions::from_fd(wrong)) else { panic!("it listens?") };
+        assert!(error.to_string().contains("not a listening stream socket"), "{error}");
+    }
+}
