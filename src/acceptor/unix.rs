@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mio::net::UnixListener;
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -29,9 +29,9 @@ use crate::endpoint::UnixName;
 use crate::logging::say;
 use crate::options::ListenerOptions;
 
-/// How long to wait for the lock of a directory. Another start has it for the time of a few system
-/// calls.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How often to try to lock a directory, a millisecond after the other. Another start has the lock for
+/// the time of a few system calls.
+const TRIES: u32 = 1_000;
 
 /// The path of a listening socket. The drop removes it.
 #[derive(Debug)]
@@ -84,7 +84,7 @@ pub(super) fn listen(
 
 /// Binds the socket to a path that is free or has a stale socket. Returns what tells it from others.
 fn take(path: &Path, addr: &SockAddr, socket: &Socket, mode: u32) -> io::Result<(u64, u64)> {
-    let directory = path.parent().unwrap_or(Path::new("/"));
+    let directory = path.parent().unwrap_or_else(|| Path::new("/"));
     let _lock = lock(directory)?;
     let stale = is_stale(path, addr)?;
     let bound = if stale { beside(directory) } else { path.to_owned() };
@@ -136,20 +136,15 @@ fn beside(directory: &Path) -> PathBuf {
 /// Locks a directory against other starts.
 fn lock(directory: &Path) -> io::Result<File> {
     let file = File::open(directory)?;
-    let begin = Instant::now();
-    loop {
+    for _ in 0..TRIES {
         match file.try_lock() {
             Ok(()) => return Ok(file),
-            Err(fs::TryLockError::WouldBlock) if begin.elapsed() < PATIENCE => {
-                thread::sleep(Duration::from_millis(1));
-            }
-            Err(fs::TryLockError::WouldBlock) => {
-                let text = format!("another process keeps {} locked", directory.display());
-                return Err(io::Error::new(ErrorKind::WouldBlock, text));
-            }
+            Err(fs::TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(1)),
             Err(fs::TryLockError::Error(error)) => return Err(error),
         }
     }
+    let text = format!("another process keeps {} locked", directory.display());
+    Err(io::Error::new(ErrorKind::WouldBlock, text))
 }
 
 fn identity(path: &Path) -> io::Result<(u64, u64)> {

@@ -168,6 +168,9 @@ mod tests {
 
     use super::*;
 
+    /// A deadline, its number, and the slot of its call.
+    type Keyed = (Tick, usize, usize);
+
     impl Deadlines {
         pub(crate) fn capacity(&self) -> usize {
             self.all.capacity()
@@ -175,7 +178,7 @@ mod tests {
 
         /// All deadlines in their order, with the slots of their calls: those of the list, and those of
         /// the heap.
-        fn parts(&self) -> (Vec<(Tick, usize, usize)>, Vec<(Tick, usize, usize)>) {
+        fn parts(&self) -> (Vec<Keyed>, Vec<Keyed>) {
             let keyed = |slot: usize| (self.all[slot].at, self.all[slot].number, slot);
             let next = |slot: &usize| Some(self.all[*slot].behind).filter(|slot| *slot != NONE);
             let first = Some(self.first).filter(|slot| *slot != NONE);

@@ -48,7 +48,7 @@ fn the_first_backend_that_answers_is_taken() {
         client.send(name);
         world.run(1_000);
         let first = world.seen().first().map(|(backend, _)| backend.clone());
-        first.ok_or(client.end())
+        first.ok_or_else(|| client.end())
     };
     assert_eq!(by("a"), Ok("backend0".to_owned()));
     world.sim.crash(world.backends[0]);
