@@ -48,7 +48,7 @@ impl Client {
     /// #     }
     /// # }
     /// # let path = std::env::temp_dir().join(format!("client-{}.sock", std::process::id()));
-    /// # let server = condor::testing::serve(ListenerOptions::unix(&path), |_| Echo);
+    /// # let _server = condor::testing::serve(ListenerOptions::unix(&path), |_| Echo);
     /// # let text = format!("unix:{}", path.display());
     ///
     /// // `text` is "unix:/run/echo.sock".
