@@ -391,6 +391,7 @@ pub(crate) fn options(redis: &str) -> ConnectorOptions {
     ConnectorOptions::to(redis)
         .framing(Framing::split(Framing::custom(Replies), Raw))
         .max_packet(REPLY_MAX)
+        .max_connections(2) // the link, and one that ends
         .max_queued(2 * CALLS_MAX * LINE_MAX) // all of them fit
         .backoff(Backoff::new(BACK_OFF_MAX / 20, BACK_OFF_MAX))
         .connect_timeout(BACK_OFF_MAX)

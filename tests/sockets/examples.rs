@@ -212,7 +212,7 @@ fn hub_serves_its_clients_without_its_redis() {
     let nothing = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     nothing.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
     let redis = nothing.local_addr().unwrap().as_socket().unwrap().to_string();
-    let (hub, addr) =
+    let (mut hub, addr) =
         serving("hub", &["--listen", "127.0.0.1:0", "--shards", "2", "--redis", &redis]);
     let mut clients = [(); 4].map(|()| TcpStream::connect(addr).unwrap());
     for (nth, client) in clients.iter_mut().enumerate() {
@@ -222,11 +222,15 @@ fn hub_serves_its_clients_without_its_redis() {
         assert!(line.starts_with("MSG own "), "{line}");
     }
     drop(clients);
+    let until = format!("redis: until {redis} answers, this hub serves its own clients only");
+    let mut lines = BufReader::new(hub.0.stderr.take().unwrap()).lines();
+    for said in [until.as_str(), "check the targets"] {
+        assert!(lines.any(|line| line.unwrap().contains(said)), "{said}");
+    }
     hub.signal("TERM");
+    drop(lines);
     let end = hub.end();
     assert_eq!(end.code, Some(0), "{end:?}");
-    let until = format!("redis: until {redis} answers, this hub serves its own clients only");
-    assert!(end.err.contains(&until) && end.err.contains("check the targets"), "{end:?}");
 }
 
 /// Goal: `gateway` answers with the packets of its backends, with errors while there is none, and with
