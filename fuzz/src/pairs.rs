@@ -8,7 +8,8 @@
 //! - a peer gets what its partners' peers have sent, each byte once and in order, and what its own
 //!   handler has sent, whole; once it reads everything, nothing is missing of what a partner that lives
 //!   was sent;
-//! - no queue is longer than its high-water mark and what one turn forwards;
+//! - no queue is longer than its high-water mark, what one turn reads, and what handlers have sent and
+//!   forwarded beside it;
 //! - the end of a peer's input reaches the peer of the partner, and the end of a connection ends its
 //!   partner, unless that one's handler goes on;
 //! - one handler is terminated for each that was made, and nothing is left over.
@@ -270,6 +271,7 @@ impl Model {
     /// Reads what a peer has received, and checks it.
     fn look(&mut self, at: usize) {
         let sent = self.peers[at].harness.sent();
+        let forwarded: usize = self.peers.iter().map(|peer| peer.forwarded).sum();
         let peer = &mut self.peers[at];
         for byte in sent {
             let source = usize::from(byte >> 6);
@@ -292,7 +294,8 @@ impl Model {
         }
         assert!(peer.own_got <= peer.own, "{at} got more than its handler sent");
         let queued = peer.harness.queued_bytes();
-        let most = HIGH_WATER + READ + peer.own - peer.own_got;
+        // A handler gets messages while its connection is not read, and may forward more.
+        let most = HIGH_WATER + READ + peer.own - peer.own_got + forwarded;
         assert!(queued <= most, "{queued} bytes are queued for {at}, at most {most}");
     }
 
