@@ -7,7 +7,8 @@
 //!   stale, and is replaced: the new one gets a name beside it, and is renamed over it. A socket
 //!   that answers is in use, and a file of any other kind is never touched.
 //! - *Lock.* Two processes that start at the same time would both find the socket stale, and the
-//!   second one would replace that of the first. So the directory is locked meanwhile.
+//!   second one would replace that of the first. So the directory is locked until the socket listens:
+//!   before that it refuses connections, as a stale one does.
 //! - *End.* The path is removed if it is still this socket's.
 
 use std::fs::{self, File, Permissions};
@@ -64,26 +65,32 @@ pub(super) fn listen(
     let mode = options.unix_mode;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
+    prepare(socket.as_fd(), &options.connection)?;
     let own = match name.as_pathname() {
         Some(path) => {
             let socket_file = File::from(OwnedFd::from(socket.try_clone()?));
             socket_file.set_permissions(Permissions::from_mode(mode))?;
             let path = std::path::absolute(path)?;
-            let identity = take(&path, &name.to_kernel()?, &socket, mode)?;
+            let identity = take(&path, &name.to_kernel()?, &socket, mode, backlog)?;
             Some(OwnPath { listener: listener.to_owned(), path, identity })
         }
         None => {
             socket.bind(&name.to_kernel()?)?;
+            socket.listen(backlog)?;
             None
         }
     };
-    prepare(socket.as_fd(), &options.connection)?;
-    socket.listen(backlog)?;
     Ok((UnixListener::from_std(OwnedFd::from(socket).into()), own))
 }
 
-/// Binds the socket to a path that is free or has a stale socket. Returns what tells it from others.
-fn take(path: &Path, addr: &SockAddr, socket: &Socket, mode: u32) -> io::Result<(u64, u64)> {
+/// Listens at a path that is free or has a stale socket. Returns what tells it from others.
+fn take(
+    path: &Path,
+    addr: &SockAddr,
+    socket: &Socket,
+    mode: u32,
+    backlog: i32,
+) -> io::Result<(u64, u64)> {
     let directory = path.parent().unwrap_or_else(|| Path::new("/"));
     let _lock = lock(directory)?;
     let stale = is_stale(path, addr)?;
@@ -92,6 +99,7 @@ fn take(path: &Path, addr: &SockAddr, socket: &Socket, mode: u32) -> io::Result<
     let beside = if stale { Some(SockAddr::unix(&bound)?) } else { None };
     socket.bind(beside.as_ref().unwrap_or(addr))?;
     let named = fs::set_permissions(&bound, Permissions::from_mode(mode))
+        .and_then(|()| socket.listen(backlog))
         .and_then(|()| if stale { fs::rename(&bound, path) } else { Ok(()) })
         .and_then(|()| identity(path));
     if named.is_err() {

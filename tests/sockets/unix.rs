@@ -175,6 +175,28 @@ fn starts_at_the_same_time_do_not_replace_each_other() {
     }
 }
 
+/// Goal: a socket that has its path and does not listen yet is not taken for a stale one. Method: the
+/// function for options of the first start is a second start of the same path.
+#[test]
+fn a_start_does_not_take_the_path_of_one_that_has_begun() {
+    fn path() -> PathBuf {
+        std::env::temp_dir().join(format!("condor-begun-{}/s", std::process::id()))
+    }
+    let folder = Folder::new("begun");
+    assert_eq!(folder.file(), path());
+    let first = ListenerOptions::unix(path()).configure_socket(|_| {
+        let mut second = Reactor::new().unwrap();
+        let started = second.start_listener("second", ListenerOptions::unix(path()), |_| Tells);
+        // It serves until the end of the process, if it has started.
+        std::mem::forget(second);
+        started.map(drop).map_err(std::io::Error::other)
+    });
+    let mut reactor = Reactor::new().unwrap();
+    let started = reactor.start_listener("first", first, |_| Tells).map(drop);
+    assert!(matches!(started, Err(Error::AddressInUse { .. })), "{started:?}");
+    UnixStream::connect(path()).expect("the second one listens at its path");
+}
+
 /// Goal: the path has the mode that was asked for, whatever the umask is. Method: the test again, in a
 /// process with each umask.
 #[test]
