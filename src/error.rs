@@ -109,7 +109,8 @@ pub enum Error {
         addr: Endpoint,
     },
     /// Listening failed for another reason, or the descriptor given to
-    /// [`from_std`](crate::ListenerOptions::from_std) or [`from_fd`](crate::ListenerOptions::from_fd) is no listening stream socket.
+    /// [`from_std`](crate::ListenerOptions::from_std) or [`from_fd`](crate::ListenerOptions::from_fd)
+    /// is no listening stream socket.
     #[error("listener \"{name}\": cannot listen{}: {source}", on(.addr))]
     Listen {
         /// The listener's name.
