@@ -183,6 +183,8 @@
 //!   clock            where a reactor gets the time from
 //!   race             in which order the addresses of a dial are tried, and when
 //!   error            errors of options and of the environment
+//!   proxy            the PROXY protocol: who the client of a proxy is
+//!   ip_network       networks of IP addresses
 //!   identity         the name of a connection, and the endpoint of its peer
 //!   endpoint         what an end is called: an IP address with a port, or a Unix name
 //!   sync             locks and atomics: the standard library's, or loom's
@@ -268,6 +270,8 @@ mod time_budget;
 mod clock;
 mod race;
 mod error;
+mod proxy;
+mod ip_network;
 mod identity;
 mod endpoint;
 mod sync;
@@ -308,11 +312,13 @@ pub use handler::{
     Written,
 };
 pub use identity::ConnectionId;
+pub use ip_network::{IpNetwork, ParseIpNetworkError};
 pub use loop_metrics::{Histogram, LoopStats};
 pub use mailbox::{Recipients, SlowMember};
 pub use options::{
     ConnectorOptions, Findings, IntoTargets, ListenerOptions, OptionsWarning, ReactorOptions,
 };
+pub use proxy::{Proxy, ProxyError, ProxyHeader, ProxyVersions, Tlv};
 pub use reactor::Reactor;
 pub use reason::{
     CloseReason, FrameError, JoinError, MessageError, ReplyError, SendError, TimerError,
