@@ -50,8 +50,8 @@ impl IpNetwork {
         if first != addr {
             return Err(ParseIpNetworkError::HostBits { addr, prefix, first });
         }
-        // The first 96 bits of an IPv4 address that is written as an IPv6 one are not all 0. So with a
-        // shorter prefix it has host bits, and is refused above.
+        // An IPv4 address that is written as an IPv6 one has bits that are set before the 96th. So
+        // with a shorter prefix it has host bits, and is refused above.
         Ok(match addr.to_canonical() {
             v4 @ IpAddr::V4(_) if addr.is_ipv6() => Self { addr: v4, prefix: prefix - 96 },
             _ => Self { addr, prefix },

@@ -22,9 +22,11 @@ use crate::ip_network::IpNetwork;
 /// Wrong values give no error in the setters. The check of the listener's options finds them.
 ///
 /// ```
-/// use condor::{Proxy, ProxyVersions};
+/// use condor::{Proxy, ProxyError, ProxyHeader, ProxyVersions};
 ///
 /// let proxy = Proxy::required().from(["10.0.0.0/8".parse()?]).versions(ProxyVersions::V2);
+/// let error = ProxyError::VersionNotAccepted { version: 1 };
+/// assert_eq!(ProxyHeader::parse(b"PROXY", &proxy), Err(error));
 /// # Ok::<(), condor::ParseIpNetworkError>(())
 /// ```
 #[derive(Debug, Clone)]

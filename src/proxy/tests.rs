@@ -63,9 +63,11 @@ fn in_pieces(bytes: &[u8], options: &Proxy) -> Parsed {
     whole
 }
 
-/// Headers that are right, with all that they say: the version, both ends, the types of the TLVs.
-/// Version 2 has a number beside it: 20 for `LOCAL`, 22 for datagrams.
-fn right() -> Vec<(Vec<u8>, u8, Option<(&'static str, &'static str)>, Vec<u8>)> {
+/// A right header, and what it says: the version (20 for `LOCAL`, 22 for datagrams of version 2), both
+/// ends, the types of the TLVs.
+type Right = (Vec<u8>, u8, Option<(&'static str, &'static str)>, Vec<u8>);
+
+fn right() -> Vec<Right> {
     let ends = Some((SOURCE, DESTINATION));
     let six = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff";
     let line = |line: &str| line.as_bytes().to_vec();
@@ -77,7 +79,6 @@ fn right() -> Vec<(Vec<u8>, u8, Option<(&'static str, &'static str)>, Vec<u8>)> 
         [&[0; 10][..], &[0xff, 0xff, 192, 0, 2, 7], &[0; 15], &[1], &[0, 80, 0, 81]].concat();
     let named = [padded(b"/run/a\0b"), padded(b"\0abstract\0name\0")].concat();
     let named_ends = Some(("unix:/run/a", r"unix:@abstract\x00name"));
-    let long = [vec![b'x'; 108], padded(b"")].concat();
     let unknown = tlv(0xe7, b"ours");
     let all = [tlv(4, b""), tlv(5, b"id"), unknown.clone()].concat();
     let lies = [&tlv(5, b"id")[..], &[5, 0, 1]].concat();
@@ -115,9 +116,8 @@ fn right() -> Vec<(Vec<u8>, u8, Option<(&'static str, &'static str)>, Vec<u8>)> 
         (v2(0x21, 0x31, &[&named]), 2, named_ends, vec![]),
         (v2(0x21, 0x32, &[&named, &unknown]), 22, named_ends, vec![0xe7]),
         (v2(0x21, 0x11, &[INET, &all]), 2, ends, vec![4, 5, 0xe7]),
-        (v2(0x21, 0x11, &[INET, &[3, 0, 4, 0xba, 0x5c, 0xb5, 0x9d]]), 2, ends, vec![3]),
+        (v2(0x21, 0x11, &[INET, &[3, 0, 4, 0x54, 0x8e, 0x28, 0xff]]), 2, ends, vec![3]),
         (with_checksum(0x21, 0x11, &[INET, &all]), 2, ends, vec![4, 5, 0xe7, 3]),
-        (v2(0x21, 0x31, &[&long]), 2, None, vec![]),
         // Without addresses. What is in their place need not make sense.
         (v2(0x21, 0x00, &[]), 2, None, vec![]),
         (v2(0x21, 0x00, &[&all]), 2, None, vec![4, 5, 0xe7]),
@@ -149,11 +149,8 @@ fn right_headers_are_accepted_with_their_last_byte() {
         assert_eq!(len, bytes.len());
         let told = header.source().zip(header.destination());
         let told = told.map(|(source, destination)| (source.to_string(), destination.to_string()));
-        let is_long_name = bytes.ends_with(&[&[b'x'; 108][..], &[0; 108]].concat());
-        if !is_long_name {
-            let ends = ends.map(|(source, destination)| (source.into(), destination.into()));
-            assert_eq!(told, ends, "{header:?}");
-        }
+        let ends = ends.map(|(source, destination)| (source.into(), destination.into()));
+        assert_eq!(told, ends, "{header:?}");
         assert_eq!(header.version(), if mode == 1 { 1 } else { 2 });
         assert_eq!((header.is_local(), header.is_datagram()), (mode == 20, mode == 22));
         assert_eq!(header.tlvs().map(|tlv| tlv.kind).collect::<Vec<_>>(), kinds, "{header:?}");
@@ -298,15 +295,12 @@ fn a_line_of_more_than_107_bytes_is_an_error() {
     assert_eq!(in_pieces(line.as_bytes(), &options), Err(ProxyError::LineTooLong));
 }
 
-/// Goal: a wrong header of version 2 is an error with its first wrong byte, or its second one if two
-/// bytes are one number. Method: a header for each rule, and the length at which it is refused.
-#[test]
-fn the_first_wrong_byte_of_a_binary_header_is_an_error() {
-    let value = tlv(5, b"id");
-    let lies = |at: usize, len, left| ProxyError::Tlv { at, len, left };
-    let twice = [tlv(3, &[0; 4]), tlv(3, &[0; 4])].concat();
+/// A wrong header, how many of its bytes decide that, the error and its message.
+type Wrong = (Vec<u8>, usize, ProxyError, &'static str);
+
+fn wrong_in_the_fixed_part() -> Vec<Wrong> {
     let long = [INET, &tlv(5, &[0; 506])].concat();
-    for (bytes, decided_at, error, text) in [
+    vec![
         (
             v2(0x11, 0x11, &[INET]),
             13,
@@ -361,6 +355,14 @@ fn the_first_wrong_byte_of_a_binary_header_is_an_error() {
             ProxyError::TooLong { len: 65_551, max: 536 },
             "a header of 65551 bytes (byte 14, section 2.2) is above max_header of 536",
         ),
+    ]
+}
+
+fn wrong_values() -> Vec<Wrong> {
+    let value = tlv(5, b"id");
+    let lies = |at: usize, len, left| ProxyError::Tlv { at, len, left };
+    let twice = [tlv(3, &[0; 4]), tlv(3, &[0; 4])].concat();
+    vec![
         (
             v2(0x21, 0x11, &[INET, &value, &[5, 0, 1]]),
             36,
@@ -405,12 +407,19 @@ fn the_first_wrong_byte_of_a_binary_header_is_an_error() {
             "byte 35 begins a second checksum (section 2.2.3)",
         ),
         (
-            v2(0x21, 0x11, &[INET, &[3, 0, 4, 0xba, 0x5c, 0xb5, 0x9e]]),
+            v2(0x21, 0x11, &[INET, &[3, 0, 4, 0x54, 0x8e, 0x28, 0xfe]]),
             35,
-            ProxyError::ChecksumWrong { at: 31, found: 0xba5c_b59e, computed: 0xba5c_b59d },
-            "the checksum at byte 31 is ba5cb59e, and ba5cb59d is right (section 2.2.3)",
+            ProxyError::ChecksumWrong { at: 31, found: 0x548e_28fe, computed: 0x548e_28ff },
+            "the checksum at byte 31 is 548e28fe, and 548e28ff is right (section 2.2.3)",
         ),
-    ] {
+    ]
+}
+
+/// Goal: a wrong header of version 2 is an error with its first wrong byte, or its second one if two
+/// bytes are one number. Method: a header for each rule, and the length at which it is refused.
+#[test]
+fn the_first_wrong_byte_of_a_binary_header_is_an_error() {
+    for (bytes, decided_at, error, text) in [wrong_in_the_fixed_part(), wrong_values()].concat() {
         assert_eq!(in_pieces(&bytes, &Proxy::required()), Err(error));
         assert_eq!(parse(&bytes[..decided_at - 1]), Ok(None), "{error}");
         assert_eq!(parse(&bytes[..decided_at]), Err(error));
@@ -483,20 +492,20 @@ fn a_checksum_may_be_required() {
 }
 
 /// Goal: whatever one byte of a header becomes, each prefix of it has no result or the final one; and
-/// no header with a checksum is accepted with a wrong byte. Method: each byte of each right header,
-/// with each other value.
+/// no header with a checksum is accepted with a wrong byte. Method: the bytes of each right header,
+/// with other values.
 #[test]
 fn one_changed_byte_keeps_the_promises() {
     let required = Proxy::required().require_checksum(true);
     for (bytes, ..) in right() {
         let has_checksum = matches!(ProxyHeader::parse(&bytes, &required), Ok(Some(_)));
-        // The padding of names repeats itself.
-        let places = (0..bytes.len()).filter(|at| *at < 64 || at % 16 == 0);
-        for at in places {
-            for change in 1..=u8::MAX {
+        // All changes of short headers, and single bits of the beginning of long ones.
+        let is_short = bytes.len() < 50;
+        for at in 0..bytes.len().min(60) {
+            for change in (1..=u8::MAX).filter(|change| is_short || change.is_power_of_two()) {
                 let mut changed = bytes.clone();
                 changed[at] ^= change;
-                if bytes.len() < 64 || change.is_power_of_two() {
+                if is_short || at % 3 == 0 {
                     let _ = in_pieces(&changed, &Proxy::required());
                 }
                 if has_checksum {

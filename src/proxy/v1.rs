@@ -163,8 +163,8 @@ impl Line<'_> {
     fn ipv6(&mut self) -> Result<IpAddr, Stop> {
         const EXPECTED: &str = "an IPv6 address";
         let start = self.at;
-        // The groups that a colon has ended, the digits of the next one, and whether the double colon
-        // has come.
+        // The groups that a colon has ended, the digits of the next one, and whether the double
+        // colon has come.
         let (mut groups, mut digits, mut gap) = (0, 0, false);
         loop {
             let room = if gap { 7 } else { 8 };
@@ -180,7 +180,7 @@ impl Line<'_> {
                 b':' if colons == 1 && !gap => gap = true,
                 // The first of the two colons that the text begins with.
                 b':' if self.at == start => {}
-                b'.' if (if gap { groups < 6 } else { groups == 6 }) && self.ends_octet(digits) => {
+                b'.' if (groups == 6 && !gap || groups < 6 && gap) && self.ends_octet(digits) => {
                     self.octets()?;
                     break;
                 }
