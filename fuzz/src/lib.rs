@@ -6,4 +6,5 @@ pub mod framing;
 pub mod faulty_framers;
 pub mod handles;
 pub mod pairs;
+pub mod proxy;
 pub mod wheel;

@@ -505,7 +505,7 @@ fn one_changed_byte_keeps_the_promises() {
             for change in (1..=u8::MAX).filter(|change| is_short || change.is_power_of_two()) {
                 let mut changed = bytes.clone();
                 changed[at] ^= change;
-                if is_short || at % 3 == 0 {
+                if change.is_power_of_two() && (is_short || at % 3 == 0) {
                     let _ = in_pieces(&changed, &Proxy::required());
                 }
                 if has_checksum {

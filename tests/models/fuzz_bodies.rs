@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::bodies::{connection, faulty_framers, framing, handles, pairs, wheel};
+use crate::bodies::{connection, faulty_framers, framing, handles, pairs, proxy, wheel};
 
 /// Seeded inputs for each body that has them; `CONDOR_FUZZ_INPUTS` asks for another number.
 const INPUTS: u64 = 2_000;
@@ -51,6 +51,11 @@ fn the_corpus_of_faulty_framers_holds() {
 #[test]
 fn the_corpus_of_pairs_holds() {
     replay("pairs", pairs::pairs);
+}
+
+#[test]
+fn the_corpus_of_proxy_holds() {
+    replay("proxy", proxy::proxy);
 }
 
 #[test]
