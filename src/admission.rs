@@ -14,7 +14,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use crate::acceptor::Acceptor;
-use crate::endpoint::Endpoint;
+use crate::identity::PeerName;
 use crate::mailbox::Notifier;
 use crate::status::Status;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, MutexGuard};
@@ -42,7 +42,7 @@ struct Arrivals<S> {
 #[derive(Debug)]
 pub(crate) struct Arrival<S> {
     pub(crate) stream: S,
-    pub(crate) peer_addr: Endpoint,
+    pub(crate) peer: PeerName,
     /// A handle gave it to the listener, which did not accept it itself.
     pub(crate) adopted: bool,
 }
@@ -167,17 +167,17 @@ impl<S> Admission<S> {
     }
 
     /// Hands an accepted connection to another shard. The connection is in the count already.
-    pub(crate) fn hand_over(&self, shard: usize, stream: S, peer_addr: Endpoint) {
+    pub(crate) fn hand_over(&self, shard: usize, stream: S, peer: PeerName) {
         // Only the acceptor closes the listener, so this does not fail.
-        let _ = self.parts[shard].hand_over(Arrival { stream, peer_addr, adopted: false });
+        let _ = self.parts[shard].hand_over(Arrival { stream, peer, adopted: false });
     }
 
     /// Hands over a connection that a handle gives to the listener, on any thread. A place is
     /// reserved for it. If the listener is closed, the connection comes back, and the place is free
     /// again.
-    pub(crate) fn adopt(&self, stream: S, peer_addr: Endpoint) -> Result<(), S> {
+    pub(crate) fn adopt(&self, stream: S, peer: PeerName) -> Result<(), S> {
         let shard = self.enter();
-        self.parts[shard].hand_over(Arrival { stream, peer_addr, adopted: true }).map_err(|back| {
+        self.parts[shard].hand_over(Arrival { stream, peer, adopted: true }).map_err(|back| {
             self.leave(shard);
             back.stream
         })

@@ -147,7 +147,9 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         resolver: Resolver,
         factory: Factory<H>,
     ) -> Self {
-        let requests = DialRequests::new(profile.serial, options.connection.max_connections);
+        let max_connections = options.connection.max_connections;
+        let tells_clients = options.send_proxy.is_some();
+        let requests = DialRequests::new(profile.serial, max_connections, tells_clients);
         let targets: Vec<Target> = options.targets.iter().flatten().cloned().collect();
         Self {
             names: names_of(&targets),
@@ -199,6 +201,8 @@ impl<H: Handler, D: Dialer + 'static> AnyListener for Connector<H, D> {
 
     fn mark_acceptor(&mut self) {}
 
+    fn mark_opening(&mut self, _: u32) {}
+
     fn mark_peer(&mut self, key: u32, generation: u32, readiness: Readiness) {
         if key < FIRST_ATTEMPT {
             self.peers.mark(key, generation, readiness);
@@ -230,7 +234,11 @@ impl<H: Handler, D: Dialer + 'static> AnyListener for Connector<H, D> {
                 self.dial_is_due(state, dial);
             }
             Timer::Drain { .. } => self.peers.drain_is_due(),
-            Timer::Accept { .. } | Timer::Every { .. } | Timer::ShutdownDelay | Timer::Trim => {}
+            Timer::Accept { .. }
+            | Timer::Opening { .. }
+            | Timer::Every { .. }
+            | Timer::ShutdownDelay
+            | Timer::Trim => {}
         }
     }
 

@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
+use crate::endpoint::Endpoint;
 use crate::error::{DialError, Place};
 use crate::mailbox::Caller;
 use crate::options::Target;
@@ -35,6 +36,8 @@ pub(crate) struct DialRequest {
     pub(crate) targets: Vec<Target>,
     /// What is told if it fails.
     pub(crate) caller: Caller,
+    /// For a PROXY header: the peer of the caller, and what it has connected to.
+    pub(crate) client: Option<Box<(Endpoint, Endpoint)>>,
 }
 
 /// What one connector lends, and what was asked of it.
@@ -47,15 +50,24 @@ pub(crate) struct DialRequests {
     /// How many more connections the connector may have.
     room: usize,
     max_connections: usize,
+    /// The connector tells on whose behalf it dials.
+    tells_clients: bool,
     /// Failures that callers were not told of yet.
     untold: Arc<AtomicUsize>,
     asked: VecDeque<DialRequest>,
 }
 
 impl DialRequests {
-    pub(crate) fn new(serial: u64, max_connections: usize) -> Self {
-        let (keys, asked) = (Vec::new(), VecDeque::new());
-        Self { serial, keys, room: 0, max_connections, untold: Arc::default(), asked }
+    pub(crate) fn new(serial: u64, max_connections: usize, tells_clients: bool) -> Self {
+        Self {
+            serial,
+            keys: Vec::new(),
+            room: 0,
+            max_connections,
+            tells_clients,
+            untold: Arc::default(),
+            asked: VecDeque::new(),
+        }
     }
 
     /// How many keys are missing if there is room for so many more connections.
@@ -98,7 +110,12 @@ impl DialRequests {
         self.asked.remove(at)
     }
 
-    fn ask(&mut self, targets: Vec<Target>, caller: Caller) -> Result<(u32, u32), DialError> {
+    fn ask(
+        &mut self,
+        targets: Vec<Target>,
+        caller: Caller,
+        client: impl FnOnce() -> Option<(Endpoint, Endpoint)>,
+    ) -> Result<(u32, u32), DialError> {
         if self.room <= self.untold.load(Ordering::Relaxed) {
             return Err(DialError::Full { max: self.max_connections });
         }
@@ -106,7 +123,8 @@ impl DialRequests {
             return Err(DialError::Busy { max: LENT });
         };
         self.room -= 1;
-        self.asked.push_back(DialRequest { key, generation, targets, caller });
+        let client = if self.tells_clients { client().map(Box::new) } else { None };
+        self.asked.push_back(DialRequest { key, generation, targets, caller, client });
         Ok((key, generation))
     }
 }
@@ -127,16 +145,17 @@ impl RequestDesk {
     }
 
     /// Asks the connector with this serial for a dial. Returns the slot and the generation of the
-    /// connection.
+    /// connection. `client` returns the peer of the caller, and what it has connected to.
     pub(crate) fn ask(
         &self,
         serial: u64,
         targets: Vec<Target>,
         caller: Caller,
+        client: impl FnOnce() -> Option<(Endpoint, Endpoint)>,
     ) -> Result<(u32, u32), DialError> {
         let is_its = |requests: &&Rc<RefCell<DialRequests>>| requests.borrow().serial == serial;
         let found = self.0.iter().find(is_its).ok_or(DialError::NotRunning)?;
-        found.borrow_mut().ask(targets, caller)
+        found.borrow_mut().ask(targets, caller, client)
     }
 }
 
@@ -154,14 +173,14 @@ mod tests {
     /// places, one of which a failure takes.
     #[test]
     fn failures_on_their_way_take_places() {
-        let mut requests = DialRequests::new(1, 2);
+        let mut requests = DialRequests::new(1, 2, false);
         assert_eq!(requests.wants_keys(2), 2);
         (0..2).for_each(|key| requests.lend(key, 0));
         let place = requests.place();
-        assert!(requests.ask(Vec::new(), caller()).is_ok());
-        assert_eq!(requests.ask(Vec::new(), caller()), Err(DialError::Full { max: 2 }));
+        assert!(requests.ask(Vec::new(), caller(), || None).is_ok());
+        assert_eq!(requests.ask(Vec::new(), caller(), || None), Err(DialError::Full { max: 2 }));
         drop(place);
-        assert!(requests.ask(Vec::new(), caller()).is_ok());
-        assert_eq!(requests.ask(Vec::new(), caller()), Err(DialError::Full { max: 2 }));
+        assert!(requests.ask(Vec::new(), caller(), || None).is_ok());
+        assert_eq!(requests.ask(Vec::new(), caller(), || None), Err(DialError::Full { max: 2 }));
     }
 }

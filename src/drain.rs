@@ -16,7 +16,7 @@ use crate::reason::CloseReason;
 ///
 /// ```
 /// let line = condor::Report::default().to_string();
-/// assert_eq!(line, "drained=0 forced=0 undelivered_bytes=0 unsent_bytes=0");
+/// assert_eq!(line, "drained=0 forced=0 opening=0 undelivered_bytes=0 unsent_bytes=0");
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -26,6 +26,9 @@ pub struct Report {
     /// Connections that were ended at the drain deadline, or by a second shutdown. This includes
     /// connections whose end was decided before, and whose last output could not leave.
     pub forced: u64,
+    /// Accepted connections that were still opening: their PROXY header had not arrived. They got no
+    /// handler, and were refused.
+    pub opening: u64,
     /// Bytes of unfinished packets that forced connections had received. No handler got them.
     pub undelivered_bytes: u64,
     /// Bytes of answers that forced connections had queued, and that were not sent.
@@ -71,6 +74,7 @@ impl Report {
     pub(crate) fn merge(&mut self, other: &Self) {
         self.drained += other.drained;
         self.forced += other.forced;
+        self.opening += other.opening;
         self.undelivered_bytes += other.undelivered_bytes;
         self.unsent_bytes += other.unsent_bytes;
         self.slowest.extend_from_slice(&other.slowest);
@@ -82,8 +86,8 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "drained={} forced={} undelivered_bytes={} unsent_bytes={}",
-            self.drained, self.forced, self.undelivered_bytes, self.unsent_bytes
+            "drained={} forced={} opening={} undelivered_bytes={} unsent_bytes={}",
+            self.drained, self.forced, self.opening, self.undelivered_bytes, self.unsent_bytes
         )
     }
 }
@@ -271,6 +275,7 @@ mod tests {
         Report {
             drained,
             forced,
+            opening: drained * 3,
             undelivered_bytes: undelivered,
             unsent_bytes: unsent,
             slowest: vec![slow],
@@ -289,7 +294,7 @@ mod tests {
         ] {
             sum.merge(&part);
         }
-        assert_eq!((sum.drained, sum.forced), (7, 70));
+        assert_eq!((sum.drained, sum.forced, sum.opening), (7, 70, 21));
         assert_eq!((sum.undelivered_bytes, sum.unsent_bytes), (700, 7_000));
         let after = sum.slowest.iter().map(|slow| slow.after.as_secs());
         assert_eq!(after.collect::<Vec<_>>(), [3, 6, 9], "the last one last");

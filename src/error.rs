@@ -20,6 +20,7 @@
 //! [`MessageError`]: crate::MessageError
 
 mod dial;
+mod opening;
 mod pair;
 
 use std::fmt;
@@ -29,6 +30,7 @@ use std::time::Duration;
 
 pub use self::dial::DialError;
 pub(crate) use self::dial::{DialFailure, Place};
+pub(crate) use self::opening::OpeningError;
 pub use self::pair::PairError;
 use crate::endpoint::{Endpoint, EndpointError};
 use crate::reason::debug_as_display;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use crate::endpoint::{Endpoint, UnixName};
+use crate::proxy::ProxyHeader;
 
 /// Identifies one connection for as long as the process lives: its listener, its slot, and its
 /// generation, which tells the slot's successive owners apart. No two connections of one process
@@ -29,37 +30,76 @@ impl fmt::Display for ConnectionId {
 pub(crate) struct Identity {
     pub(crate) key: u32,
     pub(crate) generation: u32,
-    addr: CompactEndpoint,
+    peer: PeerName,
 }
 
-/// An endpoint in 24 bytes instead of 32. It leaves out the flow label, which does not identify a
-/// peer.
+/// Who the peer of a connection is, in 24 bytes. An [`Endpoint`] takes 32. It leaves out the flow
+/// label, which does not identify a peer. An IPv4 peer of an IPv6 socket has its IPv4 address.
 #[derive(Debug)]
-enum CompactEndpoint {
+pub(crate) enum PeerName {
     V4(Ipv4Addr, u16),
     V6(Ipv6Addr, u16, u32),
     Unix(UnixName),
+    /// A proxy has told who it is.
+    Proxied(Box<Proxied>),
+}
+
+/// A peer behind a proxy.
+#[derive(Debug)]
+pub(crate) struct Proxied {
+    /// The client, or the proxy itself if it speaks for no client.
+    pub(crate) peer_addr: Endpoint,
+    /// The proxy.
+    pub(crate) via_addr: Endpoint,
+    pub(crate) header: ProxyHeader,
+}
+
+impl PeerName {
+    /// The peer whose proxy, at `via_addr`, has sent this header.
+    pub(crate) fn proxied(via_addr: Endpoint, header: ProxyHeader) -> Self {
+        let via_addr = via_addr.canonical();
+        let peer_addr = header.source().map_or_else(|| via_addr.clone(), Endpoint::canonical);
+        Self::Proxied(Box::new(Proxied { peer_addr, via_addr, header }))
+    }
+
+    pub(crate) fn endpoint(&self) -> Endpoint {
+        match *self {
+            Self::V4(ip, port) => Endpoint::from((ip, port)),
+            Self::V6(ip, port, scope_id) => {
+                Endpoint::from(SocketAddrV6::new(ip, port, 0, scope_id))
+            }
+            Self::Unix(ref name) => Endpoint::Unix(name.clone()),
+            Self::Proxied(ref proxied) => proxied.peer_addr.clone(),
+        }
+    }
+}
+
+impl From<Endpoint> for PeerName {
+    fn from(peer_addr: Endpoint) -> Self {
+        match peer_addr.canonical() {
+            Endpoint::Inet(SocketAddr::V4(addr)) => Self::V4(*addr.ip(), addr.port()),
+            Endpoint::Inet(SocketAddr::V6(addr)) => {
+                Self::V6(*addr.ip(), addr.port(), addr.scope_id())
+            }
+            Endpoint::Unix(name) => Self::Unix(name),
+        }
+    }
 }
 
 impl Identity {
-    pub(crate) fn new(key: u32, generation: u32, peer_addr: Endpoint) -> Self {
-        let addr = match peer_addr {
-            Endpoint::Inet(SocketAddr::V4(addr)) => CompactEndpoint::V4(*addr.ip(), addr.port()),
-            Endpoint::Inet(SocketAddr::V6(addr)) => {
-                CompactEndpoint::V6(*addr.ip(), addr.port(), addr.scope_id())
-            }
-            Endpoint::Unix(name) => CompactEndpoint::Unix(name),
-        };
-        Self { key, generation, addr }
+    pub(crate) fn new(key: u32, generation: u32, peer: PeerName) -> Self {
+        Self { key, generation, peer }
     }
 
     pub(crate) fn peer_addr(&self) -> Endpoint {
-        match self.addr {
-            CompactEndpoint::V4(ip, port) => Endpoint::from((ip, port)),
-            CompactEndpoint::V6(ip, port, scope_id) => {
-                Endpoint::from(SocketAddrV6::new(ip, port, 0, scope_id))
-            }
-            CompactEndpoint::Unix(ref name) => Endpoint::Unix(name.clone()),
+        self.peer.endpoint()
+    }
+
+    /// What a proxy has told. `None` for a peer that is not behind one.
+    pub(crate) fn proxied(&self) -> Option<&Proxied> {
+        match &self.peer {
+            PeerName::Proxied(proxied) => Some(proxied),
+            _ => None,
         }
     }
 }
@@ -80,12 +120,12 @@ mod tests {
             "unix:@echo",
         ] {
             let endpoint: Endpoint = text.parse().expect("an endpoint");
-            assert_eq!(Identity::new(1, 2, endpoint.clone()).peer_addr(), endpoint);
+            assert_eq!(Identity::new(1, 2, endpoint.clone().into()).peer_addr(), endpoint);
         }
         let unnamed = Endpoint::from(UnixName::unnamed());
-        assert_eq!(Identity::new(1, 2, unnamed.clone()).peer_addr(), unnamed);
+        assert_eq!(Identity::new(1, 2, unnamed.clone().into()).peer_addr(), unnamed);
 
-        let sizes = (size_of::<CompactEndpoint>(), size_of::<Identity>(), size_of::<Endpoint>());
+        let sizes = (size_of::<PeerName>(), size_of::<Identity>(), size_of::<Endpoint>());
         assert_eq!(sizes, (24, 32, size_of::<SocketAddr>()));
     }
 }

@@ -51,6 +51,8 @@
 //!   peer.
 //! - **Results.** A method of a handler may return a `Result`, and use `?`: the error ends the
 //!   connection with a reason. See [`Action`]. [`Typed`] decodes requests and encodes answers.
+//! - **Proxies.** A listener reads the PROXY header of connections that come through a proxy
+//!   ([`ListenerOptions::proxy`]): a handler sees the client's address. A connector sends one.
 //! - **Refusals.** A factory may refuse a connection: [`IntoHandler`], [`Refusal`].
 //! - **Messages.** [`Address`] sends a message to one connection, from any thread. A [`Group`] sends
 //!   one, or one packet, to its members; [`ListenerHandle::broadcast`] reaches all connections of a
@@ -83,7 +85,7 @@
 //!
 //! # What it does not do
 //!
-//! - TLS, UDP, or listening on Unix sockets.
+//! - TLS or UDP.
 //! - Blocking work. All callbacks of a reactor run on one thread, one after the other. Hand long
 //!   work to threads of your own; [`Replies`] sends their answers in order. The `offload` example
 //!   does this.
@@ -165,6 +167,7 @@
 //!   pairs            connections that are partners, and what they have for each other
 //!   dialer           how a connection is opened, and what became of an attempt
 //!   acceptor         the listening socket, and what its errors mean
+//!   opening          a connection before it has a handler: its PROXY header is read
 //!   stream           what a peer reads from and writes to
 //!   poller           where events come from: the system, or a simulated network
 //!   options          every limit, with its unit, its default and its check
@@ -183,9 +186,9 @@
 //!   clock            where a reactor gets the time from
 //!   race             in which order the addresses of a dial are tried, and when
 //!   error            errors of options and of the environment
+//!   identity         the name of a connection, and the endpoint of its peer
 //!   proxy            the PROXY protocol: who the client of a proxy is
 //!   ip_network       networks of IP addresses
-//!   identity         the name of a connection, and the endpoint of its peer
 //!   endpoint         what an end is called: an IP address with a port, or a Unix name
 //!   sync             locks and atomics: the standard library's, or loom's
 //!   ---- pure from here on: no socket, no clock, no input or output ----
@@ -252,6 +255,7 @@ mod dial_requests;
 mod pairs;
 mod dialer;
 mod acceptor;
+mod opening;
 mod stream;
 mod poller;
 mod options;
@@ -270,9 +274,9 @@ mod time_budget;
 mod clock;
 mod race;
 mod error;
+mod identity;
 mod proxy;
 mod ip_network;
-mod identity;
 mod endpoint;
 mod sync;
 

@@ -9,7 +9,7 @@
 //!
 //! | stage | the handler | what has a meaning in it |
 //! |---|---|---|
-//! | opening | does not exist yet | the socket only; nothing is read, written or delivered |
+//! | opening | does not exist yet | the socket only; nothing is delivered. What is read before, a PROXY header, is read before there is a slot: see `opening` |
 //! | open | is called | both halves, the clocks, input, output, the flags of delivery |
 //! | closing | waits only for `terminate` | the reason; output, until the stage's deadline |
 //! | lingering | is terminated | the input half: bytes are read and dropped, until the deadline |

@@ -6,10 +6,13 @@
 mod accept;
 mod accepting;
 mod drain;
+mod opening;
+mod openings;
 
 use std::any::Any;
 
 use self::accepting::{ACCEPT_PAUSE, Accepting};
+use self::openings::Openings;
 use crate::acceptor::Acceptor;
 use crate::admission::{Admission, Listening};
 use crate::drain::Report;
@@ -17,6 +20,7 @@ use crate::handler::{Accepted, Handler, Refusal};
 use crate::identity::ConnectionId;
 use crate::logging::WATCH_CURE;
 use crate::loop_state::{LoopState, Timer};
+use crate::options::OpeningOptions;
 use crate::pairs::Run;
 use crate::peers::Peers;
 use crate::phases::AnyListener;
@@ -40,6 +44,7 @@ pub(crate) struct Listener<H: Handler, A: Acceptor> {
     listening: Option<Listening<A>>,
     factory: Factory<H>,
     accepting: Accepting,
+    openings: Openings<A::Stream>,
     /// The most clients that wait in the kernel.
     backlog: u32,
 }
@@ -50,10 +55,18 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         admission: Arc<Admission<A::Stream>>,
         listening: Option<Listening<A>>,
         factory: Factory<H>,
+        opening: OpeningOptions,
         backlog: u32,
     ) -> Self {
-        let peers = Peers::new(profile);
-        Self { peers, admission, listening, factory, accepting: Accepting::default(), backlog }
+        Self {
+            peers: Peers::new(profile),
+            admission,
+            listening,
+            factory,
+            accepting: Accepting::default(),
+            openings: Openings::new(opening),
+            backlog,
+        }
     }
 
     /// Gives back the places of the connections that have gone.
@@ -86,6 +99,8 @@ impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
 
     fn invariants(&self) {
         debug_assert!(!self.peers.has_begun_to_drain() || self.listening.is_none());
+        debug_assert!(!self.peers.has_begun_to_drain() || self.openings.is_empty());
+        debug_assert!(self.openings.is_empty() || self.openings.timer.is_some());
         self.peers.invariants();
     }
 
@@ -95,6 +110,10 @@ impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
 
     fn mark_acceptor(&mut self) {
         self.accepting.ready = true;
+    }
+
+    fn mark_opening(&mut self, number: u32) {
+        self.openings.announce(number);
     }
 
     fn mark_peer(&mut self, key: u32, generation: u32, readiness: Readiness) {
@@ -121,6 +140,7 @@ impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
             Timer::Peer { key, .. } => self.peers.expire(state, key),
             Timer::User { index, .. } => self.peers.user_timer(state, index),
             Timer::Accept { .. } => self.accepting.pause = None,
+            Timer::Opening { .. } => self.openings_are_due(state),
             Timer::Dial { .. } | Timer::Every { .. } | Timer::ShutdownDelay | Timer::Trim => {}
             Timer::Drain { .. } => self.peers.drain_is_due(),
         }
@@ -147,6 +167,7 @@ impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
     fn timer_moved(&mut self, timer: Timer, entry: TimerKey) {
         match timer {
             Timer::Accept { .. } => self.accepting.pause = Some(entry),
+            Timer::Opening { .. } => self.openings.timer = Some(entry),
             of_a_connection => self.peers.timer_moved(of_a_connection, entry),
         }
     }
@@ -154,6 +175,7 @@ impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
     fn is_busy(&self) -> bool {
         self.peers.is_busy()
             || self.may_accept()
+            || self.openings.has_announced()
             || self.admission.has_arrivals(self.peers.profile.shard)
             || self.acceptor_is_gone()
     }
@@ -198,11 +220,11 @@ impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
     }
 
     fn finished(&self) -> Option<Report> {
-        self.is_drained().then(|| self.peers.drain_report())
+        self.is_drained().then(|| self.report())
     }
 
     fn report(&self) -> Report {
-        self.peers.drain_report()
+        Report { opening: self.openings.refused, ..self.peers.drain_report() }
     }
 
     fn retire(&mut self, state: &mut LoopState) {

@@ -33,6 +33,8 @@ pub(crate) enum Timer {
     User { listener: u16, index: u32 },
     /// The pause of a listener is over: it may try to accept again.
     Accept { listener: u16 },
+    /// The oldest connection that is opening has to be open.
+    Opening { listener: u16 },
     /// The next thing that is due for a dial of a connector.
     Dial { listener: u16, dial: u32 },
     /// A listener's drain deadline.

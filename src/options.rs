@@ -16,5 +16,5 @@ pub(crate) use connection::ConnectionOptions;
 pub use connector::{ConnectorOptions, IntoTargets};
 pub(crate) use connector::{OnState, Resolve, Target};
 pub use listener::ListenerOptions;
-pub(crate) use listener::Origin;
+pub(crate) use listener::{OpeningOptions, Origin};
 pub use reactor::ReactorOptions;

@@ -410,7 +410,9 @@ fn parts_of(end: Token) -> (usize, usize, u32) {
     match token::target(end) {
         Target::Peer { listener, key, generation } => (listener.into(), key as usize, generation),
         // No connection has such a token.
-        Target::Waker | Target::Acceptor { .. } => (usize::MAX, usize::MAX, 0),
+        Target::Waker | Target::Acceptor { .. } | Target::Opening { .. } => {
+            (usize::MAX, usize::MAX, 0)
+        }
     }
 }
 

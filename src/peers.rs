@@ -29,7 +29,7 @@ use crate::clock::Nanos;
 use crate::drain::Report;
 use crate::endpoint::Endpoint;
 use crate::handler::{Handler, Refusal};
-use crate::identity::{ConnectionId, Identity};
+use crate::identity::{ConnectionId, Identity, PeerName};
 use crate::logging::{Cause, LogGate, PANIC_CURE, WATCH_CURE, say};
 use crate::loop_state::{LoopState, Timer};
 use crate::mailbox::Envelope;
@@ -157,10 +157,11 @@ impl<H: Handler, S: Stream> Peers<H, S> {
         &mut self,
         state: &mut LoopState,
         stream: S,
-        peer_addr: Endpoint,
+        peer: PeerName,
+        watch: fn(&mut S, &Registry, Token) -> io::Result<()>,
     ) -> Option<u32> {
         let key = self.hold(state);
-        if self.take_in(state, key, stream, peer_addr, S::register).is_err() {
+        if self.take_in(state, key, stream, peer, watch).is_err() {
             self.let_go(state, key);
             return None;
         }
@@ -176,7 +177,7 @@ impl<H: Handler, S: Stream> Peers<H, S> {
         stream: S,
         peer_addr: Endpoint,
     ) -> io::Result<()> {
-        self.take_in(state, key, stream, peer_addr, S::reregister)
+        self.take_in(state, key, stream, peer_addr.into(), S::reregister)
     }
 
     fn take_in(
@@ -184,13 +185,14 @@ impl<H: Handler, S: Stream> Peers<H, S> {
         state: &LoopState,
         key: u32,
         mut stream: S,
-        peer_addr: Endpoint,
+        peer: PeerName,
         watch: impl FnOnce(&mut S, &Registry, Token) -> io::Result<()>,
     ) -> io::Result<()> {
-        let identity = Identity::new(key, self.generation(key), peer_addr.canonical());
+        let identity = Identity::new(key, self.generation(key), peer);
         let token = token::peer(self.profile.slot, key, identity.generation);
         if let Err(error) = watch(&mut stream, &state.registry, token) {
             self.profile.counters.register_errors.add(1);
+            self.profile.counters.opening_failed.add(1);
             if self.gate.opens(Cause::RegisterError, state.nanos()) {
                 let (label, peer) = (&self.profile.label, identity.peer_addr());
                 say!(Warn, "{label}: peer {peer}: cannot watch it: {error}; {WATCH_CURE}");
@@ -213,6 +215,7 @@ impl<H: Handler, S: Stream> Peers<H, S> {
             Ok(Err(refusal)) => self.refuse(state, key, refusal),
             Err(text) => {
                 self.profile.counters.panics.add(1);
+                self.profile.counters.opening_failed.add(1);
                 if let Some(Peer { identity, .. }) = self.slots.get(key as usize)
                     && self.gate.opens(Cause::FactoryPanic, state.nanos())
                 {
@@ -389,6 +392,7 @@ impl<H: Handler, S: Stream> Peers<H, S> {
             Timer::User { index, .. } => self.timers.moved(index, entry),
             Timer::Drain { .. } => self.drain_timer_moved(entry),
             Timer::Accept { .. }
+            | Timer::Opening { .. }
             | Timer::Dial { .. }
             | Timer::Every { .. }
             | Timer::ShutdownDelay

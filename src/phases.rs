@@ -19,6 +19,8 @@ pub(crate) trait AnyListener {
     /// Registers the listening socket for events. Called once, before anything else.
     fn register(&mut self, state: &mut LoopState);
     fn mark_acceptor(&mut self);
+    /// An event has announced a connection that is opening.
+    fn mark_opening(&mut self, number: u32);
     fn mark_peer(&mut self, key: u32, generation: u32, readiness: Readiness);
     fn accept(&mut self, state: &mut LoopState);
     fn work(&mut self, state: &mut LoopState, read: &mut [u8]);

@@ -17,7 +17,6 @@ mod error;
 use std::fmt;
 
 pub use self::error::ProxyError;
-#[allow(unused_imports, reason = "listeners use it once they read headers")]
 pub(crate) use self::options::Trust;
 pub use self::options::{Proxy, ProxyVersions};
 pub use self::tlv::Tlv;

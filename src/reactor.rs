@@ -261,6 +261,11 @@ impl Reactor {
                     entry.listener.mark_acceptor();
                 }
             }
+            Target::Opening { listener, number } => {
+                if let Some(entry) = listeners.get_mut(listener.into()) {
+                    entry.listener.mark_opening(number);
+                }
+            }
             Target::Peer { listener, key, generation } => {
                 if let Some(entry) = listeners.get_mut(listener.into()) {
                     entry.listener.mark_peer(key, generation, readiness);
@@ -320,6 +325,7 @@ impl Reactor {
                 Timer::Peer { listener, .. }
                 | Timer::User { listener, .. }
                 | Timer::Accept { listener }
+                | Timer::Opening { listener }
                 | Timer::Dial { listener, .. }
                 | Timer::Drain { listener } => {
                     if let Some(entry) = self.listeners.get_mut(listener.into()) {

@@ -190,6 +190,10 @@ impl Stream for SimulatedStream {
         self.world.lock().is_readable(self.key)
     }
 
+    fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.world.lock().peek(self.key, buf)
+    }
+
     fn register(&mut self, _: &Registry, token: Token) -> io::Result<()> {
         self.world.lock().watch(self.key, token);
         Ok(())
@@ -197,6 +201,10 @@ impl Stream for SimulatedStream {
 
     fn reregister(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         self.register(registry, token)
+    }
+
+    fn deregister(&mut self, _: &Registry) -> io::Result<()> {
+        Ok(())
     }
 
     /// Room is always announced.

@@ -16,7 +16,7 @@ use crate::handler::{Accepted, Handler, IntoHandler};
 use crate::listener::{Factory, Listener};
 use crate::logging::say;
 use crate::mailbox::Mailbox;
-use crate::options::{ConnectionOptions, ListenerOptions, Origin};
+use crate::options::{ConnectionOptions, ListenerOptions, OpeningOptions, Origin};
 use crate::phases::AnyListener;
 use crate::profile::Profile;
 #[cfg(feature = "sim")]
@@ -37,6 +37,7 @@ pub(crate) struct Part<M, A: Acceptor> {
     listening: Option<Listening<A>>,
     admission: Arc<Admission<A::Stream>>,
     profile: Profile<M>,
+    opening: OpeningOptions,
     backlog: u32,
 }
 
@@ -49,7 +50,8 @@ impl<M: Send + 'static, A: Acceptor + 'static> Part<M, A> {
     ) -> Box<dyn AnyListener> {
         self.profile.slot = slot;
         let factory: Factory<R::Handler> = Box::new(move |peer| factory(peer).into_handler());
-        Box::new(Listener::new(self.profile, self.admission, self.listening, factory, self.backlog))
+        let Self { admission, listening, profile, opening, backlog } = self;
+        Box::new(Listener::new(profile, admission, listening, factory, opening, backlog))
     }
 }
 
@@ -170,7 +172,13 @@ impl Handle {
                 let admission = Arc::clone(&admission);
                 let listening = (profile.shard == acceptor)
                     .then(|| Listening::new(socket.take(), Arc::clone(&admission)));
-                Part { listening, admission, profile, backlog: options.backlog }
+                Part {
+                    listening,
+                    admission,
+                    profile,
+                    opening: options.opening.clone(),
+                    backlog: options.backlog,
+                }
             })
             .collect();
         let mailboxes = Arc::clone(&parts[0].profile.mailboxes);

@@ -125,6 +125,28 @@ counters! {
     made,
     /// Connections that the factory refused with a [`Refusal`](crate::Refusal). They got no handler.
     refused,
+    /// Accepted connections that are opening: their PROXY header has not arrived.
+    opening,
+    /// Connections that have ended before a handler was made for them, for another reason than a
+    /// [`Refusal`](crate::Refusal). Without a reset in between, `accepted` and `adopted` together are
+    /// `made`, `refused`, `opening_failed` and `opening` together. `opening_timeouts`, `crowded`,
+    /// `untrusted`, `bad_headers`, `health_checks` and `register_errors` are parts of it, and so are
+    /// panics of a factory, and connections refused by a drain.
+    opening_failed,
+    /// Connections whose PROXY header was not complete within
+    /// [`opening_timeout`](crate::ListenerOptions::opening_timeout).
+    opening_timeouts,
+    /// Connections that had not sent their PROXY header when a newer one needed their place. See
+    /// [`max_opening`](crate::ListenerOptions::max_opening).
+    crowded,
+    /// Connections from an address that may not send a PROXY header. They were closed before a byte
+    /// was read.
+    untrusted,
+    /// Connections whose PROXY header was wrong, or ended too early.
+    bad_headers,
+    /// Connections that have ended before a byte of their PROXY header came, as the checks of balancers
+    /// do.
+    health_checks,
     /// Handlers whose `terminate` has been called.
     terminated,
     /// Packets handed to `handle_packet`.
@@ -191,7 +213,7 @@ counters! {
 
 impl Stats {
     /// The names in [`iter`](Self::iter) whose numbers rise and fall. All others only rise.
-    pub const GAUGES: &'static [&'static str] = &["open", "half_closed"];
+    pub const GAUGES: &'static [&'static str] = &["open", "half_closed", "opening"];
 
     /// Connections ended for reasons of this kind.
     pub fn closed(&self, kind: CloseKind) -> u64 {

@@ -26,10 +26,14 @@ pub(crate) trait Stream: Read + Write {
     fn take_error(&self) -> io::Result<Option<io::Error>>;
     /// Whether a read would return bytes, an end or an error. It reads nothing.
     fn is_readable(&self) -> bool;
+    /// Copies bytes that have arrived into `buf`, and leaves them where they are.
+    fn peek(&self, buf: &mut [u8]) -> io::Result<usize>;
     /// Registers the stream for events: bytes, ends and errors.
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()>;
     /// As [`register`](Self::register), for a stream that is registered in another way.
     fn reregister(&mut self, registry: &Registry, token: Token) -> io::Result<()>;
+    /// Ends its events, so that another poller can watch it.
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()>;
     /// Registers the stream for writability, too.
     fn watch_writable(&mut self, registry: &Registry, token: Token) -> io::Result<()>;
 }
@@ -71,12 +75,20 @@ impl Stream for TcpStream {
         !self.peek(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
     }
 
+    fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
+        Self::peek(self, buf)
+    }
+
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         registry.with(|system| system.register(self, token, READING))
     }
 
     fn reregister(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         registry.with(|system| system.reregister(self, token, READING))
+    }
+
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        registry.with(|system| system.deregister(self))
     }
 
     fn watch_writable(&mut self, registry: &Registry, token: Token) -> io::Result<()> {

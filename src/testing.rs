@@ -145,6 +145,7 @@
 //! A panic in a callback ends the connection, as it does over sockets. So an `assert!` inside a
 //! handler fails no test, unless the test looks at [`closed`](Harness::closed).
 
+mod door;
 mod faults;
 mod harness;
 mod network;

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The generation belongs to the slot. It identifies an event for an earlier owner of the slot, and
-//! such an event is ignored.
+//! such an event is ignored. With the key of the acceptor it is the number of a connection that is
+//! opening, or 0 for the acceptor itself.
 
 use mio::Token;
 
@@ -32,12 +33,28 @@ const ACCEPTOR: u32 = KEY_MASK;
 #[derive(Debug, Copy, Clone, PartialEq, Eq)]
 pub(crate) enum Target {
     Waker,
-    Acceptor { listener: u16 },
-    Peer { listener: u16, key: u32, generation: u32 },
+    Acceptor {
+        listener: u16,
+    },
+    /// A connection that has no slot yet.
+    Opening {
+        listener: u16,
+        number: u32,
+    },
+    Peer {
+        listener: u16,
+        key: u32,
+        generation: u32,
+    },
 }
 
 pub(crate) fn acceptor(listener: u16) -> Token {
     peer(listener, ACCEPTOR, 0)
+}
+
+/// `number` is not 0.
+pub(crate) fn opening(listener: u16, number: u32) -> Token {
+    peer(listener, ACCEPTOR, number)
 }
 
 pub(crate) fn peer(listener: u16, key: u32, generation: u32) -> Token {
@@ -52,9 +69,10 @@ pub(crate) fn target(token: Token) -> Target {
     }
     let low = token.0 as u32;
     let listener = (low >> KEY_BITS) as u16;
-    match low & KEY_MASK {
-        ACCEPTOR => Target::Acceptor { listener },
-        key => Target::Peer { listener, key, generation: (token.0 >> 32) as u32 },
+    match (low & KEY_MASK, (token.0 >> 32) as u32) {
+        (ACCEPTOR, 0) => Target::Acceptor { listener },
+        (ACCEPTOR, number) => Target::Opening { listener, number },
+        (key, generation) => Target::Peer { listener, key, generation },
     }
 }
 
@@ -72,6 +90,9 @@ mod tests {
         assert_eq!(target(WAKER), Target::Waker);
         for listener in [0, 1, 1022] {
             assert_eq!(target(acceptor(listener)), Target::Acceptor { listener });
+            for number in [1, u32::MAX] {
+                assert_eq!(target(opening(listener, number)), Target::Opening { listener, number });
+            }
             for key in [0, 1, KEY_MASK - 1] {
                 for generation in [0, 1, u32::MAX] {
                     let expected = Target::Peer { listener, key, generation };

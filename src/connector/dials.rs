@@ -16,6 +16,7 @@ use crate::loop_state::{LoopState, Timer};
 use crate::options::Target;
 use crate::peer::Peer;
 use crate::peers::Ended;
+use crate::proxy::{ProxyHeader, ProxyVersions};
 use crate::race::Race;
 use crate::resolver::{Found, Resolved, names_of};
 use crate::sync::Arc;
@@ -224,6 +225,10 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         let made = caught(|| (self.factory)(&dialed));
         let has_handler = matches!(made, Ok(Ok(_)));
         let Dial { wanted, failures, .. } = self.dials.remove(key as usize);
+        if let Some(version) = self.options.send_proxy {
+            let client = wanted.as_ref().and_then(|wanted| wanted.client.as_deref());
+            self.peers.send_first(state, slot, &introduction(version, client));
+        }
         match wanted {
             Some(wanted) => {
                 self.wanted.remove(&slot);
@@ -416,4 +421,15 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         self.due.shrink_to_fit();
         self.announced.shrink_to_fit();
     }
+}
+
+/// The PROXY header of a connection that was dialled for a client, or for none.
+fn introduction(version: ProxyVersions, client: Option<&(Endpoint, Endpoint)>) -> Vec<u8> {
+    let header = match client {
+        Some((source, destination)) => ProxyHeader::of(version, source, destination),
+        None => ProxyHeader::local(version),
+    };
+    let mut bytes = Vec::new();
+    header.write_to(&mut bytes);
+    bytes
 }

@@ -54,7 +54,7 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
     }
 
     pub(super) fn tell_caller(&self, wanted: &DialRequest, error: DialError) {
-        let DialRequest { key, generation, targets, caller } = wanted;
+        let DialRequest { key, generation, targets, caller, .. } = wanted;
         let (key, generation) = (*key, *generation);
         let id = ConnectionId { serial: self.peers.profile.serial, key, generation };
         let target = targets.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");

@@ -218,12 +218,12 @@ impl Handle {
     ) -> Result<(), AdoptError> {
         match self.reserve_place(name, only, &fd) {
             Err(error) => Err(AdoptError { error, fd }),
-            Ok((admission, peer_addr)) => {
-                admission.adopt(acceptor::stream(fd), peer_addr).map_err(|stream: TcpStream| {
+            Ok((admission, peer_addr)) => admission
+                .adopt(acceptor::stream(fd), peer_addr.into())
+                .map_err(|stream: TcpStream| {
                     let error = Error::UnknownName(name.to_owned());
                     AdoptError { error, fd: stream.into() }
-                })
-            }
+                }),
         }
     }
 

@@ -6,6 +6,7 @@ use crate::address::Address;
 use crate::endpoint::Endpoint;
 use crate::identity::{ConnectionId, Identity};
 use crate::profile::Profile;
+use crate::proxy::ProxyHeader;
 
 /// A connection that was just accepted: what the factory knows when it makes the handler. `M` is the
 /// handler's [`Message`](crate::Handler::Message).
@@ -49,9 +50,21 @@ pub struct Accepted<'a, M = ()> {
 }
 
 impl<M> Accepted<'_, M> {
-    /// The peer's address. An IPv4 client of an IPv6 socket has its IPv4 address here.
+    /// The peer's address: the client's, if a proxy has told it. An IPv4 client of an IPv6 socket has its
+    /// IPv4 address here.
     pub fn peer_addr(&self) -> Endpoint {
         self.identity.peer_addr()
+    }
+
+    /// The address of the proxy that the connection came through. `None` if the listener expects no
+    /// [PROXY header](crate::ListenerOptions::proxy) from it.
+    pub fn via_addr(&self) -> Option<Endpoint> {
+        self.identity.proxied().map(|proxied| proxied.via_addr.clone())
+    }
+
+    /// The PROXY header that the connection began with. `None` if the listener expects none from it.
+    pub fn proxy(&self) -> Option<&ProxyHeader> {
+        self.identity.proxied().map(|proxied| &proxied.header)
     }
 
     /// The connection's id.

@@ -3,6 +3,7 @@
 mod dial;
 mod groups;
 mod pair;
+mod proxy;
 mod send;
 mod send_with;
 
@@ -166,7 +167,8 @@ impl<M> Context<'_, M> {
         sent
     }
 
-    /// The peer's address. An IPv4 client of an IPv6 socket has its IPv4 address here.
+    /// The peer's address: the client's, if a proxy has told it. An IPv4 client of an IPv6 socket has its
+    /// IPv4 address here.
     pub fn peer_addr(&self) -> Endpoint {
         self.identity.peer_addr()
     }

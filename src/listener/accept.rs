@@ -1,7 +1,8 @@
 //! The way of a connection from the listening socket to a handler in a slot, and the reactions to
 //! errors of `accept`.
 //!
-//! A connection takes five steps. One that a handle gives to the listener begins at the third:
+//! A connection takes five steps. One that a handle gives to the listener begins at the third. If its
+//! listener expects a PROXY header, that is read before [`assign`](Listener::assign): see `opening`.
 //! - [`accept_some`](Listener::accept_some) takes it from the socket.
 //! - [`assign`](Listener::assign) finds the shard that has the fewest connections.
 //! - [`take_arrivals`](Listener::take_arrivals) receives it on the shard where it lives.
@@ -14,13 +15,14 @@ use super::Listener;
 use super::accepting::{ACCEPT_PAUSE, FULL_ROUNDS};
 use crate::acceptor::{self, AcceptFault, Acceptor};
 use crate::admission::Listening;
-use crate::endpoint::Endpoint;
 use crate::guard::caught;
 use crate::handler::{Accepted, Handler};
+use crate::identity::PeerName;
 use crate::logging::{Cause, say};
 use crate::loop_state::{LoopState, Timer};
 use crate::peer::Peer;
 use crate::phases::AnyListener;
+use crate::stream::Stream;
 use crate::time_budget::Phase;
 use crate::token;
 
@@ -44,6 +46,9 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     pub(super) fn accept_ready(&mut self, state: &mut LoopState) {
         state.begin_phase(Phase::Accept);
         self.take_arrivals(state, false);
+        if self.openings.has_announced() {
+            self.look_at_announced(state);
+        }
         if self.acceptor_is_gone() {
             self.begin_drain(state);
         }
@@ -58,7 +63,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
                 self.rearm(state);
             }
         }
-        let full = self.accepting.ready && !self.is_paused() && !self.admission.has_room();
+        let full = self.accepting.ready && !self.is_paused() && !self.has_room();
         if full && !self.accepting.full {
             self.peers.profile.counters.connection_limit_hits.add(1);
             if self.peers.gate.opens(Cause::ConnectionLimit, state.nanos()) {
@@ -80,7 +85,9 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     /// Whether the accept phase has something to do.
     #[inline]
     pub(super) fn wants_accept(&self) -> bool {
-        self.accepting.ready || self.admission.has_news(self.peers.profile.shard)
+        self.accepting.ready
+            || self.admission.has_news(self.peers.profile.shard)
+            || self.openings.has_announced()
     }
 
     pub(super) fn may_accept(&self) -> bool {
@@ -89,7 +96,12 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
             && self.accepting.pause.is_none()
             && !self.accepting.broken
             && !self.is_paused()
-            && self.admission.has_room()
+            && self.has_room()
+    }
+
+    /// Whether a connection that comes next finds a place. One that is opening has to make room.
+    fn has_room(&self) -> bool {
+        self.admission.has_room() || !self.openings.is_empty()
     }
 
     /// Whether a handle has paused accepting. The other pause, after a lack of resources, is
@@ -109,17 +121,26 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
             let listening = self.listening.as_mut().and_then(Listening::socket);
             let Some(socket) = listening else { break };
             // Another thread may have given the last place to a connection that it hands over.
-            if !self.admission.reserve() {
+            let has_place = self.admission.reserve();
+            if !has_place && self.openings.is_empty() {
                 break;
             }
             match socket.accept(&self.peers.profile.options) {
                 Ok((stream, peer_addr)) => {
-                    self.assign(state, stream, peer_addr);
+                    self.peers.profile.counters.accepted.add(1);
+                    if has_place || self.take_place(state) {
+                        self.begin(state, stream, peer_addr, false);
+                    } else {
+                        self.peers.profile.counters.crowded.add(1);
+                        self.peers.profile.counters.opening_failed.add(1);
+                    }
                     self.accepting.failures = 0;
                     taken += 1;
                 }
                 Err(error) => {
-                    self.admission.give_back();
+                    if has_place {
+                        self.admission.give_back();
+                    }
                     self.accept_failed(state, error);
                 }
             }
@@ -190,14 +211,23 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     }
 
     /// Finds the shard for a new connection, and gives the connection to that shard.
-    pub(super) fn assign(&mut self, state: &mut LoopState, stream: A::Stream, peer_addr: Endpoint) {
-        self.peers.profile.counters.accepted.add(1);
+    /// `is_watched`: it is registered here for events.
+    pub(super) fn assign(
+        &mut self,
+        state: &mut LoopState,
+        mut stream: A::Stream,
+        peer: PeerName,
+        is_watched: bool,
+    ) {
         let shard = self.admission.enter();
         if shard == self.peers.profile.shard {
-            self.admit(state, stream, peer_addr);
-        } else {
-            self.admission.hand_over(shard, stream, peer_addr);
+            return self.admit(state, stream, peer, is_watched);
         }
+        if is_watched {
+            // After an error the other shard cannot watch it either, and says so.
+            let _ = stream.deregister(&state.registry);
+        }
+        self.admission.hand_over(shard, stream, peer);
     }
 
     /// Admits the connections that another shard has accepted for this one, and those that handles
@@ -210,7 +240,11 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
                 A::adjust(&arrival.stream, &self.peers.profile.options);
                 self.peers.profile.counters.adopted.add(1);
             }
-            self.admit(state, arrival.stream, arrival.peer_addr);
+            if arrival.adopted {
+                self.begin(state, arrival.stream, arrival.peer.endpoint(), true);
+            } else {
+                self.admit(state, arrival.stream, arrival.peer, false);
+            }
             if state.is_share_over(1) && !all {
                 break;
             }
@@ -226,8 +260,15 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
 
     /// Gives a connection a slot, then opens it. A connection that cannot be registered takes no
     /// place.
-    pub(super) fn admit(&mut self, state: &mut LoopState, stream: A::Stream, peer_addr: Endpoint) {
-        match self.peers.admit(state, stream, peer_addr) {
+    pub(super) fn admit(
+        &mut self,
+        state: &mut LoopState,
+        stream: A::Stream,
+        peer: PeerName,
+        is_watched: bool,
+    ) {
+        let watch = if is_watched { A::Stream::reregister } else { A::Stream::register };
+        match self.peers.admit(state, stream, peer, watch) {
             Some(key) => self.open(state, key),
             None => self.admission.leave(self.peers.profile.shard),
         }
@@ -296,10 +337,11 @@ mod tests {
     use crate::admission::Admission;
     use crate::clock::{Clock, ManualClock};
     use crate::directory::{Inbox, Kind, NameGuard, Shared};
+    use crate::endpoint::Endpoint;
     use crate::handle::Handle;
     use crate::handler::{Action, Context, Refusal};
     use crate::mailbox::{Mailbox, Notifier};
-    use crate::options::{ListenerOptions, ReactorOptions};
+    use crate::options::{ListenerOptions, OpeningOptions, ReactorOptions};
     use crate::poller::Registry;
     use crate::profile::Profile;
     use crate::reason::CloseReason;
@@ -400,7 +442,9 @@ mod tests {
             let poll = Poll::new().unwrap();
             let registry = Registry::System(poll.registry().try_clone().unwrap());
             let state = LoopState::new(clock, ReactorOptions::new(), registry, Arc::default());
-            let listener = Listener::new(profile(own), Arc::clone(&admission), None, factory, 1);
+            let opening = OpeningOptions::default();
+            let (own, shared) = (profile(own), Arc::clone(&admission));
+            let listener = Listener::new(own, shared, None, factory, opening, 1);
             let door = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             let clients = Vec::new();
             Self {
@@ -430,7 +474,7 @@ mod tests {
         fn hand_over(&self, stream: TcpStream) {
             assert!(self.admission.reserve());
             assert_eq!(self.admission.enter(), 1, "this part has fewest");
-            self.admission.hand_over(1, stream, ([127, 0, 0, 1], 1).into());
+            self.admission.hand_over(1, stream, Endpoint::from(([127, 0, 0, 1], 1)).into());
         }
 
         fn accept(&mut self) {
@@ -539,7 +583,7 @@ mod tests {
         part.factory.set(Behaviour::MakesSlowly);
         for _ in 0..MANY {
             let stream = part.stream();
-            part.admission.hand_over(1, stream, ([127, 0, 0, 1], 1).into());
+            part.admission.hand_over(1, stream, Endpoint::from(([127, 0, 0, 1], 1)).into());
         }
         part.state.begin(None);
         part.accept();

@@ -13,12 +13,16 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
             return;
         }
         self.peers.profile.name_guard.status.set_draining();
-        if !self.peers.is_forced() {
+        if self.peers.is_forced() {
+            self.refuse_openings(state);
+        } else {
             self.accept_last(state);
+            self.end_openings(state);
         }
         self.stop_accepting(state);
         // No connection arrives after this.
         self.take_arrivals(state, true);
+        self.end_openings(state);
         self.peers.begin_drain(state);
     }
 
@@ -37,6 +41,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
 
     pub(super) fn stop_for_good(&mut self, state: &mut LoopState) {
         self.stop_accepting(state);
+        self.refuse_openings(state);
         self.peers.retire(state);
         // The factory goes before the counters are added to those of the listeners that have ended:
         // its drop is code of the user, and a panic in it counts.

@@ -7,6 +7,7 @@ use super::connector::ConnectorOptions;
 use super::listener::{ListenerOptions, Origin};
 use crate::backoff::Backoff;
 use crate::error::OptionsError;
+use crate::proxy::Proxy;
 use crate::reason::debug_as_display;
 use crate::system::{fd_limit, somaxconn};
 
@@ -66,6 +67,10 @@ pub enum OptionsWarning {
         /// `max_connections`.
         max_connections: usize,
     },
+    /// The listener can be reached from other machines, and takes PROXY headers from all of them. Any
+    /// client can then pretend to have another address.
+    #[error("any client can claim any address in a PROXY header; name the proxies by Proxy::from")]
+    AnyProxy,
 }
 
 debug_as_display!(OptionsWarning {
@@ -74,6 +79,7 @@ debug_as_display!(OptionsWarning {
     BacklogCut { backlog, somaxconn },
     NoPacketTimeout,
     SilentPeers { max_connections },
+    AnyProxy,
 });
 
 /// Everything that [`ListenerOptions::check`] or
@@ -96,7 +102,19 @@ impl ListenerOptions {
 
     fn errors(&self) -> Vec<OptionsError> {
         let mut errors = self.connection.errors();
-        errors.extend(zeros([(self.backlog == 0, "backlog")]));
+        errors.extend(zeros([
+            (self.backlog == 0, "backlog"),
+            (self.opening.timeout.is_zero(), "opening_timeout"),
+            (self.opening.max_opening == 0, "max_opening"),
+        ]));
+        if let Some(Proxy { max_header: asked, .. }) = self.opening.proxy {
+            let (option, (min, max)) = ("max_header", Proxy::MAX_HEADERS.into_inner());
+            if asked < min {
+                errors.push(OptionsError::TooSmall { option, asked, min });
+            } else if asked > max {
+                errors.push(OptionsError::TooLarge { option, asked, max });
+            }
+        }
         if let Origin::Wrong(error) = &self.origin {
             errors.push(OptionsError::Address(error.clone()));
         }
@@ -120,6 +138,9 @@ impl ListenerOptions {
         if endless && reachable {
             let max_connections = of.max_connections;
             warnings.push(OptionsWarning::SilentPeers { max_connections });
+        }
+        if reachable && self.opening.proxy.as_ref().is_some_and(Proxy::trusts_all) {
+            warnings.push(OptionsWarning::AnyProxy);
         }
         warnings
     }

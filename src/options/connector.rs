@@ -11,6 +11,7 @@ use crate::backoff::{Backoff, Retry};
 use crate::connector_state::ConnectorState;
 use crate::endpoint::Endpoint;
 use crate::framing::Framing;
+use crate::proxy::ProxyVersions;
 
 /// Looks up the addresses of `HOST:PORT`.
 pub(crate) type Resolve = Arc<dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync>;
@@ -58,7 +59,7 @@ impl fmt::Display for Target {
 ///
 /// - Where to: [`to`](Self::to), [`on_demand`](Self::on_demand),
 ///   [`source_addr`](Self::source_addr) (the system chooses), [`resolve`](Self::resolve) (the system's
-///   resolver).
+///   resolver), [`send_proxy`](Self::send_proxy) (no PROXY header).
 /// - How many: [`connections`](Self::connections) (1 on each shard),
 ///   [`max_connections`](Self::max_connections) (1,024 on each shard).
 /// - How it dials: [`connect_timeout`](Self::connect_timeout) (3 s),
@@ -93,6 +94,7 @@ pub struct ConnectorOptions {
     pub(crate) backoff: Backoff,
     pub(crate) retry: Retry,
     pub(crate) source_addr: Option<IpAddr>,
+    pub(crate) send_proxy: Option<ProxyVersions>,
     pub(crate) resolve: Option<Resolve>,
     pub(crate) on_state: Option<OnState>,
     pub(crate) connection: ConnectionOptions,
@@ -160,6 +162,7 @@ impl ConnectorOptions {
             backoff: Backoff::default(),
             retry: Retry::default(),
             source_addr: None,
+            send_proxy: None,
             resolve: None,
             on_state: None,
             connection: ConnectionOptions { max_connections: 1_024, ..Default::default() },
@@ -216,6 +219,21 @@ impl ConnectorOptions {
     /// sockets, and addresses of the other family fail.
     pub fn source_addr(mut self, addr: impl Into<IpAddr>) -> Self {
         self.source_addr = Some(addr.into());
+        self
+    }
+
+    /// Each connection begins with a PROXY header of this version. Default: none.
+    ///
+    /// If a handler has dialled it ([`Context::dial`]), the header tells the peer of that handler as
+    /// the client, and the address that the peer has connected to: what a proxy has told of it, or
+    /// [`Context::local_addr`]. A connection that is kept up stands for no client: its header says so
+    /// (`LOCAL`, or `UNKNOWN` in version 1). The header leaves with the first bytes that the handler
+    /// sends.
+    ///
+    /// [`Context::dial`]: crate::Context::dial
+    /// [`Context::local_addr`]: crate::Context::local_addr
+    pub fn send_proxy(mut self, version: ProxyVersions) -> Self {
+        self.send_proxy = Some(version);
         self
     }
 
@@ -281,6 +299,7 @@ impl fmt::Debug for ConnectorOptions {
             .field("backoff", &self.backoff)
             .field("retry", &self.retry)
             .field("source_addr", &self.source_addr)
+            .field("send_proxy", &self.send_proxy)
             .field("connection", &self.connection)
             .finish_non_exhaustive()
     }

@@ -11,6 +11,7 @@ use socket2::SockRef;
 use super::connection::{ConnectionOptions, connection_setters};
 use crate::endpoint::{Endpoint, EndpointError, UnixName};
 use crate::framing::Framing;
+use crate::proxy::Proxy;
 
 /// Where a listener's socket comes from.
 #[derive(Debug, Clone)]
@@ -19,6 +20,20 @@ pub(crate) enum Origin {
     Inherited(Arc<TcpListener>),
     /// Text that names no socket.
     Wrong(EndpointError),
+}
+
+/// What a connection has to do before its handler is made.
+#[derive(Debug, Clone)]
+pub(crate) struct OpeningOptions {
+    pub(crate) proxy: Option<Proxy>,
+    pub(crate) timeout: Duration,
+    pub(crate) max_opening: usize,
+}
+
+impl Default for OpeningOptions {
+    fn default() -> Self {
+        Self { proxy: None, timeout: Duration::from_secs(5), max_opening: 512 }
+    }
 }
 
 /// Options of one listener: its address, its framing and its limits.
@@ -43,6 +58,8 @@ pub(crate) enum Origin {
 ///   [`max_timers`](Self::max_timers) (1,024 of each connection),
 ///   [`max_groups`](Self::max_groups) (1,024 of each connection),
 ///   [`memory_warning`](Self::memory_warning) (10 GiB).
+/// - Connections through proxies: [`proxy`](Self::proxy) (none),
+///   [`opening_timeout`](Self::opening_timeout) (5 s), [`max_opening`](Self::max_opening) (512).
 /// - The end: [`close_timeout`](Self::close_timeout) (10 s),
 ///   [`linger_timeout`](Self::linger_timeout) (5 s), [`drain_timeout`](Self::drain_timeout) (5 s).
 /// - The sockets: [`backlog`](Self::backlog) (1,024 clients), [`nodelay`](Self::nodelay) (yes),
@@ -70,6 +87,7 @@ pub struct ListenerOptions {
     pub(crate) v6_only: bool,
     pub(crate) unix_mode: u32,
     pub(crate) backlog: u32,
+    pub(crate) opening: OpeningOptions,
     pub(crate) connection: ConnectionOptions,
 }
 
@@ -96,6 +114,7 @@ impl ListenerOptions {
             v6_only: false,
             unix_mode: 0o600,
             backlog: 1024,
+            opening: OpeningOptions::default(),
             connection: ConnectionOptions::default(),
         }
     }
@@ -214,6 +233,40 @@ impl ListenerOptions {
     /// `net.core.somaxconn`, see [listen(2)](https://man7.org/linux/man-pages/man2/listen.2.html).
     pub fn backlog(mut self, clients: u32) -> Self {
         self.backlog = clients;
+        self
+    }
+
+    /// Connections come from proxies, which tell who their clients are by a PROXY header. Default: none.
+    /// See [`Proxy`].
+    ///
+    /// The header is read before the factory is called. Then [`Context::peer_addr`] is the client's
+    /// address, and [`Context::via_addr`] the proxy's. A connection whose header is wrong gets no
+    /// handler: it is counted in [`Stats::bad_headers`], and logged at most once a second. One that ends
+    /// before it sends a byte, as the checks of balancers do, is only counted.
+    ///
+    /// [`Context::peer_addr`]: crate::Context::peer_addr
+    /// [`Context::via_addr`]: crate::Context::via_addr
+    /// [`Stats::bad_headers`]: crate::Stats::bad_headers
+    pub fn proxy(mut self, proxy: Proxy) -> Self {
+        self.opening.proxy = Some(proxy);
+        self
+    }
+
+    /// How much time a connection has, from the moment it is accepted, until its [PROXY
+    /// header](Self::proxy) is complete. Default: 5 s. Not zero. Then the connection is closed. Bytes
+    /// that arrive do not extend the time.
+    pub fn opening_timeout(mut self, timeout: Duration) -> Self {
+        self.opening.timeout = timeout;
+        self
+    }
+
+    /// The most connections whose [PROXY header](Self::proxy) has not arrived. Default: 512. At least 1.
+    /// They count toward [`max_connections`](Self::max_connections).
+    ///
+    /// If so many are opening, or if the listener is full and some are opening, the oldest of them is
+    /// closed when another client connects. So silent connections keep no client out.
+    pub fn max_opening(mut self, connections: usize) -> Self {
+        self.opening.max_opening = connections;
         self
     }
 

@@ -46,6 +46,13 @@ impl<H: Handler, S: Stream> Peers<H, S> {
         }
     }
 
+    /// Queues bytes that come before all that the handler sends.
+    pub(crate) fn send_first(&mut self, state: &mut LoopState, key: u32, bytes: &[u8]) {
+        if let Some(peer) = self.slots.get_mut(key as usize) {
+            peer.conn.enqueue(bytes, state.now(), &mut state.pool);
+        }
+    }
+
     /// Frees a slot.
     pub(super) fn free(&mut self, state: &mut LoopState, key: u32) {
         self.end_pair(state, key);

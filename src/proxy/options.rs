@@ -101,8 +101,12 @@ impl Proxy {
         Self { require_checksum: require, ..self }
     }
 
+    /// Whether each peer may say who its client is.
+    pub(crate) fn trusts_all(&self) -> bool {
+        self.networks.is_none()
+    }
+
     /// What the peer at this end has to do.
-    #[allow(dead_code, reason = "listeners call it once they read headers")]
     pub(crate) fn trusts(&self, peer: &Endpoint) -> Trust {
         let is_in =
             |networks: &[IpNetwork], ip| networks.iter().any(|network| network.contains(ip));

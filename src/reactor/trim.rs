@@ -13,6 +13,7 @@ impl Reactor {
             Timer::Peer { listener, .. }
             | Timer::User { listener, .. }
             | Timer::Accept { listener }
+            | Timer::Opening { listener }
             | Timer::Dial { listener, .. }
             | Timer::Drain { listener } => {
                 if let Some(slot) = listeners.get_mut(listener.into()) {

@@ -173,6 +173,19 @@ impl End {
         self.error.take()
     }
 
+    /// Copies bytes that have arrived into `buf`, and returns their number. An error stays.
+    pub(super) fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
+        for (to, byte) in buf.iter_mut().zip(&self.arrived) {
+            *to = *byte;
+        }
+        match self.error {
+            _ if !self.arrived.is_empty() => Ok(buf.len().min(self.arrived.len())),
+            Some(kind) => Err(kind.into()),
+            None if self.ended => Ok(0),
+            None => Err(ErrorKind::WouldBlock.into()),
+        }
+    }
+
     /// Moves bytes that have arrived into `buf`, and returns their number.
     pub(super) fn take(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let count = buf.len().min(self.arrived.len());

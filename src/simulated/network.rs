@@ -313,6 +313,10 @@ impl Network {
         self.ends.get(&key).is_none_or(End::is_readable)
     }
 
+    pub(crate) fn peek(&self, key: Key, buf: &mut [u8]) -> io::Result<usize> {
+        self.ends.get(&key).map_or(Ok(0), |end| end.peek(buf))
+    }
+
     pub(crate) fn take(&mut self, key: Key, buf: &mut [u8]) -> io::Result<usize> {
         let end = self.ends.get_mut(&key).ok_or(ErrorKind::ConnectionReset)?;
         let count = end.take(buf)?;

@@ -8,8 +8,9 @@ use std::rc::Rc;
 use mio::Token;
 use slab::Slab;
 
+use super::door::Door;
 use super::faults::Faults;
-use super::script::{Door, Ready, Script, Shared, Source};
+use super::script::{Ready, Script, Shared, Source};
 use crate::endpoint::Endpoint;
 use crate::poller::{Readiness, SimulatedNetwork};
 
@@ -42,6 +43,7 @@ impl Network {
         let ready = Rc::clone(&self.ready);
         let mut script = Script::new(place.key(), ready, peer_addr, local_addr);
         script.plan = self.faults.as_ref().map(|faults| faults.plan(self.connections));
+        script.entering = Rc::downgrade(&self.door.borrow().entering);
         let script = Rc::new(RefCell::new(script));
         place.insert(Rc::clone(&script));
         let mut door = self.door.borrow_mut();

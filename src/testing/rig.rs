@@ -5,9 +5,10 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::door::ScriptedAcceptor;
 use super::faults::Faults;
 use super::network::{Network, Wire};
-use super::script::{ScriptedAcceptor, Shared};
+use super::script::Shared;
 use crate::clock::{Clock, ManualClock};
 use crate::connection::Flags;
 use crate::directory::{self, Inbox};
@@ -146,7 +147,7 @@ impl<H: Handler> Rig<H> {
             Err(error) => panic!("{error}"),
         };
         let handle = reactor.serve(prepared, move |accepted: &Accepted<'_, H::Message>| {
-            let script = door.borrow_mut().entering.take().expect("a stream was accepted");
+            let script = door.borrow().entering.take().expect("a stream was admitted");
             script.borrow_mut().id = Some(accepted.id());
             factory(accepted).into_handler().map(|handler| Observed { handler, script })
         });

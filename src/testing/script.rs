@@ -8,16 +8,14 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use mio::Token;
 
 use super::faults::{Fault, FaultPlan};
-use crate::acceptor::Acceptor;
 use crate::endpoint::Endpoint;
 use crate::framing::Framing;
 use crate::identity::ConnectionId;
-use crate::options::ConnectionOptions;
 use crate::poller::{Readiness, Registry};
 use crate::reason::CloseReason;
 use crate::stream::Stream;
@@ -35,6 +33,8 @@ pub(super) struct Script {
     pub(super) place: usize,
     /// The network's list of sources that have events.
     ready: Ready,
+    /// Where it says that it was registered last. Nothing if it was dialled.
+    pub(super) entering: Weak<Entering>,
     /// The token of its events, once the reactor has registered it.
     pub(super) token: Option<Token>,
     pub(super) peer_addr: Endpoint,
@@ -86,6 +86,7 @@ impl Script {
             framing: None,
             place,
             ready,
+            entering: Weak::new(),
             token: None,
             peer_addr,
             local_addr,
@@ -166,7 +167,7 @@ impl Script {
         !(self.connecting || self.gone || self.dead && self.error.is_some())
     }
 
-    /// From now on its events are delivered.
+    /// From now on its events are delivered. All that it is ready for is announced, also again.
     fn watch(&mut self, token: Token) {
         self.token = Some(token);
         if self.connecting {
@@ -174,6 +175,13 @@ impl Script {
         }
         self.ready.borrow_mut().push(Source::Script(self.place));
         self.events = self.events.with(Readiness::WRITABLE);
+        if self.is_readable() {
+            self.events = self.events.with(Readiness::READABLE);
+        }
+    }
+
+    fn is_readable(&self) -> bool {
+        !self.arrived.is_empty() || self.ended || self.dead || self.error.is_some()
     }
 
     pub(super) fn announce(&mut self, readiness: Readiness) {
@@ -240,6 +248,19 @@ impl Script {
         }
     }
 
+    /// Copies bytes that have arrived. An error stays.
+    fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
+        for (to, byte) in buf.iter_mut().zip(&self.arrived) {
+            *to = *byte;
+        }
+        match self.error {
+            _ if !self.arrived.is_empty() => Ok(buf.len().min(self.arrived.len())),
+            Some(kind) => Err(kind.into()),
+            None if self.ended || self.dead => Ok(0),
+            None => Err(ErrorKind::WouldBlock.into()),
+        }
+    }
+
     /// Copies no more than the peer takes, so that a long queue may leave a byte at a time.
     fn write(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         self.make_up_an_event();
@@ -299,6 +320,9 @@ pub(super) enum Source {
 
 /// The sources that have events, in the order of the events.
 pub(super) type Ready = Rc<RefCell<Vec<Source>>>;
+
+/// The stream that was registered last. If it has a slot, the factory makes its handler next.
+pub(super) type Entering = RefCell<Option<Shared>>;
 
 /// A script that its stream, the network and the harness share.
 pub(super) type Shared = Rc<RefCell<Script>>;
@@ -365,17 +389,27 @@ impl Stream for ScriptedStream {
     }
 
     fn is_readable(&self) -> bool {
-        let script = self.0.borrow();
-        !script.arrived.is_empty() || script.ended || script.dead || script.error.is_some()
+        self.0.borrow().is_readable()
+    }
+
+    fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.borrow().peek(buf)
     }
 
     fn register(&mut self, _: &Registry, token: Token) -> io::Result<()> {
         self.0.borrow_mut().watch(token);
+        if let Some(entering) = self.0.borrow().entering.upgrade() {
+            entering.replace(Some(Rc::clone(&self.0)));
+        }
         Ok(())
     }
 
     fn reregister(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         self.register(registry, token)
+    }
+
+    fn deregister(&mut self, _: &Registry) -> io::Result<()> {
+        Ok(())
     }
 
     fn watch_writable(&mut self, _: &Registry, _: Token) -> io::Result<()> {
@@ -388,62 +422,5 @@ impl Drop for ScriptedStream {
         let mut script = self.0.borrow_mut();
         script.rude |= !script.arrived.is_empty();
         (script.finished, script.gone) = (true, true);
-    }
-}
-
-/// The backlog, and the errors of the next accepts.
-#[derive(Debug, Default)]
-pub(super) struct Door {
-    pub(super) waiting: VecDeque<Shared>,
-    /// Accepted just now. The factory makes its handler next.
-    pub(super) entering: Option<Shared>,
-    pub(super) errors: VecDeque<ErrorKind>,
-    /// The token of its events, once the reactor has registered it.
-    pub(super) token: Option<Token>,
-    pub(super) ready: Ready,
-}
-
-impl Door {
-    /// If the backlog has a connection, announces it.
-    pub(super) fn announce(&self) {
-        if self.token.is_some() && !self.waiting.is_empty() {
-            self.ready.borrow_mut().push(Source::Acceptor);
-        }
-    }
-}
-
-/// The listener's acceptor, in place of a listening socket.
-#[derive(Debug)]
-pub(crate) struct ScriptedAcceptor(pub(super) Rc<RefCell<Door>>);
-
-impl Acceptor for ScriptedAcceptor {
-    type Stream = ScriptedStream;
-
-    fn accept(&mut self, _: &ConnectionOptions) -> io::Result<(ScriptedStream, Endpoint)> {
-        let mut door = self.0.borrow_mut();
-        if let Some(kind) = door.errors.pop_front() {
-            return Err(kind.into());
-        }
-        let script = door.waiting.pop_front().ok_or(ErrorKind::WouldBlock)?;
-        let peer_addr = script.borrow().peer_addr.clone();
-        door.entering = Some(Rc::clone(&script));
-        Ok((ScriptedStream(script), peer_addr))
-    }
-
-    fn register(&mut self, _: &Registry, token: Token) -> io::Result<()> {
-        let mut door = self.0.borrow_mut();
-        door.token = Some(token);
-        door.announce();
-        Ok(())
-    }
-
-    fn rearm(&mut self, _: &Registry, _: Token) -> io::Result<()> {
-        self.0.borrow().announce();
-        Ok(())
-    }
-
-    fn deregister(&mut self, _: &Registry) -> io::Result<()> {
-        self.0.borrow_mut().token = None;
-        Ok(())
     }
 }

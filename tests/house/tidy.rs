@@ -17,7 +17,7 @@ const MAX_FILE_LINES: usize = 450;
 
 /// The modules that may read or write a stream. The client is no part of the reactor, and the test
 /// kit is the stream.
-const STREAM_MODULES: [&str; 4] = ["peer", "stream", "client", "testing"];
+const STREAM_MODULES: [&str; 6] = ["peer", "opening", "stream", "client", "testing", "simulated"];
 
 // ---- the repository ----
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use condor::testing::Harness;
 use condor::{
     Accepted, Action, CloseReason, Context, Endpoint, Handler, Info, LengthField, ListenerOptions,
-    ReactorOptions, Refusal,
+    Proxy, ReactorOptions, Refusal,
 };
 use log::Level;
 
@@ -273,6 +273,63 @@ fn each_warning_names_its_cure() {
         assert!(fields.what.starts_with(text), "{text}: {line}");
         assert!(cure.iter().all(|option| fields.cure.contains(option)), "{cure:?}: {line}");
     }
+}
+
+/// Goal: a connection that does not open has a line with its peer, the cause and a cure, at most one a
+/// second; one that sends nothing has none: balancers check a server that way all day. Method: each
+/// cause, several times in the same second.
+#[test]
+fn connections_that_do_not_open_are_named() {
+    type Way = (&'static str, &'static str, fn(&Harness<Loud>));
+    const OTHER: &str = "192.0.2.9:9";
+    let proxy = || "10.0.0.7:7".parse::<Endpoint>().unwrap();
+    const WAYS: [Way; 6] = [
+        ("not opened: byte 0 belongs to no PROXY header", "make the proxy send", |peer| {
+            peer.receive("G")
+        }),
+        ("not opened: it has ended inside its PROXY header", "make the proxy send", |peer| {
+            peer.receive("PROXY");
+            peer.peer_closes();
+        }),
+        (
+            "not opened: the PROXY header was not complete within opening_timeout of 5s",
+            "raise",
+            |peer| {
+                peer.receive("PROXY");
+            },
+        ),
+        ("not opened: its address may not send a PROXY header", "add its network", |peer| {
+            peer.connect_from(OTHER.parse::<Endpoint>().unwrap());
+            peer.peer_closes();
+        }),
+        ("not opened: a newer connection has taken its place", "raise max_opening", |peer| {
+            peer.connect_from("10.0.0.8:8".parse::<Endpoint>().unwrap());
+        }),
+        ("", "", |peer| peer.peer_closes()),
+    ];
+    collect();
+    for (text, cure, way) in WAYS {
+        let proxies = Proxy::required().from(["10.0.0.0/8".parse().unwrap()]);
+        let harness = Harness::new(options().proxy(proxies).max_opening(3), Loud::make);
+        lines();
+        harness.advance(Duration::from_secs(2));
+        for _ in 0..3 {
+            way(&harness.connect_from(proxy()));
+        }
+        harness.advance(Duration::from_secs(5));
+        let said = complaints();
+        if text.is_empty() {
+            assert_eq!(said, []);
+            continue;
+        }
+        let [(level, line)] = &said[..] else { panic!("{text}: {said:?}") };
+        assert_eq!(*level, Level::Warn);
+        let fields = fields(line, "testing");
+        assert!(fields.what.starts_with(text) && fields.cure.contains(cure), "{line}");
+    }
+    let harness = Harness::new(options().proxy(Proxy::required()), Loud::make);
+    harness.advance(Duration::from_secs(60));
+    assert_eq!((harness.stats().opening_timeouts, complaints()), (1, vec![]), "it was silent");
 }
 
 /// Goal: a panic makes one line, with its listener, its peer and its text. Method: each callback in

@@ -25,6 +25,7 @@ mod intake;
 mod life;
 #[cfg(panic = "unwind")]
 mod log_lines;
+mod openings;
 mod output;
 mod packets;
 mod pairs;

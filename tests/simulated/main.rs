@@ -6,6 +6,7 @@ mod dials;
 mod drains;
 mod network;
 mod pairs;
+mod proxies;
 mod reconnects;
 
 use std::cell::RefCell;

@@ -10,8 +10,8 @@ use condor::client::ClientError;
 use condor::testing::Harness;
 use condor::{
     Action, CloseKind, CloseReason, Endpoint, Error, FrameError, Framing, FramingProblem, Handle,
-    LengthField, Lines, ListenerOptions, MessageError, OptionsError, OptionsWarning, Raw, Reactor,
-    ReactorOptions, SendError, Shards,
+    LengthField, Lines, ListenerOptions, MessageError, OptionsError, OptionsWarning, Proxy, Raw,
+    Reactor, ReactorOptions, SendError, Shards,
 };
 
 use crate::support::{
@@ -319,6 +319,29 @@ fn a_listener_that_silent_peers_can_fill_is_warned_of() {
     assert!(warns(&ListenerOptions::from_std(socket)), "inherited");
     let text = silent.to_string();
     assert!(text.contains("100 connections") && text.contains("first_packet_timeout"), "{text}");
+}
+
+/// Goal: there is a warning if other machines can reach a listener that takes PROXY headers from all of
+/// them. Lengths of headers that cannot be are errors.
+#[test]
+fn a_listener_that_trusts_every_header_is_warned_of() {
+    let warns = |addr: [u8; 4], proxy| {
+        let options = ListenerOptions::new((addr, 0)).proxy(proxy);
+        options.check().warnings.contains(&OptionsWarning::AnyProxy)
+    };
+    let network = "10.0.0.0/8".parse().unwrap();
+    assert!(warns([0, 0, 0, 0], Proxy::required()));
+    assert!(!warns([127, 0, 0, 1], Proxy::required()));
+    assert!(!warns([0, 0, 0, 0], Proxy::required().from([network])));
+    assert!(!warns([0, 0, 0, 0], Proxy::mixed([network])));
+
+    let errors = |bytes| any_port().proxy(Proxy::required().max_header(bytes)).check().errors;
+    let option = "max_header";
+    assert_eq!(errors(106), [OptionsError::TooSmall { option, asked: 106, min: 107 }]);
+    assert_eq!(errors(4_097), [OptionsError::TooLarge { option, asked: 4_097, max: 4_096 }]);
+    assert_eq!([errors(107), errors(4_096)], [[], []]);
+    let zeros = any_port().opening_timeout(Duration::ZERO).max_opening(0).check().errors;
+    assert_eq!(zeros, [OptionsError::Zero("opening_timeout"), OptionsError::Zero("max_opening")]);
 }
 
 /// Goal: the worst case of a listener is told by what each limit adds, and is moderate by default.

@@ -40,6 +40,7 @@ mod own_loop;
 #[cfg(panic = "unwind")]
 mod panics;
 mod pairs;
+mod proxies;
 mod replies;
 mod restart;
 mod scale;

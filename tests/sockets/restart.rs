@@ -161,7 +161,7 @@ fn no_client_is_refused_while_a_socket_is_handed_over() {
         let new = Process::start(&socket, 1 + restart % 2);
         more(50);
         let said = std::mem::replace(&mut old, new).drain();
-        assert!(said.contains(" forced=0 undelivered_bytes=0 unsent_bytes=0"), "{said}");
+        assert!(said.contains(" forced=0 opening=0 undelivered_bytes=0 unsent_bytes=0"), "{said}");
         more(200);
     }
     enough.store(true, Ordering::SeqCst);

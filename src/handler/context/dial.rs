@@ -5,6 +5,7 @@ use crate::address::Address;
 use crate::connector_handle::ConnectorHandle;
 use crate::error::DialError;
 use crate::options::{IntoTargets, Target};
+use crate::proxy::ProxyHeader;
 
 impl<M: Send + 'static> Context<'_, M> {
     /// Opens a connection by `connector`, on this shard and with the connector's options. Its handler
@@ -130,7 +131,12 @@ impl<M: Send + 'static> Context<'_, M> {
         }
         let mailbox = &connector.mailboxes[self.profile.shard];
         let caller = self.profile.mailbox.caller(self.identity.key, self.identity.generation);
-        let (key, generation) = self.state.dial_requests.ask(mailbox.serial(), targets, caller)?;
+        let client = || {
+            let told = self.proxy().and_then(ProxyHeader::destination);
+            Some((self.peer_addr(), told.or_else(|| self.local_addr())?))
+        };
+        let desk = &self.state.dial_requests;
+        let (key, generation) = desk.ask(mailbox.serial(), targets, caller, client)?;
         Ok(Address { mailbox: mailbox.clone(), key, generation })
     }
 }
