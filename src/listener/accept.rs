@@ -15,6 +15,7 @@ use super::Listener;
 use super::accepting::{ACCEPT_PAUSE, FULL_ROUNDS};
 use crate::acceptor::{self, AcceptFault, Acceptor};
 use crate::admission::Listening;
+use crate::endpoint::Endpoint;
 use crate::guard::caught;
 use crate::handler::{Accepted, Handler};
 use crate::identity::PeerName;
@@ -127,13 +128,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
             }
             match socket.accept(&self.peers.profile.options) {
                 Ok((stream, peer_addr)) => {
-                    self.peers.profile.counters.accepted.add(1);
-                    if has_place || self.take_place(state) {
-                        self.begin(state, stream, peer_addr, false);
-                    } else {
-                        self.peers.profile.counters.crowded.add(1);
-                        self.peers.profile.counters.opening_failed.add(1);
-                    }
+                    self.take_in(state, stream, peer_addr, has_place);
                     self.accepting.failures = 0;
                     taken += 1;
                 }
@@ -149,6 +144,24 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
             }
         }
         self.may_accept()
+    }
+
+    /// Begins the way of a connection that was accepted. If the listener was full, one that is opening
+    /// makes room.
+    #[inline]
+    fn take_in(
+        &mut self,
+        state: &mut LoopState,
+        stream: A::Stream,
+        peer_addr: Endpoint,
+        has_place: bool,
+    ) {
+        self.peers.profile.counters.accepted.add(1);
+        if has_place || self.take_place(state) {
+            return self.begin(state, stream, peer_addr, false);
+        }
+        self.peers.profile.counters.crowded.add(1);
+        self.peers.profile.counters.opening_failed.add(1);
     }
 
     /// Asks the kernel to announce the socket again if a connection still waits. If the kernel
@@ -337,7 +350,6 @@ mod tests {
     use crate::admission::Admission;
     use crate::clock::{Clock, ManualClock};
     use crate::directory::{Inbox, Kind, NameGuard, Shared};
-    use crate::endpoint::Endpoint;
     use crate::handle::Handle;
     use crate::handler::{Action, Context, Refusal};
     use crate::mailbox::{Mailbox, Notifier};
