@@ -122,6 +122,16 @@ impl<S> Admission<S> {
         self.is_below_limit()
     }
 
+    /// Whether there are no more connections than the limit allows. There are if it was lowered.
+    pub(crate) fn is_within_limit(&self) -> bool {
+        self.places.load(Ordering::SeqCst) <= self.status.max_connections()
+    }
+
+    /// Whether one part has all connections.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.parts.len() == 1
+    }
+
     fn is_below_limit(&self) -> bool {
         self.places.load(Ordering::SeqCst) < self.status.max_connections()
     }

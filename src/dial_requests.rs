@@ -114,7 +114,7 @@ impl DialRequests {
         &mut self,
         targets: Vec<Target>,
         caller: Caller,
-        client: impl FnOnce() -> Option<(Endpoint, Endpoint)>,
+        client: impl FnOnce() -> (Endpoint, Endpoint),
     ) -> Result<(u32, u32), DialError> {
         if self.room <= self.untold.load(Ordering::Relaxed) {
             return Err(DialError::Full { max: self.max_connections });
@@ -123,7 +123,7 @@ impl DialRequests {
             return Err(DialError::Busy { max: LENT });
         };
         self.room -= 1;
-        let client = if self.tells_clients { client().map(Box::new) } else { None };
+        let client = self.tells_clients.then(|| Box::new(client()));
         self.asked.push_back(DialRequest { key, generation, targets, caller, client });
         Ok((key, generation))
     }
@@ -151,7 +151,7 @@ impl RequestDesk {
         serial: u64,
         targets: Vec<Target>,
         caller: Caller,
-        client: impl FnOnce() -> Option<(Endpoint, Endpoint)>,
+        client: impl FnOnce() -> (Endpoint, Endpoint),
     ) -> Result<(u32, u32), DialError> {
         let is_its = |requests: &&Rc<RefCell<DialRequests>>| requests.borrow().serial == serial;
         let found = self.0.iter().find(is_its).ok_or(DialError::NotRunning)?;
@@ -177,10 +177,16 @@ mod tests {
         assert_eq!(requests.wants_keys(2), 2);
         (0..2).for_each(|key| requests.lend(key, 0));
         let place = requests.place();
-        assert!(requests.ask(Vec::new(), caller(), || None).is_ok());
-        assert_eq!(requests.ask(Vec::new(), caller(), || None), Err(DialError::Full { max: 2 }));
+        assert!(requests.ask(Vec::new(), caller(), || unreachable!()).is_ok());
+        assert_eq!(
+            requests.ask(Vec::new(), caller(), || unreachable!()),
+            Err(DialError::Full { max: 2 })
+        );
         drop(place);
-        assert!(requests.ask(Vec::new(), caller(), || None).is_ok());
-        assert_eq!(requests.ask(Vec::new(), caller(), || None), Err(DialError::Full { max: 2 }));
+        assert!(requests.ask(Vec::new(), caller(), || unreachable!()).is_ok());
+        assert_eq!(
+            requests.ask(Vec::new(), caller(), || unreachable!()),
+            Err(DialError::Full { max: 2 })
+        );
     }
 }

@@ -35,6 +35,11 @@ pub struct IpNetwork {
 }
 
 impl IpNetwork {
+    /// Whether it contains all addresses of a family.
+    pub(crate) fn is_everything(&self) -> bool {
+        self.prefix == 0
+    }
+
     /// The network of the addresses that begin with the first `prefix` bits of `addr`.
     ///
     /// # Errors

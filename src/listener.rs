@@ -69,6 +69,11 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         }
     }
 
+    /// How many connections are opening.
+    pub(crate) fn opening(&self) -> usize {
+        self.openings.len()
+    }
+
     /// Gives back the places of the connections that have gone.
     #[inline(never)]
     fn give_places_back(&mut self, state: &mut LoopState) {
@@ -79,8 +84,12 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         for _ in 0..freed {
             self.admission.leave(self.peers.profile.shard);
         }
-        // A descriptor is free again, so the pause in accepting ends early. That happens once in
-        // the time of a pause: frequent closes must not make a busy loop.
+        self.end_pause_early(state);
+    }
+
+    /// A descriptor is free again, so the pause in accepting ends early. That happens once in the time
+    /// of a pause: frequent closes must not make a busy loop.
+    fn end_pause_early(&mut self, state: &mut LoopState) {
         if state.now() >= self.accepting.early_try_from && self.end_pause(state) {
             self.accepting.early_try_from = state.now().after(ACCEPT_PAUSE);
         }
@@ -101,6 +110,12 @@ impl<H: Handler, A: Acceptor + 'static> AnyListener for Listener<H, A> {
         debug_assert!(!self.peers.has_begun_to_drain() || self.listening.is_none());
         debug_assert!(!self.peers.has_begun_to_drain() || self.openings.is_empty());
         debug_assert!(self.openings.is_empty() || self.openings.timer.is_some());
+        let of = &self.peers.profile.counters;
+        debug_assert_eq!(of.opening.get(), self.openings.len() as u64);
+        // With several shards some may be on their way to another one.
+        let came = of.accepted.get() + of.adopted.get();
+        let went = of.made.get() + of.refused.get() + of.opening_failed.get() + of.opening.get();
+        debug_assert!(!self.admission.is_alone() || came == went, "{came} came, {went} went");
         self.peers.invariants();
     }
 

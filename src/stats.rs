@@ -42,8 +42,8 @@ macro_rules! counters {
         ///
         /// [`ListenerHandle::stats`](crate::ListenerHandle::stats) returns the counters of one
         /// listener, [`Handle::stats`](crate::Handle::stats) the sum of all. They count from the
-        /// start of the listener. Only [`open`](Self::open) and [`half_closed`](Self::half_closed)
-        /// ever fall: see [`GAUGES`](Self::GAUGES).
+        /// start of the listener. Only [`open`](Self::open), [`opening`](Self::opening) and
+        /// [`half_closed`](Self::half_closed) ever fall: see [`GAUGES`](Self::GAUGES).
         ///
         /// What has happened in a period is the difference of two snapshots:
         ///
@@ -104,7 +104,7 @@ macro_rules! counters {
 counters! {
     /// Connections accepted. If there are several shards, one of them accepts for all, and counts
     /// all connections here. The shard that serves a connection counts it in `open`, and in `made` or
-    /// `refused`. The others had a factory that panicked, or could not be registered.
+    /// `refused`. The others are in `opening` or `opening_failed`, or on their way to another shard.
     accepted,
     /// Connections given to the listener by [`Handle::adopt`](crate::Handle::adopt). They are not
     /// among the accepted ones. The shard that serves a connection counts it.
@@ -128,15 +128,18 @@ counters! {
     /// Accepted connections that are opening: their PROXY header has not arrived.
     opening,
     /// Connections that have ended before a handler was made for them, for another reason than a
-    /// [`Refusal`](crate::Refusal). Without a reset in between, `accepted` and `adopted` together are
-    /// `made`, `refused`, `opening_failed` and `opening` together. `opening_timeouts`, `crowded`,
-    /// `untrusted`, `bad_headers`, `health_checks` and `register_errors` are parts of it, and so are
-    /// panics of a factory, and connections refused by a drain.
+    /// [`Refusal`](crate::Refusal). `opening_timeouts`, `crowded`, `untrusted`, `bad_headers`,
+    /// `health_checks` and `register_errors` are parts of it, and so are panics of a factory, and
+    /// connections refused by a drain.
+    ///
+    /// For a listener, `accepted` and `adopted` together are `made`, `refused`, `opening_failed` and
+    /// `opening` together, but for connections on their way to another shard.
     opening_failed,
     /// Connections whose PROXY header was not complete within
     /// [`opening_timeout`](crate::ListenerOptions::opening_timeout).
     opening_timeouts,
-    /// Connections that had not sent their PROXY header when a newer one needed their place. See
+    /// Connections that had not sent their PROXY header when a newer one, or its descriptor, needed their
+    /// place. See
     /// [`max_opening`](crate::ListenerOptions::max_opening).
     crowded,
     /// Connections from an address that may not send a PROXY header. They were closed before a byte

@@ -227,7 +227,13 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
         let Dial { wanted, failures, .. } = self.dials.remove(key as usize);
         if let Some(version) = self.options.send_proxy {
             let client = wanted.as_ref().and_then(|wanted| wanted.client.as_deref());
-            self.peers.send_first(state, slot, &introduction(version, client));
+            let header = introduction(version, client);
+            match &made {
+                Ok(Ok(_)) => self.peers.send_first(state, slot, &header),
+                // The last packet of a refusal is written after it.
+                Ok(Err(_)) => state.out.extend_from_slice(&header),
+                Err(_) => {}
+            }
         }
         match wanted {
             Some(wanted) => {

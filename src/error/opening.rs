@@ -29,6 +29,13 @@ impl OpeningError {
     pub(crate) fn cure(&self) -> &'static str {
         match self {
             Self::NotTrusted => "add its network to Proxy::from, or let it connect to another port",
+            Self::Proxy(ProxyError::VersionNotAccepted { .. }) => {
+                "accept the version by Proxy::versions, or make the proxy send the other one"
+            }
+            Self::Proxy(ProxyError::TooLong { .. }) => "raise Proxy::max_header",
+            Self::Proxy(ProxyError::ChecksumMissing) => {
+                "make the proxy send a checksum, or turn Proxy::require_checksum off"
+            }
             Self::Proxy(_) => {
                 "make the proxy send the header (HAProxy: send-proxy-v2), or do not set proxy"
             }

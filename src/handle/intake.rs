@@ -158,7 +158,9 @@ impl Handle {
     /// [`Stats::adopted`](crate::Stats::adopted) counts it. The socket is set to non-blocking mode.
     /// A TCP socket gets the listener's [`nodelay`](crate::ListenerOptions::nodelay) and
     /// [`keepalive`](crate::ListenerOptions::keepalive). A linger time (`SO_LINGER`) is turned off.
-    /// Bytes that have arrived on the socket are the first ones that the connection reads.
+    /// Bytes that have arrived on the socket are the first ones that the connection reads. If the
+    /// listener expects a [PROXY header](crate::ListenerOptions::proxy), it reads that first, and closes
+    /// the socket if the header is wrong or the address may not send one.
     ///
     /// The descriptor may be a TCP socket or a Unix stream socket. The peer's
     /// [`Endpoint`](crate::Endpoint) says which.

@@ -100,9 +100,13 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
             && self.has_room()
     }
 
-    /// Whether a connection that comes next finds a place. One that is opening has to make room.
+    /// Whether a connection that comes next finds a place, or can take that of one that is opening.
     fn has_room(&self) -> bool {
-        self.admission.has_room() || !self.openings.is_empty()
+        self.admission.has_room() || self.can_make_room()
+    }
+
+    fn can_make_room(&self) -> bool {
+        !self.openings.is_empty() && self.admission.is_within_limit()
     }
 
     /// Whether a handle has paused accepting. The other pause, after a lack of resources, is
@@ -119,17 +123,17 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
             if taken == share || !self.may_accept() {
                 break;
             }
-            let listening = self.listening.as_mut().and_then(Listening::socket);
-            let Some(socket) = listening else { break };
             // Another thread may have given the last place to a connection that it hands over.
             let has_place = self.admission.reserve();
-            if !has_place && self.openings.is_empty() {
+            if !has_place && !self.can_make_room() {
                 break;
             }
+            let listening = self.listening.as_mut().and_then(Listening::socket);
+            let Some(socket) = listening else { break };
             match socket.accept(&self.peers.profile.options) {
                 Ok((stream, peer_addr)) => {
                     self.take_in(state, stream, peer_addr, has_place);
-                    self.accepting.failures = 0;
+                    (self.accepting.failures, self.accepting.has_made_room) = (0, false);
                     taken += 1;
                 }
                 Err(error) => {
@@ -147,7 +151,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     }
 
     /// Begins the way of a connection that was accepted. If the listener was full, one that is opening
-    /// makes room.
+    /// makes room, but not for one that is not welcome.
     #[inline]
     fn take_in(
         &mut self,
@@ -157,11 +161,10 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         has_place: bool,
     ) {
         self.peers.profile.counters.accepted.add(1);
-        if has_place || self.take_place(state) {
+        if has_place || self.is_welcome(&peer_addr) && self.take_place(state) {
             return self.begin(state, stream, peer_addr, false);
         }
-        self.peers.profile.counters.crowded.add(1);
-        self.peers.profile.counters.opening_failed.add(1);
+        self.turn_away(state, stream, peer_addr);
     }
 
     /// Asks the kernel to announce the socket again if a connection still waits. If the kernel
@@ -193,6 +196,10 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
                 if self.accepting.failures == FAILURES {
                     self.pause_accepting(state, &error);
                 }
+            }
+            // The descriptor of a connection that is opening may be what is missing.
+            AcceptFault::Resources if !self.accepting.has_made_room && self.make_room(state) => {
+                self.accepting.has_made_room = true;
             }
             AcceptFault::Resources => self.pause_accepting(state, &error),
             AcceptFault::Listener => self.socket_failed(error, BROKEN_CURE),

@@ -21,6 +21,9 @@ pub(super) struct Accepting {
     /// A connection that ends in a pause causes an early try, if the one before was at this time or
     /// earlier.
     pub(super) early_try_from: Tick,
+    /// A connection that was opening has been closed because resources were missing, and none was
+    /// accepted since.
+    pub(super) has_made_room: bool,
     /// Consecutive calls of `accept` that failed, since the last pause.
     pub(super) failures: u32,
     /// The listening socket has failed. The listener drains.

@@ -27,7 +27,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     ) {
         if self.openings.options.proxy.is_some() {
             let until = state.now().after(self.openings.options.timeout);
-            let opening = Opening::new(stream, addr, is_adopted, until);
+            let opening = Opening::new(stream, addr.canonical(), is_adopted, until);
             self.peers.profile.counters.opening.add(1);
             self.begin_opening(state, opening);
         } else if is_adopted {
@@ -46,7 +46,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
             Trust::Refused => return self.give_up(state, opening, OpeningError::NotTrusted),
         }
         // The header is often there already. Then the kernel needs not watch the stream here.
-        match self.openings.look(&mut opening) {
+        match self.look(&mut opening) {
             Look::Waits => self.wait_for(state, opening),
             Look::Introduced(header) => self.introduce(state, opening, Some(header)),
             Look::Failed(error) => self.give_up(state, opening, error),
@@ -56,7 +56,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     /// Takes in a connection whose header is not complete. If too many wait, the oldest goes.
     fn wait_for(&mut self, state: &mut LoopState, mut opening: Opening<A::Stream>) {
         if self.openings.is_full() {
-            self.crowd_out(state);
+            self.make_room(state);
         }
         let token = token::opening(self.peers.profile.slot, self.openings.next_number());
         if let Err(error) = opening.stream.register(&state.registry, token) {
@@ -65,7 +65,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
                 let (label, peer) = (&self.peers.profile.label, &opening.addr);
                 say!(Warn, "{label}: peer {peer}: cannot watch it: {error}; {WATCH_CURE}");
             }
-            return self.drop_opening(opening);
+            return self.drop_opening(state, opening);
         }
         opening.is_watched = true;
         self.openings.put(opening);
@@ -75,7 +75,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     /// Looks at those that events have announced, as far as the share of the phase allows.
     pub(super) fn look_at_announced(&mut self, state: &mut LoopState) {
         while let Some((number, mut opening)) = self.openings.take_announced() {
-            match self.openings.look(&mut opening) {
+            match self.look(&mut opening) {
                 Look::Waits => self.openings.put_back((number, opening)),
                 Look::Introduced(header) => self.introduce(state, opening, Some(header)),
                 Look::Failed(error) => self.give_up(state, opening, error),
@@ -85,6 +85,14 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
             }
         }
         self.arm_opening_timer(state);
+    }
+
+    fn look(&mut self, opening: &mut Opening<A::Stream>) -> Look {
+        let had = opening.head.len();
+        let look = self.openings.look(opening);
+        let read = opening.head.len() - had;
+        self.peers.profile.counters.bytes_in.add(read as u64);
+        look
     }
 
     /// Ends the opening stage: the connection gets a shard, a slot and a handler.
@@ -108,13 +116,19 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     }
 
     /// Ends a connection that was not opened.
-    fn give_up(&mut self, state: &LoopState, opening: Opening<A::Stream>, error: OpeningError) {
+    fn give_up(&mut self, state: &mut LoopState, opening: Opening<A::Stream>, error: OpeningError) {
+        self.tell(state, &opening.addr, !opening.head.is_empty(), &error);
+        self.drop_opening(state, opening);
+    }
+
+    /// Counts and logs why a connection was not opened. `has_begun`: it has sent a part of a header.
+    fn tell(&mut self, state: &LoopState, peer: &Endpoint, has_begun: bool, error: &OpeningError) {
         let counters = &self.peers.profile.counters;
         let (counter, cause) = match error {
             OpeningError::Silent => (Some(&counters.health_checks), None),
             OpeningError::TimedOut(_) => {
                 // A silent one is most likely a check as well.
-                let cause = (!opening.head.is_empty()).then_some(Cause::Opening);
+                let cause = has_begun.then_some(Cause::Opening);
                 (Some(&counters.opening_timeouts), cause)
             }
             OpeningError::Crowded => (Some(&counters.crowded), Some(Cause::Crowded)),
@@ -130,40 +144,73 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         if let Some(cause) = cause
             && self.peers.gate.opens(cause, state.nanos())
         {
-            let (label, peer, cure) = (&self.peers.profile.label, &opening.addr, error.cure());
+            let (label, cure) = (&self.peers.profile.label, error.cure());
             say!(Warn, "{label}: peer {peer}: not opened: {error}; {cure}");
         }
-        self.drop_opening(opening);
     }
 
     /// Closes the stream of a connection that was not opened, and gives its place back.
-    fn drop_opening(&self, opening: Opening<A::Stream>) {
+    fn drop_opening(&mut self, state: &mut LoopState, opening: Opening<A::Stream>) {
+        let Opening { stream, is_adopted, .. } = opening;
         self.peers.profile.counters.opening.sub(1);
         self.peers.profile.counters.opening_failed.add(1);
-        if opening.is_adopted {
+        // The descriptor must be closed before its place counts as free.
+        drop(stream);
+        if is_adopted {
             self.admission.leave(self.peers.profile.shard);
         } else {
             self.admission.give_back();
         }
+        self.end_pause_early(state);
     }
 
-    /// Ends the oldest connection that is opening, so that there is room for a newer one. Returns
-    /// false if there is none.
-    fn crowd_out(&mut self, state: &LoopState) -> bool {
-        let Some((_, opening)) = self.openings.take_oldest() else { return false };
-        self.give_up(state, opening, OpeningError::Crowded);
-        true
+    /// Ends the oldest connection whose header has not arrived, so that there is room for a newer one.
+    /// Returns false if there is none.
+    pub(super) fn make_room(&mut self, state: &mut LoopState) -> bool {
+        let mut is_over = false;
+        while let Some((_, mut opening)) = self.openings.take_oldest() {
+            let look = if is_over { Look::Waits } else { self.look(&mut opening) };
+            match look {
+                Look::Introduced(header) => {
+                    self.introduce(state, opening, Some(header));
+                    // Factories may be slow, and a turn ends in time.
+                    is_over = state.is_share_over(1);
+                    continue;
+                }
+                Look::Failed(error) => self.give_up(state, opening, error),
+                Look::Waits => self.give_up(state, opening, OpeningError::Crowded),
+            }
+            self.arm_opening_timer(state);
+            return true;
+        }
+        self.arm_opening_timer(state);
+        false
     }
 
-    /// Takes the place of the oldest connection that is opening for a newer one. Returns false if
-    /// there is none left: another thread may have taken it.
-    pub(super) fn take_place(&mut self, state: &LoopState) -> bool {
-        while self.crowd_out(state) {
+    /// Takes the place of a connection that is opening for a newer one. Returns false if there is none:
+    /// another thread may have taken it.
+    pub(super) fn take_place(&mut self, state: &mut LoopState) -> bool {
+        while self.admission.is_within_limit() && self.make_room(state) {
             if self.admission.reserve() {
                 return true;
             }
         }
         false
+    }
+
+    /// Whether a connection from this address may begin to open.
+    pub(super) fn is_welcome(&self, addr: &Endpoint) -> bool {
+        let proxy = &self.openings.options.proxy;
+        proxy.as_ref().is_none_or(|proxy| proxy.trusts(addr) != Trust::Refused)
+    }
+
+    /// Closes a connection that has no place.
+    pub(super) fn turn_away(&mut self, state: &LoopState, stream: A::Stream, addr: Endpoint) {
+        let is_welcome = self.is_welcome(&addr);
+        drop(stream);
+        self.peers.profile.counters.opening_failed.add(1);
+        let error = if is_welcome { OpeningError::Crowded } else { OpeningError::NotTrusted };
+        self.tell(state, &addr.canonical(), false, &error);
     }
 
     /// The oldest that wait have had their time. What has arrived by now is in time.
@@ -173,7 +220,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         while self.openings.deadline().is_some_and(|until| until <= state.expiry_now())
             && let Some((_, mut opening)) = self.openings.take_oldest()
         {
-            match self.openings.look(&mut opening) {
+            match self.look(&mut opening) {
                 Look::Waits => self.give_up(state, opening, OpeningError::TimedOut(timeout)),
                 Look::Introduced(header) => self.introduce(state, opening, Some(header)),
                 Look::Failed(error) => self.give_up(state, opening, error),
@@ -188,7 +235,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     /// Opens those whose header has arrived, and refuses the others: the listener drains.
     pub(super) fn end_openings(&mut self, state: &mut LoopState) {
         while let Some((_, mut opening)) = self.openings.take_oldest() {
-            match self.openings.look(&mut opening) {
+            match self.look(&mut opening) {
                 Look::Waits => self.refuse_opening(state, opening),
                 Look::Introduced(header) => self.introduce(state, opening, Some(header)),
                 Look::Failed(error) => self.give_up(state, opening, error),
@@ -205,7 +252,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         self.arm_opening_timer(state);
     }
 
-    fn refuse_opening(&mut self, state: &LoopState, opening: Opening<A::Stream>) {
+    fn refuse_opening(&mut self, state: &mut LoopState, opening: Opening<A::Stream>) {
         self.openings.refused += 1;
         self.give_up(state, opening, OpeningError::Draining);
     }

@@ -45,6 +45,10 @@ impl<S> Openings<S> {
         self.waiting.is_empty()
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Whether a connection has to go before another one is taken in.
     pub(super) fn is_full(&self) -> bool {
         self.waiting.len() >= self.options.max_opening

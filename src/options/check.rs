@@ -71,6 +71,9 @@ pub enum OptionsWarning {
     /// client can then pretend to have another address.
     #[error("any client can claim any address in a PROXY header; name the proxies by Proxy::from")]
     AnyProxy,
+    /// No network of proxies is named, so that no header is accepted.
+    #[error("no network is named in Proxy::from or Proxy::mixed; name those of the proxies")]
+    NoProxy,
 }
 
 debug_as_display!(OptionsWarning {
@@ -80,6 +83,7 @@ debug_as_display!(OptionsWarning {
     NoPacketTimeout,
     SilentPeers { max_connections },
     AnyProxy,
+    NoProxy,
 });
 
 /// Everything that [`ListenerOptions::check`] or
@@ -141,6 +145,10 @@ impl ListenerOptions {
         }
         if reachable && self.opening.proxy.as_ref().is_some_and(Proxy::trusts_all) {
             warnings.push(OptionsWarning::AnyProxy);
+        }
+        if self.addr().ip().is_some() && self.opening.proxy.as_ref().is_some_and(Proxy::trusts_none)
+        {
+            warnings.push(OptionsWarning::NoProxy);
         }
         warnings
     }

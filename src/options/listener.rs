@@ -264,7 +264,8 @@ impl ListenerOptions {
     /// They count toward [`max_connections`](Self::max_connections).
     ///
     /// If so many are opening, or if the listener is full and some are opening, the oldest of them is
-    /// closed when another client connects. So silent connections keep no client out.
+    /// closed when another client connects. So silent connections keep no client out. Connections that
+    /// [`Handle::adopt`](crate::Handle::adopt) gives to another shard are counted there.
     pub fn max_opening(mut self, connections: usize) -> Self {
         self.opening.max_opening = connections;
         self

@@ -11,6 +11,10 @@ use crate::wheel::Wheel;
 /// A message of the size that the figure assumes: 64 bytes.
 type Message = [u64; 8];
 
+/// In bytes. What a PROXY header needs beside its own bytes: two endpoints, which may have names, and
+/// the entry in a table while it is read.
+const HEADER: usize = 1024;
+
 /// Bytes for each connection, with or without traffic: its slot, its places in lists and in the
 /// timer wheel, and the parts of its state that are allocated when they are used.
 const CONNECTION: usize = 2 * 1024;
@@ -43,7 +47,7 @@ impl ListenerOptions {
     ///     most 192 KiB, one part in 32, and one shared packet that is sent in part.
     ///   - [`max_timers`](Self::max_timers) timers
     ///   - [`max_groups`](Self::max_groups) memberships in groups
-    ///   - 2 KiB for the connection itself
+    ///   - 2 KiB for the connection itself, and with a [`proxy`](Self::proxy) its header
     /// - [`mailbox_capacity`](Self::mailbox_capacity) messages, in a queue that fills and in one that
     ///   is read
     /// - the output of the one callback that runs, while its buffer grows: 3 x `max_queued`
@@ -59,7 +63,9 @@ impl ListenerOptions {
     /// are larger by as much. With [`Shards`](crate::Shards) the connections are divided among the
     /// shards, and each shard has the rest.
     pub fn worst_case_memory(&self) -> usize {
-        self.connection.worst_case_memory()
+        let header = self.opening.proxy.as_ref().map_or(0, |proxy| proxy.max_header + HEADER);
+        let headers = header.saturating_mul(self.connection.max_connections);
+        self.connection.worst_case_memory().saturating_add(headers)
     }
 }
 

@@ -33,6 +33,8 @@ impl<H: Handler, S: Stream> Peer<H, S> {
                 self.end_stream();
             }
         }
+        // What was to come before the last packet.
+        cx.state.clear_out();
         Swept::Gone
     }
 

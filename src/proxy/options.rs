@@ -103,7 +103,12 @@ impl Proxy {
 
     /// Whether each peer may say who its client is.
     pub(crate) fn trusts_all(&self) -> bool {
-        self.networks.is_none()
+        self.networks.as_ref().is_none_or(|all| all.iter().any(IpNetwork::is_everything))
+    }
+
+    /// Whether no peer over IP can send a header, so that none can connect.
+    pub(crate) fn trusts_none(&self) -> bool {
+        self.networks.as_ref().is_some_and(|networks| networks.is_empty())
     }
 
     /// What the peer at this end has to do.

@@ -76,7 +76,7 @@ impl Reactor {
         if let Some(listener) = self.listeners.get(slot) {
             listener.listener.status().keep_report(self.shard, &report);
         }
-        let parts = self.remove(slot, &report);
+        let parts = self.remove(slot);
         if let Some(shutdown) = &mut self.shutdown {
             shutdown.report.merge(&report);
         }
@@ -86,11 +86,11 @@ impl Reactor {
     }
 
     /// Removes a listener. Returns the parts of drains that wait for it.
-    fn remove(&mut self, slot: usize, report: &Report) -> Vec<DrainPart> {
+    fn remove(&mut self, slot: usize) -> Vec<DrainPart> {
         let ListenerSlot { mut listener, parts, .. } = self.listeners.remove(slot);
         listener.retire(&mut self.state);
         self.state.pairs.close(listener.serial());
-        say!(Info, "{}: stopped: {report}", listener.label());
+        say!(Info, "{}: stopped: {}", listener.label(), listener.report());
         parts
     }
 
@@ -107,8 +107,7 @@ impl Reactor {
             let listener = &mut self.listeners[slot].listener;
             listener.force();
             listener.sweep(&mut self.state);
-            let report = listener.report();
-            self.remove(slot, &report);
+            self.remove(slot);
         }
         self.shutdown = None;
     }

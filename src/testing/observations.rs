@@ -10,7 +10,9 @@ use crate::reason::CloseReason;
 use crate::stats::Stats;
 
 impl<H: Handler> Harness<H> {
-    /// Whether the connection was accepted. It stays true after the connection has ended.
+    /// Whether the connection was accepted, and its factory was called. It stays true after the
+    /// connection has ended. It is false while a [PROXY header](crate::ListenerOptions::proxy) is
+    /// missing.
     pub fn is_accepted(&self) -> bool {
         self.script.borrow().id.is_some()
     }

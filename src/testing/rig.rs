@@ -37,6 +37,8 @@ pub(super) const TURNS_MAX: u32 = 100_000;
 pub struct Leftovers {
     /// Slots in use. Lingering connections count.
     pub connections: usize,
+    /// Connections whose PROXY header has not arrived.
+    pub opening: usize,
     /// Timers that handlers have set.
     pub timers: usize,
     /// Memberships in groups.
@@ -244,6 +246,7 @@ impl<H: Handler> Rig<H> {
             .map(|conn| usize::from(conn.input.is_some()) + usize::from(conn.output.is_some()));
         Leftovers {
             connections: listener.peers.slots.len(),
+            opening: listener.opening(),
             timers: listener.peers.timers.len(),
             memberships,
             paired,

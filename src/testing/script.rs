@@ -249,7 +249,10 @@ impl Script {
     }
 
     /// Copies bytes that have arrived. An error stays.
-    fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
+    fn peek(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if let Some(Fault::Fails(kind)) = self.plan.as_mut().and_then(FaultPlan::on_read) {
+            return Err(self.fail(kind, Readiness::READABLE));
+        }
         for (to, byte) in buf.iter_mut().zip(&self.arrived) {
             *to = *byte;
         }
@@ -393,7 +396,7 @@ impl Stream for ScriptedStream {
     }
 
     fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
-        self.0.borrow().peek(buf)
+        self.0.borrow_mut().peek(buf)
     }
 
     fn register(&mut self, _: &Registry, token: Token) -> io::Result<()> {

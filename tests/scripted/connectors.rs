@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use condor::testing::{ConnectorHarness, Harness};
 use condor::{
     Action, Address, Backoff, Calls, CloseReason, ConnectorOptions, ConnectorState, Context,
-    DialError, Handler, InOrder, Info, Refusal, Retry,
+    DialError, Handler, InOrder, Info, ProxyVersions, Refusal, Retry,
 };
 
 use crate::support::calls::Log;
@@ -675,4 +675,24 @@ fn a_closure_is_told_each_change_of_the_state() {
     assert_eq!(told(), [ConnectorState::Draining, ConnectorState::Ended]);
     assert_eq!(harness.stats().panics, 8);
     assert_eq!(harness.handle().state(), ConnectorState::Ended);
+}
+
+/// Goal: if the factory refuses with a packet, the PROXY header comes first: without it the other end
+/// would read the packet as one. Method: a header of each version, with a packet and without.
+#[test]
+fn a_refusal_has_its_header_first() {
+    for (version, header) in [
+        (ProxyVersions::V1, &b"PROXY UNKNOWN\r\n"[..]),
+        (ProxyVersions::V2, b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"),
+    ] {
+        for (packet, expected) in [(true, &b"\0\x02no"[..]), (false, b"")] {
+            let harness = ConnectorHarness::new(options(&[A]).send_proxy(version), move |_| {
+                Err::<Greeter, _>(if packet { Refusal::send("no") } else { Refusal::close() })
+            });
+            let far = harness.accept().unwrap();
+            let sent = [if packet { header } else { b"" }, expected].concat();
+            assert_eq!(far.sent(), sent, "{version:?}");
+            assert_eq!(harness.stats().refused, 1);
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use super::Context;
 use crate::address::Address;
 use crate::connector_handle::ConnectorHandle;
+use crate::endpoint::UnixName;
 use crate::error::DialError;
 use crate::options::{IntoTargets, Target};
 use crate::proxy::ProxyHeader;
@@ -133,7 +134,8 @@ impl<M: Send + 'static> Context<'_, M> {
         let caller = self.profile.mailbox.caller(self.identity.key, self.identity.generation);
         let client = || {
             let told = self.proxy().and_then(ProxyHeader::destination);
-            Some((self.peer_addr(), told.or_else(|| self.local_addr())?))
+            let unknown = || UnixName::unnamed().into();
+            (self.peer_addr(), told.or_else(|| self.local_addr()).unwrap_or_else(unknown))
         };
         let desk = &self.state.dial_requests;
         let (key, generation) = desk.ask(mailbox.serial(), targets, caller, client)?;
