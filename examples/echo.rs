@@ -12,6 +12,9 @@
 //! that had arrived, with the length prefix, as one packet. The connection stays open. With
 //! `--first-packet` it closes instead.
 //!
+//! With `--proxy` it serves clients behind a proxy such as HAProxy (`send-proxy-v2`). The log has the
+//! address of each client: `RUST_LOG=debug`.
+//!
 //! The first SIGTERM or SIGINT drains, the second one ends all connections at once. If systemd or a
 //! parent process passes a listening socket (`LISTEN_FDS`), TCP or Unix, the server uses it instead of
 //! `--listen`. If stdout is closed, the server stops printing but does not end. `--help` lists the
@@ -28,8 +31,8 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use clap::builder::RangedU64ValueParser;
 use condor::{
-    Action, CloseReason, Context, Error, Handle, Handler, Info, LengthField, ListenerOptions,
-    LoopStats, ReactorOptions, Shards,
+    Action, CloseReason, Context, Error, Handle, Handler, Info, IpNetwork, LengthField,
+    ListenerOptions, LoopStats, Proxy, ReactorOptions, Shards,
 };
 use listenfd::ListenFd;
 
@@ -93,6 +96,9 @@ struct Options {
     #[arg(long, value_name = "OCTAL", default_value = "600", value_parser = mode,
           requires = "unix")]
     unix_mode: u32,
+    /// Take only connections from proxies in these networks, which begin with a PROXY header
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    proxy: Vec<IpNetwork>,
     /// Width of the length prefix in bytes: 1, 2 or 4
     #[arg(long, default_value_t = 2, value_parser = width)]
     len: u8,
@@ -177,6 +183,9 @@ impl Options {
             .framing(LengthField::new(self.len))
             .packet_timeout(Duration::from_millis(self.timeout))
             .max_connections(self.max_connections);
+        if !self.proxy.is_empty() {
+            options = options.proxy(Proxy::required().from(self.proxy.iter().copied()));
+        }
         if let Some(bytes) = self.max_packet {
             options = options.max_packet(bytes);
         }
@@ -236,6 +245,12 @@ fn serve(options: &Options) -> Result<(), Error> {
         "made={} terminated={} register_errors={}",
         stats.made, stats.terminated, stats.register_errors
     ));
+    if !options.proxy.is_empty() {
+        common::say(format_args!(
+            "health_checks={} bad_headers={} untrusted={} opening_timeouts={}",
+            stats.health_checks, stats.bad_headers, stats.untrusted, stats.opening_timeouts
+        ));
+    }
     outcome
 }
 

@@ -110,6 +110,45 @@ fn silent_clients_of_echo_make_room() {
     assert_eq!(echo.end().code, Some(0));
 }
 
+/// Goal: `echo --proxy` serves clients behind proxies in its networks, and closes all other
+/// connections. Wrong networks are refused with what they should be. Method: a header, none, and a
+/// proxy from elsewhere.
+#[test]
+fn echo_serves_clients_behind_proxies_in_its_networks() {
+    let proxied = |networks: &str, bytes: &[u8]| {
+        let (echo, addr) = serving("echo", &["--listen", "127.0.0.1:0", "--proxy", networks]);
+        let mut stream = TcpStream::connect(addr).unwrap();
+        // It may be closed already.
+        let _ = stream.write_all(bytes);
+        let mut answer = [0; 7];
+        let is_answered = stream.read_exact(&mut answer).is_ok();
+        assert!(!is_answered || &answer == b"\0\x05hello");
+        drop(stream);
+        echo.signal("INT");
+        let end = echo.end();
+        assert_eq!(end.code, Some(0), "{end:?}");
+        (is_answered, end.err)
+    };
+    let header = b"PROXY TCP4 192.0.2.7 198.51.100.1 56324 443\r\n\0\x05hello";
+    assert!(proxied("10.0.0.0/8,127.0.0.0/8", header).0);
+    let (is_answered, err) = proxied("127.0.0.1", b"\0\x05hello");
+    assert!(!is_answered && err.contains("byte 0 belongs to no PROXY header"), "{err}");
+    let (is_answered, err) = proxied("10.0.0.0/8", header);
+    assert!(!is_answered && err.contains("peer 127.0.0.1:"), "{err}");
+    for (networks, message) in [
+        ("10.0.0.1/8", "10.0.0.1 has host bits; write 10.0.0.0/8, or 10.0.0.1"),
+        ("10.0.0.0/8,", "\"\" is no network"),
+        (
+            "localhost",
+            "\"localhost\" is no network: 10.0.0.0/8, fd00::/8 or an IP address is expected",
+        ),
+    ] {
+        let end = Program::run("echo", &["--proxy", networks]);
+        assert_eq!((end.code, end.out.as_str()), (Some(2), ""), "{networks}: {end:?}");
+        assert!(end.err.contains(message), "{networks}: {end:?}");
+    }
+}
+
 /// Goal: after the first signal a client may finish; the second signal does not wait for it. Method:
 /// a client that reads the end of the stream and does not close.
 #[test]
