@@ -190,6 +190,7 @@
 //!   proxy            the PROXY protocol: who the client of a proxy is
 //!   ip_network       networks of IP addresses
 //!   endpoint         what an end is called: an IP address with a port, or a Unix name
+//!   credentials      which process is at the other end of a Unix socket
 //!   sync             locks and atomics: the standard library's, or loom's
 //!   ---- pure from here on: no socket, no clock, no input or output ----
 //!   connection       the state of one connection: input, output, clocks
@@ -278,6 +279,8 @@ mod identity;
 mod proxy;
 mod ip_network;
 mod endpoint;
+#[cfg(all(feature = "peer-credentials", target_os = "linux"))]
+mod credentials;
 mod sync;
 
 // Pure from here on: no socket, no clock, no input or output.
@@ -302,6 +305,8 @@ pub use backoff::{Backoff, Retry};
 pub use calls::{CallError, Calls, InOrder};
 pub use connector_handle::ConnectorHandle;
 pub use connector_state::ConnectorState;
+#[cfg(all(feature = "peer-credentials", target_os = "linux"))]
+pub use credentials::PeerCredentials;
 pub use drain::{Drain, Report, SlowConnection};
 pub use endpoint::{Endpoint, EndpointError, UnixName};
 pub use error::{AdoptError, DialError, Error, OptionsError, PairError};

@@ -147,6 +147,9 @@ counters! {
     /// Connections that have ended before a byte of their PROXY header came, as the checks of balancers
     /// do.
     health_checks,
+    /// Peers of Unix sockets that were closed because `unix_allow_uids` does not have the user of their
+    /// process. They are among the accepted or adopted ones, and got no handler.
+    refused_uids,
     /// Handlers whose `terminate` has been called.
     terminated,
     /// Packets handed to `handle_packet`.

@@ -21,7 +21,6 @@ use crate::handler::{Accepted, Handler};
 use crate::identity::PeerName;
 use crate::logging::{Cause, say};
 use crate::loop_state::{LoopState, Timer};
-use crate::peer::Peer;
 use crate::phases::AnyListener;
 use crate::stream::Stream;
 use crate::time_budget::Phase;
@@ -157,6 +156,12 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         has_place: bool,
     ) {
         self.peers.profile.counters.accepted.add(1);
+        if !self.is_allowed(state, &stream, &peer_addr) {
+            if has_place {
+                self.admission.give_back();
+            }
+            return;
+        }
         if has_place || self.take_place(state) {
             return self.begin(state, stream, peer_addr, false);
         }
@@ -253,10 +258,12 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
                 A::adjust(&arrival.stream, &self.peers.profile.options);
                 self.peers.profile.counters.adopted.add(1);
             }
-            if arrival.adopted {
+            if !arrival.adopted {
+                self.admit(state, arrival.stream, arrival.peer, false);
+            } else if self.is_allowed(state, &arrival.stream, &arrival.peer.endpoint()) {
                 self.begin(state, arrival.stream, arrival.peer.endpoint(), true);
             } else {
-                self.admit(state, arrival.stream, arrival.peer, false);
+                self.admission.leave(self.peers.profile.shard);
             }
             if state.is_share_over(1) && !all {
                 break;
@@ -289,8 +296,13 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
 
     /// Ends the opening stage: makes the handler and calls its `init`.
     fn open(&mut self, state: &mut LoopState, key: u32) {
-        let Some(Peer { identity, .. }) = self.peers.slots.get(key as usize) else { return };
-        let accepted = Accepted { identity, profile: &self.peers.profile };
+        let Some(peer) = self.peers.slots.get(key as usize) else { return };
+        let accepted = Accepted {
+            identity: &peer.identity,
+            profile: &self.peers.profile,
+            #[cfg(all(feature = "peer-credentials", target_os = "linux"))]
+            stream: &peer.stream,
+        };
         let made = caught(|| (self.factory)(&accepted));
         self.peers.open(state, key, made);
         self.give_places_back(state);
