@@ -37,7 +37,7 @@ impl<H: Handler, A: Acceptor> Listener<H, A> {
             let uid = uid.map_or_else(|| String::from("unknown"), |uid| uid.to_string());
             say!(
                 Warn,
-                "{label}: peer {peer_addr}: refused: its uid {uid} is not allowed; add it to \
+                "{label}: peer {peer_addr}: refused: uid {uid} is not allowed; add it to \
                  unix_allow_uids"
             );
         }
