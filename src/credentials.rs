@@ -13,8 +13,8 @@ use nix::sys::socket::sockopt;
 ///
 /// - If the peer has accepted the connection, which this side has dialled, these are the credentials of
 ///   its process when it began to listen.
-/// - The descriptor may have gone to another process since, and the process may have ended. So `uid` and
-///   `gid` say who was allowed to connect, and `pid` is a hint for a log.
+/// - The descriptor may have gone to another process since, and the process may have ended. So `uid`
+///   and `gid` say who was allowed to connect, and `pid` is a hint for a log.
 ///
 /// [`Context::peer_credentials`](crate::Context::peer_credentials) and
 /// [`Accepted::peer_credentials`](crate::Accepted::peer_credentials) return it.

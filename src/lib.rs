@@ -54,6 +54,10 @@
 //! - **Proxies.** A listener reads the PROXY header of connections that come through a proxy
 //!   ([`ListenerOptions::proxy`]): a handler sees the client's address. A connector sends one.
 //! - **Refusals.** A factory may refuse a connection: [`IntoHandler`], [`Refusal`].
+//! - **Unix sockets.** [`ListenerOptions::unix`] takes a path with its access rights,
+//!   [`ListenerOptions::unix_abstract`] an abstract name. With the feature `peer-credentials` (Linux),
+//!   `Context::peer_credentials` tells which process is at the other end, and
+//!   `ListenerOptions::unix_allow_uids` lets only some users in.
 //! - **Messages.** [`Address`] sends a message to one connection, from any thread. A [`Group`] sends
 //!   one, or one packet, to its members; [`ListenerHandle::broadcast`] reaches all connections of a
 //!   listener. Mailboxes are bounded.

@@ -102,9 +102,10 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Connections accepted. If there are several shards, one of them accepts for all, and counts
-    /// all connections here. The shard that serves a connection counts it in `open`, and in `made` or
-    /// `refused`. The others had a factory that panicked, or could not be registered.
+    /// Connections accepted. If there are several shards, one of them accepts for all, and counts all
+    /// connections here. The shard that serves a connection counts it in `open`, and in `made` or
+    /// `refused`. Some are in `refused_uids`. The others had a factory that panicked, or could not be
+    /// registered.
     accepted,
     /// Connections given to the listener by [`Handle::adopt`](crate::Handle::adopt). They are not
     /// among the accepted ones. The shard that serves a connection counts it.
@@ -130,8 +131,8 @@ counters! {
     /// Connections that have ended before a handler was made for them, for another reason than a
     /// [`Refusal`](crate::Refusal). Without a reset in between, `accepted` and `adopted` together are
     /// `made`, `refused`, `opening_failed` and `opening` together. `opening_timeouts`, `crowded`,
-    /// `untrusted`, `bad_headers`, `health_checks` and `register_errors` are parts of it, and so are
-    /// panics of a factory, and connections refused by a drain.
+    /// `untrusted`, `bad_headers`, `health_checks`, `refused_uids` and `register_errors` are parts of
+    /// it, and so are panics of a factory, and connections refused by a drain.
     opening_failed,
     /// Connections whose PROXY header was not complete within
     /// [`opening_timeout`](crate::ListenerOptions::opening_timeout).
@@ -147,8 +148,8 @@ counters! {
     /// Connections that have ended before a byte of their PROXY header came, as the checks of balancers
     /// do.
     health_checks,
-    /// Peers of Unix sockets that were closed because `unix_allow_uids` does not have the user of their
-    /// process. They are among the accepted or adopted ones, and got no handler.
+    /// Peers of Unix sockets that may not connect: `unix_allow_uids` does not have the user of their
+    /// process. They were closed before a byte was read.
     refused_uids,
     /// Handlers whose `terminate` has been called.
     terminated,

@@ -255,15 +255,9 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         while let Some(arrival) = self.admission.next_arrival(self.peers.profile.shard) {
             came = true;
             if arrival.adopted {
-                A::adjust(&arrival.stream, &self.peers.profile.options);
-                self.peers.profile.counters.adopted.add(1);
-            }
-            if !arrival.adopted {
-                self.admit(state, arrival.stream, arrival.peer, false);
-            } else if self.is_allowed(state, &arrival.stream, &arrival.peer.endpoint()) {
-                self.begin(state, arrival.stream, arrival.peer.endpoint(), true);
+                self.take_adopted(state, arrival.stream, arrival.peer.endpoint());
             } else {
-                self.admission.leave(self.peers.profile.shard);
+                self.admit(state, arrival.stream, arrival.peer, false);
             }
             if state.is_share_over(1) && !all {
                 break;
@@ -275,6 +269,17 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         // These connections were in transit when all others were forced.
         if self.peers.is_forced() {
             self.peers.force_all();
+        }
+    }
+
+    /// Begins the way of a connection that a handle has given to the listener.
+    fn take_adopted(&mut self, state: &mut LoopState, stream: A::Stream, peer_addr: Endpoint) {
+        A::adjust(&stream, &self.peers.profile.options);
+        self.peers.profile.counters.adopted.add(1);
+        if self.is_allowed(state, &stream, &peer_addr) {
+            self.begin(state, stream, peer_addr, true);
+        } else {
+            self.admission.leave(self.peers.profile.shard);
         }
     }
 

@@ -75,8 +75,8 @@ pub enum OptionsWarning {
     /// The listener has an abstract name and no list of users, so that every process in its network
     /// namespace can connect.
     #[error(
-        "every process of this machine can connect to {0}: an abstract name has no access rights; set \
-         unix_allow_uids, of the feature peer-credentials, or take a path"
+        "every process of this machine can connect to {0}: an abstract name has no access rights; \
+         set unix_allow_uids, of the feature peer-credentials, or take a path"
     )]
     OpenToAll(Endpoint),
 }

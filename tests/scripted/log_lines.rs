@@ -176,8 +176,8 @@ fn each_cause_has_one_line_a_second_and_listener() {
     assert!(other.stats().panics >= 9, "events without a line are counted too");
 }
 
-/// Goal: peers of users that may not connect have one line a second, and each is counted. Method: scripted
-/// peers of a Unix socket, which have no user.
+/// Goal: peers of users that may not connect have one line a second, and each is counted. Method:
+/// scripted peers of a Unix socket, which have no user.
 #[test]
 #[cfg(all(feature = "peer-credentials", target_os = "linux"))]
 fn refused_users_have_one_line_a_second() {

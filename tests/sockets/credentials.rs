@@ -8,6 +8,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::process::{self, Command};
+use std::thread;
 
 use condor::{
     Accepted, Action, Context, Handler, ListenerHandle, ListenerOptions, OptionsError,
@@ -58,8 +59,8 @@ fn is_closed(mut client: &UnixStream) -> bool {
     client.read(&mut [0]).is_ok_and(|count| count == 0)
 }
 
-/// Goal: the factory and each callback are told which process is at the other end, for a path and for an
-/// abstract name. A TCP peer has no credentials. Method: this process, by the numbers of `id`.
+/// Goal: the factory and each callback are told which process is at the other end, for a path and for
+/// an abstract name. A TCP peer has no credentials. Method: this process, by the numbers of `id`.
 #[test]
 fn the_process_of_a_unix_peer_is_told() {
     let name = format!("condor-knows-{}", process::id());
@@ -105,9 +106,43 @@ fn another_process_of_another_user_is_told() {
     passes(other.env(PATH, folder.file()));
 }
 
-/// Goal: a peer whose user is not in the list is closed without a handler and without a byte read, gives
-/// its place back, is counted, and has a line that names its user. One whose user is in the list is
-/// served. Method: a listener with one place, on two shards and on one, for other users and for ours.
+/// Goal: a process that is not in this PID namespace has no number, and its user is told. That is a
+/// client on the host of a server in a container. Method: the server is a child process in a namespace
+/// of its own. If the system does not allow that, there is no test.
+#[test]
+fn a_process_of_another_namespace_has_no_number() {
+    const NAME: &str = "credentials::a_process_of_another_namespace_has_no_number";
+    const PATH: &str = "CONDOR_TEST_PATH";
+    if is_child() {
+        let path = std::env::var_os(PATH).unwrap();
+        let mut reactor = Reactor::new().unwrap();
+        let options = ListenerOptions::unix(&path).unix_allow_uids([id("-u")]);
+        let listener = reactor.start_listener("unix", options, Knows::new).unwrap();
+        drive(&mut reactor, "it has answered", || listener.stats().closed_total() == 1);
+        return;
+    }
+    let unshare = ["--user", "--map-root-user", "--pid", "--fork"];
+    if !Command::new("unshare").args(unshare).arg("true").status().is_ok_and(|end| end.success()) {
+        return;
+    }
+    let (folder, test) = (Folder::new("pid"), child(NAME));
+    let mut server = Command::new("unshare");
+    server.args(unshare).arg(test.get_program()).args(test.get_args()).env(PATH, folder.file());
+    for (name, value) in test.get_envs() {
+        server.env(name, value.unwrap());
+    }
+    thread::scope(|scope| {
+        scope.spawn(|| passes(&mut server));
+        until("it listens", || folder.file().exists());
+        let told = ask(&UnixStream::connect(folder.file()).unwrap());
+        assert_eq!(told.matches("uid: 0, gid: 0, pid: None }").count(), 2, "{told}");
+    });
+}
+
+/// Goal: a peer whose user is not in the list is closed without a handler and without a byte read,
+/// gives its place back, is counted, and has a line that names its user. One whose user is in the list
+/// is served. Method: a listener with one place, on two shards and on one, for other users and for
+/// ours.
 #[test]
 fn another_user_is_closed_right_after_accept() {
     let folder = Folder::new("users");
@@ -177,8 +212,8 @@ fn the_list_holds_for_adopted_connections() {
     assert_eq!(listener.stats().adopted, 3);
 }
 
-/// Goal: a list without users, and one for TCP peers, is an error that says so. An abstract name without
-/// a list is a warning that names the cure.
+/// Goal: a list without users, and one for TCP peers, is an error that says so. An abstract name
+/// without a list is a warning that names the cure.
 #[test]
 fn wrong_lists_are_errors_and_open_names_are_warned_of() {
     let unix = || ListenerOptions::unix_abstract("condor-open");

@@ -74,9 +74,9 @@ pub(crate) fn ask(mut client: &UnixStream) -> String {
     String::from_utf8(answer).unwrap()
 }
 
-/// Goal: a listener serves at its path, says so, and removes the path at its end, but not what has taken
-/// its place. A client that has connected is served, whatever becomes of the path. Method: what another
-/// process may do to the path in the meantime.
+/// Goal: a listener serves at its path, says so, and removes the path at its end, but not what has
+/// taken its place. A client that has connected is served, whatever becomes of the path. Method: what
+/// another process may do to the path in the meantime.
 #[test]
 fn a_path_is_served_and_removed_at_the_end() {
     type Change = fn(&Path);
@@ -365,7 +365,8 @@ fn abstract_names_and_named_clients_are_told() {
 }
 
 /// Goal: a client whose own path is as long as the kernel allows, 108 bytes, is served and told by it.
-/// Method: a client in Perl, because Rust's libraries refuse such a path. Without Perl there is no test.
+/// Method: a client in Perl, because Rust's libraries refuse such a path. Without Perl there is no
+/// test.
 #[test]
 fn the_longest_path_of_a_client_is_told() {
     const CLIENT: &str = r#"

@@ -12,8 +12,8 @@ use crate::lines::{collect, complaints};
 use crate::support::{Script, Server, drive, framed, until};
 use crate::unix::Folder;
 
-/// A handler that sends everything back, stops on `stop`, and goes on after the end of input until it gets
-/// a message, which it sends.
+/// A handler that sends everything back, stops on `stop`, and goes on after the end of input until it
+/// gets a message, which it sends.
 fn handler(_: &Accepted<'_, &'static str>) -> Script<&'static str> {
     Script::new()
         .packet(|packet, _| match packet {
@@ -37,8 +37,8 @@ fn all_of(mut client: &UnixStream) -> Vec<u8> {
     bytes
 }
 
-/// Goal: a peer that sends no more can still receive, as over TCP. Method: one that ends its half, then a
-/// message to its handler.
+/// Goal: a peer that sends no more can still receive, as over TCP. Method: one that ends its half, then
+/// a message to its handler.
 #[test]
 fn a_half_closed_peer_is_still_answered() {
     let folder = Folder::new("half");
@@ -51,8 +51,8 @@ fn a_half_closed_peer_is_still_answered() {
     assert_eq!(all_of(&client), [framed(b"first"), framed(b"end"), framed(b"late")].concat());
 }
 
-/// Goal: a peer gets the last answer and the end of the stream, although it has sent what is not read any
-/// more. Without the lingering it gets a reset. Method: a stop with much input after it.
+/// Goal: a peer gets the last answer and the end of the stream, although it has sent what is not read
+/// any more. Without the lingering it gets a reset. Method: a stop with much input after it.
 #[test]
 fn a_connection_lingers_for_its_last_answer() {
     let folder = Folder::new("linger");
@@ -65,8 +65,8 @@ fn a_connection_lingers_for_its_last_answer() {
     }
 }
 
-/// Goal: a drain serves the clients that have connected, as over TCP. Method: a client in the backlog and
-/// one that is connected, each with a packet that no turn has read yet.
+/// Goal: a drain serves the clients that have connected, as over TCP. Method: a client in the backlog
+/// and one that is connected, each with a packet that no turn has read yet.
 #[test]
 fn a_drain_serves_the_clients_in_the_backlog() {
     let folder = Folder::new("drain");
@@ -85,7 +85,8 @@ fn a_drain_serves_the_clients_in_the_backlog() {
 }
 
 /// Goal: options that are for TCP alone are not set on Unix sockets, and cause no warning. Method: a
-/// listener with all of them, a client, and an adopted connection, of which the test keeps a descriptor.
+/// listener with all of them, a client, and an adopted connection, of which the test keeps a
+/// descriptor.
 #[test]
 fn options_of_tcp_are_left_out() {
     let folder = Folder::new("options");
