@@ -19,8 +19,8 @@ impl<H: Handler, A: Acceptor> Listener<H, A> {
         peer_addr: &Endpoint,
     ) -> bool {
         let Some(uids) = &self.peers.profile.options.unix_allow_uids else { return true };
-        let uid = uid_of(stream);
-        if uid.map_or(peer_addr.as_inet().is_some(), |uid| uids.contains(&uid)) {
+        let (uid, over_tcp) = (uid_of(stream), peer_addr.as_inet().is_some());
+        if uid.map_or(over_tcp, |uid| uids.contains(&uid)) {
             return true;
         }
         self.refused_uid(state, uid, peer_addr);
