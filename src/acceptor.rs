@@ -85,8 +85,12 @@ impl Acceptor for ListeningSocket {
                 (stream, Endpoint::Inet(peer_addr))
             }
             Kind::Unix { socket, .. } => {
-                let (unix, peer_addr) = socket.accept()?;
-                (stream(unix.into()), peer_addr.into())
+                // That of mio loses an abstract name, and panics if a path has 108 bytes.
+                let (unix, peer_addr) = SockRef::from(socket).accept()?;
+                let peer_addr = Endpoint::from_kernel(&peer_addr).ok_or(ErrorKind::Unsupported)?;
+                let unix = net::TcpStream::from(unix);
+                unix.set_nonblocking(true)?;
+                (TcpStream::from_std(unix), peer_addr)
             }
         };
         if self.inherited.is_some() {
@@ -106,9 +110,11 @@ impl Acceptor for ListeningSocket {
         // A linger time would make `close` block the reactor. An error means that the stream is
         // broken already.
         let _ = socket.set_linger(None);
-        // A Unix stream has none of these options. For TCP, the start of the listener has warned of
-        // what the system refuses.
-        drop(configure(&socket, options));
+        // A Unix stream has none of these options.
+        if socket.local_addr().is_ok_and(|addr| addr.domain() != Domain::UNIX) {
+            // The start of the listener has warned of what the system refuses.
+            drop(configure(&socket, options));
+        }
     }
 
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
@@ -343,6 +349,20 @@ mod tests {
                 assert_eq!(socket.tcp_keepalive_time().unwrap(), silent);
             }
         }
+    }
+
+    /// Goal: the options of TCP are not set on a socket that a Unix listener has accepted. Method: the one
+    /// among them that a Unix socket has, too.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn accepted_unix_sockets_have_no_options_of_tcp() {
+        let name = format!("condor-accepted-{}", std::process::id());
+        let options = ListenerOptions::unix_abstract(&name).keepalive(Duration::from_secs(77));
+        let (mut listener, _) = listen("test", &options).unwrap();
+        let client = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        client.connect(&socket2::SockAddr::unix(format!("\0{name}")).unwrap()).unwrap();
+        let (socket, _) = Acceptor::accept(&mut listener, &options.connection).unwrap();
+        assert!(!SockRef::from(&socket).keepalive().unwrap());
     }
 
     /// Goal: a socket option that the system refuses makes a warning that names the option and a

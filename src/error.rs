@@ -293,6 +293,12 @@ pub enum OptionsError {
     /// The access rights of a Unix socket have other bits than those of `chmod`.
     #[error("unix_mode of 0o{0:o} is above 0o777")]
     UnixMode(u32),
+    /// `unix_allow_uids` is empty.
+    #[error("unix_allow_uids is empty, so that no peer could connect")]
+    NoUids,
+    /// `unix_allow_uids` is set for a listener on TCP, whose peers it cannot tell apart.
+    #[error("unix_allow_uids is for Unix sockets, and the listener is on {0}")]
+    UidsOverTcp(Endpoint),
     /// The option is zero. With zero no work would ever be done, or connections would end at once.
     #[error("{0} is zero, and has to be more")]
     Zero(&'static str),
@@ -362,6 +368,8 @@ debug_as_display!(OptionsError {
     HighWaterAboveQueue { high, max_queued },
     Address(error),
     UnixMode(mode),
+    NoUids,
+    UidsOverTcp(addr),
     Zero(option),
     TooSmall { option, asked, min },
     TooLarge { option, asked, max },

@@ -54,6 +54,10 @@
 //! - **Proxies.** A listener reads the PROXY header of connections that come through a proxy
 //!   ([`ListenerOptions::proxy`]): a handler sees the client's address. A connector sends one.
 //! - **Refusals.** A factory may refuse a connection: [`IntoHandler`], [`Refusal`].
+//! - **Unix sockets.** [`ListenerOptions::unix`] takes a path with its access rights,
+//!   [`ListenerOptions::unix_abstract`] an abstract name. With the feature `peer-credentials` (Linux),
+//!   `Context::peer_credentials` tells which process is at the other end, and
+//!   `ListenerOptions::unix_allow_uids` lets only some users in.
 //! - **Messages.** [`Address`] sends a message to one connection, from any thread. A [`Group`] sends
 //!   one, or one packet, to its members; [`ListenerHandle::broadcast`] reaches all connections of a
 //!   listener. Mailboxes are bounded.
@@ -190,6 +194,7 @@
 //!   proxy            the PROXY protocol: who the client of a proxy is
 //!   ip_network       networks of IP addresses
 //!   endpoint         what an end is called: an IP address with a port, or a Unix name
+//!   credentials      which process is at the other end of a Unix socket
 //!   sync             locks and atomics: the standard library's, or loom's
 //!   ---- pure from here on: no socket, no clock, no input or output ----
 //!   connection       the state of one connection: input, output, clocks
@@ -278,6 +283,8 @@ mod identity;
 mod proxy;
 mod ip_network;
 mod endpoint;
+#[cfg(all(feature = "peer-credentials", target_os = "linux"))]
+mod credentials;
 mod sync;
 
 // Pure from here on: no socket, no clock, no input or output.
@@ -302,6 +309,8 @@ pub use backoff::{Backoff, Retry};
 pub use calls::{CallError, Calls, InOrder};
 pub use connector_handle::ConnectorHandle;
 pub use connector_state::ConnectorState;
+#[cfg(all(feature = "peer-credentials", target_os = "linux"))]
+pub use credentials::PeerCredentials;
 pub use drain::{Drain, Report, SlowConnection};
 pub use endpoint::{Endpoint, EndpointError, UnixName};
 pub use error::{AdoptError, DialError, Error, OptionsError, PairError};

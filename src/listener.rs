@@ -5,6 +5,7 @@
 
 mod accept;
 mod accepting;
+mod allowed;
 mod drain;
 mod opening;
 mod openings;

@@ -35,6 +35,7 @@ pub(crate) enum Cause {
     Opening,
     NotTrusted,
     Crowded,
+    Uid,
     Dial,
     AcceptPause,
     ConnectionLimit,

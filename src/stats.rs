@@ -129,8 +129,8 @@ counters! {
     opening,
     /// Connections that have ended before a handler was made for them, for another reason than a
     /// [`Refusal`](crate::Refusal). `opening_timeouts`, `crowded`, `untrusted`, `bad_headers`,
-    /// `health_checks` and `register_errors` are parts of it, and so are panics of a factory, and
-    /// connections refused by a drain.
+    /// `health_checks`, `refused_uids` and `register_errors` are parts of it, and so are panics of a
+    /// factory, and connections refused by a drain.
     ///
     /// For a listener, `accepted` and `adopted` together are `made`, `refused`, `opening_failed` and
     /// `opening` together, but for connections on their way to another shard.
@@ -150,6 +150,9 @@ counters! {
     /// Connections that have ended before a byte of their PROXY header came, as the checks of balancers
     /// do.
     health_checks,
+    /// Peers of Unix sockets that may not connect: `unix_allow_uids` does not have the user of their
+    /// process. They were closed before a byte was read.
+    refused_uids,
     /// Handlers whose `terminate` has been called.
     terminated,
     /// Packets handed to `handle_packet`.

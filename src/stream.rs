@@ -8,6 +8,8 @@ use mio::net::TcpStream;
 use mio::{Interest, Token};
 use socket2::SockRef;
 
+#[cfg(all(feature = "peer-credentials", target_os = "linux"))]
+use crate::credentials::PeerCredentials;
 use crate::endpoint::Endpoint;
 use crate::poller::Registry;
 
@@ -36,6 +38,11 @@ pub(crate) trait Stream: Read + Write {
     fn deregister(&mut self, registry: &Registry) -> io::Result<()>;
     /// Registers the stream for writability, too.
     fn watch_writable(&mut self, registry: &Registry, token: Token) -> io::Result<()>;
+    /// The process at the other end. `None` if the stream is not a Unix socket.
+    #[cfg(all(feature = "peer-credentials", target_os = "linux"))]
+    fn peer_credentials(&self) -> Option<PeerCredentials> {
+        None
+    }
 }
 
 impl Stream for TcpStream {
@@ -93,6 +100,11 @@ impl Stream for TcpStream {
 
     fn watch_writable(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         registry.with(|system| system.reregister(self, token, READING.add(Interest::WRITABLE)))
+    }
+
+    #[cfg(all(feature = "peer-credentials", target_os = "linux"))]
+    fn peer_credentials(&self) -> Option<PeerCredentials> {
+        PeerCredentials::of(self)
     }
 }
 

@@ -3,10 +3,14 @@
 use std::fmt;
 
 use crate::address::Address;
+#[cfg(all(feature = "peer-credentials", target_os = "linux"))]
+use crate::credentials::PeerCredentials;
 use crate::endpoint::Endpoint;
 use crate::identity::{ConnectionId, Identity};
 use crate::profile::Profile;
 use crate::proxy::ProxyHeader;
+#[cfg(all(feature = "peer-credentials", target_os = "linux"))]
+use crate::stream::Stream;
 
 /// A connection that was just accepted: what the factory knows when it makes the handler. `M` is the
 /// handler's [`Message`](crate::Handler::Message).
@@ -47,6 +51,8 @@ use crate::proxy::ProxyHeader;
 pub struct Accepted<'a, M = ()> {
     pub(crate) identity: &'a Identity,
     pub(crate) profile: &'a Profile<M>,
+    #[cfg(all(feature = "peer-credentials", target_os = "linux"))]
+    pub(crate) stream: &'a dyn Stream,
 }
 
 impl<M> Accepted<'_, M> {
@@ -65,6 +71,35 @@ impl<M> Accepted<'_, M> {
     /// The PROXY header that the connection began with. `None` if the listener expects none from it.
     pub fn proxy(&self) -> Option<&ProxyHeader> {
         self.identity.proxied().map(|proxied| &proxied.header)
+    }
+
+    /// The process at the other end of a Unix socket. It is the same as
+    /// [`Context::peer_credentials`](crate::Context::peer_credentials).
+    ///
+    /// ```
+    /// use condor::{Accepted, Refusal};
+    /// # use condor::{Action, CloseReason, Context, Handler};
+    /// # impl Handler for Session {
+    /// #     type Message = ();
+    /// #     fn handle_packet<'a>(&'a mut self, _: &'a [u8], _: &mut Context<'_, ()>) -> Action<'a> {
+    /// #         Action::Continue
+    /// #     }
+    /// # }
+    ///
+    /// /// The commands of root may change something.
+    /// struct Session {
+    ///     may_write: bool,
+    /// }
+    ///
+    /// fn session(peer: &Accepted<'_>) -> Session {
+    ///     Session { may_write: peer.peer_credentials().is_some_and(|peer| peer.uid == 0) }
+    /// }
+    /// # let harness = condor::testing::Harness::new(condor::ListenerOptions::port(5555), session);
+    /// # harness.with_handler(|session| assert!(!session.may_write));
+    /// ```
+    #[cfg(all(feature = "peer-credentials", target_os = "linux"))]
+    pub fn peer_credentials(&self) -> Option<PeerCredentials> {
+        self.stream.peer_credentials()
     }
 
     /// The connection's id.

@@ -14,6 +14,8 @@ use super::action::Packet;
 use super::pass_through::PassThrough;
 use crate::address::Address;
 use crate::connection::{Connection, Flags};
+#[cfg(all(feature = "peer-credentials", target_os = "linux"))]
+use crate::credentials::PeerCredentials;
 use crate::endpoint::Endpoint;
 use crate::framing::Framing;
 use crate::guard::Panics;
@@ -178,6 +180,14 @@ impl<M> Context<'_, M> {
     /// costs a system call.
     pub fn local_addr(&self) -> Option<Endpoint> {
         self.stream.local_addr().ok().map(Endpoint::canonical)
+    }
+
+    /// The process at the other end of a Unix socket, when it connected. `None` if the connection is not
+    /// one over a Unix socket, and in a test without sockets. Each call costs a system call, and always
+    /// returns the same. Needs the feature `peer-credentials`, and Linux.
+    #[cfg(all(feature = "peer-credentials", target_os = "linux"))]
+    pub fn peer_credentials(&self) -> Option<PeerCredentials> {
+        self.stream.peer_credentials()
     }
 
     /// The connection's id.

@@ -21,7 +21,6 @@ use crate::handler::{Accepted, Handler};
 use crate::identity::PeerName;
 use crate::logging::{Cause, say};
 use crate::loop_state::{LoopState, Timer};
-use crate::peer::Peer;
 use crate::phases::AnyListener;
 use crate::stream::Stream;
 use crate::time_budget::Phase;
@@ -161,6 +160,14 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         has_place: bool,
     ) {
         self.peers.profile.counters.accepted.add(1);
+        if !self.is_allowed(state, &stream, &peer_addr) {
+            // The descriptor must be closed before its place counts as free.
+            drop(stream);
+            if has_place {
+                self.admission.give_back();
+            }
+            return;
+        }
         if has_place || self.is_welcome(&peer_addr) && self.take_place(state) {
             return self.begin(state, stream, peer_addr, false);
         }
@@ -257,11 +264,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         while let Some(arrival) = self.admission.next_arrival(self.peers.profile.shard) {
             came = true;
             if arrival.adopted {
-                A::adjust(&arrival.stream, &self.peers.profile.options);
-                self.peers.profile.counters.adopted.add(1);
-            }
-            if arrival.adopted {
-                self.begin(state, arrival.stream, arrival.peer.endpoint(), true);
+                self.take_adopted(state, arrival.stream, arrival.peer.endpoint());
             } else {
                 self.admit(state, arrival.stream, arrival.peer, false);
             }
@@ -275,6 +278,17 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         // These connections were in transit when all others were forced.
         if self.peers.is_forced() {
             self.peers.force_all();
+        }
+    }
+
+    /// Begins the way of a connection that a handle has given to the listener.
+    fn take_adopted(&mut self, state: &mut LoopState, stream: A::Stream, peer_addr: Endpoint) {
+        A::adjust(&stream, &self.peers.profile.options);
+        self.peers.profile.counters.adopted.add(1);
+        if self.is_allowed(state, &stream, &peer_addr) {
+            self.begin(state, stream, peer_addr, true);
+        } else {
+            self.admission.leave(self.peers.profile.shard);
         }
     }
 
@@ -296,8 +310,13 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
 
     /// Ends the opening stage: makes the handler and calls its `init`.
     fn open(&mut self, state: &mut LoopState, key: u32) {
-        let Some(Peer { identity, .. }) = self.peers.slots.get(key as usize) else { return };
-        let accepted = Accepted { identity, profile: &self.peers.profile };
+        let Some(peer) = self.peers.slots.get(key as usize) else { return };
+        let accepted = Accepted {
+            identity: &peer.identity,
+            profile: &self.peers.profile,
+            #[cfg(all(feature = "peer-credentials", target_os = "linux"))]
+            stream: &peer.stream,
+        };
         let made = caught(|| (self.factory)(&accepted));
         self.peers.open(state, key, made);
         self.give_places_back(state);

@@ -6,6 +6,7 @@ use super::connection::ConnectionOptions;
 use super::connector::ConnectorOptions;
 use super::listener::{ListenerOptions, Origin};
 use crate::backoff::Backoff;
+use crate::endpoint::Endpoint;
 use crate::error::OptionsError;
 use crate::proxy::Proxy;
 use crate::reason::debug_as_display;
@@ -74,6 +75,13 @@ pub enum OptionsWarning {
     /// No network of proxies is named, so that no header is accepted.
     #[error("no network is named in Proxy::from or Proxy::mixed; name those of the proxies")]
     NoProxy,
+    /// The listener has an abstract name and no list of users, so that every process in its network
+    /// namespace can connect.
+    #[error(
+        "every process of this machine can connect to {0}: an abstract name has no access rights; \
+         set unix_allow_uids, of the feature peer-credentials, or take a path"
+    )]
+    OpenToAll(Endpoint),
 }
 
 debug_as_display!(OptionsWarning {
@@ -84,6 +92,7 @@ debug_as_display!(OptionsWarning {
     SilentPeers { max_connections },
     AnyProxy,
     NoProxy,
+    OpenToAll(addr),
 });
 
 /// Everything that [`ListenerOptions::check`] or
@@ -125,6 +134,13 @@ impl ListenerOptions {
         if self.unix_mode > 0o777 {
             errors.push(OptionsError::UnixMode(self.unix_mode));
         }
+        if let Some(uids) = &self.connection.unix_allow_uids {
+            errors.extend(uids.is_empty().then_some(OptionsError::NoUids));
+            let addr = self.addr();
+            if matches!(addr, Endpoint::Inet(_)) && !matches!(self.origin, Origin::Wrong(_)) {
+                errors.push(OptionsError::UidsOverTcp(addr));
+            }
+        }
         errors
     }
 
@@ -149,6 +165,12 @@ impl ListenerOptions {
         if self.addr().ip().is_some() && self.opening.proxy.as_ref().is_some_and(Proxy::trusts_none)
         {
             warnings.push(OptionsWarning::NoProxy);
+        }
+        if let Endpoint::Unix(name) = self.addr()
+            && name.as_abstract_name().is_some()
+            && of.unix_allow_uids.is_none()
+        {
+            warnings.push(OptionsWarning::OpenToAll(name.into()));
         }
         warnings
     }

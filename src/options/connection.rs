@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::connection::Limits;
@@ -16,6 +17,9 @@ pub(crate) struct ConnectionOptions {
     pub(crate) nodelay: bool,
     pub(crate) keepalive: Option<Duration>,
     pub(crate) configure_socket: Option<ConfigureSocket>,
+    /// The users that may connect to a Unix socket; `None`: all. Only a listener has it, and only with
+    /// the feature `peer-credentials`.
+    pub(crate) unix_allow_uids: Option<Arc<[u32]>>,
     pub(super) framing: Framing,
     pub(crate) max_packet: Option<usize>,
     pub(crate) packet_timeout: Duration,
@@ -43,6 +47,7 @@ impl Default for ConnectionOptions {
             nodelay: true,
             keepalive: None,
             configure_socket: None,
+            unix_allow_uids: None,
             framing: LengthField::U16.into(),
             max_packet: None,
             packet_timeout: Duration::from_secs(10),

@@ -160,8 +160,9 @@ impl ListenerOptions {
     }
 
     /// Listens on a Unix socket with an abstract name, without the NUL before it. Such a name is no file
-    /// and has no access rights: any process in the same network namespace can connect. Only Linux has
-    /// them.
+    /// and has no access rights: any process in the same network namespace can connect, and
+    /// [`check`](Self::check) warns of it. With the feature `peer-credentials`, `unix_allow_uids` says who
+    /// may. Only Linux has such names.
     pub fn unix_abstract(name: impl AsRef<[u8]>) -> Self {
         Self::from_name(UnixName::from_abstract_name(name))
     }
@@ -219,6 +220,31 @@ impl ListenerOptions {
     /// The socket never has more rights than these, whatever the umask is.
     pub fn unix_mode(mut self, mode: u32) -> Self {
         self.unix_mode = mode;
+        self
+    }
+
+    /// The users whose processes may connect to a [Unix socket](Self::unix), by number. Default: all that
+    /// the file's access rights let in, which for an [abstract name](Self::unix_abstract) are all of the
+    /// machine. Needs the feature `peer-credentials`, and Linux.
+    ///
+    /// A peer of another user is closed right after `accept`: before a handler is made and before a byte
+    /// is read. [`Stats::refused_uids`](crate::Stats::refused_uids) counts it, and a line in the log names
+    /// its uid. This holds for connections that [`Handle::adopt`](crate::Handle::adopt) gives to the
+    /// listener, too. Peers that are not on a Unix socket are not affected. The user 0 is let in only if
+    /// it is in the list.
+    ///
+    /// A later call replaces the list. An empty list, and a list for a listener on TCP, is an error of
+    /// [`check`](Self::check). In a test without sockets a Unix peer has no user, so it is refused.
+    ///
+    /// ```
+    /// use condor::ListenerOptions;
+    ///
+    /// let options = ListenerOptions::unix_abstract("echo").unix_allow_uids([0, 1000]);
+    /// assert_eq!(options.check().errors, []);
+    /// ```
+    #[cfg(all(feature = "peer-credentials", target_os = "linux"))]
+    pub fn unix_allow_uids(mut self, uids: impl IntoIterator<Item = u32>) -> Self {
+        self.connection.unix_allow_uids = Some(uids.into_iter().collect());
         self
     }
 

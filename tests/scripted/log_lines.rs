@@ -176,6 +176,29 @@ fn each_cause_has_one_line_a_second_and_listener() {
     assert!(other.stats().panics >= 9, "events without a line are counted too");
 }
 
+/// Goal: peers of users that may not connect have one line a second, and each is counted. Method:
+/// scripted peers of a Unix socket, which have no user.
+#[test]
+#[cfg(all(feature = "peer-credentials", target_os = "linux"))]
+fn refused_users_have_one_line_a_second() {
+    collect();
+    let options = ListenerOptions::unix("/run/s").unix_allow_uids([0]);
+    let harness = Harness::new(options, Loud::make);
+    let refuse = || {
+        let client = harness.connect_from("unix:/run/client".parse::<Endpoint>().unwrap());
+        assert!(client.is_gone());
+        complaints()
+    };
+    let said = refuse();
+    let [(Level::Warn, line)] = &said[..] else { panic!("{said:?}") };
+    let what = "refused: uid unknown is not allowed";
+    assert_eq!(fields(line, "testing").what, what);
+    assert_eq!(refuse(), [], "a second is not over");
+    harness.advance(Duration::from_secs(1));
+    assert_eq!(refuse(), said);
+    assert_eq!((harness.stats().refused_uids, harness.stats().made), (3, 1));
+}
+
 /// Goal: a listener whose places are all taken says so, once a second. Method: a limit of two; places
 /// become free and are taken again, within a second and after it.
 #[test]

@@ -22,6 +22,8 @@ mod bookkeeping;
 mod calls;
 mod client;
 mod connectors;
+#[cfg(feature = "peer-credentials")]
+mod credentials;
 mod descriptors;
 mod drain;
 mod every;
@@ -48,3 +50,4 @@ mod shards;
 mod slow_readers;
 mod stats;
 mod unix;
+mod unix_streams;

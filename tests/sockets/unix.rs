@@ -1,11 +1,12 @@
 //! Listeners on Unix sockets: paths and their files, abstract names, inherited sockets.
 
-use std::fs;
-use std::io::{Read, Write};
+use std::fs::{self, Permissions};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Barrier;
@@ -19,16 +20,16 @@ use condor::{
 use crate::support::{Server, child, is_child, passes, until};
 
 /// A directory of this test's own, which goes with it.
-struct Folder(PathBuf);
+pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    fn new(test: &str) -> Self {
+    pub(crate) fn new(test: &str) -> Self {
         let path = std::env::temp_dir().join(format!("condor-{test}-{}", std::process::id()));
         fs::create_dir(&path).unwrap();
         Self(path)
     }
 
-    fn file(&self) -> PathBuf {
+    pub(crate) fn file(&self) -> PathBuf {
         self.0.join("s")
     }
 
@@ -64,7 +65,7 @@ fn start(options: ListenerOptions) -> Result<(Server, ListenerHandle<()>), Error
     started.map(|listener| (server, listener))
 }
 
-fn ask(mut client: &UnixStream) -> String {
+pub(crate) fn ask(mut client: &UnixStream) -> String {
     client.write_all(b"\0\x01?").unwrap();
     let mut length = [0; 2];
     client.read_exact(&mut length).unwrap();
@@ -73,26 +74,46 @@ fn ask(mut client: &UnixStream) -> String {
     String::from_utf8(answer).unwrap()
 }
 
-/// Goal: a listener serves at its path, says so, and removes the path at its end, but not a file that
-/// has taken its place.
+/// Goal: a listener serves at its path, says so, and removes the path at its end, but not what has
+/// taken its place. A client that has connected is served, whatever becomes of the path. Method: what
+/// another process may do to the path in the meantime.
 #[test]
 fn a_path_is_served_and_removed_at_the_end() {
-    let folder = Folder::new("served");
-    for replaced in [false, true] {
+    type Change = fn(&Path);
+    let changes: [(Change, &[&str]); 4] = [
+        (|_| (), &[]),
+        (|path| fs::remove_file(path).unwrap(), &[]),
+        (
+            |path| {
+                fs::rename(path, path.with_extension("moved")).unwrap();
+                fs::write(path, "another's").unwrap();
+            },
+            &["s", "s.moved"],
+        ),
+        (
+            |path| {
+                fs::remove_file(path).unwrap();
+                // A socket stays at its path when it is closed.
+                drop(UnixListener::bind(path).unwrap());
+            },
+            &["s"],
+        ),
+    ];
+    for (change, left) in changes {
+        let folder = Folder::new("served");
         let (server, listener) = start(ListenerOptions::unix(folder.file())).unwrap();
         let printed = format!("unix:{}", folder.file().display());
         assert_eq!(listener.local_addr().to_string(), printed);
         let client = UnixStream::connect(folder.file()).unwrap();
         assert_eq!(ask(&client), format!("? unix: {printed}"));
-        if replaced {
-            fs::rename(folder.file(), folder.0.join("moved")).unwrap();
-            fs::write(folder.file(), "another's").unwrap();
-        }
+        change(&folder.file());
+        assert_eq!(ask(&client), format!("? unix: {printed}"));
         listener.stop().unwrap();
         until("it has ended", || listener.state() == condor::ListenerState::Ended);
         drop((client, server));
-        let left = folder.names();
-        assert_eq!(left.iter().any(|name| name == "s"), replaced, "{left:?}");
+        let mut names = folder.names();
+        names.sort_unstable();
+        assert_eq!(names, left);
     }
 }
 
@@ -232,12 +253,72 @@ fn the_mode_is_as_asked_for_under_every_umask() {
     }
 }
 
+/// Goal: the access rights keep other users out, and a user who may not write in the directory gets an
+/// error that says so. Method: the test again, in a child process of another user if root runs it; else
+/// a directory that is read-only.
+#[test]
+fn access_rights_are_those_of_the_system() {
+    const NAME: &str = "unix::access_rights_are_those_of_the_system";
+    const FOLDER: &str = "CONDOR_TEST_FOLDER";
+    let refused = |folder: &Path| {
+        let started = start(ListenerOptions::unix(folder.join("new"))).map(drop);
+        assert!(matches!(started, Err(Error::Permission { .. })), "{started:?}");
+    };
+    if is_child() {
+        let folder = PathBuf::from(std::env::var_os(FOLDER).unwrap());
+        let error = UnixStream::connect(folder.join("ours")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+        let all = UnixStream::connect(folder.join("all")).unwrap();
+        assert!(ask(&all).starts_with("? "));
+        return refused(&folder);
+    }
+    let folder = Folder::new("rights");
+    let rights = |mode| fs::set_permissions(&folder.0, Permissions::from_mode(mode)).unwrap();
+    rights(0o755);
+    let Some(mut other) = as_another_user(NAME) else {
+        rights(0o555);
+        refused(&folder.0);
+        return rights(0o755);
+    };
+    let (_server, _) = start(ListenerOptions::unix(folder.0.join("ours"))).unwrap();
+    let (_other, _) = start(ListenerOptions::unix(folder.0.join("all")).unix_mode(0o666)).unwrap();
+    passes(other.env(FOLDER, &folder.0));
+    let mut left = folder.names();
+    left.sort_unstable();
+    assert_eq!(left, ["all", "ours"]);
+}
+
+/// The test again in a process of another user, if root runs it.
+pub(crate) fn as_another_user(test: &str) -> Option<Command> {
+    const OTHER: u32 = 12_345;
+    // It belongs to the user that has made it.
+    if fs::metadata("/proc/self").unwrap().uid() != 0 {
+        return None;
+    }
+    let test = child(test);
+    // Another user may be unable to reach the program by its path.
+    let mut other = Command::new("/proc/self/exe");
+    other.args(test.get_args()).uid(OTHER).gid(OTHER);
+    for (name, value) in test.get_envs() {
+        other.env(name, value.unwrap());
+    }
+    Some(other)
+}
+
 /// Goal: what cannot be a path is found by the check; what the system refuses is an error of the start
 /// that names the path. Nothing is left behind.
 #[test]
 fn wrong_paths_are_named() {
     let folder = Folder::new("wrong");
-    let long = folder.0.join("x".repeat(200));
+    // A path of `len` bytes.
+    let of = |len: usize| folder.0.join("x".repeat(len - folder.0.as_os_str().len() - 1));
+    let (longest, long) = (of(107), of(108));
+    let (server, listener) = start(ListenerOptions::unix(&longest)).unwrap();
+    let served = format!("? unix: {}", listener.local_addr());
+    assert_eq!(ask(&UnixStream::connect(&longest).unwrap()), served);
+    drop(server);
+    let error = &ListenerOptions::unix(&long).check().errors[0];
+    assert!(error.to_string().contains("108") && error.to_string().contains("107"), "{error}");
     let nul = folder.0.join(std::ffi::OsStr::from_bytes(b"a\0b"));
     for path in [long, nul, PathBuf::new()] {
         let options = ListenerOptions::unix(path);
@@ -271,12 +352,42 @@ fn abstract_names_and_named_clients_are_told() {
     ));
 
     let folder = Folder::new("named");
-    let client = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
-    client.bind(&SockAddr::unix(folder.file()).unwrap()).unwrap();
-    client.connect(&SockAddr::unix(format!("\0{name}")).unwrap()).unwrap();
-    let client = UnixStream::from(OwnedFd::from(client));
-    assert_eq!(ask(&client), format!("? unix:{} {printed}", folder.file().display()));
+    let own = PathBuf::from(format!("\0{name}-client"));
+    for client_name in [folder.file(), own] {
+        let client = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        client.bind(&SockAddr::unix(&client_name).unwrap()).unwrap();
+        client.connect(&SockAddr::unix(format!("\0{name}")).unwrap()).unwrap();
+        let client = UnixStream::from(OwnedFd::from(client));
+        let told = client_name.to_str().unwrap().replacen('\0', "@", 1).replace('\0', "\\x00");
+        assert_eq!(ask(&client), format!("? unix:{told} {printed}"));
+    }
     drop(server);
+}
+
+/// Goal: a client whose own path is as long as the kernel allows, 108 bytes, is served and told by it.
+/// Method: a client in Perl, because Rust's libraries refuse such a path. Without Perl there is no
+/// test.
+#[test]
+fn the_longest_path_of_a_client_is_told() {
+    const CLIENT: &str = r#"
+        my ($own, $server) = @ARGV;
+        socket(my $socket, AF_UNIX, SOCK_STREAM, 0) or die $!;
+        bind($socket, pack_sockaddr_un($own)) or die $!;
+        connect($socket, pack_sockaddr_un($server)) or die $!;
+        syswrite($socket, "\0\1?") == 3 or die $!;
+        read($socket, my $len, 2) == 2 or die "no answer";
+        read($socket, my $answer, unpack("n", $len));
+        print $answer;
+    "#;
+    let folder = Folder::new("longest");
+    let own = folder.0.join("x".repeat(108 - folder.0.as_os_str().len() - 1));
+    let (_server, listener) = start(ListenerOptions::unix(folder.file())).unwrap();
+    let mut client = Command::new("perl");
+    client.args(["-MSocket", "-e", CLIENT]).args([&own, &folder.file()]);
+    let Ok(client) = client.output() else { return };
+    let answer = String::from_utf8_lossy(&client.stdout);
+    let told = format!("? unix:{} {}", own.display(), listener.local_addr());
+    assert_eq!(answer, told, "{}", String::from_utf8_lossy(&client.stderr));
 }
 
 /// Goal: an inherited Unix socket is served, and its path stays for the process that made it. A socket

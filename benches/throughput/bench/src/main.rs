@@ -4,6 +4,7 @@
 //! See the README beside this package for what the scenarios mean and how the figures are made.
 
 mod account;
+mod address;
 mod choice;
 mod cli;
 mod compile;

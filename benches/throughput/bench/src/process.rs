@@ -2,7 +2,6 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
@@ -11,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, bail};
 
+use crate::address::Address;
 use crate::cores::{self, Cores};
 use crate::haproxy;
 use crate::interrupt;
@@ -22,7 +22,7 @@ const START: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Running {
     child: Child,
-    address: SocketAddr,
+    address: Address,
     errors: PathBuf,
     /// What a gateway passes its packets on to. It ends after the gateway.
     backend: Option<Box<Running>>,
@@ -38,6 +38,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) max_connections: usize,
     /// Whether it sends each packet to all, instead of back.
     pub(crate) broadcast: bool,
+    /// The path at which it listens, if not at a port.
+    pub(crate) unix: Option<PathBuf>,
     pub(crate) cores: Cores,
     /// Where its standard error goes.
     pub(crate) errors: PathBuf,
@@ -53,6 +55,7 @@ impl Launch<'_> {
             backend: None,
             max_connections: self.max_connections,
             broadcast: false,
+            unix: None,
             cores: Cores { server: core, generator: core },
             errors: self.errors.with_file_name("backend.stderr"),
         }
@@ -63,17 +66,26 @@ impl Launch<'_> {
         &self,
         backend: Option<&Running>,
         command: &mut Command,
-    ) -> Result<Option<SocketAddr>> {
+    ) -> Result<Option<Address>> {
         if self.server.source == Source::Haproxy {
             let address = haproxy::free_address()?;
-            let backend = backend.context("it is a gateway")?.address;
+            let Address::Inet(backend) = backend.context("it is a gateway")?.address else {
+                bail!("the backend is at a path")
+            };
             let file = self.errors.with_file_name("haproxy.cfg");
             fs::write(&file, haproxy::configuration(address, backend, self.max_connections))?;
             command.args(haproxy::arguments(&file));
-            return Ok(Some(address));
+            return Ok(Some(address.into()));
         }
         let most = self.max_connections.to_string();
-        command.args(["--listen", "127.0.0.1:0", "--max-connections", &most]);
+        match &self.unix {
+            Some(path) => {
+                let _ = fs::remove_file(path);
+                command.arg("--unix").arg(path);
+            }
+            None => drop(command.args(["--listen", "127.0.0.1:0"])),
+        }
+        command.args(["--max-connections", &most]);
         command.args(self.server.args);
         if self.broadcast {
             command.arg("--broadcast");
@@ -103,7 +115,7 @@ impl Running {
         let child = child.with_context(|| format!("{} cannot be run", launch.program.display()))?;
         let mut running = Self {
             child,
-            address: SocketAddr::from(([0, 0, 0, 0], 0)),
+            address: Address::Unix(PathBuf::new()),
             errors: launch.errors.clone(),
             backend,
         };
@@ -122,8 +134,8 @@ impl Running {
         self.backend.as_ref().map(|backend| backend.pid())
     }
 
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+    pub(crate) fn address(&self) -> &Address {
+        &self.address
     }
 
     /// Adds to an error the server's exit status, if it has ended, and its stderr.
@@ -143,7 +155,7 @@ impl Running {
         Error::msg(message)
     }
 
-    fn wait_until_ready(&mut self, known: Option<SocketAddr>) -> Result<()> {
+    fn wait_until_ready(&mut self, known: Option<Address>) -> Result<()> {
         self.address = match known {
             Some(address) => address,
             None => self.wait_for_address()?,
@@ -154,7 +166,7 @@ impl Running {
     /// Waits until a packet comes back from the backend.
     fn wait_for_answer(&mut self) -> Result<()> {
         let start = Instant::now();
-        while let Err(error) = ask(self.address) {
+        while let Err(error) = ask(&self.address) {
             let waited = start.elapsed();
             if waited > START || self.child.try_wait()?.is_some() {
                 return Err(error).with_context(|| format!("no answer for {waited:.1?}"));
@@ -165,7 +177,7 @@ impl Running {
         Ok(())
     }
 
-    fn wait_for_address(&mut self) -> Result<SocketAddr> {
+    fn wait_for_address(&mut self) -> Result<Address> {
         let stdout = self.child.stdout.take().context("no standard output")?;
         let (sender, receiver) = mpsc::channel();
         thread::spawn(move || sender.send(first_line(stdout)));
@@ -173,16 +185,16 @@ impl Running {
             .recv_timeout(START)
             .with_context(|| format!("it said nothing for {} s", START.as_secs()))??;
         let Some(address) = line.trim().strip_prefix("listening on ") else {
-            bail!("its first line is {line:?} instead of 'listening on ADDRESS:PORT'")
+            bail!("its first line is {line:?} instead of 'listening on ADDRESS'")
         };
-        address.parse().with_context(|| format!("{address:?} is no address"))
+        address.parse()
     }
 }
 
 /// Sends a packet of one byte, and checks that it comes back.
-fn ask(address: SocketAddr) -> Result<()> {
+fn ask(address: &Address) -> Result<()> {
     const PACKET: [u8; 3] = [0, 1, b'?'];
-    let mut stream = TcpStream::connect(address)?;
+    let mut stream = address.connect()?;
     stream.set_read_timeout(Some(Duration::from_secs(1)))?;
     stream.write_all(&PACKET)?;
     let mut answer = [0; PACKET.len()];
@@ -204,6 +216,9 @@ impl Drop for Running {
         // It may have ended by itself; then there is nothing to end but still something to reap.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if let Address::Unix(path) = &self.address {
+            let _ = fs::remove_file(path);
+        }
     }
 }
 
@@ -221,7 +236,7 @@ mod tests {
             stream.read_exact(&mut [0; 3]).unwrap();
             stream.write_all(answer).unwrap();
         });
-        let result = ask(address);
+        let result = ask(&address.into());
         server.join().unwrap();
         result
     }

@@ -91,7 +91,7 @@ impl Plan<'_> {
 
     fn rounds_of(&self, scenario: &Scenario) -> u32 {
         match scenario.job {
-            Job::Load(_) | Job::Gateway(_) => self.rounds,
+            Job::Load(_) | Job::Unix(_) | Job::Gateway(_) => self.rounds,
             Job::Idle { .. } => self.rounds.div_ceil(LOADS_PER_MEMORY),
             Job::Burst { .. } => 1,
         }
@@ -142,7 +142,7 @@ impl Plan<'_> {
     ) -> Result<()> {
         let launch = self.launch(scenario, built);
         match scenario.job {
-            Job::Load(load) | Job::Gateway(load) => {
+            Job::Load(load) | Job::Unix(load) | Job::Gateway(load) => {
                 let packets = outcome.samples.values().next().map(|sample| sample.packets);
                 outcome.samples.insert(round, measure::loaded(&launch, load, self.round, packets)?);
             }
@@ -165,10 +165,17 @@ impl Plan<'_> {
             backend: built.backend.as_deref(),
             max_connections: most + 100,
             broadcast: scenario.is_broadcast(),
+            unix: scenario.is_unix().then(socket_path),
             cores: self.cores,
             errors: self.logs.join(format!("{}.stderr", built.server.name)),
         }
     }
+}
+
+/// A path for the server's socket that no other run of the benchmark has. It is short, as such a path
+/// has to be.
+fn socket_path() -> PathBuf {
+    std::env::temp_dir().join(format!("throughput-{}.sock", std::process::id()))
 }
 
 impl Outcome {

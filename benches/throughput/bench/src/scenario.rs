@@ -26,7 +26,9 @@ pub(crate) enum Load {
 pub(crate) enum Job {
     /// CPU per packet, latency and packets per second under a load.
     Load(Load),
-    /// The same through a gateway, which is the server that is measured. Its backend, an echo server,
+    /// The same over a Unix socket.
+    Unix(Load),
+    /// The same as `Load` through a gateway, which is the server that is measured. Its backend, an echo server,
     /// is on the generator's core.
     Gateway(Load),
     /// Memory and CPU with connections that got one answer and then send nothing.
@@ -45,7 +47,7 @@ pub(crate) struct Scenario {
     pub(crate) job: Job,
 }
 
-pub(crate) static SCENARIOS: [&Scenario; 17] = [
+pub(crate) static SCENARIOS: [&Scenario; 19] = [
     &Scenario {
         name: "depth1",
         what: "depth 1, 200 connections, 64 B",
@@ -107,6 +109,16 @@ pub(crate) static SCENARIOS: [&Scenario; 17] = [
         job: Job::Load(Load::Broadcast { connections: 10_000, payload: 64, depth: 1 }),
     },
     &Scenario {
+        name: "unix-1",
+        what: "Unix socket, depth 1, 200 connections, 64 B",
+        job: Job::Unix(Load::Closed { connections: 200, payload: 64, depth: 1, awake: false }),
+    },
+    &Scenario {
+        name: "unix-64",
+        what: "Unix socket, depth 64, 50 connections, 64 B",
+        job: Job::Unix(Load::Closed { connections: 50, payload: 64, depth: 64, awake: false }),
+    },
+    &Scenario {
         name: "gateway-1",
         what: "through a gateway, depth 1, 50 connections, 64 B",
         job: Job::Gateway(Load::Closed { connections: 50, payload: 64, depth: 1, awake: false }),
@@ -132,7 +144,11 @@ pub(crate) static SCENARIOS: [&Scenario; 17] = [
 impl Scenario {
     /// Whether every server can run it, and has to.
     pub(crate) fn is_for_all(&self) -> bool {
-        !matches!(self.job, Job::Load(Load::Broadcast { .. }) | Job::Gateway(_) | Job::Burst { .. })
+        match self.job {
+            Job::Load(load) => !matches!(load, Load::Broadcast { .. }),
+            Job::Idle { .. } => true,
+            Job::Unix(_) | Job::Gateway(_) | Job::Burst { .. } => false,
+        }
     }
 
     /// Whether it takes too long for a first look.
@@ -143,7 +159,7 @@ impl Scenario {
     /// The connections that are open at once. Idle ones have numbers of their own.
     pub(crate) fn connections(&self) -> usize {
         match self.job {
-            Job::Load(load) | Job::Gateway(load) => load.connections(),
+            Job::Load(load) | Job::Unix(load) | Job::Gateway(load) => load.connections(),
             Job::Burst { connections, .. } => connections,
             Job::Idle { .. } => 0,
         }
@@ -153,9 +169,14 @@ impl Scenario {
         matches!(self.job, Job::Gateway(_))
     }
 
+    /// Whether the server listens at a path.
+    pub(crate) fn is_unix(&self) -> bool {
+        matches!(self.job, Job::Unix(_))
+    }
+
     /// Whether packets are counted.
     pub(crate) fn is_load(&self) -> bool {
-        matches!(self.job, Job::Load(_) | Job::Gateway(_))
+        matches!(self.job, Job::Load(_) | Job::Unix(_) | Job::Gateway(_))
     }
 
     pub(crate) fn is_broadcast(&self) -> bool {

@@ -61,7 +61,15 @@ pub(crate) static SERVERS: [&Server; 19] = [
         what: "C, edge-triggered epoll",
         source: Source::C("echo"),
         args: &[],
-        part: Part::AllAnd(&["broadcast", "fanout-100", "fanout-1000", "fanout-10000", "burst"]),
+        part: Part::AllAnd(&[
+            "broadcast",
+            "fanout-100",
+            "fanout-1000",
+            "fanout-10000",
+            "unix-1",
+            "unix-64",
+            "burst",
+        ]),
         library: None,
     },
     &Server {
@@ -69,7 +77,7 @@ pub(crate) static SERVERS: [&Server; 19] = [
         what: "this crate",
         source: Source::Package("echo-condor"),
         args: &[],
-        part: Part::AllAnd(&["broadcast", "burst"]),
+        part: Part::AllAnd(&["broadcast", "unix-1", "unix-64", "burst"]),
         library: Some("condor-reactor"),
     },
     &Server {
@@ -270,6 +278,10 @@ mod tests {
         assert_eq!(part_of("condor-pair-busy"), ["gateway-single"]);
         assert_eq!(part_of("condor-busy"), ["single", "single-awake", "idle"]);
         assert_eq!(part_of("condor-2-shards"), ["depth64"]);
+        for scenario in SCENARIOS.into_iter().filter(|scenario| scenario.is_unix()) {
+            let servers = SERVERS.into_iter().filter(|server| server.takes_part(scenario));
+            assert_eq!(servers.map(|server| server.name).collect::<Vec<_>>(), ["c", "condor"]);
+        }
         let monoio = part_of("monoio");
         assert!(monoio.contains(&"open"));
         assert!(!monoio.contains(&"broadcast") && !monoio.contains(&"burst"));

@@ -9,9 +9,10 @@
  * peer until the queue is empty) and half-close (it first answers what it has received).
  * No handler, no timeouts, no limits but --max-connections.
  *
- * usage: echo-c --listen 127.0.0.1:0 [--max-connections N] [--broadcast]
+ * usage: echo-c --listen 127.0.0.1:0 | --unix PATH [--max-connections N] [--broadcast]
  */
 #include "common.h"
+#include <sys/un.h>
 
 enum { PREFIX = 2, BUFFER = 64 * 1024 + PREFIX };
 
@@ -28,6 +29,11 @@ static uint8_t buffer[BUFFER];
 static struct peer *peers;
 static int peer_limit, highest, epoll_fd, listen_fd;
 static bool broadcast;
+/*
+ * A TCP socket announces room only after it was full, so it is watched for room from the start. A Unix socket announces it whenever
+ * its peer has read, so it is watched once room was missing.
+ */
+static uint32_t interest = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
 
 static void close_peer(int fd) {
     struct peer *p = &peers[fd];
@@ -56,6 +62,10 @@ static bool put(int fd, const uint8_t *bytes, size_t len) {
         if (n == (ssize_t)len) return true;
         if (n < 0 && errno != EAGAIN && errno != EINTR) return false;
         if (n > 0) bytes += n, len -= n;
+    }
+    if (!(interest & EPOLLOUT) && !p->queue_len) {
+        struct epoll_event e = {.events = interest | EPOLLOUT, .data.fd = fd};
+        if (epoll_ctl(epoll_fd, EPOLL_CTL_MOD, fd, &e)) die("epoll_ctl");
     }
     enqueue(p, bytes, len);
     return true;
@@ -151,20 +161,38 @@ static void accept_all(void) {
             close(fd);
             continue;
         }
-        struct epoll_event e = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.fd = fd};
+        struct epoll_event e = {.events = interest, .data.fd = fd};
         if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &e)) die("epoll_ctl");
         peers[fd].open = true;
         if (fd > highest) highest = fd;
     }
 }
 
+/* Listens at a path that is free, and prints it as the first line on stdout. Returns the socket. */
+static int listen_at(const char *path) {
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) die("socket");
+    if (strlen(path) >= sizeof address.sun_path) {
+        fprintf(stderr, "the path is too long: %s\n", path);
+        exit(2);
+    }
+    strcpy(address.sun_path, path);
+    if (bind(fd, (struct sockaddr *)&address, sizeof address)) die("bind");
+    if (listen(fd, BACKLOG)) die("listen");
+    printf("listening on unix:%s\n", path);
+    fflush(stdout);
+    return fd;
+}
+
 int main(int argc, char **argv) {
-    const char *where = "127.0.0.1:0";
+    const char *where = "127.0.0.1:0", *path = NULL;
     struct epoll_event events[EVENTS];
     int max_connections = 20000;
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--broadcast")) broadcast = true;
         else if (!strcmp(argv[i], "--listen") && i + 1 < argc) where = argv[++i];
+        else if (!strcmp(argv[i], "--unix") && i + 1 < argc) path = argv[++i];
         else if (!strcmp(argv[i], "--max-connections") && i + 1 < argc) max_connections = atoi(argv[++i]);
         else {
             fprintf(stderr, "unknown or incomplete argument: %s\n", argv[i]);
@@ -176,7 +204,8 @@ int main(int argc, char **argv) {
     peers = must(calloc(peer_limit, sizeof *peers));
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (epoll_fd < 0) die("epoll_create1");
-    listen_fd = listen_on(where);
+    listen_fd = path ? listen_at(path) : listen_on(where);
+    if (path) interest &= ~EPOLLOUT;
     struct epoll_event e = {.events = EPOLLIN | EPOLLET, .data.fd = listen_fd};
     if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, listen_fd, &e)) die("epoll_ctl");
     for (;;) {

@@ -1,7 +1,6 @@
 //! Fan-out: one connection sends, and every connection receives, the sender as well.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -10,6 +9,7 @@ use mio::Events;
 use super::crowd::Crowd;
 use super::progress::Progress;
 use super::{EVENTS, Latencies, Session};
+use crate::address::Address;
 
 pub(super) struct Broadcast {
     crowd: Crowd,
@@ -21,7 +21,7 @@ pub(super) struct Broadcast {
 
 impl Broadcast {
     pub(super) fn connect(
-        address: SocketAddr,
+        address: &Address,
         connections: usize,
         payload: usize,
         depth: u64,

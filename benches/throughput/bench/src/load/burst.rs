@@ -1,6 +1,5 @@
 //! Packets that all come in two halves: first the first halves on all connections, then the second.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -10,6 +9,7 @@ use super::EVENTS;
 use super::crowd::Crowd;
 use super::lane::Lane;
 use super::progress::Progress;
+use crate::address::Address;
 
 /// Connections, on all of which the same half packet is under way, or none.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub(crate) struct Burst {
 
 impl Burst {
     /// Opens the connections, and sends nothing yet.
-    pub(crate) fn connect(address: SocketAddr, connections: usize, payload: usize) -> Result<Self> {
+    pub(crate) fn connect(address: &Address, connections: usize, payload: usize) -> Result<Self> {
         let mut crowd = Crowd::new(address, payload)?;
         crowd.connect(connections)?;
         Ok(Self { first_half: crowd.pattern.frame() / 2, crowd })
@@ -67,9 +67,9 @@ mod tests {
     const PAYLOAD: usize = 60_000;
 
     /// Echoes in pieces of this many bytes, on each connection until it ends.
-    fn echo(piece: usize) -> (SocketAddr, JoinHandle<()>) {
+    fn echo(piece: usize) -> (Address, JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
+        let address = listener.local_addr().unwrap().into();
         let server = thread::spawn(move || {
             let serve = |_| {
                 let (mut stream, _) = listener.accept().unwrap();
@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn packets_are_answered_when_both_halves_have_come() {
         let (address, server) = echo(PAYLOAD + 2);
-        let mut burst = Burst::connect(address, CONNECTIONS, PAYLOAD).unwrap();
+        let mut burst = Burst::connect(&address, CONNECTIONS, PAYLOAD).unwrap();
         for round in 1..=2 {
             burst.begin_packets().unwrap();
             assert!(burst.crowd.lanes.iter().all(|lane| lane.received() < lane.sent()));
@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn a_server_that_does_not_wait_for_the_second_half_is_found_out() {
         let (address, server) = echo(1000);
-        let mut burst = Burst::connect(address, CONNECTIONS, PAYLOAD).unwrap();
+        let mut burst = Burst::connect(&address, CONNECTIONS, PAYLOAD).unwrap();
         burst.begin_packets().unwrap();
         thread::sleep(Duration::from_millis(100));
         assert!(burst.end_packets().unwrap_err().to_string().contains("half a packet"));

@@ -1,6 +1,5 @@
 //! Churn: connect, one packet, check the answer, reset; the next.
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -10,12 +9,13 @@ use super::lane::Lane;
 use super::pattern::Pattern;
 use super::progress::Progress;
 use super::{EVENTS, Latencies, Session};
+use crate::address::Address;
 
 /// Room for one answer and what should not be there.
 const INPUT: usize = 64 * 1024;
 
 pub(super) struct Churn {
-    address: SocketAddr,
+    address: Address,
     at_once: usize,
     pattern: Pattern,
     poll: Poll,
@@ -24,9 +24,9 @@ pub(super) struct Churn {
 }
 
 impl Churn {
-    pub(super) fn new(address: SocketAddr, at_once: usize, payload: usize) -> Result<Self> {
+    pub(super) fn new(address: &Address, at_once: usize, payload: usize) -> Result<Self> {
         Ok(Self {
-            address,
+            address: address.clone(),
             at_once,
             pattern: Pattern::new(payload, INPUT)?,
             poll: Poll::new()?,
@@ -37,7 +37,7 @@ impl Churn {
     fn begin(&mut self, slot: usize) -> Result<(Lane, Instant)> {
         self.serial = self.serial.wrapping_add(1);
         let begun = Instant::now();
-        let mut lane = Lane::begin(self.address, self.serial, self.poll.registry(), Token(slot))?;
+        let mut lane = Lane::begin(&self.address, self.serial, self.poll.registry(), Token(slot))?;
         lane.allow(self.pattern.frame());
         lane.send(&mut self.pattern)?;
         Ok((lane, begun))

@@ -1,7 +1,6 @@
 //! Closed loop: every connection keeps a fixed number of packets under way.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -10,6 +9,7 @@ use mio::Events;
 use super::crowd::Crowd;
 use super::progress::Progress;
 use super::{EVENTS, Latencies, Session};
+use crate::address::Address;
 
 pub(super) struct Closed {
     crowd: Crowd,
@@ -22,7 +22,7 @@ pub(super) struct Closed {
 
 impl Closed {
     pub(super) fn connect(
-        address: SocketAddr,
+        address: &Address,
         connections: usize,
         payload: usize,
         depth: u64,

@@ -1,6 +1,5 @@
 //! Connections that are opened together and served by one poll.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -10,6 +9,7 @@ use super::lane::Lane;
 use super::pattern::Pattern;
 use super::progress::Progress;
 use super::{CHUNK, EVENTS};
+use crate::address::Address;
 
 /// Connections opened before any of them is used: fewer than any backlog.
 const BATCH: usize = 100;
@@ -17,7 +17,7 @@ const BATCH: usize = 100;
 /// Open connections, and the one poll that serves them.
 #[derive(Debug)]
 pub(crate) struct Crowd {
-    address: SocketAddr,
+    address: Address,
     pub(super) poll: Poll,
     pub(super) lanes: Vec<Lane>,
     pub(super) pattern: Pattern,
@@ -25,9 +25,9 @@ pub(crate) struct Crowd {
 }
 
 impl Crowd {
-    pub(crate) fn new(address: SocketAddr, payload: usize) -> Result<Self> {
+    pub(crate) fn new(address: &Address, payload: usize) -> Result<Self> {
         Ok(Self {
-            address,
+            address: address.clone(),
             poll: Poll::new()?,
             lanes: Vec::new(),
             pattern: Pattern::new(payload, CHUNK)?,
@@ -52,7 +52,7 @@ impl Crowd {
     pub(super) fn connect(&mut self, connections: usize) -> Result<()> {
         for at in self.lanes.len()..connections {
             let tag = u16::try_from(at).context("more than 65,536 connections")?;
-            self.lanes.push(Lane::connect(self.address, tag, self.poll.registry(), Token(at))?);
+            self.lanes.push(Lane::connect(&self.address, tag, self.poll.registry(), Token(at))?);
         }
         Ok(())
     }

@@ -1,7 +1,6 @@
 //! One connection of the generator.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::SocketAddr;
 
 use anyhow::{Context, Result, bail};
 use mio::net::TcpStream;
@@ -9,6 +8,7 @@ use mio::{Interest, Registry, Token};
 use socket2::SockRef;
 
 use super::pattern::Pattern;
+use crate::address::Address;
 
 /// A connection and how far its streams are. Places are counted in bytes.
 #[derive(Debug)]
@@ -26,31 +26,37 @@ pub(super) struct Lane {
 impl Lane {
     /// Connects, waiting for the handshake, and registers for reading and writing.
     pub(super) fn connect(
-        address: SocketAddr,
+        address: &Address,
         tag: u16,
         registry: &Registry,
         token: Token,
     ) -> Result<Self> {
-        let stream = std::net::TcpStream::connect(address)
-            .with_context(|| format!("cannot connect to {address}"))?;
+        let stream = address.connect().with_context(|| format!("cannot connect to {address}"))?;
         stream.set_nonblocking(true)?;
-        Self::adopt(TcpStream::from_std(stream), tag, registry, token)
+        Self::adopt(TcpStream::from_std(stream), address, tag, registry, token)
     }
 
     /// Begins to connect; the first write succeeds when that is done.
     pub(super) fn begin(
-        address: SocketAddr,
+        address: &Address,
         tag: u16,
         registry: &Registry,
         token: Token,
     ) -> Result<Self> {
-        let stream =
-            TcpStream::connect(address).with_context(|| format!("cannot connect to {address}"))?;
-        Self::adopt(stream, tag, registry, token)
+        let stream = address.begin().with_context(|| format!("cannot connect to {address}"))?;
+        Self::adopt(stream, address, tag, registry, token)
     }
 
-    fn adopt(mut stream: TcpStream, tag: u16, registry: &Registry, token: Token) -> Result<Self> {
-        stream.set_nodelay(true)?;
+    fn adopt(
+        mut stream: TcpStream,
+        address: &Address,
+        tag: u16,
+        registry: &Registry,
+        token: Token,
+    ) -> Result<Self> {
+        if let Address::Inet(_) = address {
+            stream.set_nodelay(true)?;
+        }
         // Closed with a reset: thousands of rounds leave no TIME_WAIT behind.
         SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO))?;
         registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;

@@ -10,14 +10,13 @@ mod open;
 mod progress;
 mod pattern;
 
-use std::net::SocketAddr;
-
 use anyhow::Result;
 use hdrhistogram::Histogram;
 
 pub(crate) use burst::Burst;
 pub(crate) use crowd::Crowd;
 
+use crate::address::Address;
 use crate::scenario::Load;
 
 /// What the generator reads at once, and at most writes at once.
@@ -41,7 +40,7 @@ pub(crate) trait Session {
 }
 
 /// Opens the connections of a load.
-pub(crate) fn open(load: Load, address: SocketAddr) -> Result<Box<dyn Session>> {
+pub(crate) fn open(load: Load, address: &Address) -> Result<Box<dyn Session>> {
     Ok(match load {
         Load::Closed { connections, payload, depth, awake } => {
             Box::new(closed::Closed::connect(address, connections, payload, depth, awake)?)

@@ -4,7 +4,6 @@
 //! could not be sent in time because the server or the network was behind has been waiting since
 //! it was due.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -13,6 +12,7 @@ use mio::Events;
 use super::crowd::Crowd;
 use super::progress::Progress;
 use super::{EVENTS, Latencies, Session};
+use crate::address::Address;
 
 /// Below this the generator does not sleep: `epoll_wait` counts in milliseconds.
 const SPIN: Duration = Duration::from_millis(2);
@@ -45,7 +45,7 @@ impl Schedule {
 
 impl Open {
     pub(super) fn connect(
-        address: SocketAddr,
+        address: &Address,
         connections: usize,
         payload: usize,
         rate: u64,
@@ -133,7 +133,7 @@ mod tests {
             }
         });
         let mut latencies = crate::load::latencies();
-        let mut open = Open::connect(address, 1, 8, 1000).unwrap();
+        let mut open = Open::connect(&address.into(), 1, 8, 1000).unwrap();
         open.run(500, &mut latencies).unwrap();
         assert_eq!(latencies.len(), 500);
         let half = (STALL / 2).as_nanos() as u64;

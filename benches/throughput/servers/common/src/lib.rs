@@ -6,6 +6,7 @@
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -24,6 +25,8 @@ pub const PACKET_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Options {
     /// `--listen ADDRESS:PORT`
     pub listen: SocketAddr,
+    /// `--unix PATH`: where to listen instead, for the servers that can
+    pub unix: Option<PathBuf>,
     /// `--max-connections N`
     pub max_connections: usize,
     /// `--mode NAME`: a variant of the server
@@ -48,6 +51,7 @@ impl Options {
     fn parse(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut options = Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            unix: None,
             max_connections: 20_000,
             mode: None,
             broadcast: false,
@@ -65,6 +69,7 @@ impl Options {
                 || value.parse().map_err(|_| format!("{word} wants ADDRESS:PORT, not {value:?}"));
             match word.as_str() {
                 "--listen" => options.listen = address()?,
+                "--unix" => options.unix = Some(value.into()),
                 "--backend" => options.backend = Some(address()?),
                 "--max-connections" => options.max_connections = value.parse().map_err(bad)?,
                 "--mode" => options.mode = Some(value),
@@ -128,11 +133,11 @@ mod tests {
     #[test]
     fn arguments_are_read() {
         let line = "--listen 127.0.0.1:99 --max-connections 7 --mode plain --broadcast \
-                    --backend 127.0.0.1:98";
+                    --unix /tmp/s --backend 127.0.0.1:98";
         let [listen, backend] = [99, 98].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
         let (max_connections, mode) = (7, Some("plain".to_owned()));
-        let backend = Some(backend);
-        let options = Options { listen, max_connections, mode, broadcast: true, backend };
+        let (unix, backend) = (Some("/tmp/s".into()), Some(backend));
+        let options = Options { listen, unix, max_connections, mode, broadcast: true, backend };
         assert_eq!(parse(line), Ok(options));
     }
 

@@ -29,7 +29,9 @@ impl Handler for Echo {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = Options::from_command_line();
-    let listen = ListenerOptions::new(options.listen).max_connections(options.max_connections);
+    let listen =
+        options.unix.map_or_else(|| ListenerOptions::new(options.listen), ListenerOptions::unix);
+    let listen = listen.max_connections(options.max_connections);
     match options.mode.as_deref() {
         None => one(ReactorOptions::default(), listen, options.broadcast),
         Some("busy") => {
