@@ -216,9 +216,8 @@ def reader_of_values():
 def beside_a_reader(server, request):
     """Measures a client alone and beside a fast reader, by turns, then stops the server.
 
-    What the client waits for is copies of memory. If the host or a busy sibling core slows these down, the reader gets
-    fewer bytes, and the client waits longer, by the same factor. So in all rounds the limit is what a quiet machine moves
-    in its time."""
+    The client waits for copies of memory. If the host or a busy sibling core slows these down, the reader gets fewer
+    bytes, and the client waits longer, by the same factor. So what the reader adds is divided by that factor."""
     rates = []
 
     @contextlib.contextmanager

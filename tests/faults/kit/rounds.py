@@ -4,11 +4,12 @@ Other programs take a core, or a host takes it from its virtual machine. This on
 fault of the server is there each time. So no check judges a time near its limit by one measurement:
 
 - `Rounds` judge requests beside a load by the median of some short rounds. A round counts what the load adds: how long
-  99 % of the requests beside it take, less how long they take the same client alone, just before or just after it,
-  whichever is longer. If they take longer alone than what the load may add, the round tells nothing. It is void, and
-  made again. If the load can tell how much slower the whole machine is at the moment, what it adds is divided by that.
+  99 % of the requests take beside it, less how long they take alone, just before or just after it, whichever is longer.
+  If they take longer alone than the load may add, the round tells nothing. It is void, and measured again. If the load
+  can tell how many times slower than usual the machine is in a round, what it adds is divided by that.
 - `best` judges what happens once, such as a drain, or the longest of few times. It tries again if a try was too slow."""
 
+import math
 import statistics
 
 from .expect import Failure, expect
@@ -27,9 +28,11 @@ def expect_within(allowed, millis, what):
 
 
 def best(measure, allowed, tries=TRIES):
-    """Calls `measure` until it returns at most `allowed`, at most `tries` times. Returns the smallest result."""
+    """Calls `measure` until it returns at most `allowed`, at most `tries` times. Returns the smallest result.
+
+    An infinite result is the last one: what never came was not held up by the machine."""
     results = []
-    while not results or (min(results) > allowed and len(results) < tries):
+    while not results or (allowed < min(results) < math.inf and len(results) < tries):
         results.append(measure())
     return min(results)
 
@@ -110,5 +113,7 @@ class Rounds:
         return f"{self}"
 
     def __str__(self):
-        alone, beside = (f"{statistics.median(each):.2f} ({min(each):.2f} to {max(each):.2f})" for each in (self._alone, self._beside))
-        return f"{self.added():.2f} ms more in {len(self._added)} rounds: p99 {beside} ms, alone {alone} ms, {self._void} void"
+        alone, beside = (
+            f"{statistics.median(each):.2f} ({min(each):.2f} to {max(each):.2f}) ms" for each in (self._alone, self._beside)
+        )
+        return f"{self.added():.2f} ms more in {len(self._added)} rounds: p99 {beside}, alone {alone}, {self._void} void"
