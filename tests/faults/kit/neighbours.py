@@ -125,11 +125,12 @@ def reader(address, request):
 
 
 class Waits:
-    """How long the threads of some processes have waited for a core."""
+    """How long the threads of some processes, and some threads of this one, have waited for a core."""
 
-    def __init__(self, *pids):
+    def __init__(self, *pids, threads=()):
         tasks = [f"/proc/{pid}/task" for pid in pids]
         files = [f"{folder}/{thread}/schedstat" for folder in tasks for thread in os.listdir(folder)]
+        files += [f"/proc/self/task/{thread}/schedstat" for thread in threads]
         self._files = [os.open(file, os.O_RDONLY) for file in files]
 
     def millis(self):

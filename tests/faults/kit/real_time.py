@@ -82,10 +82,10 @@ class _Neighbour:
 
 
 class Bystander(_Neighbour):
-    """A well-behaved client, and newcomers like it."""
+    """A well-behaved client, and newcomers like it. The `prefix` chooses its core and its priority."""
 
-    def __init__(self, server, address=None, width=2):
-        super().__init__(_BYSTANDER, "bystander", address or server.address, width, server.pid)
+    def __init__(self, server, address=None, width=2, prefix=_BYSTANDER):
+        super().__init__(prefix, "bystander", address or server.address, width, server.pid)
 
     def measure(self, command, value):
         """Carries out a command of neighbours.py. Returns the latencies."""

@@ -1,25 +1,10 @@
-"""A client in a process of its own: `traffic.py measure|flood|connect HOST PORT SECONDS`; prints one number."""
+"""A client in a process of its own: `traffic.py flood|connect HOST PORT SECONDS`; prints one number."""
 
 import select
 import socket
 import struct
 import sys
 import time
-
-
-def measure(connection, seconds):
-    """Sends one request at a time. Returns the 99th percentile of the latency in milliseconds."""
-    request = struct.pack(">H", 8) + b"how long"
-    times = []
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        start = time.monotonic()
-        connection.sendall(request)
-        if connection.recv(len(request), socket.MSG_WAITALL) != request:
-            sys.exit("a wrong answer")
-        times.append(time.monotonic() - start)
-        time.sleep(0.001)
-    return sorted(times)[len(times) * 99 // 100] * 1000
 
 
 def flood(connection, seconds):
@@ -56,7 +41,7 @@ def main():
     kind, host, port, seconds = sys.argv[1:]
     connection = socket.create_connection((host, int(port)), timeout=30)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    print({"measure": measure, "flood": flood, "connect": connect}[kind](connection, float(seconds)))
+    print({"flood": flood, "connect": connect}[kind](connection, float(seconds)))
 
 
 if __name__ == "__main__":
