@@ -132,7 +132,8 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
             match socket.accept(&self.peers.profile.options) {
                 Ok((stream, peer_addr)) => {
                     self.take_in(state, stream, peer_addr, has_place);
-                    (self.accepting.failures, self.accepting.has_made_room) = (0, false);
+                    self.accepting.failures = 0;
+                    self.accepting.has_made_room = false;
                     taken += 1;
                 }
                 Err(error) => {

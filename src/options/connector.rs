@@ -227,8 +227,8 @@ impl ConnectorOptions {
     /// If a handler has dialled it ([`Context::dial`]), the header tells the peer of that handler as
     /// the client, and the address that the peer has connected to: what a proxy has told of it, or
     /// [`Context::local_addr`]. A connection that is kept up stands for no client: its header says so
-    /// (`LOCAL`, or `UNKNOWN` in version 1). The header leaves at the end of the turn in which the connection
-    /// is up, together with what the handler has sent by then. It has no checksum.
+    /// (`LOCAL`, or `UNKNOWN` in version 1). The header leaves at the end of the turn in which the
+    /// connection is up, together with what the handler has sent by then. It has no checksum.
     ///
     /// [`Context::dial`]: crate::Context::dial
     /// [`Context::local_addr`]: crate::Context::local_addr

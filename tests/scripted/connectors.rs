@@ -678,21 +678,23 @@ fn a_closure_is_told_each_change_of_the_state() {
 }
 
 /// Goal: if the factory refuses with a packet, the PROXY header comes first: without it the other end
-/// would read the packet as one. Method: a header of each version, with a packet and without.
+/// would read the packet as one. Method: a header of each version; then a refusal without a packet.
 #[test]
 fn a_refusal_has_its_header_first() {
     for (version, header) in [
         (ProxyVersions::V1, &b"PROXY UNKNOWN\r\n"[..]),
         (ProxyVersions::V2, b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"),
     ] {
-        for (packet, expected) in [(true, &b"\0\x02no"[..]), (false, b"")] {
-            let harness = ConnectorHarness::new(options(&[A]).send_proxy(version), move |_| {
-                Err::<Greeter, _>(if packet { Refusal::send("no") } else { Refusal::close() })
-            });
-            let far = harness.accept().unwrap();
-            let sent = [if packet { header } else { b"" }, expected].concat();
-            assert_eq!(far.sent(), sent, "{version:?}");
-            assert_eq!(harness.stats().refused, 1);
-        }
+        let harness = ConnectorHarness::new(options(&[A]).send_proxy(version), |_| {
+            Err::<Greeter, _>(Refusal::send("no"))
+        });
+        let far = harness.accept().unwrap();
+        assert_eq!(far.sent(), [header, b"\0\x02no"].concat(), "{version:?}");
+        far.closes();
+        assert!(far.is_gone());
+        assert_eq!(harness.stats().refused, 1);
     }
+    let options = options(&[A]).send_proxy(ProxyVersions::V2);
+    let harness = ConnectorHarness::new(options, |_| Err::<Greeter, _>(Refusal::close()));
+    assert_eq!((harness.stats().refused, harness.stats().bytes_out, harness.streams()), (1, 0, 0));
 }

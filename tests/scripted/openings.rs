@@ -359,8 +359,8 @@ fn a_lower_limit_closes_nothing_that_opens() {
     balance(&harness);
 }
 
-/// Goal: a connection whose header has arrived is not closed to make room, although nobody has looked at
-/// it yet. Method: from twenty seeds, events come late.
+/// Goal: a connection whose header has arrived is not closed to make room, although its event has not
+/// come yet. Method: from twenty seeds, events come late.
 #[test]
 fn a_header_that_has_arrived_makes_no_room() {
     for seed in 0..20 {
