@@ -102,10 +102,9 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Connections accepted. If there are several shards, one of them accepts for all, and counts all
-    /// connections here. The shard that serves a connection counts it in `open`, and in `made` or
-    /// `refused`. Some are in `refused_uids`. The others had a factory that panicked, or could not be
-    /// registered.
+    /// Connections accepted. If there are several shards, one of them accepts for all, and counts
+    /// all connections here. The shard that serves a connection counts it in `open`, and in `made` or
+    /// `refused`. The others had a factory that panicked, or could not be registered.
     accepted,
     /// Connections given to the listener by [`Handle::adopt`](crate::Handle::adopt). They are not
     /// among the accepted ones. The shard that serves a connection counts it.
