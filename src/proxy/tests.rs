@@ -181,6 +181,7 @@ fn values_are_found_by_their_type() {
     assert_eq!(header.tlv(Tlv::AUTHORITY), None);
     let text = format!("{header:?}");
     assert!(text.contains(SOURCE) && text.contains("is_local: false"), "{text}");
+    assert_eq!(size_of::<ProxyHeader>(), 24);
 }
 
 /// Lines of version 1 whose byte at the given position is wrong, and what is expected there.
