@@ -16,6 +16,7 @@ from kit.expect import Failure, check, expect, wait_until
 from kit.neighbours import Waits
 from kit.real_time import Bystander
 from kit.rounds import Rounds, best, expect_within
+from kit.server import Server
 from kit.spawn import spawn
 from kit.trial import MEMORY_KIB, Trial
 
@@ -248,6 +249,45 @@ def take_answers(poll, drippers, until, lateness):
             drippers[descriptor].take(lateness)
         if time.monotonic() >= until:
             return
+
+
+HEADER = b"PROXY TCP4 203.0.113.9 198.51.100.1 4711 443\r\n"
+SILENT = 600
+OPENING_TIMEOUT = 5.0
+
+
+@check(
+    "silent-openings",
+    "600 connections that send nothing to a port for proxies keep no client out, nor do they fill a listener of 16 places; they are gone at the opening timeout",
+)
+def silent_openings():
+    told = [beside_silence(places) for places in (16, 10_000)]
+    return "; ".join(told)
+
+
+def beside_silence(places):
+    """Opens clients of a listener with so many places beside silent connections. Returns what became of those."""
+    with Server("--proxy", "127.0.0.0/8", "--max-connections", places) as server:
+        descriptors = server.descriptors()
+        with crowd(server, SILENT) as silent:
+            for number in range(10):
+                behind_proxy(server, f"client {number}".encode())
+            opening = server.descriptors() - descriptors
+            expect(opening <= min(places, 512), f"{opening} descriptors beside {SILENT} silent connections")
+            ends = [client.read_to_end() for client in silent]
+            expect(not any(ends), f"silent connections have got {max(ends)!r}")
+        wait_until(lambda: server.descriptors() == descriptors, OPENING_TIMEOUT, lambda: "descriptors stay open")
+        server.stop()
+        return f"{opening} of {SILENT} waited beside {places} places"
+
+
+def behind_proxy(server, packet):
+    """A client that comes through a proxy: its header, and one request, in two parts each."""
+    with Client(server) as client:
+        sent = HEADER + frame(packet)
+        for cut in (sent[:20], sent[20:-3], sent[-3:]):
+            client.send(cut)
+        client.expect_packet(packet)
 
 
 @check("never-reads", "1 GB of requests from a peer that never reads: bounded memory, ended by the write-stall timeout", patient=True)
