@@ -77,8 +77,8 @@ impl<M> Accepted<'_, M> {
     /// [`Context::peer_credentials`](crate::Context::peer_credentials).
     ///
     /// ```
-    /// use condor::{Accepted, Refusal};
-    /// # use condor::{Action, CloseReason, Context, Handler};
+    /// use condor::Accepted;
+    /// # use condor::{Action, Context, Handler};
     /// # impl Handler for Session {
     /// #     type Message = ();
     /// #     fn handle_packet<'a>(&'a mut self, _: &'a [u8], _: &mut Context<'_, ()>) -> Action<'a> {
