@@ -299,6 +299,9 @@ pub enum OptionsError {
     /// `unix_allow_uids` is set for a listener on TCP, whose peers it cannot tell apart.
     #[error("unix_allow_uids is for Unix sockets, and the listener is on {0}")]
     UidsOverTcp(Endpoint),
+    /// [`Proxy::versions`](crate::Proxy::versions) names no version, so that no header is accepted.
+    #[error("versions names no version of the PROXY protocol; name V1, V2 or both")]
+    NoProxyVersion,
     /// The option is zero. With zero no work would ever be done, or connections would end at once.
     #[error("{0} is zero, and has to be more")]
     Zero(&'static str),
@@ -370,6 +373,7 @@ debug_as_display!(OptionsError {
     UnixMode(mode),
     NoUids,
     UidsOverTcp(addr),
+    NoProxyVersion,
     Zero(option),
     TooSmall { option, asked, min },
     TooLarge { option, asked, max },

@@ -331,7 +331,7 @@ pub use mailbox::{Recipients, SlowMember};
 pub use options::{
     ConnectorOptions, Findings, IntoTargets, ListenerOptions, OptionsWarning, ReactorOptions,
 };
-pub use proxy::{Proxy, ProxyError, ProxyHeader, ProxyVersions, Tlv};
+pub use proxy::{Proxy, ProxyError, ProxyHeader, ProxyVersion, Tlv};
 pub use reactor::Reactor;
 pub use reason::{
     CloseReason, FrameError, JoinError, MessageError, ReplyError, SendError, TimerError,

@@ -18,7 +18,7 @@ use std::fmt;
 
 pub use self::error::ProxyError;
 pub(crate) use self::options::Trust;
-pub use self::options::{Proxy, ProxyVersions};
+pub use self::options::{Proxy, ProxyVersion};
 pub use self::tlv::Tlv;
 use crate::endpoint::Endpoint;
 
@@ -76,11 +76,16 @@ impl ProxyHeader {
     /// [`ProxyError`] says which byte is wrong, or which option does not accept the header.
     pub fn parse(bytes: &[u8], options: &Proxy) -> Result<Option<(Self, usize)>, ProxyError> {
         let Some(&first) = bytes.first() else { return Ok(None) };
-        match (first, options.versions) {
-            (b'P', ProxyVersions::V2) => Err(ProxyError::VersionNotAccepted { version: 1 }),
-            (b'P', _) if options.require_checksum => Err(ProxyError::ChecksumMissing),
-            (b'P', _) => Ok(v1::parse(bytes)?.map(|(ends, len)| (Self::of_line(ends), len))),
-            (b'\r', ProxyVersions::V1) => Err(ProxyError::VersionNotAccepted { version: 2 }),
+        let is_accepted = |version| options.accepts(version);
+        match first {
+            b'P' if !is_accepted(ProxyVersion::V1) => {
+                Err(ProxyError::VersionNotAccepted { version: 1 })
+            }
+            b'P' if options.require_checksum => Err(ProxyError::ChecksumMissing),
+            b'P' => Ok(v1::parse(bytes)?.map(|(ends, len)| (Self::of_line(ends), len))),
+            b'\r' if !is_accepted(ProxyVersion::V2) => {
+                Err(ProxyError::VersionNotAccepted { version: 2 })
+            }
             _ => {
                 let (max, require_checksum) = (options.max_header, options.require_checksum);
                 let parsed = v2::parse(bytes, &v2::Limits { max, require_checksum })?;
@@ -92,14 +97,14 @@ impl ProxyHeader {
     }
 
     /// The header of a connection that the proxy makes for itself, such as a health check. Version 1
-    /// has no such header, and `UNKNOWN` takes its place. Of both versions the second one is taken.
-    pub fn local(version: ProxyVersions) -> Self {
+    /// has no such header, and `UNKNOWN` takes its place.
+    pub fn local(version: ProxyVersion) -> Self {
         let version = number(version);
         Self { body: Box::default(), version, is_local: version == 2, protocol: 0 }
     }
 
     /// The header of a connection that a proxy makes for the client at `source`, which has connected to
-    /// `destination`. Of both versions the second one is taken.
+    /// `destination`.
     ///
     /// | the two ends | version 1 | version 2 |
     /// |---|---|---|
@@ -109,7 +114,7 @@ impl ProxyHeader {
     /// | a Unix socket and an IP address | `UNKNOWN` | no addresses |
     ///
     /// Scopes of IPv6 addresses are left out, and so are NULs at the end of an abstract name.
-    pub fn of(version: ProxyVersions, source: &Endpoint, destination: &Endpoint) -> Self {
+    pub fn of(version: ProxyVersion, source: &Endpoint, destination: &Endpoint) -> Self {
         let version = number(version);
         let (source, destination) = (source.clone().canonical(), destination.clone().canonical());
         let is_mixed = |a: &Endpoint, b: &Endpoint| match (a.ip(), b.ip()) {
@@ -221,11 +226,10 @@ impl fmt::Debug for ProxyHeader {
 const STREAM: u8 = 1;
 const DATAGRAM: u8 = 2;
 
-/// The version in which a header is written.
-fn number(versions: ProxyVersions) -> u8 {
-    match versions {
-        ProxyVersions::V1 => 1,
-        ProxyVersions::V2 | ProxyVersions::Both => 2,
+fn number(version: ProxyVersion) -> u8 {
+    match version {
+        ProxyVersion::V1 => 1,
+        ProxyVersion::V2 => 2,
     }
 }
 

@@ -5,7 +5,7 @@
 //! wrong, the right one takes its place, because no fuzzer guesses it. The target compares the
 //! parser with two others besides (`fuzz_targets/proxy/parsers.rs`).
 
-use condor::{Proxy, ProxyError, ProxyHeader, ProxyVersions, Tlv};
+use condor::{Proxy, ProxyError, ProxyHeader, ProxyVersion, Tlv};
 
 /// Runs the body.
 pub fn proxy(data: &[u8]) {
@@ -29,13 +29,17 @@ pub fn proxy(data: &[u8]) {
 /// The options that a byte stands for: bits 0 and 1 are the versions, bit 2 requires a checksum,
 /// bits 3 and 4 are the longest header.
 fn options(choice: u8) -> Proxy {
+    let both = [ProxyVersion::V1, ProxyVersion::V2];
     let versions = match choice & 3 {
-        1 => ProxyVersions::V1,
-        2 => ProxyVersions::V2,
-        _ => ProxyVersions::Both,
+        1 => &both[..1],
+        2 => &both[1..],
+        _ => &both,
     };
     let max = [536, 107, 4_096, 65_551][usize::from(choice >> 3 & 3)];
-    Proxy::required().versions(versions).require_checksum(choice & 4 != 0).max_header(max)
+    Proxy::required()
+        .versions(versions.iter().copied())
+        .require_checksum(choice & 4 != 0)
+        .max_header(max)
 }
 
 /// Parses each prefix. At first each needs more bytes. Then all have one result, which is that of

@@ -16,7 +16,7 @@ use crate::loop_state::{LoopState, Timer};
 use crate::options::Target;
 use crate::peer::Peer;
 use crate::peers::Ended;
-use crate::proxy::{ProxyHeader, ProxyVersions};
+use crate::proxy::{ProxyHeader, ProxyVersion};
 use crate::race::Race;
 use crate::resolver::{Found, Resolved, names_of};
 use crate::sync::Arc;
@@ -430,7 +430,7 @@ impl<H: Handler, D: Dialer + 'static> Connector<H, D> {
 }
 
 /// The PROXY header of a connection that was dialled for a client, or for none.
-fn introduction(version: ProxyVersions, client: Option<&(Endpoint, Endpoint)>) -> Vec<u8> {
+fn introduction(version: ProxyVersion, client: Option<&(Endpoint, Endpoint)>) -> Vec<u8> {
     let header = match client {
         Some((source, destination)) => ProxyHeader::of(version, source, destination),
         None => ProxyHeader::local(version),

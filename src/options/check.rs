@@ -8,7 +8,7 @@ use super::listener::{ListenerOptions, Origin};
 use crate::backoff::Backoff;
 use crate::endpoint::Endpoint;
 use crate::error::OptionsError;
-use crate::proxy::Proxy;
+use crate::proxy::{Proxy, ProxyVersion};
 use crate::reason::debug_as_display;
 use crate::system::{fd_limit, somaxconn};
 
@@ -120,6 +120,11 @@ impl ListenerOptions {
             (self.opening.timeout.is_zero(), "opening_timeout"),
             (self.opening.max_opening == 0, "max_opening"),
         ]));
+        let all = [ProxyVersion::V1, ProxyVersion::V2];
+        let proxy = self.opening.proxy.as_ref();
+        if proxy.is_some_and(|proxy| !all.iter().any(|version| proxy.accepts(*version))) {
+            errors.push(OptionsError::NoProxyVersion);
+        }
         if let Some(Proxy { max_header: asked, .. }) = self.opening.proxy {
             let (option, (min, max)) = ("max_header", Proxy::MAX_HEADERS.into_inner());
             if asked < min {

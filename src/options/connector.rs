@@ -11,7 +11,7 @@ use crate::backoff::{Backoff, Retry};
 use crate::connector_state::ConnectorState;
 use crate::endpoint::Endpoint;
 use crate::framing::Framing;
-use crate::proxy::ProxyVersions;
+use crate::proxy::ProxyVersion;
 
 /// Looks up the addresses of `HOST:PORT`.
 pub(crate) type Resolve = Arc<dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync>;
@@ -94,7 +94,7 @@ pub struct ConnectorOptions {
     pub(crate) backoff: Backoff,
     pub(crate) retry: Retry,
     pub(crate) source_addr: Option<IpAddr>,
-    pub(crate) send_proxy: Option<ProxyVersions>,
+    pub(crate) send_proxy: Option<ProxyVersion>,
     pub(crate) resolve: Option<Resolve>,
     pub(crate) on_state: Option<OnState>,
     pub(crate) connection: ConnectionOptions,
@@ -232,7 +232,7 @@ impl ConnectorOptions {
     ///
     /// [`Context::dial`]: crate::Context::dial
     /// [`Context::local_addr`]: crate::Context::local_addr
-    pub fn send_proxy(mut self, version: ProxyVersions) -> Self {
+    pub fn send_proxy(mut self, version: ProxyVersion) -> Self {
         self.send_proxy = Some(version);
         self
     }

@@ -22,16 +22,17 @@ use crate::ip_network::IpNetwork;
 /// Wrong values give no error in the setters. The check of the listener's options finds them.
 ///
 /// ```
-/// use condor::{Proxy, ProxyError, ProxyHeader, ProxyVersions};
+/// use condor::{Proxy, ProxyError, ProxyHeader, ProxyVersion};
 ///
-/// let proxy = Proxy::required().from(["10.0.0.0/8".parse()?]).versions(ProxyVersions::V2);
+/// let proxy = Proxy::required().from(["10.0.0.0/8".parse()?]).versions([ProxyVersion::V2]);
 /// let error = ProxyError::VersionNotAccepted { version: 1 };
 /// assert_eq!(ProxyHeader::parse(b"PROXY", &proxy), Err(error));
 /// # Ok::<(), condor::ParseIpNetworkError>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct Proxy {
-    pub(crate) versions: ProxyVersions,
+    /// Whether version 1 is accepted, and version 2.
+    versions: [bool; 2],
     pub(crate) max_header: usize,
     pub(crate) require_checksum: bool,
     /// Peers outside the networks are served as themselves. Otherwise they are closed.
@@ -57,7 +58,7 @@ impl Proxy {
     /// any client.
     pub fn required() -> Self {
         Self {
-            versions: ProxyVersions::default(),
+            versions: [true; 2],
             max_header: Self::DEFAULT_MAX_HEADER,
             require_checksum: false,
             is_mixed: false,
@@ -82,8 +83,10 @@ impl Proxy {
 
     /// Which versions are accepted (both).
     #[must_use]
-    pub fn versions(self, versions: ProxyVersions) -> Self {
-        Self { versions, ..self }
+    pub fn versions(self, versions: impl IntoIterator<Item = ProxyVersion>) -> Self {
+        let mut accepted = [false; 2];
+        versions.into_iter().for_each(|version| accepted[version as usize] = true);
+        Self { versions: accepted, ..self }
     }
 
     /// The maximum length of a header of version 2 in bytes (536). The length counts the first 16
@@ -99,6 +102,10 @@ impl Proxy {
     #[must_use]
     pub fn require_checksum(self, require: bool) -> Self {
         Self { require_checksum: require, ..self }
+    }
+
+    pub(crate) fn accepts(&self, version: ProxyVersion) -> bool {
+        self.versions[version as usize]
     }
 
     /// Whether each peer may say who its client is.
@@ -139,14 +146,11 @@ pub(crate) enum Trust {
     Refused,
 }
 
-/// Versions of the PROXY protocol.
-#[derive(Debug, Copy, Clone, Default, PartialEq, Eq)]
-pub enum ProxyVersions {
+/// A version of the PROXY protocol.
+#[derive(Debug, Copy, Clone, PartialEq, Eq)]
+pub enum ProxyVersion {
     /// Version 1, a line of text.
     V1,
     /// Version 2, a binary header.
     V2,
-    /// Both versions. The first byte tells them apart.
-    #[default]
-    Both,
 }

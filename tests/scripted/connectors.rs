@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use condor::testing::{ConnectorHarness, Harness};
 use condor::{
     Action, Address, Backoff, Calls, CloseReason, ConnectorOptions, ConnectorState, Context,
-    DialError, Handler, InOrder, Info, ProxyVersions, Refusal, Retry,
+    DialError, Handler, InOrder, Info, ProxyVersion, Refusal, Retry,
 };
 
 use crate::support::calls::Log;
@@ -682,8 +682,8 @@ fn a_closure_is_told_each_change_of_the_state() {
 #[test]
 fn a_refusal_has_its_header_first() {
     for (version, header) in [
-        (ProxyVersions::V1, &b"PROXY UNKNOWN\r\n"[..]),
-        (ProxyVersions::V2, b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"),
+        (ProxyVersion::V1, &b"PROXY UNKNOWN\r\n"[..]),
+        (ProxyVersion::V2, b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"),
     ] {
         let harness = ConnectorHarness::new(options(&[A]).send_proxy(version), |_| {
             Err::<Greeter, _>(Refusal::send("no"))
@@ -694,7 +694,7 @@ fn a_refusal_has_its_header_first() {
         assert!(far.is_gone());
         assert_eq!(harness.stats().refused, 1);
     }
-    let options = options(&[A]).send_proxy(ProxyVersions::V2);
+    let options = options(&[A]).send_proxy(ProxyVersion::V2);
     let harness = ConnectorHarness::new(options, |_| Err::<Greeter, _>(Refusal::close()));
     assert_eq!((harness.stats().refused, harness.stats().bytes_out, harness.streams()), (1, 0, 0));
 }

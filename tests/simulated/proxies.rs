@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use condor::sim::{Node, Sim};
 use condor::{
     Action, ConnectorHandle, ConnectorOptions, Context, Handler, ListenerOptions, Proxy,
-    ProxyVersions,
+    ProxyVersion,
 };
 
 use super::{Lives, dials, listens, ms, secs};
@@ -69,7 +69,7 @@ fn proxy(
     name: &str,
     listens: ListenerOptions,
     to: &'static str,
-    version: ProxyVersions,
+    version: ProxyVersion,
 ) -> Node {
     sim.node(name, move |reactor| {
         let options = ConnectorOptions::on_demand().send_proxy(version);
@@ -99,7 +99,7 @@ fn answers(lives: &Lives) -> Vec<String> {
 /// has told. Method: one proxy and two, both versions, over links that pass three bytes at a time.
 #[test]
 fn proxies_tell_who_their_client_is() {
-    for (version, number) in [(ProxyVersions::V1, 1), (ProxyVersions::V2, 2)] {
+    for (version, number) in [(ProxyVersion::V1, 1), (ProxyVersion::V2, 2)] {
         for two in [false, true] {
             let sim = Sim::new(7);
             let server = server(&sim);
@@ -124,7 +124,7 @@ fn proxies_tell_who_their_client_is() {
 /// Goal: a connection that is kept up speaks for no client. The server sees the connector itself.
 #[test]
 fn a_connection_that_is_kept_up_stands_for_no_client() {
-    for (version, number) in [(ProxyVersions::V1, 1), (ProxyVersions::V2, 2)] {
+    for (version, number) in [(ProxyVersion::V1, 1), (ProxyVersion::V2, 2)] {
         let sim = Sim::new(7);
         let server = server(&sim);
         let (client, lives) = client(&sim, dials().send_proxy(version));
@@ -143,7 +143,7 @@ fn a_connection_that_is_kept_up_stands_for_no_client() {
 fn a_header_that_is_lost_ends_in_time() {
     let sim = Sim::new(7);
     let server = server(&sim);
-    let (client, lives) = client(&sim, dials().send_proxy(ProxyVersions::V2));
+    let (client, lives) = client(&sim, dials().send_proxy(ProxyVersion::V2));
     sim.link(client, server).cut_after(0, condor::sim::Cut::Silence);
     sim.run_for(secs(4));
     let stats = |sim: &Sim| sim.with(server, |reactor| reactor.handle().stats());

@@ -340,6 +340,8 @@ fn a_listener_that_trusts_every_header_is_warned_of() {
     assert_eq!(errors(106), [OptionsError::TooSmall { option, asked: 106, min: 107 }]);
     assert_eq!(errors(4_097), [OptionsError::TooLarge { option, asked: 4_097, max: 4_096 }]);
     assert_eq!([errors(107), errors(4_096)], [[], []]);
+    let none = any_port().proxy(Proxy::required().versions([]));
+    assert_eq!(none.check().errors, [OptionsError::NoProxyVersion]);
     let zeros = any_port().opening_timeout(Duration::ZERO).max_opening(0).check().errors;
     assert_eq!(zeros, [OptionsError::Zero("opening_timeout"), OptionsError::Zero("max_opening")]);
 }

@@ -11,7 +11,7 @@ use std::thread;
 
 use condor::{
     Action, Context, Endpoint, Handler, ListenerHandle, ListenerOptions, Proxy, ProxyHeader,
-    ProxyVersions, ReactorOptions, Stats,
+    ProxyVersion, ReactorOptions, Stats,
 };
 use socket2::{Domain, Socket, Type};
 
@@ -39,7 +39,7 @@ fn start(shards: usize, options: ListenerOptions) -> (Server, ListenerHandle<()>
 /// A header of version 2, for the client with this number.
 fn header(number: u16) -> Vec<u8> {
     let (mut bytes, to) = (Vec::new(), Endpoint::from(([198, 51, 100, 1], 443)));
-    let header = ProxyHeader::of(ProxyVersions::V2, &client(number), &to);
+    let header = ProxyHeader::of(ProxyVersion::V2, &client(number), &to);
     header.with_checksum().write_to(&mut bytes);
     bytes
 }
@@ -109,7 +109,7 @@ fn a_header_comes_over_a_unix_socket() {
             _ => addr.clone(),
         };
         let mut bytes = Vec::new();
-        ProxyHeader::of(ProxyVersions::V2, &from, &to).write_to(&mut bytes);
+        ProxyHeader::of(ProxyVersion::V2, &from, &to).write_to(&mut bytes);
         let name = unix::net::SocketAddr::from_abstract_name(&name).unwrap();
         let mut stream = UnixStream::connect_addr(&name).unwrap();
         stream.write_all(&[&bytes[..], b"\0\x01?"].concat()).unwrap();
