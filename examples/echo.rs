@@ -96,7 +96,8 @@ struct Options {
     #[arg(long, value_name = "OCTAL", default_value = "600", value_parser = mode,
           requires = "unix")]
     unix_mode: u32,
-    /// Take only connections from proxies in these networks, which begin with a PROXY header
+    /// Take only connections from proxies in these networks, which begin with a PROXY header.
+    /// Networks do not apply to a Unix socket: each of its peers sends a header
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     proxy: Vec<IpNetwork>,
     /// Width of the length prefix in bytes: 1, 2 or 4

@@ -47,10 +47,11 @@ pub(crate) trait Acceptor {
 #[derive(Debug)]
 enum Kind {
     Tcp(TcpListener),
-    /// With its path, if it has one that is to be removed at its end.
+    /// With its path, if it has one that is to be removed at its end. The path goes first: while the
+    /// socket still listens, no other start takes the path for a stale one.
     Unix {
-        socket: UnixListener,
         _path: Option<OwnPath>,
+        socket: UnixListener,
     },
 }
 
@@ -87,7 +88,8 @@ impl Acceptor for ListeningSocket {
             Kind::Unix { socket, .. } => {
                 // That of mio loses an abstract name, and panics if a path has 108 bytes.
                 let (unix, peer_addr) = SockRef::from(socket).accept()?;
-                let peer_addr = Endpoint::from_kernel(&peer_addr).ok_or(ErrorKind::Unsupported)?;
+                let unnamed = || UnixName::unnamed().into();
+                let peer_addr = Endpoint::from_kernel(&peer_addr).unwrap_or_else(unnamed);
                 let unix = net::TcpStream::from(unix);
                 unix.set_nonblocking(true)?;
                 (TcpStream::from_std(unix), peer_addr)

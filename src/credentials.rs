@@ -13,6 +13,7 @@ use nix::sys::socket::sockopt;
 ///
 /// - If the peer has accepted the connection, which this side has dialled, these are the credentials of
 ///   its process when it began to listen.
+/// - Both ends of a pair (`socketpair`) have the credentials of the process that made it.
 /// - The descriptor may have gone to another process since, and the process may have ended. So `uid`
 ///   and `gid` say who was allowed to connect, and `pid` is a hint for a log.
 ///

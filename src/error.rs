@@ -302,6 +302,10 @@ pub enum OptionsError {
     /// [`Proxy::versions`](crate::Proxy::versions) names no version, so that no header is accepted.
     #[error("versions names no version of the PROXY protocol; name V1, V2 or both")]
     NoProxyVersion,
+    /// [`Proxy::require_checksum`](crate::Proxy::require_checksum) is on, and version 1, which has no
+    /// checksum, is the only one that [`Proxy::versions`](crate::Proxy::versions) names.
+    #[error("require_checksum is on, and version 1 has no checksum; name V2 in versions")]
+    ChecksumInVersion1,
     /// The option is zero. With zero no work would ever be done, or connections would end at once.
     #[error("{0} is zero, and has to be more")]
     Zero(&'static str),
@@ -374,6 +378,7 @@ debug_as_display!(OptionsError {
     NoUids,
     UidsOverTcp(addr),
     NoProxyVersion,
+    ChecksumInVersion1,
     Zero(option),
     TooSmall { option, asked, min },
     TooLarge { option, asked, max },

@@ -60,8 +60,8 @@ impl ProxyHeader {
     /// looked at.
     ///
     /// Of `options`, the networks do not matter here. The first wrong byte is an error at once, however
-    /// much is still to come. If some bytes are an error, so are they with more bytes behind them, and
-    /// it is the same error.
+    /// much is still to come. If some bytes are an error, they are the same error with more
+    /// bytes behind them.
     ///
     /// Where the specification leaves a choice:
     ///
@@ -113,7 +113,7 @@ impl ProxyHeader {
     /// | two Unix sockets | `UNKNOWN` | as they are |
     /// | a Unix socket and an IP address | `UNKNOWN` | no addresses |
     ///
-    /// Scopes of IPv6 addresses are left out, and so are NULs at the end of an abstract name.
+    /// Scopes of IPv6 addresses are left out. NULs at the end of an abstract name are left out, too.
     pub fn of(version: ProxyVersion, source: &Endpoint, destination: &Endpoint) -> Self {
         let version = number(version);
         let (source, destination) = (source.clone().canonical(), destination.clone().canonical());
@@ -138,7 +138,7 @@ impl ProxyHeader {
     }
 
     /// The same header with a checksum, which [`write_to`](Self::write_to) computes. A header of
-    /// version 1 stays as it is, and so does one that has a checksum already.
+    /// version 1 stays as it is. One that has a checksum already stays as it is, too.
     #[must_use]
     pub fn with_checksum(mut self) -> Self {
         const CHECKSUM: [u8; 7] = [Tlv::CRC32C, 0, 4, 0, 0, 0, 0];

@@ -129,8 +129,8 @@ counters! {
     opening,
     /// Connections that have ended before a handler was made for them, for another reason than a
     /// [`Refusal`](crate::Refusal). `opening_timeouts`, `crowded`, `untrusted`, `bad_headers`,
-    /// `health_checks`, `refused_uids` and `register_errors` are parts of it, and so are panics of a
-    /// factory, and connections refused by a drain.
+    /// `health_checks`, `refused_uids` and `register_errors` are parts of it. Panics of a factory and
+    /// connections refused by a drain count in it, too.
     ///
     /// For a listener, `accepted` and `adopted` together are `made`, `refused`, `opening_failed` and
     /// `opening` together, but for connections on their way to another shard.

@@ -98,15 +98,15 @@ fn take(
     // A relative path may be short enough where the absolute one is not.
     let beside = if stale { Some(SockAddr::unix(&bound)?) } else { None };
     socket.bind(beside.as_ref().unwrap_or(addr))?;
+    let own = identity(&bound)?;
     let named = fs::set_permissions(&bound, Permissions::from_mode(mode))
         .and_then(|()| socket.listen(backlog))
-        .and_then(|()| if stale { fs::rename(&bound, path) } else { Ok(()) })
-        .and_then(|()| identity(path));
-    if named.is_err() {
+        .and_then(|()| if stale { fs::rename(&bound, path) } else { Ok(()) });
+    if named.is_err() && identity(&bound).is_ok_and(|found| found == own) {
         // It is of no use.
         let _ = fs::remove_file(&bound);
     }
-    named
+    named.map(|()| own)
 }
 
 /// Whether there is a stale socket at the path. An error if there is anything else.

@@ -34,12 +34,18 @@ impl<H: Handler, A: Acceptor> Listener<H, A> {
         profile.counters.opening_failed.add(1);
         if self.peers.gate.opens(Cause::Uid, state.nanos()) {
             let label = &profile.label;
-            let uid = uid.map_or_else(|| String::from("unknown"), |uid| uid.to_string());
-            say!(
-                Warn,
-                "{label}: peer {peer_addr}: refused: uid {uid} is not allowed; add it to \
-                 unix_allow_uids"
-            );
+            match uid {
+                Some(uid) => say!(
+                    Warn,
+                    "{label}: peer {peer_addr}: refused: uid {uid} is not allowed; add it to \
+                     unix_allow_uids"
+                ),
+                None => say!(
+                    Warn,
+                    "{label}: peer {peer_addr}: refused: the system does not tell its user; leave \
+                     unix_allow_uids out"
+                ),
+            }
         }
     }
 }

@@ -68,9 +68,12 @@ pub enum OptionsWarning {
         /// `max_connections`.
         max_connections: usize,
     },
-    /// The listener can be reached from other machines, and takes PROXY headers from all of them. Any
-    /// client can then pretend to have another address.
-    #[error("any client can claim any address in a PROXY header; name the proxies by Proxy::from")]
+    /// The listener takes PROXY headers from all that reach it: from other machines, or over a Unix
+    /// socket that all users may write to. Any client can then pretend to have another address.
+    #[error(
+        "any client can claim any address in a PROXY header; name the proxies by Proxy::from, or \
+         for a Unix socket by unix_mode or unix_allow_uids"
+    )]
     AnyProxy,
     /// No network of proxies is named, so that no header is accepted.
     #[error("no network is named in Proxy::from or Proxy::mixed; name those of the proxies")]
@@ -125,6 +128,9 @@ impl ListenerOptions {
         if proxy.is_some_and(|proxy| !all.iter().any(|version| proxy.accepts(*version))) {
             errors.push(OptionsError::NoProxyVersion);
         }
+        if proxy.is_some_and(|of| of.require_checksum && !of.accepts(ProxyVersion::V2)) {
+            errors.push(OptionsError::ChecksumInVersion1);
+        }
         if let Some(Proxy { max_header: asked, .. }) = self.opening.proxy {
             let (option, (min, max)) = ("max_header", Proxy::MAX_HEADERS.into_inner());
             if asked < min {
@@ -151,6 +157,7 @@ impl ListenerOptions {
 
     fn warnings(&self) -> Vec<OptionsWarning> {
         let mut warnings = self.connection.warnings();
+        let proxy = self.opening.proxy.as_ref();
         if let Some(somaxconn) = somaxconn()
             && self.backlog > somaxconn
         {
@@ -164,11 +171,17 @@ impl ListenerOptions {
             let max_connections = of.max_connections;
             warnings.push(OptionsWarning::SilentPeers { max_connections });
         }
-        if reachable && self.opening.proxy.as_ref().is_some_and(Proxy::trusts_all) {
+        let is_open = match self.addr() {
+            Endpoint::Unix(name) => {
+                let has_name = name.as_abstract_name().is_some();
+                of.unix_allow_uids.is_none() && (has_name || self.unix_mode & 0o002 != 0)
+            }
+            Endpoint::Inet(_) => reachable && proxy.is_some_and(Proxy::trusts_all),
+        };
+        if is_open && proxy.is_some() {
             warnings.push(OptionsWarning::AnyProxy);
         }
-        if self.addr().ip().is_some() && self.opening.proxy.as_ref().is_some_and(Proxy::trusts_none)
-        {
+        if self.addr().ip().is_some() && proxy.is_some_and(Proxy::trusts_none) {
             warnings.push(OptionsWarning::NoProxy);
         }
         if let Endpoint::Unix(name) = self.addr()

@@ -231,7 +231,9 @@ impl ListenerOptions {
     /// is read. [`Stats::refused_uids`](crate::Stats::refused_uids) counts it, and a line in the log names
     /// its uid. This holds for connections that [`Handle::adopt`](crate::Handle::adopt) gives to the
     /// listener, too. Peers that are not on a Unix socket are not affected. The user 0 is let in only if
-    /// it is in the list.
+    /// it is in the list. The access rights hold as well: with a path, set [`unix_mode`](Self::unix_mode)
+    /// so that these users may write to it. In a user namespace all users that it does not know have one
+    /// number, by default 65,534: in the list, it lets all of them in.
     ///
     /// A later call replaces the list. An empty list, and a list for a listener on TCP, is an error of
     /// [`check`](Self::check). In a test without sockets a Unix peer has no user, so it is refused.
@@ -266,7 +268,8 @@ impl ListenerOptions {
     /// See [`Proxy`].
     ///
     /// The header is read before the factory is called. Then [`Context::peer_addr`] is the client's
-    /// address, and [`Context::via_addr`] the proxy's. A connection whose header is wrong gets no
+    /// address, and [`Context::via_addr`] the proxy's. If the header tells no client, as those of a
+    /// proxy's own checks, both are the proxy's. A connection whose header is wrong gets no
     /// handler: it is counted in [`Stats::bad_headers`], and logged at most once a second. One that ends
     /// before it sends a byte, as the checks of balancers do, is only counted.
     ///

@@ -9,8 +9,8 @@ use crate::ip_network::IpNetwork;
 /// Which peers of a listener begin with a PROXY header, and which headers it accepts.
 ///
 /// A header says who the client is, so a peer that may send one can claim any address. The
-/// specification therefore forbids to guess whether a header is there. There are two ways, and none
-/// of them leaves it to the peer:
+/// specification therefore forbids to guess whether a header is there. There are two ways, and neither
+/// leaves it to the peer:
 ///
 /// - [`required`](Self::required): each connection begins with a header. [`from`](Self::from) says
 ///   which peers may connect.
@@ -48,7 +48,6 @@ impl Proxy {
 
     /// What [`max_header`](Self::max_header) may be: the longest line of version 1 fits, and a header
     /// fits into a page of 4 KiB.
-    #[allow(dead_code, reason = "the check of options of listeners uses it")]
     pub(crate) const MAX_HEADERS: RangeInclusive<usize> = 107..=4_096;
 
     /// Each connection begins with a header. All peers may connect, until [`from`](Self::from) says

@@ -396,10 +396,10 @@ fn wrong_values() -> Vec<Wrong> {
             "the checksum at byte 28 has 3 bytes, and 4 are expected (section 2.2.3)",
         ),
         (
-            v2(0x20, 0x00, &[&tlv(3, b"abcde")]),
-            19,
-            ProxyError::ChecksumLength { at: 16, len: 5 },
-            "the checksum at byte 16 has 5 bytes, and 4 are expected (section 2.2.3)",
+            v2(0x21, 0x11, &[INET, &tlv(3, b"abcde")]),
+            31,
+            ProxyError::ChecksumLength { at: 28, len: 5 },
+            "the checksum at byte 28 has 5 bytes, and 4 are expected (section 2.2.3)",
         ),
         (
             v2(0x21, 0x11, &[INET, &twice]),
@@ -698,5 +698,23 @@ fn a_peer_sends_a_header_or_none_by_its_address() {
             assert_eq!(proxy.trusts(&peer.parse().unwrap()), trust, "{peer} {proxy:?}");
         }
         assert_eq!(proxy.trusts(&crate::UnixName::unnamed().into()), MustSend);
+    }
+}
+
+/// Goal: bytes that are skipped need not make sense, also if they look like checksums. Method: headers
+/// without addresses, whose bodies are a checksum of another length, and two checksums.
+#[test]
+fn skipped_bytes_may_look_like_checksums() {
+    let short = [Tlv::CRC32C, 0, 5, 0, 0, 0, 0, 0];
+    let twice = [Tlv::CRC32C, 0, 4, 0, 0, 0, 0].repeat(2);
+    for body in [&short[..], &twice] {
+        for (command, protocol) in [(0x20, 0x11), (0x21, 0), (0x21, 0x10), (0x21, 0x01)] {
+            let block = if protocol >> 4 == 1 { 12 } else { 0 };
+            let header = v2(command, protocol, &[&vec![7; block], body]);
+            let (parsed, len) = in_pieces(&header, &Proxy::required()).unwrap().unwrap();
+            assert_eq!((parsed.source(), len), (None, header.len()));
+        }
+        let header = v2(0x21, 0x11, &[&[7; 12], body]);
+        assert!(in_pieces(&header, &Proxy::required()).is_err(), "these bytes are not skipped");
     }
 }

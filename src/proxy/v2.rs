@@ -69,7 +69,11 @@ pub(crate) fn parse<'a>(
         Ok(Walk::Done(at)) => at,
         Ok(Walk::More) => return Ok(None),
         // Bytes to skip need not be TLVs.
-        Err(ProxyError::Tlv { .. }) if is_ignored => {
+        Err(
+            ProxyError::Tlv { .. }
+            | ProxyError::ChecksumLength { .. }
+            | ProxyError::ChecksumTwice { .. },
+        ) if is_ignored => {
             tlvs_at = len;
             None
         }

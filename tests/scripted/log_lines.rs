@@ -191,7 +191,7 @@ fn refused_users_have_one_line_a_second() {
     };
     let said = refuse();
     let [(Level::Warn, line)] = &said[..] else { panic!("{said:?}") };
-    let what = "refused: uid unknown is not allowed";
+    let what = "refused: the system does not tell its user";
     assert_eq!(fields(line, "testing").what, what);
     assert_eq!(refuse(), [], "a second is not over");
     harness.advance(Duration::from_secs(1));

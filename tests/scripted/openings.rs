@@ -233,7 +233,7 @@ fn a_mixed_port_serves_both() {
     balance(&harness);
 }
 
-/// Goal: silent connections keep no client out, be they as many as may be opening. The oldest goes for
+/// Goal: silent connections keep no client out, also as many as may be opening. The oldest goes for
 /// the newest, and those that are open are served. Method: twice as many as may be opening.
 #[test]
 fn the_oldest_that_opens_makes_room() {
@@ -257,7 +257,7 @@ fn the_oldest_that_opens_makes_room() {
     balance(&harness);
 }
 
-/// Goal: silent connections keep no client out of a small listener, be they as many as it has places.
+/// Goal: silent connections keep no client out of a small listener, also as many as it has places.
 /// When all places are taken by connections that are open, clients wait.
 #[test]
 fn silent_connections_do_not_fill_a_listener() {

@@ -10,8 +10,8 @@ use condor::client::ClientError;
 use condor::testing::Harness;
 use condor::{
     Action, CloseKind, CloseReason, Endpoint, Error, FrameError, Framing, FramingProblem, Handle,
-    LengthField, Lines, ListenerOptions, MessageError, OptionsError, OptionsWarning, Proxy, Raw,
-    Reactor, ReactorOptions, SendError, Shards,
+    LengthField, Lines, ListenerOptions, MessageError, OptionsError, OptionsWarning, Proxy,
+    ProxyVersion, Raw, Reactor, ReactorOptions, SendError, Shards,
 };
 
 use crate::support::{
@@ -334,6 +334,20 @@ fn a_listener_that_trusts_every_header_is_warned_of() {
     assert!(!warns([127, 0, 0, 1], Proxy::required()));
     assert!(!warns([0, 0, 0, 0], Proxy::required().from([network])));
     assert!(!warns([0, 0, 0, 0], Proxy::mixed([network])));
+
+    for everything in ["0.0.0.0/0", "::/0"] {
+        let everything: condor::IpNetwork = everything.parse().unwrap();
+        assert!(warns([0, 0, 0, 0], Proxy::mixed([everything])));
+    }
+    for none in [Proxy::required().from([]), Proxy::mixed([])] {
+        let warnings = any_port().proxy(none).check().warnings;
+        assert_eq!(warnings, [OptionsWarning::NoProxy]);
+    }
+    let over_unix = |mode| ListenerOptions::unix("/run/x").unix_mode(mode).proxy(Proxy::required());
+    assert_eq!(over_unix(0o660).check().warnings, []);
+    assert_eq!(over_unix(0o666).check().warnings, [OptionsWarning::AnyProxy]);
+    let versions = Proxy::required().versions([ProxyVersion::V1]).require_checksum(true);
+    assert_eq!(any_port().proxy(versions).check().errors, [OptionsError::ChecksumInVersion1]);
 
     let errors = |bytes| any_port().proxy(Proxy::required().max_header(bytes)).check().errors;
     let option = "max_header";

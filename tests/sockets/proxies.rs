@@ -94,7 +94,7 @@ fn a_header_is_read_on_one_shard_and_served_on_any() {
     assert_eq!(listener.stats().made, 40);
 }
 
-/// Goal: a header over a Unix socket tells the client, be it one of the network or of a Unix socket.
+/// Goal: a header over a Unix socket tells the client, one of the network or of a Unix socket.
 /// The proxy is the Unix peer, and networks do not concern it.
 #[test]
 fn a_header_comes_over_a_unix_socket() {

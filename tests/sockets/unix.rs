@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Barrier;
 use std::thread;
 
@@ -297,8 +297,24 @@ pub(crate) fn as_another_user(test: &str) -> Option<Command> {
     }
     let test = child(test);
     // Another user may be unable to reach the program by its path.
-    let mut other = Command::new("/proc/self/exe");
-    other.args(test.get_args()).uid(OTHER).gid(OTHER);
+    let program = || {
+        let mut other = Command::new("/proc/self/exe");
+        other.uid(OTHER).gid(OTHER);
+        other
+    };
+    // A container may have no other user, or keep it from the program or from the folders of tests.
+    let reaches = |mut command: Command| {
+        command.stdout(Stdio::null()).status().is_ok_and(|end| end.success())
+    };
+    let mut looks = Command::new("test");
+    looks.arg("-x").arg(std::env::temp_dir()).uid(OTHER).gid(OTHER);
+    let mut lists = program();
+    lists.arg("--list");
+    if !reaches(lists) || !reaches(looks) {
+        return None;
+    }
+    let mut other = program();
+    other.args(test.get_args());
     for (name, value) in test.get_envs() {
         other.env(name, value.unwrap());
     }

@@ -6,8 +6,9 @@ use crate::proxy::ProxyHeader;
 
 impl<M> Context<'_, M> {
     /// The address of the proxy that the connection came through. `None` if the listener expects no
-    /// [PROXY header](crate::ListenerOptions::proxy) from it. [`peer_addr`](Self::peer_addr) is then the
-    /// address of the client.
+    /// [PROXY header](crate::ListenerOptions::proxy) from it. If there is one,
+    /// [`peer_addr`](Self::peer_addr) is the client's address, or the proxy's own if the header tells no
+    /// client.
     pub fn via_addr(&self) -> Option<Endpoint> {
         self.identity.proxied().map(|proxied| proxied.via_addr.clone())
     }

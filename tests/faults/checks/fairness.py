@@ -7,6 +7,7 @@ import contextlib
 import math
 import re
 import signal
+import socket
 import statistics
 import time
 
@@ -28,6 +29,10 @@ TIMER = 120
 BESIDE_A_READER = 2
 # In megabytes a second: what a reader takes on a quiet machine, and what is too slow for a fast reader.
 QUIET_RATE, READER_RATE = 2_000, 200
+# The megabytes a second that this process copies through a socket pair on a quiet machine.
+QUIET_COPIES = 3_500
+# In seconds: how long it copies.
+COPYING = 0.03
 # In seconds: the drain timeouts, how much later a drain may be over, and how long to wait for one that is not bounded.
 DRAIN, ECHO_DRAIN = 2.0, 5.0
 GRACE, PATIENCE = 0.5, 6.0
@@ -213,22 +218,43 @@ def reader_of_values():
         return beside_a_reader(server, "value")
 
 
+def copies():
+    """The megabytes a second that this process copies through a socket pair now."""
+    piece, moved = bytes(MEGABYTE // 4), 0
+    into = bytearray(len(piece))
+    one, other = socket.socketpair()
+    with one, other:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MEGABYTE)
+        start = time.perf_counter()
+        while time.perf_counter() - start < COPYING:
+            one.sendall(piece)
+            left = len(piece)
+            while left:
+                left -= other.recv_into(into, left)
+            moved += len(piece)
+        return moved / (time.perf_counter() - start) / MEGABYTE
+
+
 def beside_a_reader(server, request):
     """Measures a client alone and beside a fast reader, by turns, then stops the server.
 
     The client waits for copies of memory. If the host or a busy sibling core slows these down, the reader gets fewer
-    bytes, and the client waits longer, by the same factor. So what the reader adds is divided by that factor."""
+    bytes, and the client waits longer, by the same factor. So what the reader adds is divided by that factor.
+
+    A slower server makes the reader slower, too. So the factor is at most twice the one by which this process copies
+    slower than usual, just before the round."""
     rates = []
 
     @contextlib.contextmanager
     def reading():
+        most = 2 * max(1, QUIET_COPIES / copies())
         with Reader(server.address, request) as reader:
             start, before = time.monotonic(), reader.received()
 
             def slowness():
                 rates.append((reader.received() - before) / (time.monotonic() - start) / MEGABYTE)
                 # A reader that gets almost nothing fails the check for that.
-                return max(1, QUIET_RATE / max(rates[-1], READER_RATE))
+                return max(1, min(most, QUIET_RATE / max(rates[-1], READER_RATE)))
 
             yield slowness
 

@@ -258,7 +258,7 @@ OPENING_TIMEOUT = 5.0
 
 @check(
     "silent-openings",
-    "600 connections that send nothing to a port for proxies keep no client out, nor do they fill a listener of 16 places; they are gone at the opening timeout",
+    "600 connections that send nothing to a port for proxies keep no client out, also of a listener with 16 places; they are gone at the opening timeout",
 )
 def silent_openings():
     told = [beside_silence(places) for places in (16, 10_000)]
