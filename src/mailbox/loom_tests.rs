@@ -13,7 +13,13 @@ use loom::thread;
 
 use super::*;
 use crate::admission::Admission;
+use crate::endpoint::Endpoint;
+use crate::identity::PeerName;
 use crate::status::Status;
+
+fn peer() -> PeerName {
+    Endpoint::from(([127, 0, 0, 1], 1)).into()
+}
 
 /// The part of a reactor that the notifier deals with.
 #[derive(Clone)]
@@ -218,7 +224,7 @@ fn a_connection_that_is_handed_over_arrives() {
         let theirs = Arc::clone(&admission);
         let accepting = thread::spawn(move || {
             for stream in [1, 2] {
-                theirs.hand_over(1, stream, ([127, 0, 0, 1], 1).into());
+                theirs.hand_over(1, stream, peer());
             }
         });
         let mut arrived = Vec::new();
@@ -248,7 +254,7 @@ fn a_connection_that_is_adopted_arrives_or_comes_back() {
         let theirs = Arc::clone(&admission);
         let adopting = thread::spawn(move || {
             assert!(theirs.reserve());
-            theirs.adopt(7, ([127, 0, 0, 1], 1).into()).is_ok()
+            theirs.adopt(7, peer()).is_ok()
         });
         admission.close();
         assert!(admission.is_closed());
