@@ -30,7 +30,7 @@ use crate::drain::Report;
 use crate::endpoint::Endpoint;
 use crate::handler::{Handler, Refusal};
 use crate::identity::{ConnectionId, Identity, PeerName};
-use crate::logging::{Cause, LogGate, PANIC_CURE, WATCH_CURE, say};
+use crate::logging::{Cause, LogGate, PANIC_CURE, say};
 use crate::loop_state::{LoopState, Timer};
 use crate::mailbox::Envelope;
 use crate::pages::Pages;
@@ -191,12 +191,8 @@ impl<H: Handler, S: Stream> Peers<H, S> {
         let identity = Identity::new(key, self.generation(key), peer);
         let token = token::peer(self.profile.slot, key, identity.generation);
         if let Err(error) = watch(&mut stream, &state.registry, token) {
-            self.profile.counters.register_errors.add(1);
             self.profile.counters.opening_failed.add(1);
-            if self.gate.opens(Cause::RegisterError, state.nanos()) {
-                let (label, peer) = (&self.profile.label, identity.peer_addr());
-                say!(Warn, "{label}: peer {peer}: cannot watch it: {error}; {WATCH_CURE}");
-            }
+            self.cannot_watch(state, &identity.peer_addr(), &error);
             return Err(error);
         }
         self.profile.counters.open.add(1);

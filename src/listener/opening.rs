@@ -7,7 +7,7 @@ use crate::endpoint::Endpoint;
 use crate::error::OpeningError;
 use crate::handler::Handler;
 use crate::identity::PeerName;
-use crate::logging::{Cause, WATCH_CURE, say};
+use crate::logging::{Cause, say};
 use crate::loop_state::{LoopState, Timer};
 use crate::opening::{Look, Opening};
 use crate::proxy::{ProxyHeader, Trust};
@@ -38,7 +38,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
     }
 
     #[inline(never)]
-    fn begin_opening(&mut self, state: &mut LoopState, mut opening: Opening<A::Stream>) {
+    fn begin_opening(&mut self, state: &mut LoopState, opening: Opening<A::Stream>) {
         let Some(proxy) = &self.openings.options.proxy else { return };
         match proxy.trusts(&opening.addr) {
             Trust::MustSend => {}
@@ -46,11 +46,24 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
             Trust::Refused => return self.give_up(state, opening, OpeningError::NotTrusted),
         }
         // The header is often there already. Then the kernel needs not watch the stream here.
+        if let Some(opening) = self.proceed(state, opening) {
+            self.wait_for(state, opening);
+        }
+    }
+
+    /// Opens a connection whose header has arrived, and ends one whose header is wrong. If bytes are
+    /// missing, it comes back.
+    fn proceed(
+        &mut self,
+        state: &mut LoopState,
+        mut opening: Opening<A::Stream>,
+    ) -> Option<Opening<A::Stream>> {
         match self.look(&mut opening) {
-            Look::Waits => self.wait_for(state, opening),
+            Look::Waits => return Some(opening),
             Look::Introduced(header) => self.introduce(state, opening, Some(header)),
             Look::Failed(error) => self.give_up(state, opening, error),
         }
+        None
     }
 
     /// Takes in a connection whose header is not complete. If too many wait, the oldest goes.
@@ -60,11 +73,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         }
         let token = token::opening(self.peers.profile.slot, self.openings.next_number());
         if let Err(error) = opening.stream.register(&state.registry, token) {
-            self.peers.profile.counters.register_errors.add(1);
-            if self.peers.gate.opens(Cause::RegisterError, state.nanos()) {
-                let (label, peer) = (&self.peers.profile.label, &opening.addr);
-                say!(Warn, "{label}: peer {peer}: cannot watch it: {error}; {WATCH_CURE}");
-            }
+            self.peers.cannot_watch(state, &opening.addr, &error);
             return self.drop_opening(state, opening);
         }
         opening.is_watched = true;
@@ -74,11 +83,9 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
 
     /// Looks at those that events have announced, as far as the share of the phase allows.
     pub(super) fn look_at_announced(&mut self, state: &mut LoopState) {
-        while let Some((number, mut opening)) = self.openings.take_announced() {
-            match self.look(&mut opening) {
-                Look::Waits => self.openings.put_back((number, opening)),
-                Look::Introduced(header) => self.introduce(state, opening, Some(header)),
-                Look::Failed(error) => self.give_up(state, opening, error),
+        while let Some((number, opening)) = self.openings.take_announced() {
+            if let Some(opening) = self.proceed(state, opening) {
+                self.openings.put_back((number, opening));
             }
             if state.is_share_over(1) {
                 break;
@@ -87,6 +94,7 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         self.arm_opening_timer(state);
     }
 
+    /// Looks at the bytes that have arrived, and counts those that it reads.
     fn look(&mut self, opening: &mut Opening<A::Stream>) -> Look {
         let had = opening.head.len();
         let look = self.openings.look(opening);
@@ -218,12 +226,10 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
         self.openings.timer = None;
         let timeout = self.openings.options.timeout;
         while self.openings.deadline().is_some_and(|until| until <= state.expiry_now())
-            && let Some((_, mut opening)) = self.openings.take_oldest()
+            && let Some((_, opening)) = self.openings.take_oldest()
         {
-            match self.look(&mut opening) {
-                Look::Waits => self.give_up(state, opening, OpeningError::TimedOut(timeout)),
-                Look::Introduced(header) => self.introduce(state, opening, Some(header)),
-                Look::Failed(error) => self.give_up(state, opening, error),
+            if let Some(opening) = self.proceed(state, opening) {
+                self.give_up(state, opening, OpeningError::TimedOut(timeout));
             }
             if state.is_share_over(1) {
                 break;
@@ -234,11 +240,9 @@ impl<H: Handler, A: Acceptor + 'static> Listener<H, A> {
 
     /// Opens those whose header has arrived, and refuses the others: the listener drains.
     pub(super) fn end_openings(&mut self, state: &mut LoopState) {
-        while let Some((_, mut opening)) = self.openings.take_oldest() {
-            match self.look(&mut opening) {
-                Look::Waits => self.refuse_opening(state, opening),
-                Look::Introduced(header) => self.introduce(state, opening, Some(header)),
-                Look::Failed(error) => self.give_up(state, opening, error),
+        while let Some((_, opening)) = self.openings.take_oldest() {
+            if let Some(opening) = self.proceed(state, opening) {
+                self.refuse_opening(state, opening);
             }
         }
         self.arm_opening_timer(state);

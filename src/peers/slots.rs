@@ -1,9 +1,12 @@
 //! The slots of connections: who owns them, and what is reserved for them.
 
+use std::io;
 use std::time::Duration;
 
 use super::{Ended, Peers};
+use crate::endpoint::Endpoint;
 use crate::handler::Handler;
+use crate::logging::{Cause, WATCH_CURE, say};
 use crate::loop_state::LoopState;
 use crate::peer::Marks;
 use crate::stream::Stream;
@@ -43,6 +46,15 @@ impl<H: Handler, S: Stream> Peers<H, S> {
     pub(crate) fn keep_up(&mut self, key: u32) {
         if let Some(peer) = self.slots.get_mut(key as usize) {
             peer.marks.insert(Marks::KEPT_UP);
+        }
+    }
+
+    /// The system cannot register the stream of this peer for events.
+    pub(crate) fn cannot_watch(&mut self, state: &LoopState, peer: &Endpoint, error: &io::Error) {
+        self.profile.counters.register_errors.add(1);
+        if self.gate.opens(Cause::RegisterError, state.nanos()) {
+            let label = &self.profile.label;
+            say!(Warn, "{label}: peer {peer}: cannot watch it: {error}; {WATCH_CURE}");
         }
     }
 
