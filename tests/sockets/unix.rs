@@ -381,29 +381,40 @@ fn abstract_names_and_named_clients_are_told() {
 }
 
 /// Goal: a client whose own path is as long as the kernel allows, 108 bytes, is served and told by it.
-/// Method: a client in Perl, because Rust's libraries refuse such a path. Without Perl there is no
-/// test.
+/// Method: a client in C, because Rust's libraries refuse such a path.
 #[test]
 fn the_longest_path_of_a_client_is_told() {
     const CLIENT: &str = r#"
-        my ($own, $server) = @ARGV;
-        socket(my $socket, AF_UNIX, SOCK_STREAM, 0) or die $!;
-        bind($socket, pack_sockaddr_un($own)) or die $!;
-        connect($socket, pack_sockaddr_un($server)) or die $!;
-        syswrite($socket, "\0\1?") == 3 or die $!;
-        read($socket, my $len, 2) == 2 or die "no answer";
-        read($socket, my $answer, unpack("n", $len));
-        print $answer;
+        #include <string.h>
+        #include <sys/socket.h>
+        #include <sys/un.h>
+        #include <unistd.h>
+
+        int main(int count, char **args) {
+            struct sockaddr_un own = {AF_UNIX}, server = {AF_UNIX};
+            unsigned char len[2];
+            char answer[512];
+            int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+            memcpy(own.sun_path, args[1], sizeof own.sun_path);
+            strncpy(server.sun_path, args[2], sizeof server.sun_path - 1);
+            if (count != 3 || bind(fd, (struct sockaddr *)&own, sizeof own)) return 1;
+            if (connect(fd, (struct sockaddr *)&server, sizeof server)) return 2;
+            if (write(fd, "\0\1?", 3) != 3 || recv(fd, len, 2, MSG_WAITALL) != 2) return 3;
+            size_t size = len[0] * 256 + len[1];
+            if (size > sizeof answer || recv(fd, answer, size, MSG_WAITALL) != size) return 4;
+            return write(1, answer, size) != size;
+        }
     "#;
     let folder = Folder::new("longest");
+    let (source, client) = (folder.0.join("client.c"), folder.0.join("client"));
+    fs::write(&source, CLIENT).unwrap();
+    let compiled = Command::new("cc").arg("-o").args([&client, &source]).status();
+    assert!(compiled.expect("a C compiler").success());
     let own = folder.0.join("x".repeat(108 - folder.0.as_os_str().len() - 1));
     let (_server, listener) = start(ListenerOptions::unix(folder.file())).unwrap();
-    let mut client = Command::new("perl");
-    client.args(["-MSocket", "-e", CLIENT]).args([&own, &folder.file()]);
-    let Ok(client) = client.output() else { return };
-    let answer = String::from_utf8_lossy(&client.stdout);
+    let end = Command::new(client).args([&own, &folder.file()]).output().unwrap();
     let told = format!("? unix:{} {}", own.display(), listener.local_addr());
-    assert_eq!(answer, told, "{}", String::from_utf8_lossy(&client.stderr));
+    assert_eq!(String::from_utf8_lossy(&end.stdout), told, "{}", end.status);
 }
 
 /// Goal: an inherited Unix socket is served, and its path stays for the process that made it. A socket
